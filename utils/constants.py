@@ -1,0 +1,38 @@
+"""Names and numbers that every part of SEVLM agrees on; no torch here, so that `preprocess/` can import it for free."""
+
+# ArtEmis' nine emotions. The position in this tuple is the label everywhere: histograms, distributions, heads.
+EMOTIONS = (
+    "amusement",
+    "awe",
+    "contentment",
+    "excitement",
+    "anger",
+    "disgust",
+    "fear",
+    "sadness",
+    "something else",
+)
+EMOTION_INDEX = {emotion: index for index, emotion in enumerate(EMOTIONS)}
+
+# Tokens added to GPT-2's vocabulary, in the order of their ids 50257 .. 50260.
+PAD, PREFIX, EMOTION, EXPLANATION = "<pad>", "<prefix>", "<emotion>", "<explanation>"
+ADDED_TOKENS = (PAD, PREFIX, EMOTION, EXPLANATION)
+BOS = EOS = "<|endoftext|>"
+IGNORED_LABEL = -100
+
+PROMPT_TEXT = " the emotion is"
+BECAUSE = " because"
+
+# bos + 3 prompt tokens + the emotion's two tokens at most: the published code takes the positions
+# len_prefix .. len_prefix + 5 for the emotion and everything behind for the explanation, whatever the texts say.
+EMOTION_SPAN = 6
+
+MAX_NEW_TOKENS = 25
+
+# The paper normalises CLIP's input with ImageNet's statistics, not with CLIP's own; `--clip_normalization` takes these.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+# Where images and lexicon are looked for, beside the JSON files and one folder up, when no flag names them.
+IMAGE_FOLDERS = ("wikiart_rescaled_max_size_to_600px_same_aspect_ratio", "images")
+LEXICON_FILES = ("NRC-VAD-Lexicon.txt", "NRC-VAD-Lexicon-v2.1.txt")

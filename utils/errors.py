@@ -1,0 +1,33 @@
+"""One kind of error for everything a user can put right, and the way scripts report it."""
+
+import errno
+import sys
+from collections.abc import Callable
+
+
+class InputError(Exception):
+    """Bad input: the message is one line that names the file, the record and the remedy."""
+
+
+def run_script(main: Callable[[], int | None]) -> int:
+    """Run a script's `main` and turn what a user can put right into one line on stderr and an exit status.
+
+    Returns 0 for success, 2 for an `InputError`, 1 for a full disk or a file that cannot be written, 130 for Ctrl-C.
+    Other exceptions are faults of ours and keep their traceback.
+    """
+    try:
+        return main() or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            print(f"error: the disk is full ({error.filename or 'while writing'}): free some space", file=sys.stderr)
+            return 1
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            print(f"error: {error.filename}: {error.strerror}: check the permissions of this path", file=sys.stderr)
+            return 1
+        raise

@@ -1,0 +1,81 @@
+"""The JSON splits `artEmisX_{train,cl_train,val,test}.json`: reading them and refusing what is wrong in them."""
+
+import math
+from pathlib import Path
+
+from utils.constants import EMOTION_INDEX, EMOTIONS
+from utils.errors import InputError
+from utils.files import read_json
+
+Records = dict[str, dict]
+
+MAX_IMAGE_ID = 2**63 - 1
+REMEDY = "make the file anew with preprocess/build_splits.py"
+
+
+def read_records(path: str | Path) -> Records:
+    """Read and check one split.
+
+    Returns:
+        image id (a 63-bit integer as a string) -> {"emotions": list of emotion names, "explanations": list of texts,
+        parallel to it, "image_name": "<art_style>/<painting>.jpg", "origin_emotion_distribution": nine shares, sum 1},
+        in the order of the file.
+
+    Raises:
+        InputError: naming the file, the first bad record and the remedy.
+    """
+    records = read_json(path)
+    if not isinstance(records, dict):
+        raise InputError(f"{path}: a JSON object of image id -> record was expected; {REMEDY}")
+    if not records:
+        raise InputError(f"{path}: holds no records; {REMEDY}")
+    for image_id, record in records.items():
+        problem = _problem(image_id, record)
+        if problem:
+            raise InputError(f"{path}: record {image_id[:40]!r}: {problem}; {REMEDY}")
+    return records
+
+
+def _problem(image_id: str, record: object) -> str | None:
+    """What is wrong with one record, in words, or None."""
+    if not (image_id.isascii() and image_id.isdigit() and len(image_id) <= 19 and int(image_id) <= MAX_IMAGE_ID):
+        return "the image id is not a positive 63-bit integer"
+    if not isinstance(record, dict):
+        return "is not a JSON object"
+    for field in ("emotions", "explanations", "image_name", "origin_emotion_distribution"):
+        if field not in record:
+            return f"has no {field!r}"
+    emotions, explanations = record["emotions"], record["explanations"]
+    if not isinstance(emotions, list) or not isinstance(explanations, list):
+        return "emotions and explanations must be lists"
+    if len(emotions) != len(explanations):
+        return f"{len(emotions)} emotions but {len(explanations)} explanations"
+    if not emotions:
+        return "has no annotations"
+    for index, (emotion, explanation) in enumerate(zip(emotions, explanations, strict=True)):
+        if not isinstance(emotion, str) or emotion not in EMOTION_INDEX:
+            return f"unknown emotion {str(emotion)[:40]!r} (known: {', '.join(EMOTIONS)})"
+        if not isinstance(explanation, str) or not explanation.strip():
+            return f"explanation {index} is empty"
+    if not isinstance(record["image_name"], str) or not record["image_name"].strip():
+        return "image_name is empty"
+    return _distribution_problem(record["origin_emotion_distribution"])
+
+
+def _distribution_problem(distribution: object) -> str | None:
+    numbers = isinstance(distribution, list) and all(
+        isinstance(share, int | float) and not isinstance(share, bool) for share in distribution
+    )
+    if not numbers or len(distribution) != len(EMOTIONS):
+        return f"origin_emotion_distribution is not a list of {len(EMOTIONS)} numbers"
+    if not all(math.isfinite(share) and share >= 0 for share in distribution):
+        return "origin_emotion_distribution holds a negative or non-finite share"
+    if abs(sum(distribution) - 1) > 1e-3:
+        return f"origin_emotion_distribution sums to {sum(distribution):.4g}, not to 1"
+    return None
+
+
+def dominant_emotion(distribution: list[float]) -> str | None:
+    """The emotion with more than half of an image's votes, or None when no emotion has."""
+    share = max(distribution)
+    return EMOTIONS[distribution.index(share)] if share > 0.5 else None
