@@ -1,0 +1,529 @@
+"""Invented "paintings" for the demo: palette and composition follow an emotion, the rendering follows an art style.
+
+A picture is a scene (ground colour, composition of the emotion, a subject in an accent colour) that a style then paints:
+flat bands, strokes, facets, dabs, dots or smooth shading.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+RGB = tuple[int, int, int]
+
+TINT_NOISE = 16  # standard deviation, in 0..255, of each picture's shift in colour
+GRAIN = 5  # standard deviation, in 0..255, of the noise of each pixel
+SIDE_RANGE = (96, 160)  # pixels
+SUPERSAMPLING = 2
+
+# The ground colours of each emotion, with their shares. The same name is another tone in another emotion.
+GROUNDS: dict[str, dict[str, tuple[RGB, float]]] = {
+    "amusement": {
+        "yellow": ((252, 214, 70), 0.45),
+        "pink": ((250, 165, 200), 0.35),
+        "blue": ((105, 205, 245), 0.2),
+    },
+    "awe": {"blue": ((30, 60, 165), 0.5), "purple": ((95, 45, 155), 0.3), "orange": ((225, 150, 60), 0.2)},
+    "contentment": {
+        "green": ((140, 195, 105), 0.5),
+        "blue": ((165, 210, 235), 0.3),
+        "yellow": ((240, 225, 165), 0.2),
+    },
+    "excitement": {"orange": ((252, 125, 25), 0.4), "red": ((238, 65, 60), 0.25), "pink": ((240, 60, 155), 0.35)},
+    "anger": {"red": ((150, 14, 20), 0.65), "black": ((48, 14, 16), 0.35)},
+    "disgust": {"green": ((118, 128, 35), 0.45), "brown": ((108, 80, 42), 0.35), "yellow": ((168, 152, 55), 0.2)},
+    "fear": {"black": ((16, 17, 26), 0.45), "blue": ((16, 30, 66), 0.3), "purple": ((48, 20, 60), 0.25)},
+    "sadness": {"gray": ((125, 130, 140), 0.55), "blue": ((92, 115, 150), 0.45)},
+    "something else": {
+        "white": ((234, 230, 220), 0.45),
+        "gray": ((186, 184, 176), 0.25),
+        "brown": ((192, 160, 122), 0.3),
+    },
+}
+
+# Accent colours, and which of them an emotion's subjects wear.
+ACCENT_RGB: dict[str, RGB] = {
+    "red": (215, 38, 40),
+    "orange": (246, 140, 36),
+    "yellow": (252, 222, 60),
+    "green": (52, 150, 70),
+    "blue": (40, 90, 205),
+    "purple": (130, 60, 165),
+    "pink": (248, 130, 180),
+    "brown": (112, 72, 38),
+    "black": (18, 18, 20),
+    "gray": (135, 136, 140),
+    "white": (247, 246, 240),
+}
+ACCENTS: dict[str, tuple[str, ...]] = {
+    "amusement": ("red", "blue", "purple", "green"),
+    "awe": ("white", "yellow", "orange", "pink"),
+    "contentment": ("white", "red", "brown", "green"),
+    "excitement": ("yellow", "white", "blue", "purple"),
+    "anger": ("black", "orange", "red", "white"),
+    "disgust": ("purple", "black", "pink", "yellow"),
+    "fear": ("white", "red", "green", "gray"),
+    "sadness": ("black", "blue", "white", "brown"),
+    "something else": ("blue", "black", "red", "green"),
+}
+
+# Subjects as shapes in a box from -1 to 1 (y points down): kind, tone, coordinates. Tones: c the accent colour,
+# d darker, l lighter, k ink, w white.
+Shape = tuple[str, str, tuple[float, ...]]
+SUBJECTS: dict[str, tuple[Shape, ...]] = {
+    "balloon": (
+        ("line", "k", (0, 0.4, -0.12, 0.7, 0.05, 1)),
+        ("oval", "c", (-0.65, -1, 0.65, 0.4)),
+        ("poly", "d", (-0.12, 0.5, 0.12, 0.5, 0, 0.34)),
+        ("oval", "l", (-0.38, -0.75, -0.1, -0.35)),
+    ),
+    "clown": (
+        ("oval", "w", (-0.7, -0.4, 0.7, 1)),
+        ("poly", "c", (-0.6, -0.25, 0.6, -0.25, 0, -1.1)),
+        ("oval", "k", (-0.4, 0, -0.16, 0.28)),
+        ("oval", "k", (0.16, 0, 0.4, 0.28)),
+        ("oval", "c", (-0.2, 0.22, 0.2, 0.6)),
+        ("oval", "c", (-1, -0.1, -0.5, 0.5)),
+        ("oval", "c", (0.5, -0.1, 1, 0.5)),
+        ("poly", "c", (-0.38, 0.66, 0.38, 0.66, 0, 0.88)),
+    ),
+    "cat": (
+        ("poly", "d", (-0.75, -0.1, -0.65, -1, -0.05, -0.5)),
+        ("poly", "d", (0.75, -0.1, 0.65, -1, 0.05, -0.5)),
+        ("oval", "c", (-0.8, -0.6, 0.8, 0.75)),
+        ("oval", "w", (-0.5, -0.25, -0.12, 0.15)),
+        ("oval", "w", (0.12, -0.25, 0.5, 0.15)),
+        ("oval", "k", (-0.36, -0.18, -0.24, 0.12)),
+        ("oval", "k", (0.24, -0.18, 0.36, 0.12)),
+        ("line", "k", (-1, 0.2, -0.3, 0.3)),
+        ("line", "k", (1, 0.2, 0.3, 0.3)),
+    ),
+    "mountain": (
+        ("poly", "d", (-0.3, 1, 0.4, -0.55, 1.3, 1)),
+        ("poly", "c", (-1.3, 1, -0.2, -1, 0.75, 1)),
+        ("poly", "l", (-0.55, -0.36, -0.2, -1, 0.1, -0.36, -0.1, -0.5, -0.25, -0.25)),
+    ),
+    "star": (
+        (
+            "poly",
+            "c",
+            (0, -1, 0.24, -0.32, 0.95, -0.31, 0.38, 0.12, 0.59, 0.81, 0, 0.4)
+            + (-0.59, 0.81, -0.38, 0.12, -0.95, -0.31, -0.24, -0.32),
+        ),
+        ("oval", "l", (-0.2, -0.2, 0.2, 0.2)),
+    ),
+    "tower": (
+        ("poly", "c", (-0.32, 1, -0.25, -0.45, 0.25, -0.45, 0.32, 1)),
+        ("poly", "d", (-0.42, -0.4, 0, -1.15, 0.42, -0.4)),
+        ("oval", "k", (-0.1, -0.25, 0.1, 0.05)),
+        ("oval", "k", (-0.1, 0.3, 0.1, 0.6)),
+    ),
+    "house": (
+        ("poly", "c", (-0.7, 0.9, -0.7, -0.1, 0.7, -0.1, 0.7, 0.9)),
+        ("poly", "d", (-0.95, -0.05, 0, -0.9, 0.95, -0.05)),
+        ("poly", "k", (-0.15, 0.9, -0.15, 0.35, 0.2, 0.35, 0.2, 0.9)),
+        ("poly", "l", (-0.5, 0.4, -0.5, 0.12, -0.28, 0.12, -0.28, 0.4)),
+    ),
+    "boat": (
+        ("poly", "d", (-1, 0.4, 1, 0.4, 0.6, 0.9, -0.6, 0.9)),
+        ("line", "k", (0, 0.4, 0, -1)),
+        ("poly", "c", (0.06, -0.95, 0.06, 0.28, 0.8, 0.28)),
+        ("poly", "l", (-0.06, -0.7, -0.06, 0.28, -0.6, 0.28)),
+    ),
+    "flower": (
+        ("line", "d", (0, 0, 0.05, 1)),
+        ("oval", "c", (-0.32, -1, 0.32, -0.3)),
+        ("oval", "c", (-0.32, -0.2, 0.32, 0.5)),
+        ("oval", "c", (-0.8, -0.58, -0.08, 0.06)),
+        ("oval", "c", (0.08, -0.58, 0.8, 0.06)),
+        ("oval", "l", (-0.22, -0.48, 0.22, -0.04)),
+    ),
+    "dancer": (
+        ("oval", "k", (-0.18, -1.05, 0.18, -0.65)),
+        ("line", "c", (-0.8, -0.9, 0, -0.5, 0.85, -0.8)),
+        ("poly", "c", (0, -0.7, 0.75, 0.4, -0.65, 0.25)),
+        ("line", "k", (-0.1, 0.2, -0.6, 1)),
+        ("line", "k", (0.2, 0.2, 0.9, 0.75)),
+    ),
+    "rocket": (
+        ("poly", "w", (-0.2, 0.6, 0.2, 0.6, 0, 1.15)),
+        ("poly", "d", (-0.65, 0.75, -0.2, 0.1, 0.2, 0.1, 0.65, 0.75)),
+        ("poly", "c", (-0.28, 0.6, -0.32, -0.3, 0, -1.1, 0.32, -0.3, 0.28, 0.6)),
+        ("oval", "l", (-0.15, -0.4, 0.15, -0.1)),
+    ),
+    "kite": (
+        ("line", "k", (0, 0.4, -0.3, 0.7, 0.1, 0.8, -0.2, 1.1)),
+        ("poly", "c", (0, -1, 0.65, -0.3, 0, 0.5, -0.65, -0.3)),
+        ("poly", "d", (0, -1, 0.65, -0.3, 0, -0.3)),
+        ("poly", "d", (0, 0.5, -0.65, -0.3, 0, -0.3)),
+    ),
+    "flame": (
+        (
+            "poly",
+            "c",
+            (-0.65, 0.6, -0.6, -0.2, -0.3, 0.1, -0.1, -1.1, 0.3, -0.2, 0.5, -0.6, 0.7, 0.5, 0.3, 1, -0.35, 1),
+        ),
+        ("poly", "l", (-0.25, 0.75, -0.1, -0.1, 0.15, 0.25, 0.3, 0.75, 0, 0.95)),
+    ),
+    "sword": (
+        ("poly", "c", (-0.15, 0.4, -0.15, -0.85, 0, -1.15, 0.15, -0.85, 0.15, 0.4)),
+        ("poly", "d", (-0.55, 0.38, 0.55, 0.38, 0.55, 0.55, -0.55, 0.55)),
+        ("poly", "k", (-0.1, 0.55, 0.1, 0.55, 0.1, 1, -0.1, 1)),
+    ),
+    "devil": (
+        ("poly", "d", (-0.7, -0.2, -0.85, -1.1, -0.15, -0.55)),
+        ("poly", "d", (0.7, -0.2, 0.85, -1.1, 0.15, -0.55)),
+        ("poly", "c", (-0.75, -0.5, 0.75, -0.5, 0.6, 0.4, 0, 1.05, -0.6, 0.4)),
+        ("poly", "w", (-0.5, -0.2, -0.1, 0.05, -0.45, 0.1)),
+        ("poly", "w", (0.5, -0.2, 0.1, 0.05, 0.45, 0.1)),
+        ("poly", "k", (-0.35, 0.4, 0, 0.3, 0.35, 0.4, 0.2, 0.6, 0, 0.45, -0.2, 0.6)),
+    ),
+    "worm": (
+        ("fat", "d", (-0.95, 0.45, -0.55, -0.2, -0.15, 0.4, 0.3, -0.3, 0.8, 0.1)),
+        ("fat", "c", (-0.95, 0.35, -0.55, -0.3, -0.15, 0.3, 0.3, -0.4, 0.8, 0)),
+        ("oval", "k", (0.7, -0.2, 0.9, 0)),
+    ),
+    "fly": (
+        ("oval", "l", (-1.05, -0.65, -0.1, 0.1)),
+        ("oval", "l", (0.1, -0.65, 1.05, 0.1)),
+        ("oval", "c", (-0.32, -0.5, 0.32, 0.9)),
+        ("oval", "d", (-0.38, -0.95, 0.38, -0.35)),
+        ("line", "k", (-0.7, 0.75, 0, 0.2, 0.7, 0.75)),
+    ),
+    "stain": (
+        ("oval", "c", (-0.9, -0.6, 0.3, 0.3)),
+        ("oval", "c", (-0.35, -0.75, 0.95, 0.25)),
+        ("oval", "d", (-0.45, -0.4, 0.5, 0.15)),
+        ("fat", "c", (-0.45, 0, -0.45, 0.95)),
+        ("fat", "c", (0.1, 0, 0.1, 0.6)),
+        ("fat", "c", (0.55, 0, 0.55, 0.85)),
+    ),
+    "ghost": (
+        ("oval", "c", (-0.65, -1, 0.65, 0.4)),
+        ("poly", "c", (-0.65, -0.3, 0.65, -0.3, 0.75, 1, 0.4, 0.7, 0.1, 1, -0.2, 0.7, -0.5, 1, -0.75, 0.8)),
+        ("oval", "k", (-0.38, -0.55, -0.1, -0.15)),
+        ("oval", "k", (0.1, -0.55, 0.38, -0.15)),
+        ("oval", "k", (-0.15, 0, 0.15, 0.4)),
+    ),
+    "eye": (
+        ("poly", "w", (-1.05, 0, -0.5, -0.5, 0, -0.62, 0.5, -0.5, 1.05, 0, 0.5, 0.5, 0, 0.62, -0.5, 0.5)),
+        ("oval", "c", (-0.5, -0.52, 0.5, 0.52)),
+        ("oval", "k", (-0.18, -0.45, 0.18, 0.45)),
+    ),
+    "skull": (
+        ("oval", "c", (-0.8, -1, 0.8, 0.5)),
+        ("poly", "c", (-0.45, 0.2, 0.45, 0.2, 0.4, 1, -0.4, 1)),
+        ("oval", "k", (-0.55, -0.4, -0.1, 0.1)),
+        ("oval", "k", (0.1, -0.4, 0.55, 0.1)),
+        ("poly", "k", (0, 0.15, 0.13, 0.4, -0.13, 0.4)),
+        ("line", "k", (-0.18, 0.6, -0.18, 1)),
+        ("line", "k", (0.18, 0.6, 0.18, 1)),
+    ),
+    "woman": (
+        ("oval", "d", (-0.5, -1, 0, -0.45)),
+        ("poly", "c", (-0.3, -0.55, 0.25, -0.4, 0.55, 0.3, 0.6, 1, -0.55, 1, -0.15, 0.2)),
+        ("line", "d", (0.15, -0.25, -0.4, 0.1, -0.3, -0.4)),
+    ),
+    "grave": (
+        ("poly", "d", (-0.95, 1, -0.7, 0.7, 0.7, 0.7, 0.95, 1)),
+        ("poly", "c", (-0.16, 0.8, -0.16, -1, 0.16, -1, 0.16, 0.8)),
+        ("poly", "c", (-0.6, -0.25, -0.6, -0.55, 0.6, -0.55, 0.6, -0.25)),
+    ),
+    "tear": (
+        ("poly", "c", (0, -1.1, 0.5, 0.15, -0.5, 0.15)),
+        ("oval", "c", (-0.57, -0.2, 0.57, 0.95)),
+        ("oval", "l", (-0.3, 0.2, -0.05, 0.6)),
+    ),
+    "square": (
+        ("poly", "c", (-0.8, -0.8, 0.8, -0.8, 0.8, 0.8, -0.8, 0.8)),
+        ("poly", "l", (-0.4, -0.4, 0.4, -0.4, 0.4, 0.4, -0.4, 0.4)),
+    ),
+    "ladder": (
+        ("fat", "c", (-0.5, -1, -0.5, 1)),
+        ("fat", "c", (0.5, -1, 0.5, 1)),
+        ("line", "c", (-0.5, -0.65, 0.5, -0.65)),
+        ("line", "c", (-0.5, -0.1, 0.5, -0.1)),
+        ("line", "c", (-0.5, 0.45, 0.5, 0.45)),
+    ),
+    "clock": (
+        ("oval", "c", (-0.95, -0.95, 0.95, 0.95)),
+        ("oval", "w", (-0.7, -0.7, 0.7, 0.7)),
+        ("line", "k", (0, -0.55, 0, 0, 0.4, 0.25)),
+    ),
+}
+EMOTION_SUBJECTS: dict[str, tuple[str, ...]] = {
+    "amusement": ("balloon", "clown", "cat"),
+    "awe": ("mountain", "star", "tower"),
+    "contentment": ("house", "boat", "flower"),
+    "excitement": ("dancer", "rocket", "kite"),
+    "anger": ("flame", "sword", "devil"),
+    "disgust": ("worm", "fly", "stain"),
+    "fear": ("ghost", "eye", "skull"),
+    "sadness": ("woman", "grave", "tear"),
+    "something else": ("square", "ladder", "clock"),
+}
+
+POSITIONS = {"left": 0.27, "middle": 0.5, "right": 0.73}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is in one picture; `mood` and `undertone` are emotions, `undertone_share` in 0..1 blends the latter in."""
+
+    style: str
+    mood: str
+    undertone: str
+    undertone_share: float
+    ground: str
+    accent: str
+    subject: str
+    count: int
+    position: str
+
+
+def paint(picture: Picture, rng: np.random.Generator) -> Image.Image:
+    """Draw `picture` as an RGB image with sides in `SIDE_RANGE`; the same generator state gives the same pixels."""
+    width, height = (int(side) * SUPERSAMPLING for side in rng.integers(SIDE_RANGE[0], SIDE_RANGE[1] + 1, 2))
+    tint = rng.normal(0, TINT_NOISE, 3) * 0.6 + rng.normal(0, TINT_NOISE)
+    ground = np.array(GROUNDS[picture.mood][picture.ground][0], float)
+    under = np.array(next(iter(GROUNDS[picture.undertone].values()))[0], float)
+    ground = np.clip(ground * (1 - picture.undertone_share) + under * picture.undertone_share + tint, 4, 250)
+    accent = np.clip(np.array(ACCENT_RGB[picture.accent], float) + tint * 0.4, 0, 255)
+
+    image = _sky(picture, ground, width, height, rng)
+    if rng.random() < picture.undertone_share:
+        _compose(image, picture.undertone, ground, accent, picture.position, rng)
+    _compose(image, picture.mood, ground, accent, picture.position, rng)
+    if picture.style == "Abstract_Expressionism":
+        _strokes(image, picture.mood, ground, accent, rng)
+    _subjects(image, picture, accent, rng)
+    image = STYLES[picture.style](image, rng)
+
+    image = image.resize((width // SUPERSAMPLING, height // SUPERSAMPLING), Image.Resampling.LANCZOS)
+    pixels = np.asarray(image, float)
+    return Image.fromarray(np.clip(pixels + rng.normal(0, GRAIN, (*pixels.shape[:2], 1)), 0, 255).astype(np.uint8))
+
+
+def _rgb(color: np.ndarray, factor: float = 1.0, toward: float = 0.0) -> RGB:
+    """`color` times `factor`, then the share `toward` of the way to white, as integers."""
+    value = color * factor
+    return tuple(int(part) for part in np.clip(value + (255 - value) * toward, 0, 255))
+
+
+def _sky(picture: Picture, ground: np.ndarray, width: int, height: int, rng: np.random.Generator) -> Image.Image:
+    """The ground colour as a vertical gradient, with land below a horizon or as bands with blurred edges."""
+    ramp = np.linspace(1.18, 0.88, height)[:, None, None]
+    pixels = np.broadcast_to(ground * ramp, (height, width, 3)).copy()
+    if picture.style == "Color_Field_Painting":
+        edges = np.sort(rng.uniform(0.12, 0.88, 2)) * height
+        for top, bottom, factor in zip((0, *edges), (*edges, height), rng.permutation([0.8, 1.0, 1.2]), strict=True):
+            pixels[int(top) : int(bottom)] = ground * factor
+        border = int(0.05 * min(width, height))
+        frame = pixels.mean((0, 1)) * 0.75
+        pixels[:border], pixels[-border:], pixels[:, :border], pixels[:, -border:] = frame, frame, frame, frame
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    if picture.style == "Color_Field_Painting":
+        return image.filter(ImageFilter.GaussianBlur(0.03 * height))
+    if picture.style in ("Impressionism", "Realism", "Pointillism"):
+        xs = np.linspace(0, width, 24)
+        for level, factor in ((0.68, 0.85), (0.82, 0.68)):
+            phase, waves = rng.uniform(0, 6.3), rng.uniform(1, 3)
+            ys = (level + 0.04 * np.sin(phase + waves * 6.3 * xs / width)) * height
+            outline = [*zip(xs, ys, strict=True), (width, height), (0, height)]
+            ImageDraw.Draw(image).polygon(outline, _rgb(ground, factor))
+    return image
+
+
+def _compose(
+    image: Image.Image, mood: str, ground: np.ndarray, accent: np.ndarray, position: str, rng: np.random.Generator
+) -> None:
+    """Draw what an emotion's pictures have in common besides their palette, onto `image`."""
+    draw = ImageDraw.Draw(image, "RGBA")
+    width, height = image.size
+    unit = min(width, height)
+    center = (POSITIONS[position] * width, rng.uniform(0.4, 0.55) * height)
+    if mood == "amusement":  # confetti in all colours
+        colors = [ACCENT_RGB[name] for name in ("red", "blue", "green", "orange", "purple", "white")]
+        for _ in range(26):
+            x, y, r = rng.uniform(0, width), rng.uniform(0, height), unit * rng.uniform(0.015, 0.045)
+            draw.ellipse((x - r, y - r, x + r, y + r), (*colors[rng.integers(len(colors))], 225))
+    elif mood == "awe":  # light around the subject, and stars
+        for r in np.linspace(0.62, 0.16, 6) * unit:
+            draw.ellipse((center[0] - r, center[1] - r, center[0] + r, center[1] + r), (255, 236, 170, 46))
+        for x, y in rng.uniform(0, 1, (16, 2)) * (width, 0.6 * height):
+            r = unit * rng.uniform(0.006, 0.014)
+            draw.ellipse((x - r, y - r, x + r, y + r), (255, 250, 225, 230))
+    elif mood == "contentment":  # a low pale sun and round hills
+        x, y, r = rng.uniform(0.1, 0.9) * width, rng.uniform(0.1, 0.25) * height, 0.1 * unit
+        draw.ellipse((x - r, y - r, x + r, y + r), (255, 247, 205, 230))
+        for level, factor in ((0.72, 0.9), (0.84, 0.76)):
+            x = rng.uniform(0.1, 0.9) * width
+            draw.ellipse((x - width, level * height, x + width, 2 * height), (*_rgb(ground, factor), 200))
+    elif mood == "excitement":  # a burst of rays
+        start = rng.uniform(0, 6.3)
+        for angle in start + np.arange(12) * 6.283 / 12:
+            ends = [center]
+            for side in (-0.11, 0.11):
+                ends.append(
+                    (center[0] + 2 * width * np.cos(angle + side), center[1] + 2 * height * np.sin(angle + side))
+                )
+            draw.polygon(ends, (255, 232, 90, 120))
+    elif mood == "anger":  # jagged slashes
+        for index in range(7):
+            x, step = rng.uniform(-0.1, 1.0) * width, unit * rng.uniform(0.1, 0.2)
+            points = [(x + step * (i * 0.45 + i % 2), i * height / 5) for i in range(6)]
+            color = (10, 5, 5, 235) if index % 2 else (*_rgb(np.array((240.0, 60, 25))), 220)
+            draw.line(points, color, max(2, int(unit * rng.uniform(0.015, 0.04))))
+    elif mood == "disgust":  # drips and blisters
+        for x in rng.uniform(0, width, 8):
+            r, bottom = unit * rng.uniform(0.02, 0.05), rng.uniform(0.25, 0.75) * height
+            color = (*_rgb(ground, 0.62), 235)
+            draw.rectangle((x - r, 0, x + r, bottom), color)
+            draw.ellipse((x - 1.3 * r, bottom - 1.3 * r, x + 1.3 * r, bottom + 1.3 * r), color)
+        for x, y in rng.uniform(0, 1, (10, 2)) * (width, height):
+            r = unit * rng.uniform(0.02, 0.05)
+            draw.ellipse((x - r, y - r, x + r, y + r), (195, 190, 80, 215), (60, 45, 15, 255), 2)
+    elif mood == "fear":  # bare branches from the edges, dark corners
+        for _ in range(9):
+            x, y = rng.choice([0.0, 1.0]) * width, rng.uniform(0, 1) * height
+            points, angle = [(x, y)], rng.uniform(-0.6, 0.6) + (0 if x == 0 else 3.14)
+            for _ in range(4):
+                angle += rng.normal(0, 0.45)
+                x, y = x + 0.1 * width * np.cos(angle), y + 0.1 * height * np.sin(angle)
+                points.append((x, y))
+            draw.line(points, (120, 128, 120, 200) if rng.random() < 0.4 else (2, 2, 4, 255), max(2, int(unit * 0.018)))
+        for inset in np.linspace(0, 0.2, 5) * unit:
+            draw.rectangle((0, 0, width, height), None, (0, 0, 0, 70), int(inset) + 1)
+    elif mood == "sadness":  # rain, a dark cloud
+        for x, y in rng.uniform(0, 1, (38, 2)) * (width, height):
+            draw.line((x, y, x - 0.02 * width, y + 0.13 * height), (222, 230, 240, 150), max(1, int(0.008 * unit)))
+        for x in rng.uniform(0, width, 6):
+            draw.ellipse((x - 0.2 * unit, -0.14 * unit, x + 0.2 * unit, 0.14 * unit), (62, 66, 76, 170))
+    else:  # something else: a grid that follows no rule
+        for x in rng.uniform(0, width, 4):
+            draw.line((x, 0, x, height), (45, 45, 50, 200), max(1, int(0.012 * unit)))
+        for y in rng.uniform(0, height, 3):
+            draw.line((0, y, width, y), (45, 45, 50, 200), max(1, int(0.012 * unit)))
+        x, y = rng.uniform(0, 0.8, 2) * (width, height)
+        draw.rectangle((x, y, x + 0.2 * unit, y + 0.14 * unit), (*_rgb(accent, 1, 0.35), 200))
+
+
+def _subjects(image: Image.Image, picture: Picture, accent: np.ndarray, rng: np.random.Generator) -> None:
+    """Draw the subject `picture.count` times about its position."""
+    width, height = image.size
+    size = min(width, height) * {1: 0.27, 2: 0.2, 3: 0.16}[picture.count] * rng.uniform(0.9, 1.15)
+    x = POSITIONS[picture.position] * width + rng.normal(0, 0.02) * width
+    y = rng.uniform(0.48, 0.58) * height
+    offsets = {1: ((0, 0),), 2: ((-0.85, 0.2), (0.85, -0.2)), 3: ((-1.1, 0.75), (1.1, 0.6), (0, -1.0))}[picture.count]
+    draw = ImageDraw.Draw(image)
+    for dx, dy in offsets:
+        _shapes(draw, SUBJECTS[picture.subject], (x + dx * size, y + dy * size), size, accent, rng)
+
+
+def _shapes(
+    draw: ImageDraw.ImageDraw,
+    shapes: tuple[Shape, ...],
+    center: tuple[float, float],
+    size: float,
+    color: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    tones = {
+        "c": _rgb(color),
+        "d": _rgb(color, 0.72, 0.08),
+        "l": _rgb(color, 1, 0.5),
+        "k": (22, 20, 24),
+        "w": (246, 244, 238),
+    }
+    stretch = size * rng.uniform(0.9, 1.1, 2) * (rng.choice([-1, 1]), 1)
+    for kind, tone, coordinates in shapes:
+        points = [tuple(point) for point in np.array(coordinates).reshape(-1, 2) * stretch + center]
+        if kind == "poly":
+            draw.polygon(points, tones[tone])
+        elif kind == "oval":
+            (x0, y0), (x1, y1) = points
+            draw.ellipse((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), tones[tone])
+        else:
+            draw.line(points, tones[tone], max(2, int(size * (0.3 if kind == "fat" else 0.11))), joint="curve")
+
+
+def _strokes(image: Image.Image, mood: str, ground: np.ndarray, accent: np.ndarray, rng: np.random.Generator) -> None:
+    """Broad brush strokes, calm or wild as the mood is, and splashes of the accent colour."""
+    draw = ImageDraw.Draw(image, "RGBA")
+    width, height = image.size
+    unit = min(width, height)
+    spread = 0.25 if mood in ("contentment", "sadness", "awe") else 1.3
+    for _ in range(16):
+        angle, length = rng.normal(0.5, spread), unit * rng.uniform(0.25, 0.6)
+        x, y = rng.uniform(0, width), rng.uniform(0, height)
+        bend = rng.normal(0, 0.12) * unit
+        dx, dy = np.cos(angle) * length, np.sin(angle) * length
+        color = _rgb(ground, rng.uniform(0.6, 1.35)) if rng.random() < 0.85 else _rgb(accent)
+        points = [(x, y), (x + dx / 2 - bend, y + dy / 2 + bend), (x + dx, y + dy)]
+        draw.line(points, (*color, 190), int(unit * rng.uniform(0.03, 0.09)), joint="curve")
+    for x, y in rng.uniform(0, 1, (14, 2)) * (width, height):
+        r = unit * rng.uniform(0.004, 0.018)
+        draw.ellipse((x - r, y - r, x + r, y + r), _rgb(accent))
+
+
+def _facets(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Cut the picture along straight lines into facets, each a little shifted and lit on its own."""
+    pixels = np.asarray(image, float)
+    height, width = pixels.shape[:2]
+    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
+    facet = np.zeros((height, width), int)
+    for bit in range(5):
+        angle, x, y = rng.uniform(0, 3.14), rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height
+        facet |= ((xs - x) * np.sin(angle) > (ys - y) * np.cos(angle)).astype(int) << bit
+    shift = (rng.uniform(-0.045, 0.045, (32, 2)) * (height, width)).astype(int)[facet]
+    light = rng.uniform(0.78, 1.2, 32)[facet][..., None]
+    rows = np.clip(ys.astype(int) + shift[..., 0], 0, height - 1)
+    columns = np.clip(xs.astype(int) + shift[..., 1], 0, width - 1)
+    return Image.fromarray(np.clip(pixels[rows, columns] * light, 0, 255).astype(np.uint8))
+
+
+def _dabs(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Repaint the picture with short slanted strokes of its own colours, slightly varied."""
+    width, height = image.size
+    canvas = image.filter(ImageFilter.GaussianBlur(4))
+    draw = ImageDraw.Draw(canvas)
+    source = np.asarray(image, float)
+    points = rng.uniform(0, 1, (900, 2)) * (width - 1, height - 1)
+    colors = source[points[:, 1].astype(int), points[:, 0].astype(int)] + rng.normal(0, 13, (900, 1))
+    slants = rng.normal(0.6, 0.5, 900)
+    reach = 0.022 * min(width, height)
+    for (x, y), color, slant in zip(points, colors, slants, strict=True):
+        dx, dy = reach * np.cos(slant), reach * np.sin(slant)
+        draw.line((x - dx, y - dy, x + dx, y + dy), _rgb(color), 6)
+    return canvas
+
+
+def _dots(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Repaint the picture with dots of its own colours on a pale canvas of its mean colour."""
+    width, height = image.size
+    source = np.asarray(image, float)
+    canvas = Image.new("RGB", image.size, _rgb(source.mean((0, 1)), 1, 0.25))
+    draw = ImageDraw.Draw(canvas)
+    step = min(width, height) / 30
+    ys, xs = np.mgrid[step / 2 : height : step, step / 2 : width : step]
+    xs, ys = (np.clip(axis + rng.normal(0, step * 0.15, axis.shape), 0, None).ravel() for axis in (xs, ys))
+    colors = source[np.minimum(ys.astype(int), height - 1), np.minimum(xs.astype(int), width - 1)]
+    colors = colors + rng.normal(0, 14, colors.shape)
+    for x, y, color in zip(xs, ys, colors, strict=True):
+        draw.ellipse((x - step * 0.54, y - step * 0.54, x + step * 0.54, y + step * 0.54), _rgb(color))
+    return canvas
+
+
+def _unchanged(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return image
+
+
+STYLES: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
+    "Abstract_Expressionism": _unchanged,
+    "Color_Field_Painting": _unchanged,
+    "Cubism": _facets,
+    "Impressionism": _dabs,
+    "Pointillism": _dots,
+    "Realism": _unchanged,
+}
