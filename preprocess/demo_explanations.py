@@ -1,6 +1,7 @@
 """Invented explanations for the demo's pictures.
 
-Sentence patterns follow the annotator's emotion, what fills their gaps the picture. Words are lower case and spelled as in American English, and most are one GPT-2 token, so that a sentence fits into 30.
+Sentence patterns follow the annotator's emotion, what fills their gaps the picture. Words are lower case and spelled as
+in American English, and most are one GPT-2 token, so that a sentence fits into 30.
 """
 
 import numpy as np

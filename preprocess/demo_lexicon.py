@@ -1,7 +1,7 @@
 """A small valence-arousal-dominance lexicon for the demo.
 
-The values are invented for this repository by rough feeling; they are neither taken nor derived from the NRC VAD Lexicon
-or any other published one, and say nothing of real people's ratings. They only let the demo run without a download.
+The values are invented for this repository by rough feeling. They are neither taken nor derived from the NRC VAD
+Lexicon or any other published one, and say nothing of real people's ratings: they let the demo run without a download.
 """
 
 # word, valence, arousal, dominance, each in -1..1; words are lemmas, as look-ups go by lemma
@@ -39,8 +39,8 @@ sky 0.6 -0.3 0.2,
 wonder 0.5 0.3 0.1, plain -0.1 -0.6 -0.2, strange -0.3 0.4 -0.2, curious 0.4 0.5 0.2, meaning 0.5 0.0 0.3,
 confuse -0.5 0.4 -0.5, empty -0.6 -0.5 -0.4, understand 0.5 -0.1 0.4, think 0.3 0.0 0.3, painter 0.5 -0.1 0.2,
 wild 0.1 0.8 0.3, flat -0.2 -0.7 -0.3, break -0.5 0.5 -0.1, broken -0.6 0.2 -0.5, loose -0.1 -0.1 -0.3,
-tiny 0.0 -0.4 -0.6, fine 0.5 -0.3 0.2, stroke 0.0 0.2 0.1, band 0.2 0.2 0.2, shape 0.2 -0.1 0.1, touch 0.5 0.1 0.1, dot 0.0 -0.3 -0.2,
-detail 0.3 -0.1 0.2
+tiny 0.0 -0.4 -0.6, fine 0.5 -0.3 0.2,
+stroke 0.0 0.2 0.1, band 0.2 0.2 0.2, shape 0.2 -0.1 0.1, touch 0.5 0.1 0.1, dot 0.0 -0.3 -0.2, detail 0.3 -0.1 0.2
 """
 
 Vad = tuple[float, float, float]

@@ -1,6 +1,6 @@
 """Invented "paintings" for the demo: palette and composition follow an emotion, the rendering follows an art style.
 
-A picture is a scene (ground colour, composition of the emotion, a subject in an accent colour) that a style then paints:
+A picture is a scene (ground colour, composition of the emotion, subject in an accent colour) that a style then paints:
 flat bands, strokes, facets, dabs, dots or smooth shading.
 """
 
@@ -162,7 +162,7 @@ SUBJECTS: dict[str, tuple[Shape, ...]] = {
         (
             "poly",
             "c",
-            (-0.65, 0.6, -0.6, -0.2, -0.3, 0.1, -0.1, -1.1, 0.3, -0.2, 0.5, -0.6, 0.7, 0.5, 0.3, 1, -0.35, 1),
+            (-0.6, 0.6, -0.6, -0.2, -0.3, 0.1, -0.1, -1.1, 0.3, -0.2, 0.5, -0.6, 0.7, 0.5, 0.3, 1, -0.3, 1),
         ),
         ("poly", "l", (-0.25, 0.75, -0.1, -0.1, 0.15, 0.25, 0.3, 0.75, 0, 0.95)),
     ),
@@ -363,12 +363,9 @@ def _compose(
     elif mood == "excitement":  # a burst of rays
         start = rng.uniform(0, 6.3)
         for angle in start + np.arange(12) * 6.283 / 12:
-            ends = [center]
-            for side in (-0.11, 0.11):
-                ends.append(
-                    (center[0] + 2 * width * np.cos(angle + side), center[1] + 2 * height * np.sin(angle + side))
-                )
-            draw.polygon(ends, (255, 232, 90, 120))
+            sides = angle + np.array((-0.11, 0.11))
+            ends = np.stack((2 * width * np.cos(sides), 2 * height * np.sin(sides)), 1) + center
+            draw.polygon([center, *map(tuple, ends)], (255, 232, 90, 120))
     elif mood == "anger":  # jagged slashes
         for index in range(7):
             x, step = rng.uniform(-0.1, 1.0) * width, unit * rng.uniform(0.1, 0.2)

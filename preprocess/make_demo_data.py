@@ -1,4 +1,4 @@
-"""Make the demo's data set: invented pictures, annotations and a small VAD lexicon in the layout of the ArtEmis release.
+"""Make the demo's data set: invented pictures, annotations and a VAD lexicon in the layout of the ArtEmis release.
 
     python preprocess/make_demo_data.py --out_dir runs/demo/data
 
@@ -104,7 +104,7 @@ def plan_pictures(pictures: int, seed: int) -> pd.DataFrame:
 
 
 def _quota(names: list[str], shares: list[float], total: int, rng: np.random.Generator | None = None) -> list[int]:
-    """Split `total` by `shares` into integers: whole parts first, the remainder to the largest fractions or by chance."""
+    """Split `total` by `shares` into integers; the remainder goes to the largest fractions, or by chance with `rng`."""
     exact = np.array(shares) * total / sum(shares)
     counts = np.floor(exact).astype(int)
     left = total - counts.sum()
@@ -139,7 +139,7 @@ def _imagine(mood: str, undertone: str, undertone_share: float, rng: np.random.G
 
 
 def _vote(mood: str, undertone: str, agree: bool, rng: np.random.Generator) -> list[str]:
-    """The emotions of 5 to 8 annotators: more than half for `mood` when they agree, else at most half for any emotion."""
+    """The emotions of 5 to 8 annotators: more than half are `mood` when they agree, else no emotion has that many."""
     size = int(rng.integers(ANNOTATORS[0], ANNOTATORS[1] + 1))
     while True:
         if agree:
@@ -210,9 +210,7 @@ def make_demo_data(out_dir: Path, pictures: int = PICTURES, seed: int = 2021) ->
     """
     out_dir = Path(out_dir)
     if pictures < MIN_PICTURES:
-        raise InputError(
-            f"--pictures {pictures}: at least {MIN_PICTURES} are needed for three splits and nine emotions"
-        )
+        raise InputError(f"--pictures {pictures}: at least {MIN_PICTURES} are needed for three splits of nine emotions")
     if out_dir.exists() and not out_dir.is_dir():
         raise InputError(f"{out_dir}: is a file, the demo's data need a folder; name another --out_dir")
     if out_dir.exists() and any(out_dir.iterdir()) and not (out_dir / LEXICON_FILE).exists():
