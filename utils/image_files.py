@@ -291,8 +291,13 @@ def measure(row: ManifestRow, decode: bool = False) -> ManifestRow:
     try:
         width, height = open_image(row.found_path).size if decode else image_size(row.found_path)
     except InputError as error:
-        return row._replace(problem=f"unreadable{_remark(row.image_name) or f' ({error})'}")
+        return unreadable(row, error)
     return row._replace(width=width, height=height)
+
+
+def unreadable(row: ManifestRow, error: InputError) -> ManifestRow:
+    """The row with the problem "unreadable (...)": why, or that the file is known to be corrupt in the public archive."""
+    return row._replace(width="", height="", problem=f"unreadable{_remark(row.image_name) or f' ({error})'}")
 
 
 def is_known_corrupt(image_name: str) -> bool:

@@ -1,0 +1,136 @@
+"""Step 1: shrink the WikiArt images so that the longer side is at most 600 pixels.
+
+    python preprocess/resize_wikiart.py --wikiart_dir wikiart \\
+        --out_dir data/artEmis/wikiart_rescaled_max_size_to_600px_same_aspect_ratio
+
+The aspect ratio is kept and no image is enlarged; the result is RGB JPEG, upright. An interrupted run continues where
+it stopped, a file is there whole or not at all, and unreadable files are reported in a manifest instead of ending the
+run. With --release_csv only the annotated artworks are taken and their files named as the annotations spell them; without,
+every image under --wikiart_dir is.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.errors import InputError, run_script
+from utils.files import atomic_path
+from utils.image_files import (
+    EXTENSIONS,
+    ImageFolder,
+    ManifestRow,
+    describe,
+    image_size,
+    measure,
+    open_image,
+    unreadable,
+    write_manifest,
+)
+from utils.tables import read_table
+
+# Above this, a JPEG is decoded at a fraction of its size first: a process then needs no more than about 200 MiB.
+MANY_PIXELS = 25_000_000
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--wikiart_dir", type=Path, required=True, help="holds <art_style>/<painting>.jpg as downloaded"
+    )
+    parser.add_argument(
+        "--out_dir", type=Path, required=True, help="where the shrunk images go, in the same subfolders"
+    )
+    parser.add_argument(
+        "--release_csv", type=Path, nargs="*", default=[], help="take only the artworks annotated there"
+    )
+    parser.add_argument("--max_size", type=int, default=600, help="longer side in pixels (default: %(default)s)")
+    parser.add_argument("--quality", type=int, default=95, help="JPEG quality, 90 to 100 (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    parser.add_argument("--manifest", type=Path, help="csv of all images (default: manifest.csv in --out_dir)")
+    return parser
+
+
+def annotated_names(release_csvs: list[Path]) -> list[str]:
+    """The artworks of the release files as "<art_style>/<painting>.jpg", sorted."""
+    names: set[str] = set()
+    for path in release_csvs:
+        artworks = read_table(path, ["art_style", "painting"], "give ArtEmis' release csv").drop_duplicates()
+        names |= set(artworks["art_style"] + "/" + artworks["painting"] + ".jpg")
+    return sorted(names)
+
+
+def images_under(root: Path, except_under: Path) -> Iterator[ManifestRow]:
+    """A row for every image file under `root`, sorted; of two that differ in the extension alone the first is taken."""
+    taken: dict[Path, str] = {}
+    except_under = except_under.resolve()
+    files = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    for path in sorted(path for path in files if not path.resolve().is_relative_to(except_under)):
+        name = path.relative_to(root).with_suffix(".jpg")
+        if name in taken:
+            yield ManifestRow(str(path.relative_to(root)), problem=f"ambiguous (same name as {taken[name]})")
+        else:
+            taken[name] = path.name
+            yield ManifestRow(name.as_posix(), str(path))
+
+
+def target_size(width: int, height: int, max_size: int) -> tuple[int, int]:
+    """Width and height with the longer side at most `max_size`, the ratio kept, at least one pixel each."""
+    scale = min(1, max_size / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int) -> ManifestRow:
+    """Shrink one image, unless it has been done; what is wrong with the source goes into the row."""
+    row = measure(row)
+    if not row.width:
+        return row
+    target, size = out_dir / row.image_name, target_size(row.width, row.height, max_size)
+    if target.is_file():
+        try:
+            if image_size(target) == size:
+                return row
+        except InputError:
+            pass  # not ours or damaged: made anew
+    try:
+        image = open_image(row.found_path, draft_size=2 * max_size if row.width * row.height > MANY_PIXELS else None)
+    except InputError as error:
+        return unreadable(row, error)
+    with atomic_path(target) as temporary:
+        image.resize(size, Image.Resampling.LANCZOS).save(temporary, "JPEG", quality=quality)
+    return row
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = get_parser().parse_args(argv)
+    folder = ImageFolder(args.wikiart_dir)
+    if args.max_size < 1 or not 90 <= args.quality <= 100 or args.jobs < 1:
+        raise InputError("--max_size and --jobs must be at least 1, --quality 90 to 100")
+    if args.out_dir.resolve() == args.wikiart_dir.resolve():
+        raise InputError("--out_dir is --wikiart_dir: the originals would be overwritten; name another folder")
+    if args.release_csv:
+        rows = [describe(folder, name) for name in annotated_names(args.release_csv)]
+    else:
+        rows = list(images_under(args.wikiart_dir, except_under=args.out_dir))
+    if not any(row.found_path for row in rows):
+        raise InputError(f"{args.wikiart_dir}: holds no image; give the folder that holds <art_style>/<painting>.jpg")
+
+    path = args.manifest or args.out_dir / "manifest.csv"
+    work = partial(resize, out_dir=args.out_dir, max_size=args.max_size, quality=args.quality)
+    with ProcessPoolExecutor(args.jobs) as pool:
+        results = pool.map(work, rows, chunksize=16)
+        problems = write_manifest(path, tqdm(results, total=len(rows), desc="resize", unit="image", mininterval=1))
+    bad = ", ".join(f"{problems[problem]} {problem}" for problem in ("missing", "unreadable", "ambiguous"))
+    print(f"{len(rows)} images: {problems['']} without a problem, {bad}; the list: {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
