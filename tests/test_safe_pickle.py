@@ -276,21 +276,25 @@ def test_an_attack_hidden_in_the_real_files_is_refused(tmp_path):
         load_text2emotion_state(path)
 
 
-def test_raw_bytes_are_never_taken_for_objects(tmp_path):
+@pytest.mark.parametrize(
+    ("dtype", "data", "columns"),
+    [("O8", b"\x00" * 8, 1), ("V8", b"\x00" * 8, 1), ("i8", b"\x00" * 8, 2**40)],
+    ids=["bytes as pointers", "fields", "endless columns"],
+)
+def test_tables_that_reach_beyond_the_file_are_refused(tmp_path, dtype, data, columns):
     """An object array from bytes, or an array type with fields, would turn bytes of the file into pointers."""
-    for name, data in (("O8", b"\x00" * 8), ("V8", b"\x00" * 8)):
-        dtype = Object("numpy.dtype", name, state=(3, "|", None, None, None, -1, -1, 0))
-        array = Object("numpy.core.multiarray._reconstruct", Global("numpy.ndarray"), (0,), b"b")
-        array.state = (1, (1, 1), dtype, False, data)
-        index = Object(
-            "pandas.core.indexes.base._new_Index", Global("pandas.Index"), {"start": 0, "stop": 1, "step": 1}
-        )
-        block = Object("pandas._libs.internals._unpickle_block", array, Object("__builtin__.slice", 0, 1, 1), 2)
-        manager = Object("pandas.core.internals.managers.BlockManager", (block,), [index, index])
-        path = tmp_path / "g.pkl"
-        path.write_bytes(pickle.dumps(1, 2) + dumps({"train": Object("pandas.DataFrame", state={"_mgr": manager})}))
-        with pytest.raises(InputError, match="damaged"):
-            load_grouped_references(path)
+    array = Object("numpy.core.multiarray._reconstruct", Global("numpy.ndarray"), (0,), b"b")
+    array.state = (1, (1, 1), Object("numpy.dtype", dtype, state=(3, "<", None, None, None, -1, -1, 0)), False, data)
+    axes = [
+        Object("pandas.core.indexes.base._new_Index", Global("pandas.Index"), {"start": 0, "stop": stop, "step": 1})
+        for stop in (columns, 1)
+    ]
+    block = Object("pandas._libs.internals._unpickle_block", array, Object("__builtin__.slice", 0, 1, 1), 2)
+    manager = Object("pandas.core.internals.managers.BlockManager", (block,), axes)
+    path = tmp_path / "g.pkl"
+    path.write_bytes(pickle.dumps(1, 2) + dumps({"train": Object("pandas.DataFrame", state={"_mgr": manager})}))
+    with pytest.raises(InputError, match="damaged.*(array of type|no list|columns of a table)"):
+        load_grouped_references(path)
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -132,10 +132,13 @@ class _Frame(_StandIn):
             layout = manager.state[3]["0.14.1"]
             axes, parts = layout["axes"], [(block["values"], block["mgr_locs"]) for block in layout["blocks"]]
         columns, index = (axis.values() for axis in axes)
+        rows = [np.atleast_2d(values.numpy()) for values, _ in parts]
+        if sum(map(len, rows)) != len(columns):
+            raise ValueError("the columns of a table are not what its blocks hold")
         series: dict[int, pd.Series] = {}
-        for values, placement in parts:
+        for block, (_, placement) in zip(rows, parts, strict=True):
             places = np.arange(len(columns))[placement if isinstance(placement, slice) else placement.numpy()]
-            for place, row in zip(places.tolist(), np.atleast_2d(values.numpy()), strict=True):
+            for place, row in zip(places.tolist(), block, strict=True):
                 series[place] = pd.Series(row, index=index, dtype=row.dtype)
         frame = pd.DataFrame({place: series[place] for place in range(len(columns))})
         return frame.set_axis(columns, axis="columns")
