@@ -1,0 +1,194 @@
+"""The explainer: GPT-2 that cross-attends to the image in every block, with the VAD features fused into the explanation."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, GPT2Model, GPT2PreTrainedModel
+
+from models.heads import ContrastiveHead
+from models.vad_encoder import VAD_WIDTH
+from utils.constants import EMOTION_SPAN
+
+KeysValues = tuple[Tensor, Tensor]  # each [rows, heads, positions, D / heads]
+
+
+class ImageFeatures(NamedTuple):
+    """What the image encoder returns: cls [B, D], the class token; grid [B, G, D], the patches."""
+
+    cls: Tensor
+    grid: Tensor
+
+
+def attend(attention: GPT2Attention, query: Tensor, keys_values: KeysValues, causal: bool) -> Tensor:
+    """Scaled dot-product attention with the dropouts and the output projection of one GPT-2 attention.
+
+    query [N, Q, D], keys and values [N, heads, K, d] -> [N, Q, D]. With `causal` the queries are the last Q of the K
+    positions.
+    """
+    query = query.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+    keys, values = keys_values
+    mask = None
+    if causal and keys.shape[2] > query.shape[2] > 1:
+        size = keys.shape[2]
+        mask = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()[-query.shape[2] :]
+    attended = F.scaled_dot_product_attention(
+        query,
+        keys,
+        values,
+        attn_mask=mask,
+        dropout_p=attention.attn_dropout.p if attention.training else 0.0,
+        is_causal=causal and keys.shape[2] == query.shape[2],
+        scale=attention.scaling,
+    )
+    return attention.resid_dropout(attention.c_proj(attended.transpose(1, 2).flatten(2)))
+
+
+class ExplainerBlock(GPT2Block):
+    """A GPT-2 block whose image keys and values come ready-made, one set for all texts of an image."""
+
+    def image_keys_values(self, grid: Tensor) -> KeysValues:
+        """Project the grid [B, G, D] to this block's cross-attention keys and values."""
+        return _split_heads(self.crossattention, self.crossattention.c_attn(grid))
+
+    def forward(self, x: Tensor, image: KeysValues, past: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+        """ln_1, self-attention, +; ln_cross_attn, cross-attention, +; ln_2, MLP, +.
+
+        Args:
+            x: [T, L, D]; the texts of an image are neighbours.
+            image: cross-attention keys and values of the T / n images, [T / n, heads, G, d] each.
+            past: self-attention keys and values of the positions before x (decoding only).
+
+        Returns:
+            x [T, L, D], and the self-attention keys and values of past and present positions.
+        """
+        query, key_value = self.attn.c_attn(self.ln_1(x)).split([x.shape[2], 2 * x.shape[2]], dim=2)
+        keys_values = _split_heads(self.attn, key_value)
+        if past is not None:
+            keys_values = tuple(torch.cat(pair, dim=2) for pair in zip(past, keys_values, strict=True))
+        x = x + attend(self.attn, query, keys_values, causal=True)
+
+        # No mask separates queries here, so the texts of one image stand in one long row of queries: [T / n, n L, D].
+        images = image[0].shape[0]
+        query = self.crossattention.q_attn(self.ln_cross_attn(x)).reshape(images, -1, x.shape[2])
+        x = x + attend(self.crossattention, query, image, causal=False).view_as(x)
+
+        return x + self.mlp(self.ln_2(x)), keys_values
+
+
+class ClipProject(nn.Module):
+    """The image as len_prefix tokens in front of the text: cls [T, E] -> [T, len_prefix, D]. The paper uses none."""
+
+    def __init__(self, encoder_width: int, width: int, len_prefix: int):
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.Linear(encoder_width, width * len_prefix // 2),
+            nn.Tanh(),
+            nn.Linear(width * len_prefix // 2, width * len_prefix),
+        )
+        self.len_prefix = len_prefix
+
+    def forward(self, cls: Tensor) -> Tensor:
+        return self.model(cls).unflatten(-1, (self.len_prefix, -1))
+
+
+class ExplainerTransformer(GPT2Model):
+    """GPT-2 without its output layer: embeddings with VAD fusion (the paper's VAD embedding), blocks, ln_f."""
+
+    def __init__(self, config: GPT2Config):
+        super().__init__(config)
+        self.h = nn.ModuleList(ExplainerBlock(config, layer_idx=index) for index in range(config.n_layer))
+        self.VAD_linear = nn.Linear(config.n_embd + VAD_WIDTH, config.n_embd)
+        self.len_prefix = config.len_prefix
+        if config.len_prefix > 0:
+            self.clip_project = ClipProject(config.n_embd, config.n_embd, config.len_prefix)
+        if config.encoder_dim != config.n_embd:  # never so in the paper: both are 768
+            self.image_projection = nn.Linear(config.encoder_dim, config.n_embd)
+
+    def project_image(self, image: ImageFeatures) -> ImageFeatures:
+        """Bring image features to the decoder's width where the encoder has another (not in the paper)."""
+        if self.config.encoder_dim == self.config.n_embd:
+            return image
+        return ImageFeatures(self.image_projection(image.cls), self.image_projection(image.grid))
+
+    def embed(
+        self, input_ids: Tensor, segment_ids: Tensor, vad: Tensor | None, cls: Tensor | None = None, start: int = 0
+    ) -> Tensor:
+        """Token + position + segment embeddings, dropout, then VAD fusion from the explanation's start on.
+
+        For positions >= h = len_prefix + 6: e = VAD_linear([e ; vad]); positions before h stay as they are.
+
+        Args:
+            input_ids: [T, L]. segment_ids: [T, L], ids of <prefix>, <emotion>, <explanation>: looked up in the word table.
+            vad: VAD encoder output [T, L, 3], or None for no fusion.
+            cls: [T, D], read only when len_prefix > 0 and start is 0.
+            start: position of the first column (decoding).
+        """
+        words = self.wte(input_ids)
+        if self.len_prefix > 0 and start == 0:
+            words = torch.cat([self.clip_project(cls).to(words.dtype), words[:, self.len_prefix :]], dim=1)
+        positions = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
+        x = self.drop(words + self.wpe(positions) + self.wte(segment_ids))
+        span_end = max(self.len_prefix + EMOTION_SPAN - start, 0)
+        if vad is None or span_end >= x.shape[1]:
+            return x
+        fused = self.VAD_linear(torch.cat([x[:, span_end:], vad[:, span_end:].to(x.dtype)], dim=-1))
+        return torch.cat([x[:, :span_end].to(fused.dtype), fused], dim=1)
+
+    def image_keys_values(self, grid: Tensor) -> list[KeysValues]:
+        """Every block's cross-attention keys and values of the grid [B, G, D], computed once per image."""
+        return [block.image_keys_values(grid) for block in self.h]
+
+    def forward(
+        self, x: Tensor, image: list[KeysValues], past: list[KeysValues] | None = None
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Embeddings x [T, L, D] -> final hidden states [T, L, D] after ln_f, and the self-attention keys and values."""
+        present = []
+        for index, block in enumerate(self.h):
+            x, keys_values = block(x, image[index], None if past is None else past[index])
+            present.append(keys_values)
+        return self.ln_f(x), present
+
+
+class Explainer(GPT2LMHeadModel):
+    """Transformer, tied output layer, contrastive head and VAD head: what published checkpoints call the model.
+
+    Config fields beyond GPT-2's: len_prefix, encoder_dim (width of the image features), use_cl_loss, use_VAD_loss.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"attn\.bias", r"attention\.bias", r"masked_bias"]
+
+    def __init__(self, config: GPT2Config):
+        # not GPT2LMHeadModel.__init__: it would build a stock GPT2Model first, only to throw it away
+        GPT2PreTrainedModel.__init__(self, config)
+        self.transformer = ExplainerTransformer(config)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.use_cl_loss:
+            self.sim_mlp = ContrastiveHead(config.n_embd)
+        if config.use_VAD_loss:
+            self.VAD_head = nn.Linear(config.n_embd, VAD_WIDTH)
+        self.post_init()
+
+    def forward(
+        self, input_ids: Tensor, segment_ids: Tensor, image: ImageFeatures, vad: Tensor | None = None
+    ) -> Tensor:
+        """Texts and their images -> final hidden states [T, L, D].
+
+        Args:
+            input_ids, segment_ids: [T, L], T = n B; the n texts of an image are neighbours.
+            image: features of the B images.
+            vad: VAD encoder output [T, L, 3], or None for no fusion.
+        """
+        image = self.transformer.project_image(image)
+        texts_per_image = input_ids.shape[0] // image.grid.shape[0]
+        cls = image.cls.repeat_interleave(texts_per_image, dim=0) if self.config.len_prefix > 0 else None
+        x = self.transformer.embed(input_ids, segment_ids, vad, cls)
+        return self.transformer(x, self.transformer.image_keys_values(image.grid))[0]
+
+
+def _split_heads(attention: GPT2Attention, keys_values: Tensor) -> KeysValues:
+    """[N, K, 2 D] -> keys and values, [N, heads, K, d] each."""
+    keys, values = keys_values.unflatten(-1, (2, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return keys, values

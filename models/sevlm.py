@@ -1,0 +1,156 @@
+"""SEVLM: image encoder, VAD encoder, explainer and heads in one module with one `forward`."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from models import losses
+from models.decoder import Explainer, ImageFeatures
+from models.heads import EmotionHead
+from models.image_encoder import ImageEncoder
+from models.vad_encoder import VADEncoder
+from utils.constants import EMOTION_SPAN
+
+
+@dataclass
+class SEVLMOutput(ModelOutput):
+    """Named outputs of one training step; scalars, None where a loss is switched off."""
+
+    loss: Tensor | None = None
+    lm_loss: Tensor | None = None
+    contrastive_loss: Tensor | None = None
+    vad_loss: Tensor | None = None
+    emotion_loss: Tensor | None = None
+
+
+class SEVLM(nn.Module):
+    """The joined model.
+
+    Args:
+        image_encoder: CLIP vision tower, or None when every batch brings cached features.
+        decoder: the explainer; its config says which heads it has.
+        vad_encoder: None trains without VAD fusion (`--no-use_VAD`).
+        emotion_head: 9-way head on the class token, or None (not in the paper).
+        weights: factors of the losses: alpha, cl_Loss_weight, VAD_Loss_weight, emotion_loss_weight.
+        masked_pooling: leave padding out of the contrastive means and end the emotion span where the explanation
+            segment begins, instead of after six positions (not in the paper).
+    """
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder | None,
+        decoder: Explainer,
+        vad_encoder: VADEncoder | None,
+        emotion_head: EmotionHead | None = None,
+        weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
+        masked_pooling: bool = False,
+    ):
+        super().__init__()
+        self.image_encoder, self.decoder = image_encoder, decoder
+        self.vad_encoder, self.emotion_head = vad_encoder, emotion_head
+        self.weights, self.masked_pooling = weights, masked_pooling
+        if vad_encoder is None:
+            decoder.transformer.VAD_linear.requires_grad_(False)  # it has no input then
+
+    def image_features(self, pixels: Tensor | None, cls: Tensor | None, grid: Tensor | None) -> ImageFeatures:
+        """Encode pixels, or take the cached float16 features in their place."""
+        if grid is not None:
+            return ImageFeatures(cls.float(), grid.float())
+        return self.image_encoder(pixels)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        segment_ids: Tensor,
+        vad: Tensor,
+        lm_positions: Tensor,
+        lm_targets: Tensor,
+        visual_negatives: Tensor | None = None,
+        emotion_distribution: Tensor | None = None,
+        image_weight: Tensor | None = None,
+        counts: Tensor | None = None,
+        pixels: Tensor | None = None,
+        cls: Tensor | None = None,
+        grid: Tensor | None = None,
+    ) -> SEVLMOutput:
+        """One training step on B images with two texts each (rows 2i and 2i + 1 are the texts of image i; T = 2B).
+
+        Args:
+            input_ids, segment_ids: [T, L].
+            vad: lexicon VAD [T, L, 3].
+            lm_positions: [N], flat indices into [T, L] of the positions that predict a labelled token.
+            lm_targets: [N], those tokens; -100 for entries that only fill up the size.
+            visual_negatives: [T], row whose explanation is the other image's; None for an image alone.
+            emotion_distribution: [B, 9].
+            image_weight: [B], 0 for images that only fill up a batch (default: all count).
+            counts: [4], what to divide the LM, contrastive, VAD and emotion sums by (default: this batch's own).
+            pixels: [B, 3, S, S], or cached features cls [B, D] and grid [B, G, D] in their place.
+        """
+        image = self.image_features(pixels, cls, grid)
+        vad_features = None if self.vad_encoder is None else self.vad_encoder(vad)
+        hidden = self.decoder(input_ids, segment_ids, image, vad_features)
+        counts = [None] * 4 if counts is None else counts.unbind()
+        alpha, contrastive_weight, vad_weight, emotion_weight = self.weights
+        config = self.decoder.config
+
+        logits = self.decoder.lm_head(hidden.flatten(0, 1)[lm_positions])
+        output = SEVLMOutput(lm_loss=losses.lm_loss(logits, lm_targets, counts[0]))
+        output.loss = alpha * output.lm_loss
+
+        if config.use_cl_loss:
+            weight = None if image_weight is None else image_weight.repeat_interleave(2)
+            scores = self.contrastive_scores(image, hidden, input_ids, segment_ids, visual_negatives)
+            output.contrastive_loss = losses.contrastive_loss(*scores, weight=weight, count=counts[1])
+            output.loss = output.loss + contrastive_weight * output.contrastive_loss
+        if config.use_VAD_loss:
+            start = config.len_prefix + EMOTION_SPAN
+            predicted = self.decoder.VAD_head(hidden[:, start - 1 : -1])
+            output.vad_loss = losses.vad_loss(predicted, vad[:, start:], counts[2])
+            output.loss = output.loss + vad_weight * output.vad_loss
+        if self.emotion_head is not None:
+            logits = self.emotion_head(image.cls)
+            output.emotion_loss = losses.emotion_loss(logits, emotion_distribution, image_weight, counts[3])
+            output.loss = output.loss + emotion_weight * output.emotion_loss
+        return output
+
+    def contrastive_scores(
+        self,
+        image: ImageFeatures,
+        hidden: Tensor,
+        input_ids: Tensor,
+        segment_ids: Tensor,
+        visual_negatives: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """s+, s-1 and s-2 of the contrastive head, [T] each: own explanation, its partner's, another image's."""
+        emotion, explanation = self.pool_spans(hidden, input_ids, segment_ids)
+        pooled_image = self.decoder.transformer.project_image(image).grid.mean(dim=1)
+        pooled_image = pooled_image.repeat_interleave(hidden.shape[0] // pooled_image.shape[0], dim=0)
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        negatives = [rows, rows ^ 1] + ([] if visual_negatives is None else [visual_negatives])
+        scores = self.decoder.sim_mlp(
+            pooled_image.repeat(len(negatives), 1),
+            emotion.repeat(len(negatives), 1),
+            explanation[torch.cat(negatives)],
+        ).split(hidden.shape[0])
+        return scores[0], scores[1], scores[2] if visual_negatives is not None else None
+
+    def pool_spans(self, hidden: Tensor, input_ids: Tensor, segment_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean hidden state of the emotion and of the explanation, [T, D] each.
+
+        As published: positions k .. k + 5, and all behind them, padding included. `masked_pooling`: positions up to
+        the first of the explanation segment, and those of the explanation without padding.
+        """
+        prefix = self.decoder.config.len_prefix
+        if not self.masked_pooling:
+            span_end = prefix + EMOTION_SPAN
+            return hidden[:, prefix:span_end].mean(dim=1), hidden[:, span_end:].mean(dim=1)
+        explanation = segment_ids == segment_ids[:, -1:]
+        emotion = ~explanation
+        emotion[:, :prefix] = False
+        explanation = explanation & (input_ids != self.decoder.config.pad_token_id)
+        return tuple(
+            torch.einsum("tld,tl->td", hidden, mask.to(hidden.dtype)) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+            for mask in (emotion, explanation)
+        )

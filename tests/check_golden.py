@@ -1,0 +1,480 @@
+"""Compare our code with numeric fixtures made by the authors' published code.
+
+    python tests/check_golden.py tests/data/golden
+
+One line per quantity: name, largest absolute and relative difference, tolerance, ok or FAIL. Exit status 1 when anything
+fails or a fixture is missing. Shapes and sizes are read from the files; tests/data/golden/README.md defines every file.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import GPT2Config, logging
+
+from models.decoder import Explainer, ImageFeatures
+from models.image_encoder import ImageEncoder, vision_from_openai
+from models.sevlm import SEVLM
+from models.vad_encoder import VADEncoder
+from utils.checkpoint import MASK_BUFFER, decoder_config, load_named
+from utils.constants import EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
+from utils.datasets import ImagePixels, TrainingPairs, derangement, label_positions, second_candidates
+from utils.decoding import greedy_decode
+
+try:
+    from utils.emotion_metrics import emotion_accuracy
+except ImportError:
+    emotion_accuracy = None
+from utils.errors import InputError
+from utils.image_files import ImageFolder, open_image
+from utils.tokenizer import TextCodec, load_tokenizer, split_generated
+from utils.vad import Lexicon, VADLookup, read_lexicon
+
+OUTPUT, GRADIENT, LOGIT = (1e-5, 1e-5), (1e-5, 1e-4), (1e-4, 0.0)  # (atol, rtol)
+
+
+class Report:
+    """Prints a line per quantity and counts the failures."""
+
+    def __init__(self) -> None:
+        self.lines = self.failures = 0
+
+    def close(
+        self, name: str, ours: Tensor | float, theirs: Tensor | float, tolerance: tuple[float, float] = OUTPUT
+    ) -> None:
+        """|ours - theirs| <= atol + rtol |theirs| everywhere, and equal shapes."""
+        ours, theirs = torch.as_tensor(ours).detach().double(), torch.as_tensor(theirs).double()
+        if ours.shape != theirs.shape:
+            return self._line(name, f"shape {tuple(ours.shape)} against {tuple(theirs.shape)}", "", False)
+        difference = (ours - theirs).abs()
+        limit = tolerance[0] + tolerance[1] * theirs.abs()
+        absolute = float(difference.max()) if difference.numel() else 0.0
+        relative = float((difference / theirs.abs().clamp(min=1e-12)).max()) if difference.numel() else 0.0
+        figures = f"abs {absolute:.1e}  rel {relative:.1e}"
+        self._line(name, figures, f"atol {tolerance[0]:g} rtol {tolerance[1]:g}", bool((difference <= limit).all()))
+
+    def same(self, name: str, ours: object, theirs: object) -> None:
+        """Exact equality of ids, strings, lists."""
+        if isinstance(ours, Tensor):
+            ours, theirs = ours.tolist(), torch.as_tensor(theirs).tolist()
+        note = "" if ours == theirs else f"{str(ours)[:60]} against {str(theirs)[:60]}"
+        self._line(name, note or "equal", "exact", ours == theirs)
+
+    def missing(self, name: str, reason: str) -> None:
+        self._line(name, reason, "", False)
+
+    def _line(self, name: str, figures: str, tolerance: str, ok: bool) -> None:
+        self.lines += 1
+        self.failures += not ok
+        print(f"{name:<58} {figures:<34} {tolerance:<22} {'ok' if ok else 'FAIL'}")
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def load_vad_encoder(root: Path) -> VADEncoder:
+    state = load_file(root / "vad_encoder" / "weights.safetensors")
+    layers = len({name.split(".")[2] for name in state if name.startswith("encoder.layers.")})
+    encoder = VADEncoder(layers)
+    # the position table's length is the fixture's
+    encoder.pos_encoder = torch.nn.Embedding(*state["pos_encoder.weight"].shape)
+    encoder.load_state_dict(state)
+    return encoder.eval()
+
+
+def check_vad_encoder(root: Path, report: Report) -> None:
+    encoder, io = load_vad_encoder(root), load_file(root / "vad_encoder" / "io.safetensors")
+    for case in sorted(name.removesuffix(".input") for name in io if name.endswith(".input")):
+        hidden = encoder(io[f"{case}.input"])
+        report.close(f"vad_encoder {case} hidden", hidden, io[f"{case}.hidden"])
+        report.close(f"vad_encoder {case} scores", encoder.decoder(hidden), io[f"{case}.scores"])
+
+
+def check_image_encoder(root: Path, report: Report) -> None:
+    folder = root / "image_encoder"
+    state, io = load_file(folder / "weights.safetensors"), load_file(folder / "io.safetensors")
+    for heads in read(folder / "config.json")["heads"]:
+        encoder = ImageEncoder(vision_from_openai(state, heads=heads))
+        features = encoder(io["image"])
+        report.close(f"image_encoder heads={heads} class_token", features.cls, io[f"heads{heads}.class_token"])
+        report.close(f"image_encoder heads={heads} grid", features.grid, io[f"heads{heads}.grid"])
+        names = encoder.openai_state_dict()
+        report.same(f"image_encoder heads={heads} names back", sorted(names), sorted(set(state) - {"proj"}))
+        for name in names:
+            if not torch.equal(names[name], state[name]):
+                report.same(f"image_encoder heads={heads} {name} back", "changed", "unchanged")
+
+
+def decoder_model(root: Path, variant: dict) -> SEVLM:
+    """The model of one decoder variant: its sizes, weights, loss weights; no dropout."""
+    sizes = read(root / "decoder" / "config.json")
+    state: dict[str, Tensor] = {}
+    for name in variant["weights"]:
+        state |= load_file(root / "decoder" / name)
+    for name, numbers in variant.get("override", {}).items():
+        state[name] = torch.tensor(numbers).reshape(state[name].shape)
+    names = ("vocab_size", "n_embd", "n_layer", "n_head", "n_positions", "n_inner", "layer_norm_epsilon", "encoder_dim")
+    config = GPT2Config(
+        **{name: sizes[name] for name in names},
+        activation_function=sizes["activation"],
+        bos_token_id=sizes["bos_token_id"],
+        eos_token_id=sizes["eos_token_id"],
+        add_cross_attention=True,
+        len_prefix=variant["len_prefix"],
+        use_cl_loss=variant["use_cl_loss"],
+        use_VAD_loss=variant["use_VAD_loss"],
+    )
+    decoder = Explainer(config)
+    state = {name: tensor for name, tensor in state.items() if not MASK_BUFFER.search(name)}
+    own = decoder.state_dict()
+    decoder.load_state_dict({name: state[name] for name in own})
+    weights = (variant["alpha"], variant["cl_Loss_weight"], variant["VAD_Loss_weight"], 1.0)
+    vad_encoder = load_vad_encoder(root) if variant["emo_features"] else None
+    return SEVLM(None, decoder, vad_encoder, weights=weights).eval()
+
+
+def check_decoder(root: Path, report: Report) -> None:
+    variants = read(root / "decoder" / "variants.json")
+    for name, variant in variants.items():
+        saved = load_file(root / "decoder" / variant["tensors"])
+        check_variant(root, report, f"decoder {name}", variant, saved)
+    for example in read(root / "decoder" / "neg_ids_examples.json"):
+        generator = torch.Generator().manual_seed(example["torch_manual_seed"])
+        name = f"decoder permutation n={example['size']} seed={example['torch_manual_seed']}"
+        report.same(name, derangement(example["size"], generator).tolist(), example["ids"])
+
+
+def check_variant(root: Path, report: Report, name: str, variant: dict, saved: dict[str, Tensor]) -> None:
+    model = decoder_model(root, variant)
+    prefix, span_end = variant["len_prefix"], variant["len_prefix"] + EMOTION_SPAN
+    inputs = load_file(root / "decoder" / variant["inputs"])
+    if "rows" in variant:
+        inputs = {key: tensor[slice(*variant["rows"])] for key, tensor in inputs.items()}
+    if "columns" in variant:
+        for key in ("input_ids", "labels", "segment_ids", "vad"):
+            inputs[key] = inputs[key][:, slice(*variant["columns"])]
+    # the two texts of a pair share their image: it goes in once
+    pairs = variant.get("labels", True)
+    stride = 2 if pairs else 1
+    image = ImageFeatures(*(inputs[key][::stride].contiguous() for key in ("image_cls", "image_grid")))
+    vad_features = model.vad_encoder(inputs["vad"]) if model.vad_encoder is not None else None
+    hidden = model.decoder(inputs["input_ids"], inputs["segment_ids"], image, vad_features)
+    logits = model.decoder.lm_head(hidden[:, prefix:])
+
+    pooled_image = image.grid.mean(1).repeat_interleave(len(hidden) // len(image.grid), 0)
+    emotion, explanation = model.pool_spans(hidden, inputs["input_ids"], inputs["segment_ids"])
+    quantities = {
+        "last_hidden": hidden,
+        "lm_logits": logits,
+        "lm_logits_first3rows": logits[:3],
+        "vad_hidden": vad_features,
+        "emo_features": vad_features,
+        "image_pooled": pooled_image,
+        "emotion_pooled": emotion,
+        "explanation_pooled": explanation if hidden.shape[1] > span_end else None,
+    }
+    negatives = saved.get("neg_index_visual")
+    if pairs and variant["use_cl_loss"]:
+        rows = torch.arange(len(hidden))
+        report.same(f"{name} neg_index_emotion", rows ^ 1, saved.get("neg_index_emotion", rows ^ 1))
+        scores = model.contrastive_scores(image, hidden, inputs["input_ids"], inputs["segment_ids"], negatives)
+        quantities |= dict(zip(("sim_pos", "sim_neg_emotion", "sim_neg_visual"), scores, strict=True))
+    for key, tensor in quantities.items():
+        if key in saved and tensor is not None:
+            report.close(f"{name} {key}", tensor, saved[key])
+    grads = {key: tensor for key, tensor in saved.items() if key.startswith("grad.")}
+    known = set(quantities) | set(grads) | {"neg_index_emotion", "neg_index_visual", "neg_perm_slot0", "neg_perm_slot1"}
+    for key in sorted(set(saved) - known):
+        report.missing(f"{name} {key}", "nothing of ours is compared with it")
+    if pairs:
+        check_losses(report, name, variant, model, inputs, image, negatives, grads)
+
+
+def check_losses(
+    report: Report,
+    name: str,
+    variant: dict,
+    model: SEVLM,
+    inputs: dict[str, Tensor],
+    image: ImageFeatures,
+    negatives: Tensor | None,
+    grads: dict[str, Tensor],
+) -> None:
+    positions, targets = label_positions(inputs["labels"], variant["len_prefix"])
+    output = model(
+        input_ids=inputs["input_ids"],
+        segment_ids=inputs["segment_ids"],
+        vad=inputs["vad"],
+        lm_positions=positions,
+        lm_targets=targets,
+        visual_negatives=negatives,
+        cls=image.cls,
+        grid=image.grid,
+    )
+    weights = dict(zip(("lm_loss", "contrastive_loss", "vad_loss"), model.weights[:3], strict=True))
+    names = {"loss_xe": "lm_loss", "loss_contrastive": "contrastive_loss", "loss_vad": "vad_loss"}
+    for key, value in variant["scalars"].items():
+        ours = output.loss if key == "loss" else output[names[key]] if names[key] in output else None
+        if value is None or ours is None:
+            report.same(f"{name} {key} off", ours, value)
+        else:
+            report.close(f"{name} {key}", ours * weights[names[key]] if key != "loss" else ours, value)
+
+    output.loss.backward()
+    parameters = {f"decoder.{key}": parameter for key, parameter in model.decoder.named_parameters()}
+    if model.vad_encoder is not None:
+        parameters |= {f"vad_encoder.{key}": parameter for key, parameter in model.vad_encoder.named_parameters()}
+    for key, norm in variant["grad_norm"].items():
+        grad = parameters[key].grad if key in parameters else None
+        if norm is None:
+            # no gradient at all in the published code; a part that we do not even build has none either
+            report.same(f"{name} grad {key}", None if grad is None or not grad.any() else "a gradient", None)
+        elif grad is None:
+            report.missing(f"{name} grad_norm {key}", "no gradient")
+        else:
+            report.close(f"{name} grad_norm {key}", grad.double().norm(), norm, GRADIENT)
+    for key, theirs in grads.items():
+        parameter, _, rows = key.removeprefix("grad.").partition(".first")
+        rows = slice(int(rows.removesuffix("rows")) if rows else None)
+        ours = parameters[parameter].grad if parameter in parameters else None
+        if ours is None:
+            report.missing(f"{name} {key}", "no gradient")
+        else:
+            report.close(f"{name} {key}", ours[rows], theirs, GRADIENT)
+
+
+def check_greedy(root: Path, report: Report) -> None:
+    folder = root / "greedy"
+    config, saved = read(folder / "config.json"), load_file(folder / "tensors.safetensors")
+    checkpoint_root = (folder / config["weights"]).resolve()
+    model, codec = load_checkpoint_model(checkpoint_root, config["prompt"])
+    lookup = VADLookup(_lexicon_from(read(folder / "lexicon.json")), "none", codec)
+    prompt_ids, prompt_segments = codec.prompt()
+    report.same("greedy prompt_input_ids", prompt_ids, saved["prompt_input_ids"].tolist())
+    report.same("greedy prompt_segment_ids", prompt_segments, saved["prompt_segment_ids"].tolist())
+    report.close(
+        "greedy prompt_vad", torch.from_numpy(lookup.of_generated(np.array([prompt_ids]))[0]), saved["prompt_vad"]
+    )
+    report.same("greedy stop_ids", sorted(codec.stop_ids), sorted(config["stop_ids"]))
+    image = ImageFeatures(saved["image_cls"], saved["image_grid"])
+    steps = config["max_new_tokens"]
+
+    def generate(stop_ids: tuple[int, ...], rows: slice = slice(None)):
+        features = ImageFeatures(image.cls[rows], image.grid[rows])
+        segments = (codec.emotion_id, codec.explanation_id)
+        return greedy_decode(
+            model, features, prompt_ids, prompt_segments, config["because_id"], segments,
+            lookup.of_generated if config["use_VAD"] else None, steps, stop_ids,
+        )  # fmt: skip
+
+    # the fixture goes on after a stop token, ours does not: without stop ids it makes all steps too
+    generated = generate(())
+    report.same("greedy generated_ids", generated.token_ids, saved["generated_ids"])
+    report.close("greedy top1_logit", generated.top_logits[..., 0], saved["top1_logit"], LOGIT)
+    report.close("greedy margin", generated.top_logits[..., 0] - generated.top_logits[..., 1], saved["margin"], LOGIT)
+    vad = lookup.of_generated(
+        torch.cat([saved["prompt_input_ids"].repeat(len(image.cls), 1), generated.token_ids], 1).numpy()
+    )
+    report.close("greedy final_vad", torch.from_numpy(vad), saved["final_vad"])
+    because = (generated.token_ids == config["because_id"]).cumsum(1) > 0
+    segments = torch.where(because, config["explanation_id"], config["emotion_id"])
+    report.same(
+        "greedy final_segment_ids",
+        torch.cat([saved["prompt_segment_ids"].repeat(len(because), 1), segments], 1),
+        saved["final_segment_ids"],
+    )
+
+    captions = read(folder / "captions.json")
+    by_id = {str(caption["image_id"]): caption for caption in captions}
+    expected = [by_id[str(int(image_id))] for image_id in saved["image_id"]]
+    for rows in (slice(None), slice(0, 1), slice(1, None)):  # the result must not depend on the batch
+        generated = generate(tuple(config["stop_ids"]), rows)
+        end = (generated.lengths + 1).clamp(max=steps)
+        report.same(f"greedy end_index rows {rows.start or 0}:", end, saved["end_index"][rows])
+        full = generated.texts(codec, drop_last_token=True)
+        report.same(f"greedy full rows {rows.start or 0}:", full, [caption["full"] for caption in expected[rows]])
+        explanations = [split_generated(text)[1] for text in full]
+        theirs = [caption["explanation"] for caption in expected[rows]]
+        report.same(f"greedy explanation rows {rows.start or 0}:", explanations, theirs)
+
+
+def _lexicon_from(values: dict) -> Lexicon:
+    return Lexicon({word: tuple(entry) for word, entry in values.items()}, Path("lexicon.json"), "", "-1..1")
+
+
+def load_checkpoint_model(root: Path, prompt: str) -> tuple[SEVLM, TextCodec]:
+    checkpoint = load_named(root, "best-res")
+    config = decoder_config(checkpoint.config)
+    layers = len(
+        {n.split(".")[2] for n in checkpoint.stats["emo_encoder_state_dict"] if n.startswith("encoder.layers.")}
+    )
+    model = SEVLM(None, Explainer(config), VADEncoder(layers))
+    checkpoint.restore(model)
+    codec = TextCodec(load_tokenizer(str(root / "nle_gpt2_tokenizer_0")), prompt, config.max_seq_len, config.len_prefix)
+    return model.eval(), codec
+
+
+def check_checkpoint(root: Path, report: Report) -> None:
+    manifest = read(root / "checkpoint_manifest.json")
+    model, _ = load_checkpoint_model(root / "checkpoint", " the emotion is")
+    parts = {"decoder": model.decoder.state_dict(), "emo_encoder": model.vad_encoder.state_dict()}
+    stats = load_named(root / "checkpoint", "best-res").stats
+    for name in ("epoch", "best_acc", "best_res"):
+        if name in manifest:
+            report.same(f"checkpoint {name}", stats[name], manifest[name])
+    for path in sorted((root / "checkpoint").glob("ckpt_stats_*.tar")):
+        state = torch.load(path, weights_only=True).get("encoder_state_dict")
+        if state is not None:
+            vision = vision_from_openai(state, source=str(path))
+            parts["encoder"] = {
+                f"encoder.{key}": tensor for key, tensor in ImageEncoder(vision).openai_state_dict().items()
+            }
+    for part, state in parts.items():
+        for key, facts in manifest[part].items():
+            if MASK_BUFFER.search(key) or key.endswith(".proj") or key == "proj":
+                continue
+            tensor = state.get(key, state.get(f"encoder.{key}"))
+            if tensor is None:
+                report.missing(f"checkpoint {part} {key}", "not loaded")
+                continue
+            sums = torch.tensor([tensor.double().sum(), tensor.double().norm()])
+            report.same(f"checkpoint {part} {key} shape", list(tensor.shape), facts["shape"])
+            report.close(f"checkpoint {part} {key}", sums, torch.tensor([facts["sum"], facts["l2"]]))
+
+
+def check_dataset(root: Path, report: Report) -> None:
+    folder = root / "dataset"
+    saved, items = load_file(folder / "tensors.safetensors"), read(folder / "items.json")
+    records = read(folder / "records.json")  # not read_records: one explanation is empty on purpose
+    lexicon = read_lexicon(folder / "lexicon.tsv")
+    report.same(
+        "dataset lexicon", {word: list(entry) for word, entry in lexicon.values.items()}, read(folder / "lexicon.json")
+    )
+    tokenizer = load_tokenizer(str(root / "checkpoint" / "nle_gpt2_tokenizer_0"))
+    for prefix in sorted({item["len_prefix"] for item in items}):
+        name = f"train.prefix{prefix}"
+        length = saved[f"{name}.input_ids"].shape[-1]
+        codec = TextCodec(tokenizer, " the emotion is", length, prefix)
+        lookup = VADLookup(lexicon, "none", codec)
+        pairs = TrainingPairs(records, _NoImages(), codec, lookup, seed=0)
+        ours = {key: [] for key in ("input_ids", "labels", "segment_ids", "vad", "did")}
+        walked, candidates = [], []
+        train = [item for item in items if item["len_prefix"] == prefix and "first_annotation" in item]
+        for item in train:
+            record = records[item["image_id"]]
+            first, _ = pairs.choose_pair(item["pass"], item["item"])
+            walked.append(first)
+            candidates.append(second_candidates(record, first))
+            rows = pairs.first_row[item["item"]] + np.array([first, candidates[-1][item["draw"]]])
+            for key in ("input_ids", "labels", "segment_ids", "vad"):
+                ours[key].append(torch.from_numpy(getattr(pairs, key)[rows]))
+            ours["did"].append(torch.tensor([int(item["image_id"])]))
+        report.same(f"dataset {name} first annotations", walked, [item["first_annotation"] for item in train])
+        report.same(f"dataset {name} candidates", candidates, [item["second_candidates"] for item in train])
+        for key, tensors in ours.items():
+            theirs = saved[f"{name}.{key}"]
+            stacked = torch.stack(tensors).reshape(theirs.shape)
+            if key == "vad":
+                report.close(f"dataset {name}.{key}", stacked, theirs)
+            else:
+                report.same(f"dataset {name}.{key}", stacked, theirs)
+        tokens, segments = codec.prompt()
+        vad = torch.from_numpy(lookup.of_texts(np.array([tokens])))
+        evaluated = len(saved[f"eval.prefix{prefix}.input_ids"])
+        for key, value in (("input_ids", tokens), ("segment_ids", segments)):
+            theirs = saved[f"eval.prefix{prefix}.{key}"]
+            report.same(
+                f"dataset eval.prefix{prefix}.{key}", torch.tensor([value] * evaluated).reshape(theirs.shape), theirs
+            )
+        theirs = saved[f"eval.prefix{prefix}.vad"]
+        report.close(f"dataset eval.prefix{prefix}.vad", vad.repeat(evaluated, 1, 1).reshape(theirs.shape), theirs)
+    check_images(folder, records, report)
+    check_tokenization(folder, codec, report)
+
+
+class _NoImages:
+    def __getitem__(self, image_name: str) -> dict:
+        return {}
+
+
+def check_images(folder: Path, records: dict, report: Report) -> None:
+    images = ImageFolder(folder / "images")
+    checks = read(folder / "image_checks.json")
+    for image_id, check in checks.items():
+        name = records[image_id]["image_name"]
+        path = images.find(name)
+        found = None if path is None else str(path.relative_to(folder / "images"))
+        report.same(f"dataset image {image_id} file", found, check["file"])
+        if path is None:
+            continue
+        size = check["shape"][-1]
+        pixels = ImagePixels(images, size, IMAGENET_MEAN, IMAGENET_STD).transform(open_image(path))
+        report.close(f"dataset image {image_id} mean", pixels.mean((1, 2)), torch.tensor(check["mean"]))
+        report.close(f"dataset image {image_id} std", pixels.flatten(1).std(1), torch.tensor(check["std"]))
+        report.close(f"dataset image {image_id} pixels", pixels[:, 7::64, 11::64], torch.tensor(check["sub"]))
+    with Image.open(images.find(next(iter(records.values()))["image_name"])) as first:
+        report.same("dataset first image has channels", len(first.getbands()), 3)
+
+
+def check_tokenization(folder: Path, codec: TextCodec, report: Report) -> None:
+    cases = read(folder / "tokenization.json")
+    for index, case in enumerate(cases):
+        ids = codec.bpe([case["text"]])[0]
+        report.same(f"dataset tokenization {index} ids", ids, case["ids"])
+        report.same(f"dataset tokenization {index} tokens", codec.tokenizer.convert_ids_to_tokens(ids), case["tokens"])
+        report.same(f"dataset tokenization {index} decoded", codec.decode(ids), case["decoded"].lstrip())
+
+
+def check_emotion_accuracy(root: Path, report: Report) -> None:
+    folder = root / "emotion_accuracy"
+    records = read(folder / "records.json")
+    for case in read(folder / "cases.json"):
+        chosen = {image_id: records[image_id] for image_id in map(str, case["record_ids"])}
+        captions = {int(caption["image_id"]): caption["caption"] for caption in case["predictions"]}
+        accuracy, count = emotion_accuracy(captions, chosen, published=True)
+        report.close(f"emotion_accuracy {case['name']}", accuracy, case["accuracy"])
+        report.same(f"emotion_accuracy {case['name']} images", count, case["n_dominant"])
+
+
+CHECKS = {
+    "vad_encoder": check_vad_encoder,
+    "image_encoder": check_image_encoder,
+    "decoder": check_decoder,
+    "greedy": check_greedy,
+    "checkpoint": check_checkpoint,
+    "dataset": check_dataset,
+    "emotion_accuracy": check_emotion_accuracy,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a folder laid out like tests/data/golden")
+    parser.add_argument("--only", choices=CHECKS, nargs="+", default=list(CHECKS), help="check these parts only")
+    args = parser.parse_args(argv)
+    logging.set_verbosity_error()
+    torch.manual_seed(0)
+    report = Report()
+    for name in args.only:
+        if not (args.folder / name).is_dir():
+            report.missing(name, "fixture folder missing")
+            continue
+        try:
+            CHECKS[name](args.folder, report)
+        except (FileNotFoundError, KeyError, InputError, RuntimeError, ValueError) as error:
+            report.missing(name, f"{type(error).__name__}: {str(error)[:200]}")
+    print(f"{report.lines} quantities, {report.failures} failed")
+    return int(report.failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
