@@ -1,0 +1,7 @@
+"""COCO-caption scores: pycocoevalcap 1.2's numbers, with the costly parts done once per program."""
+
+from cococaption.eval import COCOEvalCap
+from cococaption.files import read_annotations, read_results
+from cococaption.scorer import DEFAULT_METRICS, METRICS, CaptionScorer
+
+__all__ = ["DEFAULT_METRICS", "METRICS", "COCOEvalCap", "CaptionScorer", "read_annotations", "read_results"]

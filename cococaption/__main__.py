@@ -1,0 +1,61 @@
+"""Scores of a file of captions: python -m cococaption --annotations A.json --results R.json [--json OUT.json]"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from cococaption.files import read_results
+from cococaption.scorer import DEFAULT_METRICS, METRICS, CaptionScorer
+from utils.errors import InputError, run_script
+from utils.files import write_json
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cococaption",
+        description="Score captions against references: BLEU-1..4, METEOR, ROUGE-L, CIDEr and, on request, SPICE.",
+    )
+    parser.add_argument("--annotations", type=Path, required=True, help="references in COCO's caption format")
+    parser.add_argument(
+        "--results", type=Path, required=True, help='captions: a JSON list of {"image_id": integer, "caption": text}'
+    )
+    parser.add_argument(
+        "--metrics", nargs="+", choices=METRICS, default=DEFAULT_METRICS, help="what to compute (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="OUT", help='write {"eval": {...}, "imgToEval": {id: {...}}} there'
+    )
+    parser.add_argument(
+        "--cache_dir", type=Path, help="keep the tokenised references there for later commands (default: not kept)"
+    )
+    parser.add_argument(
+        "--meteor_jvms", type=int, default=1, help="Java processes for METEOR, 0.6 GiB each (default: %(default)s)"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read, score, print; InputError for whatever is wrong with the files."""
+    args = get_parser().parse_args(argv)
+    if args.json and args.json.is_dir():
+        raise InputError(f"{args.json}: is a folder; give --json the name of a file")
+    captions = read_results(args.results)
+    with CaptionScorer(args.annotations, args.metrics, args.cache_dir, args.meteor_jvms) as scorer:
+        corpus, images = scorer.score(captions)
+    for name, value in corpus.items():
+        print(f"{name:8} {value:.4f}")
+    print(f"{len(images)} of {len(scorer.references)} annotated images scored")
+    if args.json:
+        per_image = {str(image_id): {"image_id": image_id, **_finite(row)} for image_id, row in images.items()}
+        write_json(args.json, {"eval": _finite(corpus), "imgToEval": per_image})
+
+
+def _finite(scores: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN, which SPICE gives for what it could not parse."""
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,154 @@
+"""METEOR 1.5 as in pycocoevalcap 1.2, in Java processes that stay up between evaluations.
+
+Starting METEOR takes some eight seconds (it reads a paraphrase table of 61 MB, compressed), scoring takes one or two:
+so a process is started early, kept, and given a whole evaluation at once instead of line by line.
+"""
+
+import contextlib
+import os
+import subprocess
+import threading
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pycocoevalcap.meteor import meteor
+
+from cococaption.java import JVM_FLAGS, find_java
+from utils.errors import InputError
+
+_JAR = Path(meteor.__file__).with_name(meteor.METEOR_JAR)
+_ARGUMENTS = ("-Xmx2G", "-jar", str(_JAR), "-", "-", "-stdio", "-l", "en", "-norm")
+
+
+class Meteor:
+    """METEOR over `jvms` Java processes (550 MiB each). Safe to use from several threads; one score at a time.
+
+    The processes end with `close()`, with this object, and with Python however it ends, as their input closes then.
+    """
+
+    def __init__(self, jvms: int = 1):
+        self._processes: list[_Process | None] = [None] * jvms
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Start the processes and return at once; they load their tables in the background.
+
+        Raises:
+            InputError: there is no Java.
+        """
+        self._processes = [process or _Process() for process in self._processes]
+
+    def score(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
+        """METEOR of I tokenised candidates against the tokenised references of their images.
+
+        Returns:
+            the corpus score and the I single scores, in [0, 1].
+
+        Raises:
+            InputError: there is no Java, or a process died, was started anew and died again.
+        """
+        lines = [
+            " ||| ".join(["SCORE", *of_image, candidate.replace("|||", "").replace("  ", " ")])
+            for candidate, of_image in zip(candidates, references, strict=True)
+        ]
+        with self._lock:
+            self.start()
+            jvms = len(self._processes)
+            with ThreadPoolExecutor(jvms) as pool:
+                shares = [lines[len(lines) * jvm // jvms : len(lines) * (jvm + 1) // jvms] for jvm in range(jvms)]
+                answers = pool.map(self._ask, range(jvms), shares, map(len, shares))
+                statistics = [answer for share in answers for answer in share]
+            evaluation = " ||| ".join(["EVAL", *statistics])
+            *scores, corpus = map(float, self._ask(0, [evaluation], len(lines) + 1))
+        return corpus, scores
+
+    def close(self) -> None:
+        """End the processes; a later `score` starts them again."""
+        for process in self._processes:
+            if process:
+                process.stop()
+        self._processes = [None] * len(self._processes)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the Java processes that have been started."""
+        return [process.pid for process in self._processes if process]
+
+    def _ask(self, jvm: int, lines: list[str], answers: int) -> list[str]:
+        try:
+            return self._processes[jvm].ask(lines, answers)
+        except _Died:
+            self._processes[jvm] = _Process()
+        try:
+            return self._processes[jvm].ask(lines, answers)
+        except _Died as death:
+            self._processes[jvm] = None
+            raise InputError(
+                f"METEOR: its Java process died twice ({death}); free 1 GiB of memory per process"
+            ) from None
+
+
+class _Died(Exception):
+    """The Java process ended before it had answered everything."""
+
+
+class _Process:
+    """One METEOR process: lines in, lines out."""
+
+    def __init__(self) -> None:
+        self._java = subprocess.Popen(
+            [find_java(), *JVM_FLAGS, *_ARGUMENTS],
+            cwd=_JAR.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.pid = self._java.pid
+        # somebody must read the warnings: a full pipe would stop the process
+        self._warnings: deque[bytes] = deque(maxlen=5)
+        self._drain = threading.Thread(target=self._warnings.extend, args=(self._java.stderr,), daemon=True)
+        self._drain.start()
+        self.stop = weakref.finalize(self, _stop, self._java, os.getpid())
+
+    def ask(self, lines: list[str], answers: int) -> list[str]:
+        """Send `lines` while reading so many `answers`. _Died when the process ends first."""
+        writer = threading.Thread(target=_write, args=(self._java.stdin, lines), daemon=True)
+        writer.start()
+        received = []
+        try:
+            while len(received) < answers:
+                line = self._java.stdout.readline()
+                if not line.endswith(b"\n"):
+                    raise _Died(self._last_words())
+                received.append(line.decode().strip())
+        except BaseException:
+            self.stop()  # answers may still be under way, so the next ones would be mistaken for others
+            raise
+        writer.join()
+        return received
+
+    def _last_words(self) -> str:
+        status = self._java.wait()
+        self._drain.join(timeout=1)
+        words = b" ".join(self._warnings).decode(errors="replace").split()
+        return " ".join([f"exit status {status}", *words])[-300:]
+
+
+def _write(pipe, lines: list[str]) -> None:
+    # when the process is gone, the reader sees the end of the answers and says so
+    with contextlib.suppress(OSError, ValueError):
+        pipe.write("".join(f"{line}\n" for line in lines).encode())
+        pipe.flush()
+
+
+def _stop(java: subprocess.Popen, owner: int) -> None:
+    if os.getpid() != owner:  # a forked worker of a data loader is not the one to end it
+        return
+    java.kill()
+    java.wait()
+    for pipe in (java.stdin, java.stdout):
+        with contextlib.suppress(OSError):
+            pipe.close()

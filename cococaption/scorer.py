@@ -1,0 +1,166 @@
+"""All scores of a set of captions: the training script's way to COCO-caption."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from cococaption.bleu import bleu
+from cococaption.cider import cider
+from cococaption.files import read_annotations
+from cococaption.java import find_java
+from cococaption.meteor import Meteor
+from cococaption.ngrams import count_ngrams
+from cococaption.references import References, prepare_references
+from cococaption.rouge import rouge_l
+from cococaption.spice import check_models, spice
+from cococaption.tokenizer import caption_problem, tokenize
+from utils.errors import InputError
+
+METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
+DEFAULT_METRICS = METRICS[:4]
+
+
+class CaptionScorer:
+    """Scores captions against the references of one annotation file, as often as wanted.
+
+    Reference preparation and METEOR's start are done once; call `start()` early to have them done while other work
+    goes on. Use as a context manager, or call `close()`.
+
+    Args:
+        annotation_file: references in COCO's caption format.
+        metrics: names from METRICS.
+        cache_dir: where tokenised references are kept between programs; None: not kept.
+        meteor_jvms: Java processes for METEOR; more than one helps only when cores are idle.
+
+    Raises:
+        InputError: the file is not as it should be, a metric is unknown, there is no Java, SPICE's models are missing.
+    """
+
+    def __init__(
+        self,
+        annotation_file: str | Path,
+        metrics: Sequence[str] = DEFAULT_METRICS,
+        cache_dir: str | Path | None = None,
+        meteor_jvms: int = 1,
+    ):
+        check_metrics(metrics)
+        find_java()
+        if meteor_jvms < 1:
+            raise InputError(f"meteor_jvms: {meteor_jvms} Java processes cannot score; give 1 or more")
+        self.annotation_file = annotation_file
+        self.references = read_annotations(annotation_file)
+        self._metrics = tuple(metrics)
+        self._cache_dir = cache_dir
+        self._meteor = Meteor(meteor_jvms)
+        self._pool = ThreadPoolExecutor(1)
+        self._all: Future[References] | None = None
+        self._some: tuple[tuple[int, ...], References] | None = None
+
+    def start(self) -> None:
+        """Start METEOR and the preparation of all references in the background, and return at once."""
+        if "meteor" in self._metrics:
+            self._meteor.start()
+        if self._all is None:
+            self._all = self._pool.submit(prepare_references, list(self.references.values()), self._cache_dir)
+
+    def score(self, captions: dict[int, str]) -> tuple[dict[str, float], dict[int, dict[str, float]]]:
+        """Score one caption per image.
+
+        Images without a caption are left out, references included, as if the annotation file held only the others
+        (`len()` of the second result against `len(scorer.references)` tells): an evaluation of a part is well defined,
+        but CIDEr's document frequencies are then those of the part.
+
+        Args:
+            captions: image id -> caption; at least one.
+
+        Returns:
+            corpus scores (Bleu_1..Bleu_4, METEOR, ROUGE_L, CIDEr, SPICE: those asked for; all in [0, 1] but CIDEr, in
+            [0, 10]) and the same for each image, in the order of the annotation file.
+
+        Raises:
+            InputError: no captions, an image that the annotation file has not, a caption that cannot be scored, or
+                METEOR's process died twice.
+        """
+        unknown = captions.keys() - self.references.keys()
+        if unknown:
+            raise InputError(
+                f"{self.annotation_file}: has no image {min(unknown)} (nor {len(unknown) - 1} others of those with a "
+                "caption); score against the annotation file of the same split"
+            )
+        for image_id, caption in captions.items():
+            problem = caption_problem(caption)
+            if problem:
+                raise InputError(f"caption of image {image_id}: {problem}")
+        if not captions:
+            raise InputError(f"{self.annotation_file}: no caption to score; give one per image")
+        image_ids = tuple(image_id for image_id in self.references if image_id in captions)
+        self.start()
+        tokenized = tokenize([captions[image_id] for image_id in image_ids])
+        corpus, columns = compute_scores(self._prepared(image_ids), tokenized, self._metrics, self._meteor)
+        if "SPICE" in columns:
+            columns["SPICE"] = [categories["All"]["f"] for categories in columns["SPICE"]]
+        rows = zip(*columns.values(), strict=True)
+        return corpus, {
+            image_id: dict(zip(columns, row, strict=True)) for image_id, row in zip(image_ids, rows, strict=True)
+        }
+
+    def _prepared(self, image_ids: tuple[int, ...]) -> References:
+        if len(image_ids) == len(self.references):
+            return self._all.result()
+        # tokenised and counted for just these images: the numbers are then pycocoevalcap's to the last token
+        if self._some is None or self._some[0] != image_ids:
+            captions = [self.references[image_id] for image_id in image_ids]
+            self._some = image_ids, prepare_references(captions, self._cache_dir)
+        return self._some[1]
+
+    def close(self) -> None:
+        """End METEOR's processes."""
+        self._meteor.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def __enter__(self) -> "CaptionScorer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def check_metrics(metrics: Iterable[str]) -> None:
+    """InputError for unknown or no metrics, and for SPICE without its models."""
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown or not metrics:
+        raise InputError(f"metrics: {', '.join(map(str, unknown)) or 'none'}; known are {', '.join(METRICS)}")
+    if "spice" in metrics:
+        check_models()
+
+
+def compute_scores(
+    references: References, candidates: Sequence[str], metrics: Sequence[str], meteor: Meteor
+) -> tuple[dict[str, float], dict[str, list]]:
+    """Scores of I tokenised candidates: name -> corpus score, and name -> I single scores; Bleu first, SPICE last."""
+    with ThreadPoolExecutor(1) as pool:
+        # METEOR works in its own process, the others meanwhile in this one
+        waiting = pool.submit(meteor.score, candidates, references.texts) if "meteor" in metrics else None
+        corpus: dict[str, float] = {}
+        columns: dict[str, list] = {}
+
+        def add(name: str, value: float, values: list) -> None:
+            corpus[name], columns[name] = float(value), values
+
+        counts, lengths, _ = count_ngrams(candidates, references.numbering)
+        if "bleu" in metrics:
+            for n, scores in enumerate(zip(*bleu(references, counts, lengths), strict=True), start=1):
+                add(f"Bleu_{n}", *scores)
+        if waiting:
+            add("METEOR", *waiting.result())
+        if "rouge" in metrics:
+            values = [rouge_l(text, others) for text, others in zip(candidates, references.texts, strict=True)]
+            add("ROUGE_L", np.mean(values), values)
+        if "cider" in metrics:
+            values = cider(references, counts, lengths)
+            add("CIDEr", values.mean(), values.tolist())
+        if "spice" in metrics:
+            add("SPICE", *spice(candidates, references.texts))
+    return corpus, columns

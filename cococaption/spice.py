@@ -1,0 +1,42 @@
+"""SPICE through pycocoevalcap, which needs a download of Stanford CoreNLP 3.6.0 and an old Java: on request only."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from subprocess import CalledProcessError
+
+from utils.errors import InputError
+
+_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+
+
+def check_models() -> None:
+    """InputError when a file that SPICE needs is missing; pycocoevalcap would try to download it, and fail offline."""
+    folder = Path(importlib.util.find_spec("pycocoevalcap.spice").origin).parent / "lib"
+    for model in _MODELS:
+        if not (folder / model).is_file():
+            raise InputError(
+                f"{folder / model}: SPICE needs this file; leave spice out of the metrics, or, with an internet "
+                "connection, run: python -c 'from pycocoevalcap.spice.spice import Spice; Spice()'"
+            )
+
+
+def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[dict]]:
+    """SPICE of I tokenised candidates.
+
+    Returns:
+        the corpus score and, per image, pycocoevalcap's table: category ("All", "Object", ...) -> {"f", "pr", "re"}.
+
+    Raises:
+        InputError: its models are missing, or its Java program failed.
+    """
+    check_models()
+    from pycocoevalcap.spice.spice import Spice
+
+    # numbered images: SPICE answers in the order of the sorted ids
+    try:
+        return Spice().compute_score(
+            dict(enumerate(map(list, references))), {index: [text] for index, text in enumerate(candidates)}
+        )
+    except (CalledProcessError, OSError) as error:
+        raise InputError(f"SPICE: its Java program failed ({error}); it needs a java 8 or 11 on the PATH") from None

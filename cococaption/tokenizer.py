@@ -1,0 +1,67 @@
+"""PTB tokenisation of captions, as pycocoevalcap 1.2 does it: Stanford's tokenizer, lower case, without punctuation."""
+
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from pycocoevalcap.tokenizer import ptbtokenizer
+
+from cococaption.java import JVM_FLAGS, find_java
+
+_JAR = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
+_PUNCTUATIONS = frozenset(ptbtokenizer.PUNCTUATIONS)
+
+# What the tokenizer takes for the end of a line besides "\n". pycocoevalcap replaces only "\n" by a space; any other
+# of these inside a caption silently gives all later captions to the wrong images. A final "\r" melts into the "\n".
+_LINE_END = re.compile(r"[\x0b\x0c\u2028\u2029]|\r(?!\Z)")
+
+
+def caption_problem(caption: object) -> str | None:
+    """Why a caption cannot be scored, in words with the remedy, or None. Any other text scores as in pycocoevalcap."""
+    if not isinstance(caption, str):
+        return f"the caption is {type(caption).__name__}, not text; make it a string"
+    found = _LINE_END.search(caption.replace("\n", " "))
+    if found:
+        return f"the caption holds the line separator U+{ord(found[0]):04X}; replace it by a space"
+    try:
+        caption.encode()
+    except UnicodeEncodeError as error:
+        return f"the caption holds half a character (U+{ord(caption[error.start]):04X}); repair its encoding"
+    return None
+
+
+def join(captions: Sequence[str]) -> str:
+    """The text that the tokenizer reads, one caption per line. Every caption must have passed `caption_problem`.
+
+    Captions are tokenised together because the tokenizer looks past the end of a line: "no." keeps its full stop when
+    the next caption starts with a digit. The same captions in the same order therefore give pycocoevalcap's tokens.
+    """
+    return "\n".join(caption.replace("\n", " ") for caption in captions)
+
+
+def tokenize(captions: Sequence[str]) -> list[str]:
+    """Tokenise captions that have passed `caption_problem`: one lower-case string each, tokens separated by a space.
+
+    Raises:
+        InputError: there is no Java.
+        RuntimeError: the tokenizer failed.
+    """
+    if not captions:
+        return []
+    command = [find_java(), *JVM_FLAGS, "-cp", str(_JAR), "edu.stanford.nlp.process.PTBTokenizer"]
+    result = subprocess.run(
+        [*command, "-preserveLines", "-lowerCase"], input=join(captions).encode(), capture_output=True
+    )
+    lines = result.stdout.decode().split("\n")
+    if result.returncode != 0 or not len(captions) <= len(lines) <= len(captions) + 1:
+        last_words = result.stderr.decode(errors="replace").strip()[-300:]
+        raise RuntimeError(
+            f"the PTB tokenizer gave {len(lines)} lines for {len(captions)} captions "
+            f"(exit status {result.returncode}): {last_words}"
+        )
+    return [_without_punctuation(line) for line in lines[: len(captions)]]
+
+
+def _without_punctuation(line: str) -> str:
+    return " ".join(word for word in line.rstrip().split(" ") if word not in _PUNCTUATIONS)
