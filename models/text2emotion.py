@@ -1,4 +1,4 @@
-"""ArtEmis' text-to-emotion LSTM: the judge of emotion alignment, which names the emotion that an explanation conveys."""
+"""ArtEmis' text-to-emotion LSTM: the judge of emotion alignment, naming the emotion that an explanation conveys."""
 
 import json
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from nltk.tokenize import NLTKWordTokenizer
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from utils.constants import EMOTIONS
@@ -120,7 +120,7 @@ def save_text2emotion(path: str | Path, model: Text2Emotion, vocabulary: dict[st
     words = json.dumps({"vocabulary": list(vocabulary)}, ensure_ascii=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: words})
+        temporary.write_bytes(save(tensors, metadata={METADATA_KEY: words}))
 
 
 def load_text2emotion(
@@ -137,7 +137,7 @@ def load_text2emotion(
         the model and its vocabulary, word -> index.
 
     Raises:
-        InputError: a file is missing or damaged, or is no such classifier, or model and vocabulary do not belong together.
+        InputError: a file is missing, damaged or no such classifier, or model and vocabulary do not belong together.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -177,7 +177,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
     try:
         with safe_open(path, framework="pt") as file:
             words = json.loads((file.metadata() or {})[METADATA_KEY])["vocabulary"]
-            return {name: file.get_tensor(name) for name in file.keys()}, {word: i for i, word in enumerate(words)}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, {word: i for i, word in enumerate(words)}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: no file of preprocess/train_text2emotion.py ({' '.join(str(error).split())[:120]}); train it anew"
