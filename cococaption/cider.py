@@ -4,6 +4,7 @@ import numpy as np
 
 from cococaption.ngrams import MAX_N, Counts, find, pack
 from cococaption.references import References
+from utils.errors import InputError
 
 SIGMA = 6.0
 
@@ -15,7 +16,12 @@ def cider(references: References, counts: list[Counts], lengths: np.ndarray) -> 
         references: those of I images.
         counts: of the I candidates, numbered by `references.numbering`, for n = 1..4.
         lengths: words per candidate, int64 [I].
+
+    Raises:
+        InputError: no reference holds a word (pycocoevalcap stops at the maximum of nothing).
     """
+    if not references.lengths.any():
+        raise InputError("CIDEr: the references of the images scored hold no word; score against other references")
     similarity = np.zeros(len(references.lengths))  # of every reference, summed over n
     for n, candidate in enumerate(counts):
         # an n-gram that no reference holds counts as if one image did: its weight is the whole log(I)

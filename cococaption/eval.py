@@ -24,7 +24,7 @@ class COCOEvalCap:
         evalImgs: the values of `imgToEval` as a list.
     """
 
-    def __init__(self, coco: Any, cocoRes: Any, metrics: Sequence[str] = DEFAULT_METRICS):  # noqa: N803
+    def __init__(self, coco: Any, cocoRes: Any, metrics: Sequence[str] = DEFAULT_METRICS):
         check_metrics(metrics)
         self.coco = coco
         self.cocoRes = cocoRes

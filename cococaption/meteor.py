@@ -8,6 +8,7 @@ import contextlib
 import os
 import subprocess
 import threading
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ _ARGUMENTS = ("-Xmx2G", "-jar", str(_JAR), "-", "-", "-stdio", "-l", "en", "-nor
 
 
 class Meteor:
-    """METEOR over `jvms` Java processes (550 MiB each). Safe to use from several threads; one score at a time.
+    """METEOR over `jvms` Java processes of 0.6 GiB each; `score` may be called from several threads.
 
     The processes end with `close()`, with this object, and with Python however it ends, as their input closes then.
     """
@@ -39,7 +40,7 @@ class Meteor:
         Raises:
             InputError: there is no Java.
         """
-        self._processes = [process or _Process() for process in self._processes]
+        self._processes = [process if process and process.stop.alive else _Process() for process in self._processes]
 
     def score(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
         """METEOR of I tokenised candidates against the tokenised references of their images.
@@ -67,10 +68,9 @@ class Meteor:
 
     def close(self) -> None:
         """End the processes; a later `score` starts them again."""
-        for process in self._processes:
-            if process:
-                process.stop()
-        self._processes = [None] * len(self._processes)
+        processes, self._processes = self._processes, [None] * len(self._processes)
+        for process in filter(None, processes):
+            process.stop()
 
     @property
     def pids(self) -> list[int]:
@@ -78,17 +78,19 @@ class Meteor:
         return [process.pid for process in self._processes if process]
 
     def _ask(self, jvm: int, lines: list[str], answers: int) -> list[str]:
+        process = self._processes[jvm]
         try:
-            return self._processes[jvm].ask(lines, answers)
-        except _Died:
+            return process.ask(lines, answers)
+        except _Died as death:
+            if self._processes[jvm] is not process:  # ended by close(), not by itself
+                raise
+            warnings.warn(f"METEOR: its Java process died ({death}); started anew", stacklevel=1)
             self._processes[jvm] = _Process()
         try:
             return self._processes[jvm].ask(lines, answers)
         except _Died as death:
-            self._processes[jvm] = None
-            raise InputError(
-                f"METEOR: its Java process died twice ({death}); free 1 GiB of memory per process"
-            ) from None
+            message = f"METEOR: its Java process died twice ({death}); free 1 GiB of memory for each process"
+            raise InputError(message) from None
 
 
 class _Died(Exception):
@@ -105,6 +107,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            process_group=0,  # Ctrl-C is for Python, which ends this process or keeps it
         )
         self.pid = self._java.pid
         # somebody must read the warnings: a full pipe would stop the process
@@ -120,7 +123,7 @@ class _Process:
         received = []
         try:
             while len(received) < answers:
-                line = self._java.stdout.readline()
+                line = self._read_line()
                 if not line.endswith(b"\n"):
                     raise _Died(self._last_words())
                 received.append(line.decode().strip())
@@ -129,6 +132,12 @@ class _Process:
             raise
         writer.join()
         return received
+
+    def _read_line(self) -> bytes:
+        try:
+            return self._java.stdout.readline()
+        except ValueError:  # stop() has closed it
+            return b""
 
     def _last_words(self) -> str:
         status = self._java.wait()

@@ -1,6 +1,7 @@
 """All scores of a set of captions: the training script's way to COCO-caption."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,10 +61,10 @@ class CaptionScorer:
 
     def start(self) -> None:
         """Start METEOR and the preparation of all references in the background, and return at once."""
-        if "meteor" in self._metrics:
-            self._meteor.start()
         if self._all is None:
             self._all = self._pool.submit(prepare_references, list(self.references.values()), self._cache_dir)
+        if "meteor" in self._metrics:
+            self._meteor.start()
 
     def score(self, captions: dict[int, str]) -> tuple[dict[str, float], dict[int, dict[str, float]]]:
         """Score one caption per image.
@@ -86,8 +87,8 @@ class CaptionScorer:
         unknown = captions.keys() - self.references.keys()
         if unknown:
             raise InputError(
-                f"{self.annotation_file}: has no image {min(unknown)} (nor {len(unknown) - 1} others of those with a "
-                "caption); score against the annotation file of the same split"
+                f"{self.annotation_file}: lacks {len(unknown)} of the images that have a caption, "
+                f"{next(iter(unknown))} for one; score against the annotation file of the same split"
             )
         for image_id, caption in captions.items():
             problem = caption_problem(caption)
@@ -109,15 +110,16 @@ class CaptionScorer:
     def _prepared(self, image_ids: tuple[int, ...]) -> References:
         if len(image_ids) == len(self.references):
             return self._all.result()
-        # tokenised and counted for just these images: the numbers are then pycocoevalcap's to the last token
+        # the tokenizer and CIDEr look beyond a single image: tokens and counts are made for just these images
         if self._some is None or self._some[0] != image_ids:
             captions = [self.references[image_id] for image_id in image_ids]
-            self._some = image_ids, prepare_references(captions, self._cache_dir)
+            self._some = image_ids, prepare_references(captions)
         return self._some[1]
 
     def close(self) -> None:
-        """End METEOR's processes."""
+        """End METEOR's processes; the scorer cannot be used afterwards (RuntimeError)."""
         self._meteor.close()
+        self._all = None
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> "CaptionScorer":
@@ -127,7 +129,7 @@ class CaptionScorer:
         self.close()
 
 
-def check_metrics(metrics: Iterable[str]) -> None:
+def check_metrics(metrics: Sequence[str]) -> None:
     """InputError for unknown or no metrics, and for SPICE without its models."""
     unknown = [name for name in metrics if name not in METRICS]
     if unknown or not metrics:
@@ -140,7 +142,7 @@ def compute_scores(
     references: References, candidates: Sequence[str], metrics: Sequence[str], meteor: Meteor
 ) -> tuple[dict[str, float], dict[str, list]]:
     """Scores of I tokenised candidates: name -> corpus score, and name -> I single scores; Bleu first, SPICE last."""
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, _closed_on_error(meteor):
         # METEOR works in its own process, the others meanwhile in this one
         waiting = pool.submit(meteor.score, candidates, references.texts) if "meteor" in metrics else None
         corpus: dict[str, float] = {}
@@ -164,3 +166,13 @@ def compute_scores(
         if "spice" in metrics:
             add("SPICE", *spice(candidates, references.texts))
     return corpus, columns
+
+
+@contextlib.contextmanager
+def _closed_on_error(meteor: Meteor) -> Iterator[None]:
+    """End METEOR when the block is left by an error or Ctrl-C, so that nobody waits for its answers."""
+    try:
+        yield
+    except BaseException:
+        meteor.close()
+        raise

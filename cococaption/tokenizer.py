@@ -8,6 +8,7 @@ from pathlib import Path
 from pycocoevalcap.tokenizer import ptbtokenizer
 
 from cococaption.java import JVM_FLAGS, find_java
+from utils.errors import InputError
 
 _JAR = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
 _PUNCTUATIONS = frozenset(ptbtokenizer.PUNCTUATIONS)
@@ -44,8 +45,7 @@ def tokenize(captions: Sequence[str]) -> list[str]:
     """Tokenise captions that have passed `caption_problem`: one lower-case string each, tokens separated by a space.
 
     Raises:
-        InputError: there is no Java.
-        RuntimeError: the tokenizer failed.
+        InputError: there is no Java, or the tokenizer's Java process failed.
     """
     if not captions:
         return []
@@ -53,12 +53,13 @@ def tokenize(captions: Sequence[str]) -> list[str]:
     result = subprocess.run(
         [*command, "-preserveLines", "-lowerCase"], input=join(captions).encode(), capture_output=True
     )
+    # a last caption that ends in "\r" makes one more, empty line
     lines = result.stdout.decode().split("\n")
     if result.returncode != 0 or not len(captions) <= len(lines) <= len(captions) + 1:
-        last_words = result.stderr.decode(errors="replace").strip()[-300:]
-        raise RuntimeError(
-            f"the PTB tokenizer gave {len(lines)} lines for {len(captions)} captions "
-            f"(exit status {result.returncode}): {last_words}"
+        last_words = " ".join(result.stderr.decode(errors="replace").split())[-300:]
+        raise InputError(
+            f"PTB tokenizer: its Java process gave {len(lines)} lines for {len(captions)} captions "
+            f"(exit status {result.returncode}; {last_words}); free some memory or install another Java"
         )
     return [_without_punctuation(line) for line in lines[: len(captions)]]
 
