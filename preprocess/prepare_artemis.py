@@ -1,0 +1,265 @@
+"""Step 2: from ArtEmis' release file to the two folders that its own preprocessing would make.
+
+    python preprocess/prepare_artemis.py --release_csv artemis_dataset_release_v0.csv --out_dir data/artEmis
+
+    python preprocess/prepare_artemis.py --release_csv artemis_dataset_release_v0.csv \\
+        --contrastive_csv Contrastive.csv --out_dir data/artEmis-v2
+
+writes
+
+    preprocess_data_mini/image-emotion-histogram.csv        votes per artwork, over all annotations
+    preprocess_data_mini/artemis_preprocessed.csv           every row and word, all artworks split 85/5/10 (v1.0)
+    preprocess_data_nets/artemis_preprocessed.csv           no short or long texts; artworks annotated often: "rest"
+    preprocess_data_nets/vocabulary.pkl                     training words seen at least 5 times
+    preprocess_data_nets/artemis_gt_references_grouped.pkl  reference texts per split and artwork
+    preprocess_data_nets/sets/<name>.csv                    v2.0's training and test sets by their published names
+
+Artworks, rows, splits and votes are those of ArtEmis' tools; the text differs where its hand-made spelling list
+acts (--spelling) and where GloVe knows a word that the spelling dictionary does not (--known_words).
+"""
+
+import argparse
+import os
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2, v2_set
+from utils.artemis_pickles import SPECIAL_SYMBOLS, write_grouped_references, write_vocabulary
+from utils.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize_all
+from utils.constants import EMOTION_INDEX, EMOTIONS
+from utils.errors import InputError, run_script
+from utils.files import atomic_path
+from utils.tables import check_emotions, column_of_integers, read_table
+
+RELEASE_COLUMNS = ["art_style", "painting", "emotion", "utterance", "repetition"]
+CLEANED_COLUMNS = ["split", "tokens", "tokens_len", "utterance_spelled", "tokens_encoded", "emotion_label"]
+REMEDY = "give ArtEmis' release as it was downloaded"
+
+TOO_SHORT = 5  # texts of fewer tokens are dropped
+LONG_PERCENTILE = 95  # and those longer than this percentile of the training texts' lengths
+RARE = 5  # training words seen less often are <unk>
+PAD_ID, SOS_ID, EOS_ID, UNK_ID = range(len(SPECIAL_SYMBOLS))
+
+# The counts of ArtEmis v1.0 as published.
+V1_COUNTS = {
+    "rows": 454_684,
+    "artworks": 80_031,
+    "too short": 3_057,
+    "too long": 22_196,
+    "longest kept (tokens)": 30,
+    "kept": 429_431,
+    "kept in train": 338_777,
+    "test artworks": 7_933,
+    "vocabulary": 14_469,
+}
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--release_csv", type=Path, required=True, help="artemis_dataset_release_v0.csv")
+    parser.add_argument("--contrastive_csv", type=Path, help="v2.0's Contrastive.csv: prepare v2.0")
+    parser.add_argument("--out_dir", type=Path, required=True, help="where the two folders go")
+    parser.add_argument("--spelling", type=Path, help="hand-made corrections: a json file, or ArtEmis' own spelling.py")
+    parser.add_argument("--known_words", type=Path, help="words not to correct: GloVe's text file, or one word a line")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    return parser
+
+
+def read_release(path: Path, more_columns: Iterable[str] = ()) -> pd.DataFrame:
+    """A release file, all its columns; repetition as int.
+
+    Raises:
+        InputError: a column is missing, or a row has an unknown emotion or a repetition that is no whole number.
+    """
+    table = read_table(path, [*RELEASE_COLUMNS, *more_columns], REMEDY, all_columns=True)
+    check_emotions(table, EMOTIONS, path, REMEDY)
+    made = [column for column in CLEANED_COLUMNS if column in table and column != "split"]
+    if made:
+        raise InputError(f"{path}: has a column {made[0]}, so it is a preprocessed file already; {REMEDY}")
+    return table.assign(repetition=column_of_integers(table, "repetition", path, REMEDY))
+
+
+def read_v2(release_csv: Path, contrastive_csv: Path) -> pd.DataFrame:
+    """New rows, then old ones: paintings in NFD, a column `version`, and for the new ones their anchors.
+
+    A contrastive file that names its anchors by painting alone is completed with the old artwork's style.
+    """
+    new, old = read_release(contrastive_csv, ["anchor_painting"]), read_release(release_csv)
+    if ("split" in new) != ("split" in old):
+        raise InputError(
+            f"{contrastive_csv}: one of the two files has a column split, the other not; give both or none"
+        )
+    table = pd.concat([new.assign(version="new"), old.assign(version="old")], ignore_index=True).fillna("")
+    for column in ("painting", "anchor_painting"):
+        table[column] = table[column].map(lambda name: unicodedata.normalize("NFD", name))
+    if "anchor_art_style" not in table:
+        styles = table[table["version"] == "old"].drop_duplicates("painting").set_index("painting")["art_style"]
+        table["anchor_art_style"] = table["anchor_painting"].map(styles).fillna("")
+    return table
+
+
+def emotion_histograms(table: pd.DataFrame) -> pd.DataFrame:
+    """Votes of every artwork over all its annotations: art_style, painting, emotion_histogram ("[0.0, 2.0, ...]")."""
+    artworks = [table["art_style"], table["painting"]]
+    votes = pd.crosstab(artworks, table["emotion"]).reindex(columns=list(EMOTIONS), fill_value=0)
+    histograms = [str(row) for row in votes.to_numpy(dtype=float).tolist()]
+    return votes.index.to_frame(index=False).assign(emotion_histogram=histograms)
+
+
+def clean(utterances: list[str], checker: SpellChecker, corrections: dict[str, str], jobs: int) -> list[list[str]]:
+    """The corrected tokens of every text; tokenizing is shared among processes, spelling remembered per token."""
+    texts = [corrections.get(utterance, utterance) for utterance in utterances]
+    chunks = [texts[start : start + 2000] for start in range(0, len(texts), 2000)]
+    with ProcessPoolExecutor(jobs) as pool:
+        done = tqdm(pool.map(tokenize_all, chunks), total=len(chunks), desc="clean", unit="x2000 texts", mininterval=1)
+        return [
+            [word for token in text.split(" ") if token for word in checker.correct(token)]
+            for chunk in done
+            for text in chunk
+        ]
+
+
+def build_vocabulary(token_lists: Iterable[list[str]], min_count: int) -> list[str]:
+    """The special symbols, then the words seen at least `min_count` times, in the order of their first use."""
+    counts = Counter(token for tokens in token_lists for token in tokens)
+    return [*SPECIAL_SYMBOLS, *(word for word, count in counts.items() if count >= min_count)]
+
+
+def add_text_columns(table: pd.DataFrame, min_count: int) -> tuple[pd.DataFrame, list[str]]:
+    """Add the columns that are made of `tokens` (lists of words) and `split`; tokens themselves become text.
+
+    tokens_encoded is <sos>, the words' indices, <eos>, and <pad> up to the longest text.
+
+    Returns:
+        the table with the release's columns and `CLEANED_COLUMNS`, and the vocabulary.
+    """
+    vocabulary = build_vocabulary(table.loc[table["split"] == "train", "tokens"], min_count)
+    index_of = {word: index for index, word in enumerate(vocabulary)}
+    longest = int(table["tokens_len"].max())
+    encoded = (
+        [SOS_ID, *(index_of.get(token, UNK_ID) for token in tokens), EOS_ID] + [PAD_ID] * (longest - len(tokens))
+        for tokens in table["tokens"]
+    )
+    release_columns = [column for column in table.columns if column not in CLEANED_COLUMNS]
+    table = table.assign(
+        utterance_spelled=[" ".join(tokens) for tokens in table["tokens"]],
+        tokens_encoded=[str(indices) for indices in encoded],
+        emotion_label=table["emotion"].map(EMOTION_INDEX),
+        tokens=[str(tokens) for tokens in table["tokens"]],
+    )
+    return table[release_columns + CLEANED_COLUMNS], vocabulary
+
+
+def filter_lengths(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Drop texts of fewer than 5 tokens or longer than the training texts' 95th percentile.
+
+    Returns:
+        the rows that are left, and how many were "too short" and "too long".
+    """
+    lengths = table["tokens_len"]
+    longest = np.percentile(lengths[table["split"] == "train"], LONG_PERCENTILE)
+    short, long = lengths < TOO_SHORT, lengths > longest
+    return table[~short & ~long], {"too short": int(short.sum()), "too long": int((long & ~short).sum())}
+
+
+def grouped_references(table: pd.DataFrame, vocabulary: list[str]) -> dict[str, pd.DataFrame]:
+    """Split -> one row per artwork: its labels, and its texts before and after rare words became <unk>."""
+    known = set(vocabulary)
+    references = [
+        " ".join(word if word in known else SPECIAL_SYMBOLS[UNK_ID] for word in text.split(" "))
+        for text in table["utterance_spelled"]
+    ]
+    table = table[["art_style", "painting", "split"]].assign(
+        emotion=table["emotion_label"], references_pre_vocab=table["utterance_spelled"], references=references
+    )
+    return {
+        split: rows.drop(columns="split").groupby(["art_style", "painting"]).agg(list).reset_index()
+        for split, rows in table.groupby("split")
+    }
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, encoding="utf-8", lineterminator="\n")
+
+
+def check_splits(table: pd.DataFrame, path: Path) -> None:
+    """Refuse splits (perhaps the user's own) of unknown name, without training rows, or that share an artwork."""
+    unknown = set(table["split"]) - {"train", "val", "test", "rest"}
+    if unknown:
+        raise InputError(f"{path}: unknown split {sorted(unknown)[0]!r} (known: train, val, test, rest)")
+    if "train" not in set(table["split"]):
+        raise InputError(f"{path}: no row is of split train")
+    splits = table.groupby(["art_style", "painting"])["split"].nunique()
+    if (splits > 1).any():
+        raise InputError(f"{path}: {'/'.join(splits.idxmax())} is in several splits; an artwork belongs to one")
+
+
+def print_counts(counts: dict[str, int]) -> None:
+    """The run's counts, beside the published ones when the input has v1.0's number of rows."""
+    compare = counts["rows"] == V1_COUNTS["rows"]
+    print(f"{'':24}{'here':>12}" + (f"{'published':>12}" if compare else ""))
+    for name, count in counts.items():
+        print(f"{name:24}{count:12}" + (f"{V1_COUNTS[name]:12}" if compare and name in V1_COUNTS else ""))
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = get_parser().parse_args(argv)
+    if args.jobs < 1:
+        raise InputError("--jobs must be at least 1")
+    corrections = read_corrections(args.spelling) if args.spelling else {}
+    known_words = read_known_words(args.known_words) if args.known_words else None
+    v2 = args.contrastive_csv is not None
+    table = read_v2(args.release_csv, args.contrastive_csv) if v2 else read_release(args.release_csv)
+    own_split = "split" in table
+    if not own_split:
+        table["split"] = split_v2(table) if v2 else split_v1(table, rest=True)
+    check_splits(table, args.release_csv)
+
+    mini, nets = args.out_dir / "preprocess_data_mini", args.out_dir / "preprocess_data_nets"
+    histograms = emotion_histograms(table)
+    write_table(mini / "image-emotion-histogram.csv", histograms)
+
+    checker = SpellChecker(known_words, corrections)
+    table["tokens"] = clean(table["utterance"].tolist(), checker, corrections, args.jobs)
+    table["tokens_len"] = table["tokens"].map(len)
+    counts = {"rows": len(table), "artworks": len(histograms)}
+    if not v2:
+        split = table["split"] if own_split else split_v1(table, rest=False)
+        write_table(mini / "artemis_preprocessed.csv", add_text_columns(table.assign(split=split), min_count=1)[0])
+
+    # a stable sort: rows keep the release's order, "rest" goes to the end
+    table = table.iloc[np.argsort(table["split"] == "rest", kind="stable")]
+    table, dropped = filter_lengths(table)
+    if not (table["split"] == "train").any():
+        raise InputError(f"{args.release_csv}: no training text has between {TOO_SHORT} tokens and the longest allowed")
+    counts |= dropped | {"longest kept (tokens)": int(table["tokens_len"].max()), "kept": len(table)}
+    table, vocabulary = add_text_columns(table, RARE)
+    write_table(nets / "artemis_preprocessed.csv", table)
+    write_vocabulary(nets / "vocabulary.pkl", vocabulary)
+    references = grouped_references(table, vocabulary)
+    write_grouped_references(nets / "artemis_gt_references_grouped.pkl", references)
+
+    artworks = {split: len(rows) for split, rows in references.items()}
+    counts |= {f"kept in {split}": count for split, count in table["split"].value_counts().items()}
+    counts |= {f"{split} artworks": count for split, count in artworks.items()} | {"vocabulary": len(vocabulary)}
+    if v2:
+        for name in TRAIN_SETS + TEST_SETS:
+            rows = v2_set(table, name)
+            write_table(nets / "sets" / f"{name}.csv", rows)
+            counts[name] = len(rows)
+    print_counts(counts)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
