@@ -122,7 +122,7 @@ def format_report(report: dict) -> str:
 
 def _shown(name: str, value: float) -> str:
     if name == "distinct_words" or name.endswith("_images"):
-        return str(value)
+        return f"{value:.0f}"
     return f"{value:.2f}" if name in PLAIN_SCORES else f"{100 * value:.1f}"
 
 
