@@ -37,7 +37,7 @@ def cider(references: References, counts: list[Counts], lengths: np.ndarray) -> 
         product = np.minimum(weight[place[found]], reference_weight) * reference_weight
         dot = np.bincount(reference.text[found], product, minlength=len(similarity))
         norms = norm[references.image] * references.norms[n]
-        similarity += np.divide(dot, norms, out=dot, where=norms != 0)
+        similarity += np.divide(dot, norms, out=np.zeros(len(norms)), where=norms != 0)
     # pycocoevalcap's length is the number of word pairs
     pairs = np.maximum(lengths - 1, 0)[references.image] - np.maximum(references.lengths - 1, 0)
     similarity *= np.e ** (-(pairs**2) / (2 * SIGMA**2))
