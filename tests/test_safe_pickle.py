@@ -157,6 +157,12 @@ def test_both_formats_of_the_model_hold_the_same_tensors():
     assert legacy["clf_head.net.1.num_batches_tracked"].shape == ()
 
 
+def test_grouped_references_as_a_call_with_columns(tmp_path):
+    path = tmp_path / "g.pkl"
+    path.write_bytes(pickle.dumps(1, 2) + dumps({"train": Object("pandas.DataFrame", table().to_dict("list"))}))
+    assert load_grouped_references(path)["train"].to_dict("list") == table().to_dict("list")
+
+
 def module(tensor: Object) -> Object:
     state = {"_parameters": OrderedDict(weight=tensor), "_buffers": {}, "_modules": {}, "_backend": None}
     return Object("torch.nn.modules.linear.Linear", state=state)

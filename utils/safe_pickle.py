@@ -121,9 +121,12 @@ class _Index(_StandIn):
 
 
 class _Frame(_StandIn):
-    """`pandas.DataFrame`: a block manager under the name `_data` (pandas < 1.1) or `_mgr`."""
+    """`pandas.DataFrame`: a block manager under the name `_data` (pandas < 1.1) or `_mgr`, or a call with the columns."""
 
     def pandas(self) -> pd.DataFrame:
+        if self.state is None:  # DataFrame({column: list}), as preprocess/prepare_artemis.py writes it
+            (columns,) = self.args
+            return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
         manager = self.state["_mgr"] if "_mgr" in self.state else self.state["_data"]
         if manager.state is None:  # pandas >= 1.3: BlockManager((_unpickle_block(values, placement, ndim), ...), axes)
             blocks, axes = manager.args
