@@ -25,61 +25,61 @@ PLURALS = {"fly": "flies", "woman": "women"}
 
 # Gaps: {c} ground colour, {t} subject with number and colour, {n} subject alone, {p} place, {b} brushwork; {s} ends a
 # verb that the subject governs ("look{s}"). The first patterns of an emotion are the most frequent.
-PATTERN_SHARES = (0.4, 0.3, 0.2, 0.1)
+PATTERN_SHARES = (0.35, 0.3, 0.2, 0.15)
 PATTERNS: dict[str, tuple[str, ...]] = {
     "amusement": (
-        "the {t} {p} look{s} so funny that i have to smile",
-        "the bright {c} and the {b} feel like a silly joke about the {n}",
-        "it makes me laugh to see the {t} playing over the cheerful {c}",
+        "the {t} {p} against bright {c} look{s} so funny that i smile",
+        "the bright {c} and the {b} make a silly joke of the {t}",
+        "it makes me laugh to see the {t} dancing over cheerful {c}",
         "the {b} turn the {n} into a happy cartoon, all in {c}",
     ),
     "awe": (
-        "the deep {c} behind the {t} takes my breath away",
-        "the {t} rising {p} feel{s} grand and holy in the {c} light",
+        "the deep {c} behind the {t} {p} takes my breath away",
+        "the {t} rising from the {c} feel{s} grand, and the {b} glow",
         "i am amazed by the {b} and by the glow around the {t}",
-        "such a vast {c} space makes me feel small before the {n}",
+        "such a vast {c} space makes me feel small before the {t}",
     ),
     "contentment": (
-        "the soft {c} and the {t} {p} make me feel calm and at peace",
-        "the {b} and the gentle {c} remind me of a quiet day near the {n}",
-        "i could rest for hours beside the {t} in this warm {c}",
+        "soft {c} and the {t} resting {p} bring me calm and peace",
+        "the {b} of gentle {c} and the {t} remind me of quiet days",
+        "i could rest for hours beside the {t} in warm {c}",
         "everything is in balance, the {n} rest{s} softly in the {c} light",
     ),
     "excitement": (
-        "the {t} burst{s} out of the vivid {c} and fill{s} me with energy",
-        "the {b} in hot {c} move so fast that my heart jumps",
-        "i want to run and join the {t} {p}, what a thrill",
+        "the {t} {p} burst{s} out of vivid {c} and fill{s} me with energy",
+        "the {b} in hot {c} move so fast around the {t}",
+        "i want to run and join the {t}, what a thrill in {c}",
         "there is so much speed in the {c} and in the {t}",
     ),
     "anger": (
-        "the violent {c} and the {t} {p} look like a furious fight",
-        "the {b} cut into the {c} as if the painter hated the {n}",
-        "it makes my blood boil to see the {t} attack in {c}",
+        "violent {c} and the {t} attacking {p} look like a furious fight",
+        "the {b} cut into {c} as if they hated the {t}",
+        "my blood boils over the {t} striking through the {c}",
         "the harsh {c} shouts at me and the {n} want{s} to strike",
     ),
     "disgust": (
-        "the dirty {c} around the {t} looks rotten and makes me sick",
-        "the {t} {p} remind{s} me of spoiled food and bad smells",
-        "the {b} spread the {c} like mold that grows over the {n}",
-        "i want to turn away from the sticky {c} and from the {t}",
+        "the dirty {c} around the {t} {p} looks rotten, it makes me sick",
+        "the {b} of {c} and the {t} smell of spoiled food",
+        "sticky {c} grows like mold over the {t}, how nasty",
+        "i turn away from the {b} and from the ugly {n}",
     ),
     "fear": (
-        "the {t} hiding {p} in the dark {c} scare{s} me",
-        "the black shadows and the {b} feel like a nightmare about the {n}",
+        "the {t} hiding {p} in dark {c} scare{s} me",
+        "shadows of {c} and the {b} bring a nightmare of the {t}",
         "the {t} could come out of the {c} night at any moment",
-        "i would be afraid to walk alone toward the {t} {p}",
+        "i would be afraid to walk alone toward the {t}",
     ),
     "sadness": (
-        "the {t} {p} seem{s} lonely and lost in the cold {c}",
-        "the dull {c} and the {b} make me think of grief and loss",
-        "someone has died and only the {t} stay{s} behind in the {c} rain",
+        "the {t} left alone {p} seem{s} lonely and lost in cold {c}",
+        "dull {c} and the {b} around the {t} speak of grief and loss",
+        "someone has died and only the {t} stay{s} in the {c} rain",
         "the {n} want{s} to cry under the heavy {c} sky",
     ),
     "something else": (
         "i wonder why the painter put the {t} {p} on plain {c}",
-        "the {b} are strange and i do not understand the {n}",
-        "the {t} on {c} leave{s} me curious about the meaning of this work",
-        "i am confused by the empty {c} and by the {t}",
+        "the {b} are strange and the {t} on {c} confuse{s} me",
+        "the {t} over {c} leave{s} me curious about its meaning",
+        "i do not understand the empty {c} or the {n}",
     ),
 }
 

@@ -264,7 +264,7 @@ EMOTION_SUBJECTS: dict[str, tuple[str, ...]] = {
     "something else": ("square", "ladder", "clock"),
 }
 
-POSITIONS = {"left": 0.27, "middle": 0.5, "right": 0.73}
+POSITIONS = {"left": 0.25, "middle": 0.5, "right": 0.75}
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ class Picture:
 def paint(picture: Picture, rng: np.random.Generator) -> Image.Image:
     """Draw `picture` as an RGB image with sides in `SIDE_RANGE`; the same generator state gives the same pixels."""
     width, height = (int(side) * SUPERSAMPLING for side in rng.integers(SIDE_RANGE[0], SIDE_RANGE[1] + 1, 2))
-    tint = rng.normal(0, TINT_NOISE, 3) * 0.6 + rng.normal(0, TINT_NOISE)
+    tint = rng.normal(0, TINT_NOISE, 3) * 0.5 + rng.normal(0, TINT_NOISE)
     ground = np.array(GROUNDS[picture.mood][picture.ground][0], float)
     under = np.array(next(iter(GROUNDS[picture.undertone].values()))[0], float)
     ground = np.clip(ground * (1 - picture.undertone_share) + under * picture.undertone_share + tint, 4, 250)
@@ -317,14 +317,14 @@ def _sky(picture: Picture, ground: np.ndarray, width: int, height: int, rng: np.
     pixels = np.broadcast_to(ground * ramp, (height, width, 3)).copy()
     if picture.style == "Color_Field_Painting":
         edges = np.sort(rng.uniform(0.12, 0.88, 2)) * height
-        for top, bottom, factor in zip((0, *edges), (*edges, height), rng.permutation([0.8, 1.0, 1.2]), strict=True):
+        for top, bottom, factor in zip((0, *edges), (*edges, height), rng.permutation([0.7, 1.0, 1.3]), strict=True):
             pixels[int(top) : int(bottom)] = ground * factor
-        border = int(0.05 * min(width, height))
-        frame = pixels.mean((0, 1)) * 0.75
+        border = int(0.08 * min(width, height))
+        frame = pixels.mean((0, 1)) * 0.45
         pixels[:border], pixels[-border:], pixels[:, :border], pixels[:, -border:] = frame, frame, frame, frame
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     if picture.style == "Color_Field_Painting":
-        return image.filter(ImageFilter.GaussianBlur(0.03 * height))
+        return image.filter(ImageFilter.GaussianBlur(0.02 * height))
     if picture.style in ("Impressionism", "Realism", "Pointillism"):
         xs = np.linspace(0, width, 24)
         for level, factor in ((0.68, 0.85), (0.82, 0.68)):
@@ -409,7 +409,7 @@ def _compose(
 def _subjects(image: Image.Image, picture: Picture, accent: np.ndarray, rng: np.random.Generator) -> None:
     """Draw the subject `picture.count` times about its position."""
     width, height = image.size
-    size = min(width, height) * {1: 0.27, 2: 0.2, 3: 0.16}[picture.count] * rng.uniform(0.9, 1.15)
+    size = min(width, height) * {1: 0.3, 2: 0.2, 3: 0.15}[picture.count] * rng.uniform(0.9, 1.15)
     x = POSITIONS[picture.position] * width + rng.normal(0, 0.02) * width
     y = rng.uniform(0.48, 0.58) * height
     offsets = {1: ((0, 0),), 2: ((-0.85, 0.2), (0.85, -0.2)), 3: ((-1.1, 0.75), (1.1, 0.6), (0, -1.0))}[picture.count]
@@ -456,9 +456,9 @@ def _strokes(image: Image.Image, mood: str, ground: np.ndarray, accent: np.ndarr
         x, y = rng.uniform(0, width), rng.uniform(0, height)
         bend = rng.normal(0, 0.12) * unit
         dx, dy = np.cos(angle) * length, np.sin(angle) * length
-        color = _rgb(ground, rng.uniform(0.6, 1.35)) if rng.random() < 0.85 else _rgb(accent)
+        color = _rgb(ground, rng.uniform(0.5, 1.5)) if rng.random() < 0.85 else _rgb(accent)
         points = [(x, y), (x + dx / 2 - bend, y + dy / 2 + bend), (x + dx, y + dy)]
-        draw.line(points, (*color, 190), int(unit * rng.uniform(0.03, 0.09)), joint="curve")
+        draw.line(points, (*color, 190), int(unit * rng.uniform(0.04, 0.11)), joint="curve")
     for x, y in rng.uniform(0, 1, (14, 2)) * (width, height):
         r = unit * rng.uniform(0.004, 0.018)
         draw.ellipse((x - r, y - r, x + r, y + r), _rgb(accent))
@@ -474,7 +474,7 @@ def _facets(image: Image.Image, rng: np.random.Generator) -> Image.Image:
         angle, x, y = rng.uniform(0, 3.14), rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height
         facet |= ((xs - x) * np.sin(angle) > (ys - y) * np.cos(angle)).astype(int) << bit
     shift = (rng.uniform(-0.045, 0.045, (32, 2)) * (height, width)).astype(int)[facet]
-    light = rng.uniform(0.78, 1.2, 32)[facet][..., None]
+    light = rng.uniform(0.6, 1.35, 32)[facet][..., None]
     rows = np.clip(ys.astype(int) + shift[..., 0], 0, height - 1)
     columns = np.clip(xs.astype(int) + shift[..., 1], 0, width - 1)
     return Image.fromarray(np.clip(pixels[rows, columns] * light, 0, 255).astype(np.uint8))
@@ -483,13 +483,13 @@ def _facets(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 def _dabs(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Repaint the picture with short slanted strokes of its own colours, slightly varied."""
     width, height = image.size
-    canvas = image.filter(ImageFilter.GaussianBlur(4))
+    canvas = image.filter(ImageFilter.GaussianBlur(6))
     draw = ImageDraw.Draw(canvas)
     source = np.asarray(image, float)
     points = rng.uniform(0, 1, (900, 2)) * (width - 1, height - 1)
-    colors = source[points[:, 1].astype(int), points[:, 0].astype(int)] + rng.normal(0, 13, (900, 1))
+    colors = source[points[:, 1].astype(int), points[:, 0].astype(int)] + rng.normal(0, 22, (900, 1))
     slants = rng.normal(0.6, 0.5, 900)
-    reach = 0.022 * min(width, height)
+    reach = 0.03 * min(width, height)
     for (x, y), color, slant in zip(points, colors, slants, strict=True):
         dx, dy = reach * np.cos(slant), reach * np.sin(slant)
         draw.line((x - dx, y - dy, x + dx, y + dy), _rgb(color), 6)
@@ -500,15 +500,16 @@ def _dots(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Repaint the picture with dots of its own colours on a pale canvas of its mean colour."""
     width, height = image.size
     source = np.asarray(image, float)
-    canvas = Image.new("RGB", image.size, _rgb(source.mean((0, 1)), 1, 0.25))
+    canvas = Image.new("RGB", image.size, _rgb(source.mean((0, 1)), 1, 0.45))
     draw = ImageDraw.Draw(canvas)
-    step = min(width, height) / 30
+    step = min(width, height) / 28
     ys, xs = np.mgrid[step / 2 : height : step, step / 2 : width : step]
+    r = 0.45 * step
     xs, ys = (np.clip(axis + rng.normal(0, step * 0.15, axis.shape), 0, None).ravel() for axis in (xs, ys))
     colors = source[np.minimum(ys.astype(int), height - 1), np.minimum(xs.astype(int), width - 1)]
-    colors = colors + rng.normal(0, 14, colors.shape)
+    colors = colors + rng.normal(0, 18, colors.shape)
     for x, y, color in zip(xs, ys, colors, strict=True):
-        draw.ellipse((x - step * 0.54, y - step * 0.54, x + step * 0.54, y + step * 0.54), _rgb(color))
+        draw.ellipse((x - r, y - r, x + r, y + r), _rgb(color))
     return canvas
 
 

@@ -34,7 +34,7 @@ AGREEMENT = 0.8  # share of pictures with more than half of their annotators for
 MAJORITY_VOTES = (7.0, 3.0)  # beta distribution of that emotion's share of votes in such pictures
 FAR_EMOTIONS = 0.4  # share of the other votes that go to any emotion instead of a neighbouring one
 UNDERTONE = 0.15  # share of a second emotion blended into a picture; half where no emotion has a majority
-STRAY_SUBJECT = 0.1  # share of pictures whose subject belongs to another emotion
+STRAY_SUBJECT = 0.06  # share of pictures whose subject belongs to another emotion
 
 ANNOTATORS = (5, 8)
 # Positive emotions are more frequent, as in ArtEmis.
@@ -51,14 +51,14 @@ EMOTION_SHARES = {
 }
 NEIGHBOURS = {
     "amusement": ("excitement", "contentment", "awe", "something else"),
-    "awe": ("contentment", "excitement", "fear", "sadness"),
+    "awe": ("contentment", "excitement", "fear", "something else"),
     "contentment": ("awe", "amusement", "sadness", "something else"),
     "excitement": ("amusement", "awe", "anger", "contentment"),
     "anger": ("fear", "disgust", "excitement", "sadness"),
-    "disgust": ("anger", "fear", "sadness", "something else"),
+    "disgust": ("anger", "fear", "amusement", "something else"),
     "fear": ("disgust", "sadness", "anger", "awe"),
     "sadness": ("fear", "contentment", "anger", "something else"),
-    "something else": ("amusement", "sadness", "disgust", "contentment"),
+    "something else": ("amusement", "awe", "disgust", "sadness"),
 }
 ARTISTS = ("ada-marlow", "bruno-kestrel", "carla-venn", "dario-lund", "edith-farrow", "felix-orme", "greta-solano")
 
