@@ -139,6 +139,7 @@ class ExplainerTransformer(GPT2Model):
 
     def image_keys_values(self, grid: Tensor) -> list[KeysValues]:
         """Every block's cross-attention keys and values of the grid [B, G, D], computed once per image."""
+        grid = grid.contiguous()  # the patches are a slice of the encoder's tokens
         return [block.image_keys_values(grid) for block in self.h]
 
     def forward(

@@ -13,18 +13,68 @@ from torch.nn import functional as F
 from utils.constants import IGNORED_LABEL
 
 CONTRASTIVE_EPSILON = 1e-8
+LOGIT_ROWS = 256  # positions whose logits are held at a time
 
 
-def lm_loss(logits: Tensor, targets: Tensor, count: Tensor | None = None) -> Tensor:
+def lm_loss(hidden: Tensor, embedding: Tensor, targets: Tensor, count: Tensor | None = None) -> Tensor:
     """Cross-entropy of the next token, mean over the targets that are not -100 (0 when there is none).
 
     Args:
-        logits: [N, V], the prediction *for* each target.
+        hidden: [N, D], final hidden states of the positions that predict the targets.
+        embedding: [V, D], the output layer (tied to the word table): logits = hidden embedding^T.
         targets: [N], token ids or -100.
         count: number of targets to divide by (default: those not -100).
     """
-    total = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED_LABEL, reduction="sum")
+    total = LinearCrossEntropy.apply(hidden, embedding, targets)
     return _mean(total, (targets != IGNORED_LABEL).sum() if count is None else count)
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Sum of the cross-entropies of `hidden @ embedding.T`, without ever holding all logits.
+
+    50 261 logits per position are the largest tensors of a training step, and their softmax and its gradient are bound
+    by memory, not by arithmetic. Positions are taken a few hundred at a time; each part's logits become its softmax's
+    gradient in place, and that the gradients of its inputs, all in the forward pass. Losses are computed in float32.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, embedding: Tensor, targets: Tensor) -> Tensor:
+        device = hidden.device
+        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else hidden.dtype
+        rows, table = hidden.to(dtype), embedding.to(dtype)
+        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        grad_hidden = torch.empty_like(hidden) if needs_grad else None
+        grad_table = torch.zeros_like(embedding, dtype=torch.float32) if needs_grad else None
+        # two buffers for all parts: fresh memory of this size costs as much as the arithmetic
+        logits, log_shares = torch.empty(2, min(LOGIT_ROWS, len(rows)), len(table), device=device).unbind()
+        total = torch.zeros((), device=device)
+        with torch.autocast(device.type, enabled=False):
+            for start in range(0, len(rows), LOGIT_ROWS):
+                part, wanted = rows[start : start + LOGIT_ROWS], targets[start : start + LOGIT_ROWS]
+                kept = (wanted != IGNORED_LABEL).float()[:, None]
+                index = wanted.clamp(min=0)[:, None]
+                if dtype == torch.float32:
+                    torch.mm(part, table.T, out=logits[: len(part)])
+                else:
+                    logits[: len(part)] = part @ table.T
+                log_share = torch.log_softmax(logits[: len(part)], dim=-1, out=log_shares[: len(part)])
+                total -= (log_share.gather(1, index) * kept).sum()
+                if needs_grad:
+                    # d loss / d logits = softmax - one-hot
+                    grad = log_share.exp_().mul_(kept).scatter_add_(1, index, -kept).to(dtype)
+                    grad_hidden[start : start + LOGIT_ROWS] = grad @ table
+                    if dtype == torch.float32:
+                        grad_table.addmm_(grad.T, part)
+                    else:
+                        grad_table += grad.T @ part
+        if needs_grad:
+            ctx.save_for_backward(grad_hidden, grad_table)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad_hidden, grad_table = ctx.saved_tensors
+        return grad_hidden * grad_output, grad_table * grad_output, None
 
 
 def contrastive_loss(

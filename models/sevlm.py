@@ -95,8 +95,8 @@ class SEVLM(nn.Module):
         alpha, contrastive_weight, vad_weight, emotion_weight = self.weights
         config = self.decoder.config
 
-        logits = self.decoder.lm_head(hidden.flatten(0, 1)[lm_positions])
-        output = SEVLMOutput(lm_loss=losses.lm_loss(logits, lm_targets, counts[0]))
+        predicting = hidden.flatten(0, 1)[lm_positions]
+        output = SEVLMOutput(lm_loss=losses.lm_loss(predicting, self.decoder.lm_head.weight, lm_targets, counts[0]))
         output.loss = alpha * output.lm_loss
 
         if config.use_cl_loss:

@@ -29,10 +29,7 @@ from utils.constants import EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
 from utils.datasets import ImagePixels, TrainingPairs, derangement, label_positions, second_candidates
 from utils.decoding import greedy_decode
 
-try:
-    from utils.emotion_metrics import emotion_accuracy
-except ImportError:
-    emotion_accuracy = None
+from utils.emotion_metrics import emotion_accuracy
 from utils.errors import InputError
 from utils.image_files import ImageFolder, open_image
 from utils.tokenizer import TextCodec, load_tokenizer, split_generated

@@ -1,7 +1,9 @@
 """One kind of error for everything a user can put right, and the way scripts report it."""
 
 import errno
+import os
 import sys
+import time
 from collections.abc import Callable
 
 
@@ -18,6 +20,7 @@ def run_script(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except InputError as error:
+        _let_first_process_speak()
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -31,3 +34,9 @@ def run_script(main: Callable[[], int | None]) -> int:
             print(f"error: {error.filename}: {error.strerror}: check the permissions of this path", file=sys.stderr)
             return 1
         raise
+
+
+def _let_first_process_speak() -> None:
+    """Of several processes with the same error one should report it: the launcher ends the others as soon as it has."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        time.sleep(5)

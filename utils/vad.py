@@ -4,7 +4,7 @@ import hashlib
 import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -167,7 +167,7 @@ class VADLookup:
         return values
 
 
-@lru_cache(maxsize=None)
+@cache
 def _lemmatize_english(token: str) -> str:
     import simplemma
 

@@ -1,0 +1,371 @@
+"""Every setting of `artEmisX_train.py`, as flags. No torch here: `--help` and wrong flags answer at once."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from utils.constants import IMAGE_FOLDERS, LEXICON_FILES, PROMPT_TEXT
+from utils.errors import InputError
+
+METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
+CONFIGS = Path(__file__).resolve().parents[1] / "models" / "configs"
+DEMO = Path("runs/demo")
+
+# What --demo changes: paths under runs/demo/, the same model classes in small sizes, from random weights.
+DEMO_DEFAULTS = {
+    "nle_data_train_path": DEMO / "data" / "artEmisX_cl_train.json",
+    "nle_data_val_path": DEMO / "data" / "artEmisX_val.json",
+    "annFileExp": DEMO / "data" / "annotations" / "artEmisX_val_annot_exp.json",
+    "image_root": DEMO / "data" / IMAGE_FOLDERS[0],
+    "vad_lexicon": DEMO / "data" / "demo-VAD-Lexicon.txt",
+    "ckpt_path": DEMO / "ckpts",
+    "caption_save_path": DEMO / "results",
+    "cache_dir": DEMO / "cache",
+    "clip_model": str(CONFIGS / "demo-clip-vit"),
+    "gpt2_model": str(CONFIGS / "demo-gpt2"),
+    "from_scratch": True,
+    "fixed_encoder": False,
+    "prefix_dim": 96,
+    "lemmatizer": "simplemma",
+    "num_train_epochs": 6,
+    "batch_size": 8,
+    "eval_batch_size": 64,
+    "learning_rate": 2e-3,
+    "en_LR": 1e-3,
+    "emo_en_LR": 2e-3,
+}
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Reports wrong flags as an InputError: one line, as every other error of ours."""
+
+    def error(self, message: str) -> None:
+        raise InputError(f"{message} (see --help)")
+
+
+def boolean(text: str) -> bool:
+    """`--use_VAD False` as the published command line has it."""
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"True or False was expected, not {text!r}")
+
+
+class Boolean(argparse.Action):
+    """A flag that takes `--flag`, `--no-flag` and `--flag False`."""
+
+    def __init__(self, option_strings, dest, **options):
+        negative = [f"--no-{option[2:]}" for option in option_strings]
+        super().__init__([*option_strings, *negative], dest, nargs="?", type=boolean, metavar="True|False", **options)
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        negative = option_string.startswith("--no-")
+        if negative and value is not None:
+            parser.error(f"{option_string} takes no value")
+        setattr(namespace, self.dest, not negative if value is None else value)
+
+
+def _number(kind: type, low: float, high: float = float("inf")):
+    def convert(text: str):
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {high:g}")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line. Flags of the published script keep their name, meaning and default."""
+    parser = OneLineParser(
+        prog="artEmisX_train.py",
+        description="Train SEVLM on ArtEmis and score it with COCO-caption after every epoch.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    count, natural, rate = _number(int, 1), _number(int, 0), _number(float, 0)
+
+    group = parser.add_argument_group("what to do")
+    add = group.add_argument
+    add(
+        "--demo",
+        action="store_true",
+        help="make a small data set of drawn pictures in runs/demo/ and train a small model on it",
+    )
+    add(
+        "--load_from_epoch",
+        metavar="NAME",
+        help="best-acc, best-res or a checkpoint's epoch: continue at the epoch after it (with --eval_only: score it)",
+    )
+    add(
+        "--resume",
+        action=Boolean,
+        default=False,
+        help="continue exactly where the run in --ckpt_path was stopped or killed",
+    )
+    add(
+        "--eval_only",
+        action=Boolean,
+        default=False,
+        help="score the checkpoint of --load_from_epoch on --nle_data_val_path; no training",
+    )
+    add("--seed", type=natural, default=42, help="of initial weights, order, choice of texts, negatives and dropout")
+
+    group = parser.add_argument_group("files")
+    add = group.add_argument
+    add("--nle_data_train_path", type=Path, default=Path("data/artEmis/artEmisX_cl_train.json"), help="training split")
+    add("--nle_data_val_path", type=Path, default=Path("data/artEmis/artEmisX_val.json"), help="split to score")
+    add(
+        "--annFileExp",
+        type=Path,
+        default=Path("cococaption/annotations/artEmisX_val_annot_exp.json"),
+        help="its reference explanations in COCO's format (preprocess/build_annotations.py)",
+    )
+    add(
+        "--image_root",
+        type=Path,
+        help=f"image folder (default: {' or '.join(IMAGE_FOLDERS)} beside the JSON files or one folder up)",
+    )
+    add("--vad_lexicon", type=Path, help=f"NRC VAD lexicon (default: {' or '.join(LEXICON_FILES)} at the same places)")
+    add("--ckpt_path", type=Path, default=Path("ckpts"), help="checkpoints go here")
+    add("--caption_save_path", type=Path, default=Path("results"), help="captions, scores and logs go here")
+    add(
+        "--cache_dir",
+        type=Path,
+        default=Path("cache"),
+        help="what is computed once and kept: VAD of the training texts, tokenised references, image checks",
+    )
+
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add(
+        "--clip_model",
+        default="openai/clip-vit-base-patch16",
+        help="image encoder: Hugging Face id or folder, OpenAI's name (ViT-B/16) or OpenAI's .pt file",
+    )
+    add("--gpt2_model", default="distilgpt2", help="decoder: Hugging Face id or folder")
+    add(
+        "--from_scratch",
+        action=Boolean,
+        default=False,
+        help="random weights in the sizes of the two models' config.json",
+    )
+    add("--fixed_encoder", action=Boolean, default=True, help="keep the image encoder as it is")
+    add("--prefix_dim", type=count, default=768, help="width of the image features")
+    add("--len_prefix", type=natural, default=0, help="image tokens in front of the text (the paper uses none)")
+    add("--prompt_text", default=PROMPT_TEXT, help="what every text begins with")
+    add("--max_seq_len", type=_number(int, 8, 1024), default=30, help="tokens per text")
+    add("--use_VAD", action=Boolean, default=True, help="fuse VAD features into the explanation")
+    add("--VAD_En_Layers", type=count, default=3, help="layers of the VAD encoder")
+    add("--VAD_En_Heads", type=int, choices=(1, 3), default=1, help="its attention heads")
+    add(
+        "--lemmatizer",
+        choices=("nltk", "simplemma", "none"),
+        default="nltk",
+        help="before the lexicon look-up: NLTK's tagger and WordNet (the paper's; their data is a download), simplemma, or none",
+    )
+    add("--dropout", type=_number(float, 0, 0.99), default=0.1, help="on embeddings, attention weights and residuals")
+
+    group = parser.add_argument_group("objective")
+    add = group.add_argument
+    add("--alpha", type=rate, default=1.0, help="weight of the language model loss")
+    add("--use_cl_loss", action=Boolean, default=True, help="contrastive loss")
+    add("--cl_Loss_weight", type=rate, default=1.0, help="its weight")
+    add("--use_VAD_loss", action=Boolean, default=True, help="VAD head's loss")
+    add("--VAD_Loss_weight", type=rate, default=1.0, help="its weight")
+
+    group = parser.add_argument_group("training")
+    add = group.add_argument
+    add("--num_train_epochs", type=count, default=35, help="passes over the training images")
+    add("--batch_size", type=count, default=32, help="images per process and step, two texts each")
+    add("--gradient_accumulation_steps", type=count, default=1, help="steps per update")
+    add("--mixed_precision", choices=("no", "bf16", "fp16"), help="default: what `accelerate launch` is told")
+    add("--learning_rate", type=rate, default=2e-5, help="of decoder and heads; falls linearly to 0")
+    add("--en_LR", type=rate, default=2e-5, help="of a trained image encoder")
+    add("--emo_en_LR", type=rate, default=4e-5, help="of the VAD encoder")
+    add("--adam_eps", type=rate, default=1e-6, help="AdamW's epsilon (PyTorch's own default is 1e-8)")
+    add("--max_grad_norm", type=rate, default=0.0, help="clip gradients to this norm; 0: do not")
+    add(
+        "--nan_policy",
+        choices=("stop", "skip"),
+        default="stop",
+        help="on a loss or gradient that is not finite: stop, or leave the update out",
+    )
+    add(
+        "--first_text",
+        choices=("walk", "last"),
+        default="walk",
+        help="first text of a pair: another one every epoch, or always the image's last, as the published code does by accident",
+    )
+    add("--num_workers", type=natural, default=2, help="loader processes")
+    add(
+        "--skip_bad_images",
+        action=Boolean,
+        default=False,
+        help="leave out records whose image is missing or unreadable, and count them",
+    )
+    add("--compile", action=Boolean, default=False, help="torch.compile the training step (pays on GPUs and long runs)")
+    add(
+        "--feature_cache",
+        metavar="DIR|auto",
+        help="image features computed once: a folder of preprocess/cache_features.py, or auto to fill one during the first epoch",
+    )
+    add(
+        "--save_steps",
+        type=natural,
+        default=0,
+        help="also save a state to resume from every so many steps (0: every epoch)",
+    )
+    add("--log_steps", type=count, default=50, help="steps between two lines of the loss log")
+
+    group = parser.add_argument_group("evaluation")
+    add = group.add_argument
+    add("--eval_steps", type=natural, default=0, help="steps between evaluations; 0: after every epoch")
+    add("--eval_batch_size", type=count, default=64, help="images per process that are captioned together")
+    add(
+        "--stop_after_evals",
+        type=count,
+        default=10,
+        help="stop once more than so many evaluations in a row brought neither a better accuracy nor a better BLEU-4",
+    )
+    add("--metrics", nargs="+", choices=METRICS, default=list(METRICS[:4]), help="caption metrics")
+    add("--meteor_jvms", type=count, default=1, help="Java machines that score METEOR side by side, 0.6 GiB each")
+    add(
+        "--drop_last_token",
+        action=Boolean,
+        default=False,
+        help="as published: a text that meets no end loses its 25th token",
+    )
+    add(
+        "--test_set",
+        help="name of the scored set, for the report: v1.0, test_new, test_ref, test_old, test_all or test_40",
+    )
+    add("--append_to", type=Path, help="csv file to which --eval_only adds its row")
+    add(
+        "--text2emotion",
+        type=Path,
+        help="text-to-emotion classifier (preprocess/train_text2emotion.py, or ArtEmis' best_model.pt) for emotion alignment",
+    )
+    add(
+        "--vocabulary",
+        type=Path,
+        help="its vocabulary.pkl (default: preprocess_data_nets/vocabulary.pkl beside the JSON files)",
+    )
+
+    group = parser.add_argument_group("beyond the paper (all off by default)")
+    add = group.add_argument
+    add(
+        "--use_emotion_loss",
+        action=Boolean,
+        default=False,
+        help="9-way emotion head on the image's class token, with the annotators' distribution as target",
+    )
+    add("--emotion_loss_weight", type=rate, default=1.0, help="its weight")
+    add(
+        "--vad_causal",
+        action=Boolean,
+        default=False,
+        help="VAD encoder sees no later tokens: no gap between training and generation, and faster decoding",
+    )
+    add(
+        "--masked_pooling",
+        action=Boolean,
+        default=False,
+        help="leave padding out of the contrastive means, end the emotion span at ' because'",
+    )
+    add(
+        "--clip_normalization",
+        action=Boolean,
+        default=False,
+        help="normalise images as CLIP was trained, not with ImageNet's statistics",
+    )
+    return parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line.
+
+    Raises:
+        InputError: unknown flags, wrong values, flags that contradict each other.
+    """
+    parser = get_parser()
+    if "--demo" in (sys.argv[1:] if argv is None else argv):
+        parser.set_defaults(**DEMO_DEFAULTS)
+    args = parser.parse_args(argv)
+    check_flags(args)
+    return args
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """InputError where flags contradict each other."""
+    if args.resume and args.load_from_epoch:
+        raise InputError("--resume continues exactly, --load_from_epoch at the next epoch: give one of them")
+    if args.eval_only and not args.load_from_epoch:
+        raise InputError("--eval_only needs --load_from_epoch NAME: best-acc, best-res or an epoch")
+    if args.eval_only and args.resume:
+        raise InputError("--eval_only scores one checkpoint, --resume continues a training: give one of them")
+    if args.vad_causal and not args.use_VAD:
+        raise InputError("--vad_causal is about the VAD encoder, which --no-use_VAD leaves out: give one of them")
+    if args.feature_cache and not args.fixed_encoder:
+        raise InputError("--feature_cache keeps what a fixed encoder computes: not with --fixed_encoder False")
+    if args.append_to and not args.eval_only:
+        raise InputError("--append_to adds the row of an --eval_only run: give both")
+    if args.len_prefix + 8 > args.max_seq_len:
+        raise InputError(
+            f"--len_prefix {args.len_prefix} leaves no room for a text in --max_seq_len {args.max_seq_len}"
+        )
+    if args.alpha == 0 and not (args.use_cl_loss or args.use_VAD_loss):
+        raise InputError("--alpha 0 with no other loss leaves nothing to learn")
+
+
+def check_paths(args: argparse.Namespace, early: bool = False) -> None:
+    """Find the input files before anything heavy starts; fills in image_root and vad_lexicon.
+
+    Args:
+        early: the demo's data may still have to be made.
+
+    Raises:
+        InputError: naming what is missing, where it was looked for, and how to make it.
+    """
+    if early and args.demo:
+        return
+    splits = [args.nle_data_val_path] + ([] if args.eval_only else [args.nle_data_train_path])
+    for path in splits:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; make it with preprocess/build_splits.py")
+    if not args.annFileExp.is_file():
+        raise InputError(f"--annFileExp {args.annFileExp}: no such file; make it with preprocess/build_annotations.py")
+    folders = [folder for path in splits for folder in (path.absolute().parent, path.absolute().parent.parent)]
+    folders = list(dict.fromkeys(folders))
+    needs_images = not args.feature_cache or args.feature_cache == "auto"
+    if args.image_root is None and needs_images:
+        args.image_root = _look_for(folders, IMAGE_FOLDERS, Path.is_dir, "image folder", "--image_root")
+    if args.image_root is not None and not args.image_root.is_dir():
+        raise InputError(f"--image_root {args.image_root}: no such folder; make it with preprocess/resize_wikiart.py")
+    if args.vad_lexicon is None and needs_lexicon(args):
+        remedy = "the NRC VAD Lexicon is at https://saifmohammad.com/WebPages/nrc-vad.html"
+        args.vad_lexicon = _look_for(folders, LEXICON_FILES, Path.is_file, "VAD lexicon", "--vad_lexicon", remedy)
+    if args.vad_lexicon is not None and not args.vad_lexicon.is_file():
+        raise InputError(
+            f"--vad_lexicon {args.vad_lexicon}: no such file; see https://saifmohammad.com/WebPages/nrc-vad.html"
+        )
+    for flag in ("ckpt_path", "caption_save_path", "cache_dir"):
+        if getattr(args, flag).is_file():
+            raise InputError(f"--{flag} {getattr(args, flag)}: is a file, a folder was expected")
+
+
+def needs_lexicon(args: argparse.Namespace) -> bool:
+    """Whether anything reads VAD values: the fusion, or the VAD head's loss in training."""
+    return args.use_VAD or (args.use_VAD_loss and not args.eval_only)
+
+
+def _look_for(folders: list[Path], names: tuple[str, ...], is_there, what: str, flag: str, remedy: str = "") -> Path:
+    for folder in folders:
+        for name in names:
+            if is_there(folder / name):
+                return folder / name
+    places = ", ".join(str(folder) for folder in folders)
+    remedy = f" ({remedy})" if remedy else ""
+    raise InputError(f"no {what} found: looked for {' or '.join(names)} in {places}; name it with {flag}{remedy}")

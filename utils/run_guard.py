@@ -1,0 +1,72 @@
+"""One run per folder, and a clean stop when a signal asks for one."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from utils.errors import InputError
+
+LOCK_FILE = ".run.lock"
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of `folder` while the block runs.
+
+    The lock is the operating system's and ends with the process, however that dies; the file only says whose it is. A
+    file left by a dead run is therefore no obstacle.
+
+    Raises:
+        InputError: another run works in the folder; names its host and pid.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 500).decode("utf-8", "replace").strip() or "an unknown process"
+            raise InputError(
+                f"{folder}: another run is at work here ({owner}); wait for it or name another folder"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class StopSignals:
+    """SIGINT and SIGTERM ask for a state and a stop, SIGUSR1 (Slurm's warning) for a state; at the next step boundary.
+
+    A second SIGINT stops at once. `immediate` (while there is nothing to save, as in an evaluation) stops at the first.
+    """
+
+    def __init__(self) -> None:
+        self.save = False
+        self.stop: int | None = None  # the signal's number
+        self.immediate = False
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        with contextlib.suppress(ValueError):  # not in the main thread: leave signals alone
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+                self._previous[number] = signal.signal(number, self._received)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _received(self, number: int, _frame: object) -> None:
+        if number == signal.SIGUSR1:
+            self.save = True
+        elif self.immediate or (self.stop is not None and number == signal.SIGINT):
+            raise SystemExit(128 + number)
+        else:
+            self.stop = number
