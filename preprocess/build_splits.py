@@ -6,6 +6,11 @@ Joins the vote histogram of every image (`preprocess_data_mini/image-emotion-his
 annotations (`preprocess_data_nets/artemis_preprocessed.csv`), leaves out artworks with more than 40 annotations, and
 writes one record per image: artEmisX_train.json, artEmisX_val.json, artEmisX_test.json, and artEmisX_cl_train.json, which holds the
 training images whose annotations name more than one emotion (pairs for the contrastive loss are drawn from these).
+
+    python preprocess/build_splits.py --dataset v2 --artemis_dir data/artEmis-v2 --out_dir data/artEmis-v2
+
+does the same for ArtEmis v2.0: training on its set "combined", artEmisX_test.json is its test set "test_all".
+--test_sets writes other published test sets beside it, artEmisX_test_new.json and so on.
 """
 
 import argparse
@@ -13,26 +18,31 @@ import ast
 import hashlib
 import sys
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, v2_set
 from utils.constants import EMOTIONS
 from utils.errors import InputError, run_script
 from utils.files import write_json
 from utils.image_files import ImageFolder, manifest
 from utils.records import Records, read_records
+from utils.safe_pickle import load_vocabulary
 from utils.tables import check_emotions, column_of_integers, read_table
 
 SPLITS = ("train", "val", "test")
 MAX_REPETITION = 40  # artworks annotated more often belong to ArtEmis' split "rest"
+MINI_VOCABULARY = 35_466  # entries of v1.0's vocabulary when every word is kept
 REMEDY = "make the folder with preprocess/prepare_artemis.py or with ArtEmis' own tools"
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=("v1", "v2"), default="v1", help="ArtEmis' version (default: %(default)s)")
     parser.add_argument("--artemis_dir", type=Path, help="holds preprocess_data_mini/ and preprocess_data_nets/")
     parser.add_argument("--mini_dir", type=Path, help="the folder preprocess_data_mini, when it is elsewhere")
     parser.add_argument("--nets_dir", type=Path, help="the folder preprocess_data_nets, when it is elsewhere")
@@ -42,6 +52,10 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         help="folder of <art_style>/<painting>.jpg: artworks without a readable image are counted and listed",
     )
+    parser.add_argument(
+        "--train_set", choices=TRAIN_SETS, default="combined", help="v2: what to train on (default: %(default)s)"
+    )
+    parser.add_argument("--test_sets", choices=TEST_SETS, nargs="*", default=[], help="v2: test sets to write as well")
     return parser
 
 
@@ -79,42 +93,91 @@ def read_distributions(path: Path) -> dict[str, list[float]]:
     return distributions
 
 
-def read_annotations(path: Path) -> pd.DataFrame:
-    """The cleaned annotations, columns art_style, painting, emotion, repetition (int), split and utterance_spelled.
+def read_annotations(path: Path, dataset: str) -> pd.DataFrame:
+    """The cleaned annotations: art_style, painting, emotion, repetition (int), split, utterance_spelled; v2: version.
 
     Raises:
-        InputError: a column is missing, or a row has an unknown emotion or a repetition that is no whole number.
+        InputError: the file is of the other data set; a column is missing; a row has an unknown emotion, split or version
+            or a repetition that is no whole number; an artwork is in two splits.
     """
     columns = ["art_style", "painting", "emotion", "repetition", "split", "utterance_spelled"]
+    if dataset == "v2":
+        columns.append("version")
     table = read_table(path, columns, REMEDY)
+    if dataset == "v1" and "version" in pd.read_csv(path, nrows=0):
+        raise InputError(f"{path}: has a column version, so it is ArtEmis v2.0; add --dataset v2")
+    table = table.assign(repetition=column_of_integers(table, "repetition", path, REMEDY))
     check_emotions(table, EMOTIONS, path, REMEDY)
-    return table.assign(repetition=column_of_integers(table, "repetition", path, REMEDY))
+    for column, known in (("split", {*SPLITS, "rest"}), ("version", {"new", "old"})):
+        unknown = sorted(set(table.get(column, ())) - known)
+        if unknown:
+            raise InputError(f"{path}: unknown {column} {unknown[0]!r} (known: {', '.join(sorted(known))}); {REMEDY}")
+    artworks = table[["art_style", "painting", "split"]].drop_duplicates()
+    twice = artworks.duplicated(["art_style", "painting"])
+    if twice.any():
+        style, painting, _ = artworks[twice].iloc[0]
+        raise InputError(f"{path}: {style}/{painting} is in several splits; {REMEDY}")
+    return table
 
 
-def build_records(annotations: pd.DataFrame, distributions: dict[str, list[float]], source: Path) -> dict[str, Records]:
-    """Split name -> records, artworks in the order of their first annotation, annotations in their order.
+def signs_of_mini(annotations: pd.DataFrame, nets_dir: Path) -> list[str]:
+    """What shows that a folder is the mini variant in place of nets: every row and word kept, no split "rest"."""
+    signs = []
+    vocabulary = nets_dir / "vocabulary.pkl"
+    if vocabulary.is_file() and len(load_vocabulary(vocabulary)) == MINI_VOCABULARY:
+        signs.append(f"its vocabulary has {MINI_VOCABULARY} words")
+    often = annotations.loc[annotations["repetition"] > MAX_REPETITION, "split"]
+    if len(often) and "rest" not in set(often):
+        signs.append('artworks annotated often are not in split "rest"')
+    short = int((annotations["utterance_spelled"].str.count(" ") < 4).sum())
+    if short:
+        signs.append(f"{short} texts have fewer than 5 words")
+    return signs
+
+
+def choose_sets(
+    annotations: pd.DataFrame, dataset: str, train_set: str, test_sets: list[str]
+) -> dict[str, pd.DataFrame]:
+    """Name of the JSON file ("train", "val", "test", and "test_new" ...) -> the rows that it is made of.
+
+    Artworks of more than 40 annotations are left out, but in test_40, which consists of them.
+    """
+    sets = {split: annotations[annotations["split"] == split] for split in SPLITS}
+    if dataset == "v2":
+        sets |= {"train": v2_set(annotations, train_set), "test": v2_set(annotations, "test_all")}
+        sets |= {name: v2_set(annotations, name) for name in test_sets}
+    return {
+        name: rows if name == "test_40" else rows[rows["repetition"] <= MAX_REPETITION] for name, rows in sets.items()
+    }
+
+
+def build_records(rows: pd.DataFrame, distributions: dict[str, list[float]], source: Path) -> Records:
+    """One record per artwork, in the order of their first annotation, annotations in their order.
 
     Raises:
-        InputError: an artwork has no histogram or stands in two splits.
+        InputError: an artwork has no histogram, or stands there in two Unicode spellings.
     """
-    splits: dict[str, Records] = {split: {} for split in SPLITS}
-    split_of: dict[str, str] = {}
-    for (style, painting), rows in annotations.groupby(["art_style", "painting"], sort=False):
-        identity, name = image_id(style, painting), f"{style}/{painting}"
-        if identity not in distributions:
-            raise InputError(f"{source}: {name} has no histogram; take both folders from one preprocessing")
-        if rows["split"].nunique() > 1 or identity in split_of:
-            raise InputError(f"{source}: {name} stands in two splits or under two spellings; {REMEDY}")
-        split = split_of[identity] = rows["split"].iloc[0]
-        if split not in splits:
-            raise InputError(f"{source}: {name}: unknown split {split!r} (known: {', '.join(SPLITS)}); {REMEDY}")
-        splits[split][identity] = {
-            "emotions": rows["emotion"].tolist(),
-            "explanations": rows["utterance_spelled"].tolist(),
-            "image_name": f"{name}.jpg",
-            "origin_emotion_distribution": distributions[identity],
-        }
-    return splits
+    records: Records = {}
+    record_of: dict[tuple[str, str], dict] = {}
+    columns = (rows[column] for column in ("art_style", "painting", "emotion", "utterance_spelled"))
+    for style, painting, emotion, text in zip(*columns, strict=True):
+        record = record_of.get((style, painting))
+        if record is None:
+            identity, name = image_id(style, painting), f"{style}/{painting}"
+            if identity not in distributions:
+                raise InputError(f"{source}: {name} has no histogram; take both folders from one preprocessing")
+            if identity in records:
+                raise InputError(f"{source}: {name} is there in two Unicode spellings; {REMEDY}")
+            record = {
+                "emotions": [],
+                "explanations": [],
+                "image_name": f"{name}.jpg",
+                "origin_emotion_distribution": distributions[identity],
+            }
+            record_of[style, painting] = records[identity] = record
+        record["emotions"].append(emotion)
+        record["explanations"].append(text)
+    return records
 
 
 def several_emotions(records: Records) -> Records:
@@ -123,16 +186,16 @@ def several_emotions(records: Records) -> Records:
 
 
 def check_written(paths: dict[str, Path]) -> dict[str, Records]:
-    """Read the four files again and check what must hold between and inside them.
+    """Read the files again and check what must hold between and inside them.
 
     Returns:
-        split name ("train", "val", "test", "cl_train") -> its records.
+        name ("train", "val", "test", "cl_train", and those of other test sets) -> its records.
 
     Raises:
         InputError: a record is malformed, a distribution does not sum to 1, an artwork is in two splits, or cl_train is
             not exactly the part of train with several emotions.
     """
-    splits = {split: read_records(path) for split, path in paths.items()}
+    splits = {name: read_records(path) for name, path in paths.items()}
     seen: dict[str, str] = {}
     for split in SPLITS:
         for identity, record in splits[split].items():
@@ -147,17 +210,16 @@ def check_written(paths: dict[str, Path]) -> dict[str, Records]:
     return splits
 
 
-def print_summary(splits: dict[str, Records]) -> None:
-    """Images, texts and annotations per emotion of every split, as a table."""
-    columns = {
-        split: [emotion for record in records.values() for emotion in record["emotions"]]
-        for split, records in splits.items()
+def print_summary(sets: dict[str, Records]) -> None:
+    """Images, texts and annotations per emotion of every file, as a table."""
+    counts = {
+        name: Counter(e for record in records.values() for e in record["emotions"]) for name, records in sets.items()
     }
-    print(f"{'':16}" + "".join(f"{split:>10}" for split in splits))
-    print(f"{'images':16}" + "".join(f"{len(records):10}" for records in splits.values()))
-    print(f"{'texts':16}" + "".join(f"{len(emotions):10}" for emotions in columns.values()))
+    print(f"{'':16}" + "".join(f"{name:>10}" for name in sets))
+    print(f"{'images':16}" + "".join(f"{len(records):10}" for records in sets.values()))
+    print(f"{'texts':16}" + "".join(f"{count.total():10}" for count in counts.values()))
     for emotion in EMOTIONS:
-        print(f"{emotion:16}" + "".join(f"{emotions.count(emotion):10}" for emotions in columns.values()))
+        print(f"{emotion:16}" + "".join(f"{count[emotion]:10}" for count in counts.values()))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -170,26 +232,34 @@ def main(argv: list[str] | None = None) -> None:
 
     source = nets_dir / "artemis_preprocessed.csv"
     distributions = read_distributions(mini_dir / "image-emotion-histogram.csv")
-    annotations = read_annotations(source)
+    annotations = read_annotations(source, args.dataset)
+    signs = signs_of_mini(annotations, nets_dir)
+    if signs:
+        print(
+            f"warning: {nets_dir} looks like ArtEmis' mini variant in place of nets: {'; '.join(signs)}",
+            file=sys.stderr,
+        )
     often = annotations["repetition"] > MAX_REPETITION
     empty = annotations["utterance_spelled"].str.strip() == ""
     print(f"{len(annotations)} annotations read, {often.sum()} of artworks with more than {MAX_REPETITION} left out")
     if empty.any():
         print(f"{empty.sum()} annotations without a word left out")
-    splits = build_records(annotations[~often & ~empty], distributions, source)
-    for split, records in splits.items():
-        if not records:
-            raise InputError(f"{source}: no artwork is left in split {split!r}; {REMEDY}")
-    splits["cl_train"] = several_emotions(splits["train"])
-    if not splits["cl_train"]:
-        raise InputError(f"{source}: no training image has annotations of two emotions; {REMEDY}")
+    sets = choose_sets(annotations[~empty], args.dataset, args.train_set, args.test_sets)
+    records = {name: build_records(rows, distributions, source) for name, rows in sets.items()}
+    records["cl_train"] = several_emotions(records["train"])
+    for name in records:
+        if not records[name]:
+            what = "training images with annotations of two emotions" if name == "cl_train" else "artworks"
+            raise InputError(f"{source}: no {what} for artEmisX_{name}.json; {REMEDY}")
 
-    paths = {split: args.out_dir / f"artEmisX_{split}.json" for split in splits}
-    for split, path in paths.items():
-        write_json(path, splits[split])
+    paths = {name: args.out_dir / f"artEmisX_{name}.json" for name in records}
+    for name, path in paths.items():
+        write_json(path, records[name])
     print_summary(check_written(paths))
+    if args.dataset == "v2":
+        print(f"v2.0: train and cl_train are the set {args.train_set!r}, test is 'test_all'")
     if images:
-        names = [record["image_name"] for split in SPLITS for record in splits[split].values()]
+        names = list({record["image_name"]: None for part in records.values() for record in part.values()})
         problems = manifest(images, names, args.out_dir / "image_manifest.csv")
         found = ", ".join(f"{problems[problem]} {problem}" for problem in ("missing", "unreadable", "ambiguous"))
         print(f"images under {args.image_root}: {problems['']} of {len(names)} found, {found}")

@@ -56,6 +56,15 @@ def tokenize_all(utterances: list[str]) -> list[str]:
     return [" ".join(tokenize(utterance)) for utterance in utterances]
 
 
+@cache
+def _english() -> SymSpell:
+    symspell = SymSpell(max_dictionary_edit_distance=1)
+    dictionary = importlib.resources.files("symspellpy") / "frequency_dictionary_en_82_765.txt"
+    with importlib.resources.as_file(dictionary) as path:
+        symspell.load_dictionary(str(path), term_index=0, count_index=1, encoding="utf-8")
+    return symspell
+
+
 class SpellChecker:
     """Corrects tokens: by a hand-made list first, then by SymSpell's English dictionary at edit distance 1.
 
@@ -68,10 +77,6 @@ class SpellChecker:
     def __init__(self, known_words: Set[str] | None = None, corrections: Mapping[str, str] | None = None) -> None:
         self.known_words = known_words
         self._seen = {token: correction.split() for token, correction in (corrections or {}).items()}
-        self._symspell = SymSpell(max_dictionary_edit_distance=1)
-        dictionary = importlib.resources.files("symspellpy") / "frequency_dictionary_en_82_765.txt"
-        with importlib.resources.as_file(dictionary) as path:
-            self._symspell.load_dictionary(str(path), term_index=0, count_index=1, encoding="utf-8")
 
     def correct(self, token: str) -> list[str]:
         """The words that stand for `token`: itself, its correction, or several words of the hand-made list."""
@@ -82,7 +87,7 @@ class SpellChecker:
     def _nearest(self, token: str) -> str:
         if token in self.known_words if self.known_words is not None else not token.isalpha():
             return token
-        suggestions = self._symspell.lookup(token, Verbosity.TOP, max_edit_distance=1)
+        suggestions = _english().lookup(token, Verbosity.TOP, max_edit_distance=1)
         return suggestions[0].term if suggestions else token
 
 
