@@ -37,7 +37,7 @@ from utils.image_files import (
 )
 from utils.tables import read_table
 
-# Above this, a JPEG is decoded at a fraction of its size first: a process then needs no more than about 200 MiB.
+# Above this, a JPEG is decoded at a fraction of its size first, which spares most of the memory.
 MANY_PIXELS = 25_000_000
 
 
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         rows = list(images_under(args.wikiart_dir, except_under=args.out_dir))
     if not any(row.found_path for row in rows):
-        raise InputError(f"{args.wikiart_dir}: holds no image; give the folder that holds <art_style>/<painting>.jpg")
+        raise InputError(f"{args.wikiart_dir}: holds no image asked for; give the folder of <art_style>/<painting>.jpg")
 
     path = args.manifest or args.out_dir / "manifest.csv"
     work = partial(resize, out_dir=args.out_dir, max_size=args.max_size, quality=args.quality)
