@@ -40,6 +40,7 @@ from utils.checkpoint import (
     save_named,
     save_state,
 )
+from utils.checkpoint_report import report_checkpoint
 from utils.constants import CLIP_MEAN, CLIP_STD, EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
 from utils.datasets import EpochBatches, EvaluationImages, ImagePixels, PairCollator, TrainingPairs
 from utils.demo import make_demo
@@ -302,11 +303,13 @@ def print_summary(run: Run) -> None:
 
 
 def score_checkpoint(run: Run) -> None:
-    """--eval_only: score one checkpoint, write captions and scores under its name."""
+    """--eval_only: score one checkpoint; write captions and scores under its name, and the report."""
+    args = run.args
     evaluation = run.evaluator(run.model)
     if run.accelerator.is_main_process:
-        write_evaluation(run.args.caption_save_path, evaluation, run.args.load_from_epoch, 0)
-    run.say(one_line({"epoch": run.args.load_from_epoch, "step": 0} | evaluation.scores))
+        write_evaluation(args.caption_save_path, evaluation, args.load_from_epoch, 0)
+        references = sum(map(len, run.evaluator.scorer.references.values()))
+        run.say(report_checkpoint(args, evaluation, run.evaluator.records, run.lexicon, references))
 
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------

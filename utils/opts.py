@@ -6,6 +6,7 @@ from pathlib import Path
 
 from utils.constants import IMAGE_FOLDERS, LEXICON_FILES, PROMPT_TEXT
 from utils.errors import InputError
+from utils.report import TEST_SETS, check_append_to
 
 METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
 CONFIGS = Path(__file__).resolve().parents[1] / "models" / "configs"
@@ -251,7 +252,7 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--vocabulary",
         type=Path,
-        help="its vocabulary.pkl (default: preprocess_data_nets/vocabulary.pkl beside the JSON files)",
+        help="its vocabulary.pkl (default: two folders above best_model.pt; our own classifiers carry it along)",
     )
 
     group = parser.add_argument_group("beyond the paper (all off by default)")
@@ -351,6 +352,11 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
         raise InputError(
             f"--vad_lexicon {args.vad_lexicon}: no such file; see https://saifmohammad.com/WebPages/nrc-vad.html"
         )
+    for path in (args.text2emotion, args.vocabulary):
+        if path is not None and not path.is_file():
+            raise InputError(f"{path}: no such file; make a classifier with preprocess/train_text2emotion.py")
+    if args.append_to is not None:
+        check_append_to(args.append_to)
     for flag in ("ckpt_path", "caption_save_path", "cache_dir"):
         if getattr(args, flag).is_file():
             raise InputError(f"--{flag} {getattr(args, flag)}: is a file, a folder was expected")

@@ -28,8 +28,8 @@ def locked(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit it
+        except (BlockingIOError, PermissionError):
             owner = os.read(descriptor, 500).decode("utf-8", "replace").strip() or "an unknown process"
             raise InputError(
                 f"{folder}: another run is at work here ({owner}); wait for it or name another folder"

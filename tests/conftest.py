@@ -1,0 +1,88 @@
+"""What several tests share: a tiny data set with tiny models, and the demo, trained once per run."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tiny models gain nothing from more, and suffer when others want the cores
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+GOLDEN = REPOSITORY / "tests" / "data" / "golden"
+
+TINY_VIT = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 16,
+    "hidden_act": "quick_gelu",
+}
+TINY_GPT2 = {
+    "model_type": "gpt2",
+    "vocab_size": 50257,
+    "n_positions": 40,
+    "n_embd": 16,
+    "n_layer": 2,
+    "n_head": 2,
+    "bos_token_id": 50256,
+    "eos_token_id": 50256,
+}
+
+
+class Workspace:
+    """A folder with the demo's data in small, tiny model configs, and the flags that point at them."""
+
+    def __init__(self, root: Path):
+        from utils.demo import make_demo
+
+        self.root, self.data = root, root / "data"
+        make_demo(self.data, pictures=56)
+        for name, config in (("vit", TINY_VIT), ("gpt2", TINY_GPT2)):
+            (root / name).mkdir()
+            (root / name / "config.json").write_text(json.dumps(config))
+
+    def argv(self, out: Path, *more: str) -> list[str]:
+        """Flags of a short run that writes below `out`; BLEU only, so that no Java machine loads METEOR's tables."""
+        settings = {
+            "nle_data_train_path": self.data / "artEmisX_cl_train.json",
+            "nle_data_val_path": self.data / "artEmisX_val.json",
+            "annFileExp": self.data / "annotations" / "artEmisX_val_annot_exp.json",
+            "vad_lexicon": self.data / "demo-VAD-Lexicon.txt",
+            "ckpt_path": out / "ckpts",
+            "caption_save_path": out / "results",
+            "cache_dir": self.root / "cache",
+            "clip_model": self.root / "vit",
+            "gpt2_model": self.root / "gpt2",
+            "prefix_dim": 16,
+            "lemmatizer": "simplemma",
+            "batch_size": 8,
+            "num_train_epochs": 2,
+            "num_workers": 0,
+            "learning_rate": 1e-3,
+        }
+        flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+        return [*flags, "--from_scratch", "--metrics", "bleu", *more]
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory) -> Workspace:
+    return Workspace(tmp_path_factory.mktemp("workspace"))
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """accelerate keeps its settings for the life of the process: each test gets its own."""
+    yield
+    if "accelerate" in sys.modules:
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)

@@ -1,0 +1,16 @@
+"""The authors' published code on small random models: our code gives its numbers."""
+
+import pytest
+
+from tests import check_golden
+from tests.conftest import GOLDEN
+
+
+@pytest.mark.parametrize("part", check_golden.CHECKS)
+def test_fixtures(part, capsys):
+    assert check_golden.main([str(GOLDEN), "--only", part]) == 0, capsys.readouterr().out
+
+
+def test_missing_fixture_fails(tmp_path, capsys):
+    assert check_golden.main([str(tmp_path)]) == 1
+    assert capsys.readouterr().out.count("FAIL") == len(check_golden.CHECKS)
