@@ -33,7 +33,7 @@ HELD_OUT_SHARE = 1 / 7  # of the pictures, for val and again for test
 AGREEMENT = 0.8  # share of pictures with more than half of their annotators for one emotion
 MAJORITY_VOTES = (7.0, 3.0)  # beta distribution of that emotion's share of votes in such pictures
 FAR_EMOTIONS = 0.4  # share of the other votes that go to any emotion instead of a neighbouring one
-UNDERTONE = 0.15  # share of a second emotion blended into a picture; half where no emotion has a majority
+UNDERTONE = 0.08  # share of a second emotion blended into a picture; half where no emotion has a majority
 STRAY_SUBJECT = 0.06  # share of pictures whose subject belongs to another emotion
 
 ANNOTATORS = (5, 8)
