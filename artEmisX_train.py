@@ -10,6 +10,7 @@ Reads top to bottom: data and model are built in `main`, `train_epoch` is the lo
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -42,9 +43,10 @@ from utils.checkpoint import (
 )
 from utils.checkpoint_report import report_checkpoint
 from utils.constants import CLIP_MEAN, CLIP_STD, EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
-from utils.datasets import EpochBatches, EvaluationImages, ImagePixels, PairCollator, TrainingPairs
+from utils.datasets import EpochBatches, ImagePixels, PairCollator, TrainingPairs
 from utils.demo import make_demo
 from utils.evaluation import Evaluator, write_evaluation
+from utils.feature_cache import FeatureCache, ImageInputs, make_header
 from utils.files import write_text
 from utils.image_check import check_images
 from utils.image_files import ImageFolder
@@ -89,10 +91,11 @@ class Run:
         model: SEVLM,
         codec: TextCodec,
         lexicon: Lexicon | None,
+        images: ImageInputs,
         evaluator: Evaluator,
     ):
         self.args, self.accelerator = args, accelerator
-        self.codec, self.lexicon, self.evaluator = codec, lexicon, evaluator
+        self.codec, self.lexicon, self.images, self.evaluator = codec, lexicon, images, evaluator
         self.model = model  # the bare module; `prepared` is what accelerate makes of it
         self.progress = Progress()
         self.signals = StopSignals()
@@ -107,6 +110,7 @@ class Run:
 def prepare_training(run: Run, dataset: TrainingPairs) -> None:
     """Loader, optimiser and schedule; the model as accelerate wants it."""
     args, accelerator = run.args, run.accelerator
+    run.dataset = dataset
     run.batches = EpochBatches(
         len(dataset), args.batch_size, args.seed, accelerator.process_index, accelerator.num_processes
     )
@@ -115,7 +119,6 @@ def prepare_training(run: Run, dataset: TrainingPairs) -> None:
         batch_sampler=run.batches,
         collate_fn=PairCollator(args.seed, args.len_prefix, args.len_prefix + EMOTION_SPAN),
         num_workers=args.num_workers,
-        persistent_workers=args.num_workers > 0,
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),
     )
@@ -143,6 +146,7 @@ def step_seed(*numbers: int) -> int:
 def train_epoch(run: Run) -> None:
     """Train from `run.progress` to the end of its epoch; evaluate, save and stop on the way where that is due."""
     args, accelerator, progress = run.args, run.accelerator, run.progress
+    filling = run.images.use(run.dataset)
     run.batches.set_position(progress.epoch, progress.step)
     bar = tqdm(
         run.loader,
@@ -154,6 +158,8 @@ def train_epoch(run: Run) -> None:
     )
     for batch in bar:
         image_ids = batch.pop("image_ids")
+        if filling:
+            batch |= run.images.fill(run.model.image_encoder, image_ids, batch.pop("pixels"))
         # dropout's random numbers depend on nothing but this, so that a resumed step is the step that was lost
         torch.manual_seed(step_seed(args.seed, progress.epoch, progress.step, accelerator.process_index))
         with accelerator.accumulate(run.prepared):
@@ -424,6 +430,8 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[Records], ImageFolder | 
     lexicon = read_lexicon(args.vad_lexicon) if needs_lexicon(args) else None
     paths = [args.nle_data_val_path] + ([] if args.eval_only else [args.nle_data_train_path])
     splits = [read_records(path) for path in paths]
+    if args.image_root is None:  # a finished feature cache stands in for the images
+        return splits, None, lexicon
     folder = ImageFolder(args.image_root)
     splits = [
         check_images(records, folder, args.skip_bad_images, args.cache_dir, path)
@@ -443,12 +451,11 @@ def build_run(args: argparse.Namespace, accelerator: Accelerator, scorer: Captio
         codec = TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix)
         vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec)
         model = build_model(args, codec, checkpoint)
-        mean_std = (CLIP_MEAN, CLIP_STD) if args.clip_normalization else (IMAGENET_MEAN, IMAGENET_STD)
-        images = ImagePixels(folder, model.image_encoder.image_size, *mean_std)
+        images = build_images(args, model, folder, splits)
         if not args.eval_only:
             dataset = TrainingPairs(
                 splits[1],
-                images,
+                images.pixels,
                 codec,
                 vad,
                 args.seed,
@@ -458,10 +465,8 @@ def build_run(args: argparse.Namespace, accelerator: Accelerator, scorer: Captio
                 processes=max(os.cpu_count() // accelerator.num_processes, 1),
                 source=str(args.nle_data_train_path),
             )
-    evaluation_images = EvaluationImages(splits[0], images)
-    vad_in_decoding = vad if args.use_VAD else None
-    evaluator = Evaluator(args, accelerator, splits[0], evaluation_images, codec, vad_in_decoding, scorer)
-    run = Run(args, accelerator, model, codec, lexicon, evaluator)
+    evaluator = Evaluator(args, accelerator, splits[0], images, codec, vad if args.use_VAD else None, scorer)
+    run = Run(args, accelerator, model, codec, lexicon, images, evaluator)
     if args.eval_only:
         model.to(accelerator.device)
         return run
@@ -471,6 +476,30 @@ def build_run(args: argparse.Namespace, accelerator: Accelerator, scorer: Captio
     elif checkpoint is not None:
         continue_from(run, checkpoint)
     return run
+
+
+def build_images(
+    args: argparse.Namespace, model: SEVLM, folder: ImageFolder | None, splits: list[Records]
+) -> ImageInputs:
+    """Pixels, or cached features; with a finished cache the encoder has done its work and is let go."""
+    mean, std = (CLIP_MEAN, CLIP_STD) if args.clip_normalization else (IMAGENET_MEAN, IMAGENET_STD)
+    names = {int(image_id): record["image_name"] for records in splits for image_id, record in records.items()}
+    pixels = ImagePixels(folder, model.image_encoder.image_size, mean, std)
+    if not args.feature_cache:
+        return ImageInputs(pixels, None, names)
+    header = make_header(args.clip_model, model.image_encoder, mean, std)
+    wanted = list(dict.fromkeys(names.values()))
+    if args.feature_cache == "auto":
+        key = hashlib.sha256(json.dumps([header, wanted]).encode()).hexdigest()[:16]
+        return ImageInputs(pixels, FeatureCache.create(args.cache_dir / f"features-{key}", header, wanted), names)
+    cache = FeatureCache(args.feature_cache, header)
+    if missing := cache.missing(wanted):
+        raise InputError(
+            f"--feature_cache {args.feature_cache}: has no features of {len(missing)} images, e.g. {missing[0]}; "
+            "run preprocess/cache_features.py on the same splits"
+        )
+    model.image_encoder = None
+    return ImageInputs(pixels, cache, names)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -34,9 +34,8 @@ def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedChe
     Raises:
         InputError: weights are missing, or do not fit each other or the flags.
     """
-    with_encoder = not args.feature_cache or args.feature_cache == "auto"
-    encoder = load_image_encoder(args.clip_model, args.fixed_encoder, args.from_scratch) if with_encoder else None
-    if encoder is not None and encoder.width != args.prefix_dim:
+    encoder = load_image_encoder(args.clip_model, args.fixed_encoder, args.from_scratch)
+    if encoder.width != args.prefix_dim:
         raise InputError(
             f"--clip_model {args.clip_model}: its features have width {encoder.width}: give --prefix_dim {encoder.width}"
         )

@@ -17,6 +17,7 @@ from models.sevlm import SEVLM
 from utils.datasets import EvaluationImages
 from utils.decoding import caption_batch
 from utils.emotion_metrics import emotion_accuracy, emotion_head_scores
+from utils.feature_cache import ImageInputs
 from utils.files import write_json
 from utils.records import Records
 from utils.tokenizer import TextCodec
@@ -45,16 +46,17 @@ class Evaluator:
         args: argparse.Namespace,
         accelerator: Accelerator,
         records: Records,
-        images: EvaluationImages,
+        images: ImageInputs,
         codec: TextCodec,
         vad: VADLookup | None,
         scorer: CaptionScorer | None,
     ):
         self.args, self.accelerator, self.records, self.codec, self.vad = args, accelerator, records, codec, vad
         self.scorer = scorer  # on the main process only
-        share = range(accelerator.process_index, len(images), accelerator.num_processes)
+        self.images, self.dataset = images, EvaluationImages(records, images.pixels)
+        share = range(accelerator.process_index, len(records), accelerator.num_processes)
         self.loader = DataLoader(
-            Subset(images, share),
+            Subset(self.dataset, share),
             batch_size=args.eval_batch_size,
             num_workers=min(args.num_workers, max(len(share) // args.eval_batch_size, 0)),
             generator=torch.Generator(),  # the default one would draw from the training's random numbers
@@ -73,9 +75,12 @@ class Evaluator:
     def _captions(self, model: SEVLM) -> Iterator[tuple[int, str, str, list[float] | None]]:
         """(image id, full text, explanation, probabilities of the emotion head) of this process's share."""
         hidden = not self.accelerator.is_main_process
+        filling = self.images.use(self.dataset)
         for batch in tqdm(self.loader, "captioning", unit="batch", disable=hidden, leave=False):
             batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
             with torch.inference_mode(), self.accelerator.autocast():
+                if filling:
+                    batch |= self.images.fill(model.image_encoder, batch["image_id"], batch.pop("pixels"))
                 image = model.image_features(batch.get("pixels"), batch.get("cls"), batch.get("grid"))
                 vad_of = None if self.vad is None else self.vad.of_generated
                 texts = caption_batch(model, image, self.codec, vad_of, self.args.drop_last_token)

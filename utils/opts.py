@@ -241,7 +241,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add(
         "--test_set",
-        help="name of the scored set, for the report: v1.0, test_new, test_ref, test_old, test_all or test_40",
+        choices=TEST_SETS,
+        help="name of the scored set, for the report (all but v1.0 are of ArtEmis v2.0)",
     )
     add("--append_to", type=Path, help="csv file to which --eval_only adds its row")
     add(

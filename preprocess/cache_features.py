@@ -1,0 +1,131 @@
+"""Compute the fixed image encoder's features of whole splits once, for `artEmisX_train.py --feature_cache DIR`.
+
+    python preprocess/cache_features.py data/artEmis/artEmisX_*.json --image_root IMAGES --out_dir data/features
+    accelerate launch preprocess/cache_features.py ...          (several GPUs share the work)
+
+Can be interrupted: it goes on where it was. At the end some images are encoded again and compared with the cache.
+"""
+
+import argparse
+import random
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from utils.errors import InputError, run_script
+from utils.records import read_records
+
+# float16 keeps 11 bits; on top of that comes what batches of another size round differently
+RELATIVE_TOLERANCE = 2e-3
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("splits", type=Path, nargs="+", help="JSON splits whose images are wanted")
+    parser.add_argument("--image_root", type=Path, required=True, help="holds <art_style>/<painting>.jpg")
+    parser.add_argument("--out_dir", type=Path, required=True, help="the cache's folder")
+    parser.add_argument(
+        "--clip_model", default="openai/clip-vit-base-patch16", help="as for artEmisX_train.py (default: %(default)s)"
+    )
+    parser.add_argument("--from_scratch", action="store_true", help="random weights in the sizes of config.json")
+    parser.add_argument("--seed", type=int, default=42, help="of random weights (default: %(default)s)")
+    parser.add_argument("--clip_normalization", action="store_true", help="CLIP's own statistics instead of ImageNet's")
+    parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: %(default)s)")
+    parser.add_argument("--num_workers", type=int, default=2, help="loader processes (default: %(default)s)")
+    parser.add_argument(
+        "--check", type=int, default=16, help="images to encode again at the end (default: %(default)s)"
+    )
+    parser.add_argument("--estimate", action="store_true", help="only tell size and time, from one batch")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    args = get_parser().parse_args(argv)
+    names = list(dict.fromkeys(record["image_name"] for path in args.splits for record in read_records(path).values()))
+    if not args.image_root.is_dir():
+        raise InputError(f"--image_root {args.image_root}: no such folder; make it with preprocess/resize_wikiart.py")
+
+    import torch
+    from accelerate import Accelerator
+    from torch.utils.data import DataLoader
+    from tqdm import tqdm
+
+    from models.image_encoder import load_image_encoder
+    from utils.datasets import ImagePixels
+    from utils.feature_cache import FeatureCache, make_header, size_in_bytes
+    from utils.image_files import ImageFolder
+
+    accelerator = Accelerator()
+    torch.manual_seed(args.seed)
+    encoder = load_image_encoder(args.clip_model, fixed=True, from_scratch=args.from_scratch).to(accelerator.device)
+    mean, std = (CLIP_MEAN, CLIP_STD) if args.clip_normalization else (IMAGENET_MEAN, IMAGENET_STD)
+    pixels = ImagePixels(ImageFolder(args.image_root), encoder.image_size, mean, std)
+    header = make_header(args.clip_model, encoder, mean, std)
+
+    def encode(some: list[str]):
+        return encoder(torch.stack([pixels[name]["pixels"] for name in some]).to(accelerator.device))
+
+    if args.estimate:
+        encode(names[: args.batch_size])
+        start = time.perf_counter()
+        batch = names[: args.batch_size]
+        encode(batch)
+        seconds = (time.perf_counter() - start) / len(batch) * len(names) / accelerator.num_processes
+        accelerator.print(
+            f"{len(names)} images: {size_in_bytes(header, len(names)) / 1e9:.2f} GB, about {seconds / 60:.1f} minutes "
+            f"on {accelerator.num_processes} x {accelerator.device.type}"
+        )
+        return 0
+
+    with accelerator.main_process_first():
+        cache = FeatureCache.create(args.out_dir, header, names)
+    todo = cache.missing(names)
+    accelerator.wait_for_everyone()
+    mine = todo[accelerator.process_index :: accelerator.num_processes]
+    loader = DataLoader(
+        NamedPixels(mine, pixels),
+        args.batch_size,
+        num_workers=args.num_workers,
+        collate_fn=unzip,
+    )
+    for some, images in tqdm(loader, "encoding", unit="batch", disable=not accelerator.is_main_process):
+        cache.write(list(some), encoder(torch.stack(images).to(accelerator.device)))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        sample = random.Random(args.seed).sample(names, min(args.check, len(names)))
+        worst = max((difference(cache[name], encode([name])) for name in sample), default=0.0)
+        print(f"{len(names)} images in {args.out_dir}, {len(todo)} of them new; {len(sample)} checked")
+        if worst > RELATIVE_TOLERANCE:
+            raise InputError(f"{args.out_dir}: differs from fresh features by {worst:.1e} of their norm; make it anew")
+    return 0
+
+
+def unzip(items: list[tuple]) -> list[tuple]:
+    """[(name, pixels), ...] -> [names, pixels]."""
+    return list(zip(*items, strict=True))
+
+
+class NamedPixels:
+    """index -> (image name, pixels)."""
+
+    def __init__(self, names: list[str], pixels):
+        self.names, self.pixels = names, pixels
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int):
+        return self.names[index], self.pixels[self.names[index]]["pixels"]
+
+
+def difference(cached: dict, fresh) -> float:
+    """|cached - fresh| relative to |fresh|, the larger of class token and grid."""
+    pairs = ((cached["cls"], fresh.cls[0].cpu()), (cached["grid"], fresh.grid[0].cpu()))
+    return max(float((ours.float() - theirs).norm() / theirs.norm()) for ours, theirs in pairs)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
