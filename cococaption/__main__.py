@@ -31,7 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--cache_dir", type=Path, help="keep the tokenised references there for later commands (default: not kept)"
     )
     parser.add_argument(
-        "--meteor_jvms", type=int, default=1, help="Java processes for METEOR, 0.6 GiB each (default: %(default)s)"
+        "--meteor_jvms", type=int, default=1, help="Java processes for METEOR, half a GiB each (default: %(default)s)"
     )
     return parser
 
