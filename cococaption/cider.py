@@ -38,8 +38,9 @@ def cider(references: References, counts: list[Counts], lengths: np.ndarray) -> 
         dot = np.bincount(reference.text[found], product, minlength=len(similarity))
         norms = norm[references.image] * references.norms[n]
         similarity += np.divide(dot, norms, out=np.zeros(len(norms)), where=norms != 0)
-    # pycocoevalcap's length is the number of word pairs
-    pairs = np.maximum(lengths - 1, 0)[references.image] - np.maximum(references.lengths - 1, 0)
-    similarity *= np.e ** (-(pairs**2) / (2 * SIGMA**2))
+    # pycocoevalcap takes the number of word pairs for the length; the difference is that of the words, except beside an
+    # empty text, whose similarity is 0
+    difference = lengths[references.image] - references.lengths
+    similarity *= np.e ** (-(difference**2) / (2 * SIGMA**2))
     per_image = np.bincount(references.image, similarity, minlength=len(lengths))
     return per_image / MAX_N / references.per_image * 10.0
