@@ -1,0 +1,658 @@
+"""Throughput and memory of training, decoding, loading and scoring, side by side with the plain reference.
+
+    python tests/benchmark.py                        (full size and demo size, on the device there is)
+    python tests/benchmark.py --size demo --repeats 1
+
+Ours are the paths the training script takes; the reference (tests/reference.py) encodes the image for each of its
+texts, makes logits at all positions and computes everything anew at every decoding step. Weights, images and texts are
+random; texts have ArtEmis' length. All measurements of a round follow each other, so that both sides see the same
+machine; figures are medians over the rounds. Peak memory is that of a process, children included, that does one thing
+only. Exit status 1 when the reference itself is too slow to compare with.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import cycle
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import psutil
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, GPT2Config
+
+from models.decoder import ImageFeatures
+from models.sevlm import SEVLM
+from tests.reference import Reference, reference_batch
+from utils.building import build_decoder, build_model, build_optimizer, parameter_groups
+from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, IMAGENET_MEAN, IMAGENET_STD, MAX_NEW_TOKENS
+from utils.datasets import ItemKey, PairCollator, TrainingPairs
+from utils.decoding import greedy_decode
+from utils.errors import InputError, run_script
+from utils.feature_cache import FeatureCache, make_header
+from utils.files import write_json
+from utils.opts import CONFIGS, OneLineParser
+from utils.opts import get_parser as get_training_parser
+from utils.tokenizer import TextCodec, load_tokenizer
+from utils.vad import Lexicon, VADLookup
+
+# New tokens of a text, stop token not counted: mean 15, at most 25. Row i of a batch has the (i mod 8)th.
+LENGTHS = (15, 9, 22, 7, 25, 13, 18, 11)
+WORDS = (
+    " the dark sea sky looks like a big storm and this makes me feel very calm of light blue colors in her face is sad"
+    " green trees with old house it was so warm as if there were no one at home but he can see red water far away"
+).split()
+
+SIZES = {"full": ("distilgpt2", "clip-vit-base-patch16"), "demo": ("demo-gpt2", "demo-clip-vit")}
+
+# What the reference must reach at full size on a machine with this float32 matrix rate, in GFLOP/s: faster machines ask
+# more of it.
+MATRIX_RATE = 217
+LEAST_OF_REFERENCE = {"reference training": 0.5, "reference decoding": 0.8}
+
+# Ratios to the reference that we want at full size.
+TARGETS = {
+    "cpu": {
+        "training from pixels": 2,
+        "training, cached": 4,
+        "decoding, cached": 8,
+        "decoding, cached, --vad_causal": 12,
+    },
+    "cuda": {"training, cached, bf16": 8, "decoding, cached, bf16": 50},
+}
+GEMM_SHARE_TARGET = 0.5
+LOADING_TARGET = 1.0  # ms per item
+
+MATRIX_SIZE, MATRIX_PRODUCTS = 4096, 5
+LEAST_SECONDS = 0.3  # of one measurement: shorter jobs are done several times over
+CAPTION_IMAGES, CAPTION_REFERENCES = 2000, 6
+
+
+@dataclass
+class Job:
+    """Something to measure: `run()` does `units` pairs or images; `flops` are the useful ones of a run, if counted."""
+
+    run: Callable[[], object]
+    units: int
+    flops: float | None = None
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass
+class Row:
+    """A line of the table. ours, reference: in `unit`; ratio: how many times better ours is; peaks in MiB."""
+
+    what: str
+    unit: str
+    ours: float | None
+    reference: float | None = None
+    ratio: float | None = None
+    at_least: str = ""
+    gemm_share: float | None = None
+    peak: float | None = None
+    reference_peak: float | None = None
+
+
+# ---- what is measured ------------------------------------------------------------------------------------------------
+
+
+class RandomImages:
+    """image_name -> random pixels, or random float16 features."""
+
+    def __init__(self, vision: CLIPVisionConfig, cached: bool):
+        self.vision, self.cached = vision, cached
+
+    def __getitem__(self, image_name: str) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(int(image_name))
+        if not self.cached:
+            return {"pixels": torch.randn(3, self.vision.image_size, self.vision.image_size, generator=generator)}
+        features = torch.randn(patches(self.vision) + 1, self.vision.hidden_size, generator=generator).half()
+        return {"cls": features[0], "grid": features[1:]}
+
+
+def patches(vision: CLIPVisionConfig) -> int:
+    return (vision.image_size // vision.patch_size) ** 2
+
+
+class Workbench:
+    """Models and data of one size; each is made when the first job asks for it.
+
+    `jobs` names everything measured. Dropout is on in training, in both.
+    """
+
+    def __init__(self, size: str, batch_size: int, large_batch_size: int, images: int, device: torch.device):
+        self.batch_size, self.large_batch_size, self.images, self.device = batch_size, large_batch_size, images, device
+        gpt2, clip = (str(CONFIGS / name) for name in SIZES[size])
+        self.vision = CLIPVisionConfig.from_pretrained(clip)
+        flags = ["--gpt2_model", gpt2, "--clip_model", clip, "--prefix_dim", str(self.vision.hidden_size)]
+        self.flags = [*flags, "--from_scratch", "--lemmatizer", "none"]
+        self.args = get_training_parser().parse_args(self.flags)
+        self.codec = TextCodec(load_tokenizer(gpt2), self.args.prompt_text, self.args.max_seq_len)
+        rng = random.Random(0)
+        values = {word: tuple(rng.uniform(-1, 1) for _ in range(3)) for word in WORDS}
+        self.vad = VADLookup(Lexicon(values, Path("random"), "", "-1..1"), "none", self.codec)
+        self.jobs: dict[str, Callable[[], Job]] = {
+            "reference training": self.reference_training,
+            "training from pixels": lambda: self.training(self.batch_size, cached=False),
+            "training, cached": lambda: self.training(self.batch_size),
+            f"training, cached, batch {large_batch_size}": lambda: self.training(self.large_batch_size),
+            "reference decoding": self.reference_decoding,
+            "decoding, cached": lambda: self.decoding(self.cached_model),
+            "decoding, cached, --vad_causal": lambda: self.decoding(self.causal_model),
+        }
+        if device.type == "cuda":
+            self.jobs |= {
+                "training, cached, bf16": lambda: self.training(self.batch_size, dtype=torch.bfloat16),
+                f"training, cached, bf16, batch {large_batch_size}": lambda: self.training(
+                    self.large_batch_size, dtype=torch.bfloat16
+                ),
+                "decoding, cached, bf16": lambda: self.decoding(self.cached_model, torch.bfloat16),
+            }
+
+    # -- models: each with its optimiser
+
+    def build(self, *more: str) -> tuple[SEVLM, torch.optim.Optimizer]:
+        args = get_training_parser().parse_args([*self.flags, *more])
+        torch.manual_seed(0)
+        model = build_model(args, self.codec, None).to(self.device)
+        return model, build_optimizer(parameter_groups(args, model)[0], args.adam_eps)
+
+    @cached_property
+    def pixel_model(self) -> tuple[SEVLM, torch.optim.Optimizer]:
+        return self.build()
+
+    @cached_property
+    def cached_model(self) -> tuple[SEVLM, torch.optim.Optimizer]:
+        return self.build("--feature_cache", "random")  # no image encoder
+
+    @cached_property
+    def causal_model(self) -> tuple[SEVLM, torch.optim.Optimizer]:
+        return self.build("--feature_cache", "random", "--vad_causal")
+
+    @cached_property
+    def config(self) -> GPT2Config:
+        with torch.device("meta"):
+            return build_decoder(self.args, self.codec, None).config
+
+    @cached_property
+    def reference(self) -> tuple[Reference, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = Reference(self.config, self.vision).to(self.device)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return model, build_optimizer([{"params": trained, "lr": self.args.learning_rate}], self.args.adam_eps)
+
+    # -- data
+
+    def pairs(self, images: int, source) -> TrainingPairs:
+        """Texts of LENGTHS' lengths, two for each image, their emotions one token long."""
+        rng = random.Random(0)
+        emotions = [emotion for emotion in EMOTIONS if len(self.codec.bpe([f" {emotion}"])[0]) == 1]
+        words = [word for word in WORDS if len(self.codec.bpe([f" {word}"])[0]) == 1]
+        lengths = cycle(LENGTHS)
+        records = {
+            str(image): {
+                "emotions": [emotions[image % 7], emotions[(image + 1) % 7]],
+                "explanations": [" ".join(rng.choices(words, k=next(lengths) - 2)) for _ in range(2)],
+                "image_name": str(image),
+                "origin_emotion_distribution": [1 / 9] * 9,
+            }
+            for image in range(images)
+        }
+        return TrainingPairs(records, source, self.codec, self.vad, seed=0)
+
+    def items(self, images: int, cached: bool) -> list[dict]:
+        pairs = self.pairs(images, RandomImages(self.vision, cached))
+        return [pairs[ItemKey(0, index)] for index in range(images)]
+
+    def collate(self, items: list[dict]) -> dict[str, Tensor]:
+        batch = PairCollator(0, 0, EMOTION_SPAN)(items)
+        del batch["image_ids"]
+        return batch
+
+    def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    # -- jobs
+
+    def precision(self, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
+
+    def training(self, images: int, cached: bool = True, dtype: torch.dtype = torch.float32) -> Job:
+        """One step as the training script does it: forward, backward, check of the gradients, fused AdamW."""
+        model, optimizer = self.cached_model if cached else self.pixel_model
+        batch = self.to_device(self.collate(self.items(images, cached)))
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+        def step() -> None:
+            model.train()
+            with self.precision(dtype):
+                loss = model(**batch).loss
+            loss.backward()
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            if not (torch.isfinite(loss) & torch.isfinite(norm)):
+                raise RuntimeError("loss or gradient is not finite")
+            optimizer.step()
+            optimizer.zero_grad()
+
+        labels = int((batch["lm_targets"] != IGNORED_LABEL).sum())
+        length = batch["input_ids"].shape[1]
+        flops = useful_flops(self.config, patches(self.vision), images, length, labels) if cached else None
+        return Job(step, images, flops, dtype)
+
+    def reference_training(self) -> Job:
+        model, optimizer = self.reference
+        items = self.items(self.batch_size, cached=False)
+        batch = self.to_device(reference_batch(items, self.collate(items)["visual_negatives"]))
+
+        def step() -> None:
+            model.train()
+            loss = model(**batch)["loss"]
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if not torch.isfinite(loss):
+                raise RuntimeError("the reference's loss is not finite")
+
+        return Job(step, self.batch_size)
+
+    @cached_property
+    def text_lengths(self) -> list[int]:
+        lengths = cycle(LENGTHS)
+        return [next(lengths) for _ in range(self.images)]
+
+    @property
+    def prompt(self) -> tuple[list[int], list[int], int, tuple[int, int]]:
+        codec = self.codec
+        return *codec.prompt(), codec.because_id, (codec.emotion_id, codec.explanation_id)
+
+    def decoding(self, built: tuple[SEVLM, torch.optim.Optimizer], dtype: torch.dtype = torch.float32) -> Job:
+        """Greedy texts from cached features."""
+        model, _ = built
+        source = RandomImages(self.vision, cached=True)
+        features = [source[str(image)] for image in range(self.images)]
+        cls, grid = (torch.stack([item[name] for item in features]).to(self.device) for name in ("cls", "grid"))
+
+        def decode() -> None:
+            model.eval()
+            with (
+                torch.inference_mode(),
+                self.precision(dtype),
+                forced_lengths(model.decoder.lm_head, self.text_lengths, self.codec.stop_ids),
+            ):
+                image: ImageFeatures = model.image_features(None, cls, grid)
+                generated = greedy_decode(
+                    model, image, *self.prompt, self.vad.of_generated, MAX_NEW_TOKENS, self.codec.stop_ids
+                )
+            check_lengths(generated.lengths.tolist(), self.text_lengths)
+
+        return Job(decode, self.images, dtype=dtype)
+
+    def reference_decoding(self) -> Job:
+        model, _ = self.reference
+        source = RandomImages(self.vision, cached=False)
+        pixels = torch.stack([source[str(image)]["pixels"] for image in range(self.images)]).to(self.device)
+
+        def decode() -> None:
+            model.eval()
+            with forced_lengths(model.decoder.lm_head, self.text_lengths, self.codec.stop_ids):
+                rows = model.generate(pixels, *self.prompt, self.vad.of_generated, MAX_NEW_TOKENS, self.codec.stop_ids)
+            check_lengths([len(row) for row in rows], self.text_lengths)
+
+        return Job(decode, self.images)
+
+
+@contextlib.contextmanager
+def forced_lengths(lm_head: nn.Module, lengths: list[int], stop_ids: tuple[int, ...]) -> Iterator[None]:
+    """Make the texts of one batch end after `lengths` tokens, whatever the weights say.
+
+    A hook on the output layer raises the logit of the first stop token once a text is long enough, and lowers those of
+    all stop tokens before. The nth call belongs to the nth new token; where logits are made at several positions, the
+    last one counts; a batch that has shrunk has lost all texts that ended, and none else.
+    """
+    wanted, step = torch.tensor(lengths, device=lm_head.weight.device), 0
+    stops = torch.tensor(stop_ids, device=lm_head.weight.device)
+    limit = 1e4
+
+    def hook(module: nn.Module, inputs: tuple, logits: Tensor) -> None:
+        nonlocal wanted, step
+        if len(logits) < len(wanted):
+            wanted = wanted[wanted >= step]
+        if len(logits) != len(wanted):
+            raise RuntimeError(f"{len(logits)} texts are being written, {len(wanted)} should be")
+        last = logits if logits.dim() == 2 else logits[:, -1]
+        last[:, stops] = -limit
+        last[:, stop_ids[0]] = torch.where(wanted <= step, limit, -limit).to(last.dtype)
+        step += 1
+
+    handle = lm_head.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def check_lengths(lengths: list[int], wanted: list[int]) -> None:
+    if lengths != wanted:
+        raise RuntimeError(f"texts have {lengths} tokens instead of {wanted}: the output layer's hook was passed over")
+
+
+def useful_flops(config: GPT2Config, patches: int, images: int, length: int, labels: int) -> float:
+    """Floating-point operations that one training step on cached features cannot do without.
+
+    Counted are matrix products, 2 m n k operations each: the blocks' at every position (padding too, which the
+    contrastive means include), attention scores and sums (self-attention to earlier positions only), image keys and
+    values once per image, the fusion with VAD, the vocabulary at labelled positions only, the contrastive head with its
+    first layer once per text. The backward pass takes twice the forward's, but only as much for image keys and values,
+    whose input is fixed. Left out, as below one per cent: VAD encoder, VAD head, normalisations, optimiser.
+
+    Args:
+        config: of the decoder. patches: G. images: B, two texts each. length: L. labels: labelled positions in all.
+    """
+    width, texts = config.n_embd, 2 * images
+    inner = config.n_inner or 4 * width
+    block = length * (4 * width**2 + 2 * width**2 + 2 * width * inner)  # self-attention, cross-attention, MLP
+    block += 2 * width * (length * (length + 1) // 2 + length * patches)
+    fusion = (length - config.len_prefix - EMOTION_SPAN) * (width + 3) * width
+    contrastive = 3 * width**2 + 3 * (3 * width**2 + width)
+    image_keys_values = images * config.n_layer * patches * 2 * width**2
+    forward = texts * (config.n_layer * block + fusion + contrastive) + labels * width * config.vocab_size
+    return 2 * (3 * forward + 2 * image_keys_values)
+
+
+# ---- measuring -------------------------------------------------------------------------------------------------------
+
+
+def matrix_seconds(device: torch.device, dtype: torch.dtype) -> list[float]:
+    """Seconds of each of five 4096 x 4096 matrix products."""
+    left, right = torch.randn(2, MATRIX_SIZE, MATRIX_SIZE, device=device, dtype=dtype).unbind()
+    torch.mm(left, right)
+    return [seconds_of(lambda: torch.mm(left, right), device) for _ in range(MATRIX_PRODUCTS)]
+
+
+def seconds_of(run: Callable[[], object], device: torch.device) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measure(bench: Workbench, repeats: int) -> tuple[dict[torch.dtype, float], dict[str, float], dict[str, Job]]:
+    """Matrix rates in FLOP/s, median seconds of every job, and the jobs."""
+    jobs, times = {}, {}
+    for name, make in bench.jobs.items():
+        jobs[name] = make()
+        first = seconds_of(jobs[name].run, bench.device)
+        warm = first if first > 5 else seconds_of(jobs[name].run, bench.device)
+        times[name] = (max(1, round(LEAST_SECONDS / warm)), [])
+        print(f"  {name}: {warm:.3g} s", file=sys.stderr)
+    products: dict[torch.dtype, list[float]] = {job.dtype: [] for job in jobs.values()}
+    for _ in range(repeats):
+        for dtype, seconds in products.items():
+            seconds += matrix_seconds(bench.device, dtype)
+        for name, (number, seconds) in times.items():
+            run = jobs[name].run
+            seconds.append(seconds_of(lambda run=run, number=number: [run() for _ in range(number)], bench.device))
+    rates = {dtype: 2 * MATRIX_SIZE**3 / statistics.median(seconds) for dtype, seconds in products.items()}
+    return rates, {name: statistics.median(s) / number for name, (number, s) in times.items()}, jobs
+
+
+def peak_memory(size: str, workload: str, args: argparse.Namespace) -> float:
+    """Largest resident memory, in MiB, of a process that builds and does one job, its children included; on a GPU, the
+    largest memory allocated there."""
+    command = [sys.executable, __file__, "--size", size, "--workload", workload]
+    command += ["--batch_size", str(args.batch_size), "--large_batch_size", str(args.large_batch_size)]
+    command += ["--images", str(args.images)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            peak, process = 0, psutil.Process(child.pid)
+            while child.poll() is None:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    tree = [process, *process.children(recursive=True)]
+                    peak = max(peak, sum(resident(part) for part in tree))
+                time.sleep(0.01)
+            answer = child.stdout.read()
+        finally:
+            child.kill()
+    if child.returncode != 0:
+        raise RuntimeError(f"{workload}: the process that measures its memory failed")
+    return (json.loads(answer)["device_bytes"] or peak) / 2**20
+
+
+def resident(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def do_workload(bench: Workbench, name: str) -> None:
+    """The process whose memory is measured: one job, done twice as AdamW's averages appear at the end of a first step."""
+    job = bench.jobs[name]()
+    for _ in range(2 if "training" in name else 1):
+        job.run()
+    device_bytes = torch.cuda.max_memory_allocated() if bench.device.type == "cuda" else 0
+    print(json.dumps({"device_bytes": device_bytes}))
+
+
+def measure_loading(bench: Workbench, images: int = 256) -> float:
+    """Median milliseconds of loading one training item with cached features, files in the page cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = bench.pixel_model[0].image_encoder
+        names = [str(image) for image in range(images)]
+        cache = FeatureCache.create(folder, make_header("random", encoder, IMAGENET_MEAN, IMAGENET_STD), names)
+        source = RandomImages(bench.vision, cached=True)
+        for name in names:
+            features = source[name]
+            cache.write([name], ImageFeatures(features["cls"][None], features["grid"][None]))
+        pairs = bench.pairs(images, FeatureCache(folder))
+        keys = [ItemKey(0, index) for index in range(images)]
+        seconds = [seconds_of(lambda key=key: pairs[key], torch.device("cpu")) for key in keys]
+    return 1000 * statistics.median(seconds)
+
+
+def measure_captions() -> list[Row]:
+    """Seconds of a first and a second evaluation of 2000 captions, against pycocoevalcap without SPICE, whose models
+    are a download."""
+    import pycocoevalcap.eval
+    from pycocotools.coco import COCO
+
+    from cococaption import CaptionScorer
+    from cococaption.java import find_java
+
+    class NoSpice:
+        def compute_score(self, references: dict, captions: dict) -> tuple[float, list[float]]:
+            return 0.0, [0.0] * len(references)
+
+        def method(self) -> str:
+            return "no SPICE"
+
+    rng = random.Random(0)
+
+    def sentence() -> str:
+        return " ".join(rng.choices(WORDS, k=rng.choice(LENGTHS)))
+
+    annotations = [
+        {"id": CAPTION_REFERENCES * image + i, "image_id": image, "caption": sentence()}
+        for image in range(CAPTION_IMAGES)
+        for i in range(CAPTION_REFERENCES)
+    ]
+    content = {"info": {}, "licenses": [], "type": "captions", "annotations": annotations}
+    content["images"] = [{"id": image} for image in range(CAPTION_IMAGES)]
+    captions = [{image: sentence() for image in range(CAPTION_IMAGES)} for _ in range(2)]
+    cpu = torch.device("cpu")
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        path = Path(folder) / "annotations.json"
+        write_json(path, content)
+        start = time.perf_counter()
+        with CaptionScorer(path) as scorer:
+            ours = [scorer.score(captions[0])[0]]
+            seconds = [time.perf_counter() - start]
+            seconds.append(seconds_of(lambda: ours.append(scorer.score(captions[1])[0]), cpu))
+
+        def as_it_comes(chosen: dict[int, str]) -> None:
+            coco = COCO(path)
+            results = coco.loadRes([{"image_id": image, "caption": text} for image, text in chosen.items()])
+            evaluation = pycocoevalcap.eval.COCOEvalCap(coco, results)
+            evaluation.evaluate()
+            theirs.append({name: value for name, value in evaluation.eval.items() if name != "SPICE"})
+
+        theirs: list[dict] = []
+        spice, path_variable = pycocoevalcap.eval.Spice, os.environ["PATH"]
+        pycocoevalcap.eval.Spice = NoSpice
+        os.environ["PATH"] = f"{Path(find_java()).parent}{os.pathsep}{path_variable}"
+        try:
+            their_seconds = [seconds_of(lambda chosen=chosen: as_it_comes(chosen), cpu) for chosen in captions]
+        finally:
+            pycocoevalcap.eval.Spice, os.environ["PATH"] = spice, path_variable
+    for mine, other in zip(ours, theirs, strict=True):
+        if any(abs(mine[name] - value) > 1e-9 for name, value in other.items()):
+            raise RuntimeError(f"caption scores differ: {mine} against {other}")
+    return [
+        Row(f"caption evaluation, {which}", "s", mine, other, other / mine)
+        for which, mine, other in zip(("first", "second"), seconds, their_seconds, strict=True)
+    ]
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict:
+    """Measure one size; returns its matrix rates (GFLOP/s), rows, and what the reference falls short of."""
+    print(f"{size} size", file=sys.stderr)
+    bench = Workbench(size, args.batch_size, args.large_batch_size, args.images, device)
+    rates, seconds, jobs = measure(bench, args.repeats)
+    loading = measure_loading(bench)
+    matrix_rate = rates[torch.float32] / 1e9
+    del bench  # the processes whose memory is measured need the room
+
+    speed = {name: job.units / seconds[name] for name, job in jobs.items()}
+    peaks = {} if args.no_memory else {name: peak_memory(size, name, args) for name in jobs}
+    rows = []
+    for name, job in jobs.items():
+        kind = "training" if "training" in name else "decoding"
+        reference = f"reference {kind}"
+        if name == reference:
+            continue
+        goal = TARGETS[device.type].get(name) if size == "full" else None
+        row = Row(name, "pairs/s" if kind == "training" else "images/s", speed[name], speed[reference])
+        row.ratio = row.ours / row.reference
+        row.at_least = "" if goal is None else f"{goal} x"
+        if job.flops is not None:
+            row.gemm_share = job.flops / seconds[name] / rates[job.dtype]
+            if size == "full" and job.units == args.large_batch_size:
+                row.at_least = f"{GEMM_SHARE_TARGET:.0%} of GEMM"
+        row.peak, row.reference_peak = peaks.get(name), peaks.get(reference)
+        rows.append(row)
+    rows.append(Row("loading a cached item", "ms", loading, at_least=f"< {LOADING_TARGET:g} ms"))
+
+    too_slow = []
+    if size == "full":
+        for name, least in LEAST_OF_REFERENCE.items():
+            least *= matrix_rate / MATRIX_RATE
+            if speed[name] < least:
+                too_slow.append(f"{name}: {speed[name]:.2f} per second, {least:.2f} are needed")
+    return {
+        "matrix_gflops": {str(dtype).removeprefix("torch."): rate / 1e9 for dtype, rate in rates.items()},
+        "batch_size": args.batch_size,
+        "images_decoded": args.images,
+        "useful_gflop_per_pair": next(job.flops / job.units for job in jobs.values() if job.flops) / 1e9,
+        "rows": [asdict(row) for row in rows],
+        "reference_too_slow": too_slow,
+    }
+
+
+def print_table(title: str, rows: list[dict]) -> None:
+    header = ("", "ours", "reference", "", "ratio", "at least", "GEMM share", "peak MiB", "its peak")
+    lines = [header]
+    for row in rows:
+        numbers = [_number(row["ours"]), _number(row["reference"])]
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} x"
+        share = "" if row["gemm_share"] is None else f"{row['gemm_share']:.0%}"
+        memory = ["" if row[name] is None else f"{row[name]:.0f}" for name in ("peak", "reference_peak")]
+        lines.append((row["what"], *numbers, row["unit"], ratio, row["at_least"], share, *memory))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    print(f"\n{title}")
+    for line in lines:
+        first, *others = (
+            text.ljust(width) if column in (0, 3) else text.rjust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        print("  ".join([first, *others]).rstrip())
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The benchmark's flags."""
+    parser = OneLineParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--size", choices=(*SIZES, "both"), default="both", help="the paper's models, the demo's, or both")
+    add("--repeats", type=int, default=5, help="rounds; figures are medians over them")
+    add("--batch_size", type=int, default=8, help="image pairs of a training step, ours and the reference's")
+    add("--large_batch_size", type=int, default=32, help="the same where the share of the matrix rate is taken (ours)")
+    add("--images", type=int, default=16, help="images decoded together, ours and the reference's")
+    add("--no_memory", action="store_true", help="leave the peak memory out, which takes a process for each line")
+    add("--captions", action="store_true", help="also the caption scores, against pycocoevalcap (about a minute)")
+    add("--json", type=Path, metavar="FILE", help="write all figures there")
+    add("--workload", help=argparse.SUPPRESS)  # what a process whose memory is measured does
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print, write; 1 when the reference is too slow to compare with."""
+    args = get_parser().parse_args(argv)
+    for flag, least in (("repeats", 1), ("batch_size", 2), ("large_batch_size", 2), ("images", 1)):
+        if getattr(args, flag) < least:
+            raise InputError(f"--{flag} {getattr(args, flag)}: {least} or more are needed")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if args.workload:
+        bench = Workbench(args.size, args.batch_size, args.large_batch_size, args.images, device)
+        do_workload(bench, args.workload)
+        return 0
+
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    report: dict = {"device": name, "torch": torch.__version__, "repeats": args.repeats}
+    for size in SIZES if args.size == "both" else (args.size,):
+        report[size] = benchmark(size, args, device)
+    if args.captions:
+        report["captions"] = {"rows": [asdict(row) for row in measure_captions()]}
+
+    print(f"{name}, torch {torch.__version__}, median of {args.repeats}")
+    for size in (size for size in SIZES if size in report):
+        figures = report[size]
+        rates = ", ".join(f"{dtype} {rate:.0f} GFLOP/s" for dtype, rate in figures["matrix_gflops"].items())
+        title = f"{size} size: {args.batch_size} pairs a step, {args.images} images decoded; matrix rate {rates}; "
+        print_table(f"{title}{figures['useful_gflop_per_pair']:.3g} useful GFLOP per pair", figures["rows"])
+    if args.captions:
+        print_table(f"{CAPTION_IMAGES} captions, {CAPTION_REFERENCES} references each", report["captions"]["rows"])
+    if args.json:
+        write_json(args.json, report, indent=1)
+    too_slow = report.get("full", {}).get("reference_too_slow", [])
+    for line in too_slow:
+        print(f"the reference is too slow to compare with: {line}", file=sys.stderr)
+    return 1 if too_slow else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
