@@ -7,13 +7,13 @@ from pathlib import Path
 
 from cococaption.files import read_results
 from cococaption.scorer import DEFAULT_METRICS, METRICS, CaptionScorer
-from utils.errors import InputError, run_script
-from utils.files import write_json
+from utils.errors import OneLineParser, run_script
+from utils.files import check_place, write_json
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command's flags."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m cococaption",
         description="Score captions against references: BLEU-1..4, METEOR, ROUGE-L, CIDEr and, on request, SPICE.",
     )
@@ -39,8 +39,8 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Read, score, print; InputError for whatever is wrong with the files."""
     args = get_parser().parse_args(argv)
-    if args.json and args.json.is_dir():
-        raise InputError(f"{args.json}: is a folder; give --json the name of a file")
+    if args.json:
+        check_place(args.json)
     captions = read_results(args.results)
     with CaptionScorer(args.annotations, args.metrics, args.cache_dir, args.meteor_jvms) as scorer:
         corpus, images = scorer.score(captions)

@@ -80,8 +80,8 @@ def prepare_references(captions: Sequence[Sequence[str]], cache_dir: str | Path 
         tokenized = tokenize(flat)
         try:
             write_json(path, {"tokenized": tokenized, "sha256": _hash(*tokenized)})
-        except OSError as error:  # a full disk must not end a training run for a cache's sake
-            warnings.warn(f"{path}: tokenised references not kept ({error.strerror})", stacklevel=2)
+        except (OSError, InputError) as error:  # a full disk must not end a training run for a cache's sake
+            warnings.warn(f"{path}: tokenised references not kept ({error})", stacklevel=2)
     return References(tokenized, per_image)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.errors import InputError, run_script
+from utils.errors import InputError, OneLineParser, run_script
 from utils.files import write_json
 from utils.records import Records, read_records
 
@@ -19,7 +19,7 @@ ANNOTATIONS = Path(__file__).resolve().parents[1] / "cococaption" / "annotations
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("splits", type=Path, nargs="+", help="JSON splits, e.g. artEmisX_val.json artEmisX_test.json")
     parser.add_argument("--out_dir", type=Path, default=ANNOTATIONS, help="default: %(default)s")
     return parser

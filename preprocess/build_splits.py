@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, v2_set
 from utils.constants import EMOTIONS
-from utils.errors import InputError, run_script
+from utils.errors import InputError, OneLineParser, run_script
 from utils.files import write_json
 from utils.image_files import ImageFolder, manifest
 from utils.records import Records, read_records
@@ -41,7 +41,7 @@ REMEDY = "make the folder with preprocess/prepare_artemis.py or with ArtEmis' ow
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=("v1", "v2"), default="v1", help="ArtEmis' version (default: %(default)s)")
     parser.add_argument("--artemis_dir", type=Path, help="holds preprocess_data_mini/ and preprocess_data_nets/")
     parser.add_argument("--mini_dir", type=Path, help="the folder preprocess_data_mini, when it is elsewhere")
@@ -83,7 +83,7 @@ def read_distributions(path: Path) -> dict[str, list[float]]:
             votes = [float(count) for count in ast.literal_eval(text)]
             shares = [count / sum(votes) for count in votes]
             good = len(votes) == len(EMOTIONS) and min(votes) >= 0 and sum(votes) < float("inf")
-        except (ValueError, TypeError, SyntaxError, ZeroDivisionError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
             good = False
         if not good:
             problem = f"emotion_histogram {text[:60]!r} is not a list of {len(EMOTIONS)} vote counts"
@@ -111,7 +111,9 @@ def read_annotations(path: Path, dataset: str) -> pd.DataFrame:
     for column, known in (("split", {*SPLITS, "rest"}), ("version", {"new", "old"})):
         unknown = sorted(set(table.get(column, ())) - known)
         if unknown:
-            raise InputError(f"{path}: unknown {column} {unknown[0]!r} (known: {', '.join(sorted(known))}); {REMEDY}")
+            raise InputError(
+                f"{path}: unknown {column} {unknown[0][:40]!r} (known: {', '.join(sorted(known))}); {REMEDY}"
+            )
     artworks = table[["art_style", "painting", "split"]].drop_duplicates()
     twice = artworks.duplicated(["art_style", "painting"])
     if twice.any():
@@ -196,18 +198,25 @@ def check_written(paths: dict[str, Path]) -> dict[str, Records]:
             not exactly the part of train with several emotions.
     """
     splits = {name: read_records(path) for name, path in paths.items()}
-    seen: dict[str, str] = {}
+    check_apart(splits, paths)
     for split in SPLITS:
         for identity, record in splits[split].items():
-            name = unicodedata.normalize("NFC", record["image_name"])
-            if name in seen:
-                raise InputError(f"{paths[split]}: {name} is in {seen[name]} as well; {REMEDY}")
-            seen[name] = split
             if abs(sum(record["origin_emotion_distribution"]) - 1) > 1e-6:
                 raise InputError(f"{paths[split]}: record {identity}: the distribution does not sum to 1; {REMEDY}")
     if splits["cl_train"] != several_emotions(splits["train"]):
         raise InputError(f"{paths['cl_train']}: is not the multi-emotion part of train; {REMEDY}")
     return splits
+
+
+def check_apart(splits: dict[str, Records], paths: dict[str, Path]) -> None:
+    """Refuse an artwork that is in two of train, val and test, however its name is spelled (InputError)."""
+    seen: dict[str, str] = {}
+    for split in SPLITS:
+        for record in splits[split].values():
+            name = unicodedata.normalize("NFC", record["image_name"])
+            if name in seen:
+                raise InputError(f"{paths[split]}: {name} is in {seen[name]} as well; {REMEDY}")
+            seen[name] = split
 
 
 def print_summary(sets: dict[str, Records]) -> None:
@@ -253,6 +262,7 @@ def main(argv: list[str] | None = None) -> None:
             raise InputError(f"{source}: no {what} for artEmisX_{name}.json; {REMEDY}")
 
     paths = {name: args.out_dir / f"artEmisX_{name}.json" for name in records}
+    check_apart(records, paths)  # nothing is written before all is well
     for name, path in paths.items():
         write_json(path, records[name])
     print_summary(check_written(paths))

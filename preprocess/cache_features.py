@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
-from utils.errors import InputError, run_script
+from utils.errors import InputError, OneLineParser, run_script
 from utils.records import read_records
 
 # float16 keeps 11 bits; on top of that comes what batches of another size round differently
@@ -23,7 +23,7 @@ RELATIVE_TOLERANCE = 2e-3
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("splits", type=Path, nargs="+", help="JSON splits whose images are wanted")
     parser.add_argument("--image_root", type=Path, required=True, help="holds <art_style>/<painting>.jpg")
     parser.add_argument("--out_dir", type=Path, required=True, help="the cache's folder")

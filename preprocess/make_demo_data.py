@@ -22,8 +22,8 @@ from preprocess.demo_explanations import NUMBERS, PATTERN_SHARES, explain, noun
 from preprocess.demo_lexicon import lexicon_text
 from preprocess.demo_pictures import ACCENT_RGB, ACCENTS, EMOTION_SUBJECTS, GROUNDS, POSITIONS, STYLES, Picture, paint
 from utils.constants import EMOTION_INDEX, EMOTIONS
-from utils.errors import InputError, run_script
-from utils.files import write_text
+from utils.errors import InputError, OneLineParser, run_script
+from utils.files import check_place, write_text
 
 PICTURES = 1050
 MIN_PICTURES = 30
@@ -215,6 +215,7 @@ def make_demo_data(out_dir: Path, pictures: int = PICTURES, seed: int = 2021) ->
         raise InputError(f"{out_dir}: is a file, the demo's data need a folder; name another --out_dir")
     if out_dir.exists() and any(out_dir.iterdir()) and not (out_dir / LEXICON_FILE).exists():
         raise InputError(f"{out_dir}: not empty and without {LEXICON_FILE}, so no earlier demo; name another --out_dir")
+    check_place(out_dir / RELEASE_FILE)
     planned = plan_pictures(pictures, seed)
     annotations = annotate(planned, seed)
 
@@ -252,7 +253,7 @@ def _write_pictures(folder: Path, planned: pd.DataFrame, seed: int) -> None:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out_dir", type=Path, default=Path("runs/demo/data"), help="folder to fill (%(default)s)")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="number of pictures (%(default)s)")
     parser.add_argument("--seed", type=int, default=2021, help="seed of everything that is drawn (%(default)s)")

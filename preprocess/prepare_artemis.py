@@ -37,8 +37,8 @@ from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2,
 from utils.artemis_pickles import SPECIAL_SYMBOLS, write_grouped_references, write_vocabulary
 from utils.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize_all
 from utils.constants import EMOTION_INDEX, EMOTIONS
-from utils.errors import InputError, run_script
-from utils.files import atomic_path
+from utils.errors import InputError, OneLineParser, run_script
+from utils.files import atomic_path, check_place
 from utils.tables import check_emotions, column_of_integers, read_table
 
 RELEASE_COLUMNS = ["art_style", "painting", "emotion", "utterance", "repetition"]
@@ -65,7 +65,7 @@ V1_COUNTS = {
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--release_csv", type=Path, required=True, help="artemis_dataset_release_v0.csv")
     parser.add_argument("--contrastive_csv", type=Path, help="v2.0's Contrastive.csv: prepare v2.0")
     parser.add_argument("--out_dir", type=Path, required=True, help="where the two folders go")
@@ -227,22 +227,22 @@ def main(argv: list[str] | None = None) -> None:
     check_splits(table, args.release_csv)
 
     mini, nets = args.out_dir / "preprocess_data_mini", args.out_dir / "preprocess_data_nets"
+    for folder in (mini, nets):
+        check_place(folder / "artemis_preprocessed.csv")
     histograms = emotion_histograms(table)
-    write_table(mini / "image-emotion-histogram.csv", histograms)
-
     checker = SpellChecker(known_words, corrections)
     table["tokens"] = clean(table["utterance"].tolist(), checker, corrections, args.jobs)
     table["tokens_len"] = table["tokens"].map(len)
     counts = {"rows": len(table), "artworks": len(histograms)}
-    if not v2:
-        split = table["split"] if own_split else split_v1(table, rest=False)
-        write_table(mini / "artemis_preprocessed.csv", add_text_columns(table.assign(split=split), min_count=1)[0])
-
     # a stable sort: rows keep the release's order, "rest" goes to the end
-    table = table.iloc[np.argsort(table["split"] == "rest", kind="stable")]
+    every_row, table = table, table.iloc[np.argsort(table["split"] == "rest", kind="stable")]
     table, dropped = filter_lengths(table)
     if not (table["split"] == "train").any():
         raise InputError(f"{args.release_csv}: no training text has between {TOO_SHORT} tokens and the longest allowed")
+    write_table(mini / "image-emotion-histogram.csv", histograms)  # nothing is written before all is well
+    if not v2:
+        split = every_row["split"] if own_split else split_v1(every_row, rest=False)
+        write_table(mini / "artemis_preprocessed.csv", add_text_columns(every_row.assign(split=split), min_count=1)[0])
     counts |= dropped | {"longest kept (tokens)": int(table["tokens_len"].max()), "kept": len(table)}
     table, vocabulary = add_text_columns(table, RARE)
     write_table(nets / "artemis_preprocessed.csv", table)

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.errors import InputError, run_script
-from utils.files import atomic_path
+from utils.errors import InputError, OneLineParser, run_script
+from utils.files import atomic_path, check_place
 from utils.image_files import (
     EXTENSIONS,
     ImageFolder,
@@ -42,7 +42,7 @@ MANY_PIXELS = 25_000_000
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--wikiart_dir", type=Path, required=True, help="holds <art_style>/<painting>.jpg as downloaded"
     )
@@ -124,6 +124,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"{args.wikiart_dir}: holds no image asked for; give the folder of <art_style>/<painting>.jpg")
 
     path = args.manifest or args.out_dir / "manifest.csv"
+    check_place(path)
     work = partial(resize, out_dir=args.out_dir, max_size=args.max_size, quality=args.quality)
     with ProcessPoolExecutor(args.jobs) as pool:
         results = pool.map(work, rows, chunksize=16)

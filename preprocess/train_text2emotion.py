@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from models.text2emotion import EOS, PAD, SOS, Text2Emotion, save_text2emotion
 from utils.constants import EMOTIONS
-from utils.errors import InputError, run_script
+from utils.errors import InputError, OneLineParser, run_script
+from utils.files import check_place
 from utils.safe_pickle import load_vocabulary
 
 PUBLISHED_ACCURACY = 0.634
@@ -35,7 +36,7 @@ Split = tuple[Tensor, Tensor]  # tokens [N, L] int64, labels [N] int64
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Train ArtEmis' text-to-emotion LSTM, the judge of emotion alignment.")
+    parser = OneLineParser(description="Train ArtEmis' text-to-emotion LSTM, the judge of emotion alignment.")
     parser.add_argument(
         "--data_dir",
         type=Path,
@@ -81,7 +82,9 @@ def read_splits(path: Path, vocabulary: dict[str, int]) -> dict[str, Split]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; make it with preprocess/prepare_artemis.py") from None
     except (OSError, ValueError) as error:  # pandas' parser and Unicode errors are ValueErrors
-        raise InputError(f"{path}: no artemis_preprocessed.csv ({' '.join(str(error).split())[:120]})") from None
+        raise InputError(
+            f"{path}: no artemis_preprocessed.csv ({' '.join(str(error).split())[:120]}); make it with preprocess/prepare_artemis.py"
+        ) from None
     splits = {}
     for name in ("train", "val", "test"):
         rows = table[table.split == name]
@@ -103,9 +106,14 @@ def _tokens(path: Path, line: int, encoded: object, words: int) -> Tensor:
     try:
         ids = json.loads(encoded)
         end = ids.index(EOS)
-        if ids[0] == SOS and end > 1 and not any(ids[end + 1 :]) and all(EOS < i < words for i in ids[1:end]):
+        if (
+            ids[0] == SOS
+            and end > 1
+            and not any(ids[end + 1 :])
+            and all(type(i) is int and EOS < i < words for i in ids[1:end])
+        ):
             return torch.tensor(ids[: end + 1])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError, LookupError, RecursionError):
         pass
     raise InputError(
         f"{path}: line {line}: tokens_encoded is not a list [1, words, 2, 0, ...] in the vocabulary's {words} words; "
@@ -124,6 +132,8 @@ def read_glove(path: Path, vocabulary: dict[str, int], seed: int) -> Tensor:
                     vectors[word] = np.array(numbers.split(), dtype=np.float32)
                     if len(vectors[word]) != len(next(iter(vectors.values()))) or not len(vectors[word]):
                         raise ValueError(f"line {number} has {len(vectors[word])} numbers")
+                    if not np.isfinite(vectors[word]).all():
+                        raise ValueError(f"line {number} has a number that is not finite")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; download GloVe 6B or leave --glove out") from None
     except (OSError, ValueError) as error:
@@ -188,10 +198,13 @@ def check_arguments(args: argparse.Namespace) -> torch.device:
             raise InputError(f"--{name} {getattr(args, name)}: must be above 0")
     if min(args.sizes) < 1:
         raise InputError(f"--sizes {' '.join(map(str, args.sizes))}: must be above 0")
+    if not 0 <= args.seed < 2**63:
+        raise InputError(f"--seed {args.seed}: must be from 0 to {2**63 - 1}")
     if args.batch_size < 2:
         raise InputError("--batch_size 1: batch normalisation needs at least two texts")
     if args.out.suffix != ".safetensors":
         raise InputError(f"--out {args.out}: give a name that ends in .safetensors")
+    check_place(args.out)
     name = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)

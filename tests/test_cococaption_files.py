@@ -153,7 +153,7 @@ def test_command_refuses(tmp_path):
     argv = ["--annotations", str(tmp_path / "a.json"), "--results", str(tmp_path / "r.json"), "--json", str(tmp_path)]
     with pytest.raises(InputError, match="is a folder"):
         main(argv)
-    with pytest.raises(SystemExit):
+    with pytest.raises(InputError, match="blue"):
         main([*argv, "--metrics", "blue"])
 
 

@@ -1,14 +1,29 @@
 """One kind of error for everything a user can put right, and the way scripts report it."""
 
+import argparse
 import errno
 import os
 import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class InputError(Exception):
-    """Bad input: the message is one line that names the file, the record and the remedy."""
+    """Bad input: the message is one line that names the file, the record and the remedy.
+
+    It quotes names and texts from files; what would break the line, or command the terminal, is escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message))
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Reports wrong flags as an InputError: one line, as every other error of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see --help)")
 
 
 def run_script(main: Callable[[], int | None]) -> int:

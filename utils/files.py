@@ -16,8 +16,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block succeeds it is fsynced and renamed to `path`, else removed.
 
     Readers therefore see the old file or the new one, never a part, also after a crash or a kill.
+
+    Raises:
+        InputError: `path` is no place for a file, see `check_place`.
     """
     path = Path(path)
+    check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -27,6 +31,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path: str | Path) -> None:
+    """Refuse, if need be before long work, a path that no file can be written to: a folder, or below a file (InputError)."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
+    for parent in path.parents:
+        if parent.is_file():
+            raise InputError(f"{path}: cannot be written, as {parent} is a file; name another folder")
 
 
 def sync(path: Path) -> None:

@@ -33,7 +33,10 @@ def check_images(
 
     def problem_of(image_name: str) -> tuple[str | None, str]:
         """What is wrong with an image, and what to remember it by."""
-        path = folder.find(image_name)
+        try:
+            path = folder.find(image_name)
+        except InputError as error:  # the name leads out of the folder
+            return str(error), ""
         if path is None:
             return f"no image {image_name} under {folder.root}", ""
         status = os.stat(path)

@@ -115,9 +115,13 @@ class _Listing:
         self.folders: dict[str, list[str]] = {}
         self.numbered: dict[str, list[str]] = {}  # files called "x(1)" or "x (1)", by "x"
         for entry in os.scandir(folder):
-            if entry.is_dir():
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself
+                continue
+            if is_folder:
                 self.folders.setdefault(_spellings(entry.name)[-1], []).append(entry.name)
-            elif Path(entry.name).suffix.lower() in EXTENSIONS and entry.is_file():
+            elif Path(entry.name).suffix.lower() in EXTENSIONS and is_file:
                 stem = _split(entry.name)[0]
                 self.files.setdefault(_spellings(stem)[-1], []).append(entry.name)
                 if _NUMBER.search(stem):

@@ -1,6 +1,5 @@
 """The JSON splits `artEmisX_{train,cl_train,val,test}.json`: reading them and refusing what is wrong in them."""
 
-import math
 from pathlib import Path
 
 from utils.constants import EMOTION_INDEX, EMOTIONS
@@ -38,7 +37,8 @@ def read_records(path: str | Path) -> Records:
 
 def _problem(image_id: str, record: object) -> str | None:
     """What is wrong with one record, in words, or None."""
-    if not (image_id.isascii() and image_id.isdigit() and len(image_id) <= 19 and int(image_id) <= MAX_IMAGE_ID):
+    number = int(image_id) if image_id.isascii() and image_id.isdigit() and len(image_id) <= 19 else 0
+    if not 0 < number <= MAX_IMAGE_ID or str(number) != image_id:
         return "the image id is not a positive 63-bit integer"
     if not isinstance(record, dict):
         return "is not a JSON object"
@@ -57,9 +57,22 @@ def _problem(image_id: str, record: object) -> str | None:
             return f"unknown emotion {str(emotion)[:40]!r} (known: {', '.join(EMOTIONS)})"
         if not isinstance(explanation, str) or not explanation.strip():
             return f"explanation {index} is empty"
+        if not _is_unicode(explanation):
+            return f"explanation {index} holds half a character (a lone surrogate)"
     if not isinstance(record["image_name"], str) or not record["image_name"].strip():
         return "image_name is empty"
+    if not _is_unicode(record["image_name"]):
+        return "image_name holds half a character (a lone surrogate)"
     return _distribution_problem(record["origin_emotion_distribution"])
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8; JSON's escapes can spell halves of a character, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _distribution_problem(distribution: object) -> str | None:
@@ -68,8 +81,8 @@ def _distribution_problem(distribution: object) -> str | None:
     )
     if not numbers or len(distribution) != len(EMOTIONS):
         return f"origin_emotion_distribution is not a list of {len(EMOTIONS)} numbers"
-    if not all(math.isfinite(share) and share >= 0 for share in distribution):
-        return "origin_emotion_distribution holds a negative or non-finite share"
+    if not all(0 <= share <= 2 for share in distribution):  # NaN compares with nothing, huge integers with everything
+        return "origin_emotion_distribution holds a negative, non-finite or huge share"
     if abs(sum(distribution) - 1) > 1e-3:
         return f"origin_emotion_distribution sums to {sum(distribution):.4g}, not to 1"
     return None

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.constants import EMOTIONS
-from utils.errors import InputError, run_script
-from utils.files import atomic_path, read_bytes, read_json, write_json, write_text
+from utils.errors import InputError, OneLineParser, run_script
+from utils.files import atomic_path, check_place, read_bytes, read_json, write_json, write_text
 from utils.records import Records
 
 # score in a report -> heading; fractions 0 .. 1, shown in percent (CIDEr as well, as its papers do)
@@ -58,6 +58,8 @@ PUBLISHED = {
 }
 TEST_SETS = ("v1.0", "test_all", "test_new", "test_ref", "test_old", "test_40")  # all but the first are of v2.0
 V1_TEST_IMAGES = 7933
+
+MAX_SCORE = 1e9  # NaN, infinity and numbers beyond it are no scores
 
 # facts whose equality makes two runs comparable
 SAME = ("data_set", "test_set", "images", "references_per_image", "lexicon_sha256", "judge")
@@ -297,14 +299,20 @@ def read_report(path: str | Path) -> dict:
     report = read_json(path)
     scores = report.get("scores") if isinstance(report, dict) else None
     if not isinstance(scores, dict) or not all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in scores.values()
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_SCORE
+        for value in scores.values()
     ):
         raise InputError(f"{path}: no test report (it has no scores); name the report.json files of --eval_only runs")
+    for fact in ("test_set", "seed"):
+        if not isinstance(report.get(fact), str | int | None):
+            raise InputError(
+                f"{path}: no test report ({fact} is no name or number); name the report.json files of runs"
+            )
     return report
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m utils.report", description="Mean and standard deviation of several runs' test reports."
     )
     parser.add_argument("reports", nargs="+", type=Path, help="report.json files, e.g. runs/*/report.json")
@@ -314,6 +322,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int | None:
     args = get_parser().parse_args(argv)
+    if args.json:
+        check_place(args.json)
     summaries = aggregate({str(path): read_report(path) for path in dict.fromkeys(args.reports)})
     print("\n\n".join(format_summary(summary) for summary in summaries))
     if len(summaries) > 1:

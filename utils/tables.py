@@ -1,6 +1,7 @@
 """Reading csv files so that what is wrong with them is named."""
 
 import csv
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -26,24 +27,29 @@ def read_table(path: str | Path, columns: list[str], remedy: str, all_columns: b
         missing = [column for column in columns if column not in header]
         if missing:
             raise InputError(f"{path}: has no column {', '.join(missing)}; {remedy}")
-        table = pd.read_csv(
-            path,
-            usecols=None if all_columns else columns,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            index_col=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of cells that would be left out
+            table = pd.read_csv(
+                path,
+                usecols=None if all_columns else columns,
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                index_col=False,
+            )
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {remedy}") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder, a csv file was expected; {remedy}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8, or {remedy}") from None
-    except (ValueError, csv.Error) as error:  # pandas' ParserError is a ValueError
+    except (ValueError, csv.Error, pd.errors.ParserWarning) as error:  # pandas' ParserError is a ValueError
         raise InputError(f"{path}: not a readable csv ({' '.join(str(error).split())}); {remedy}") from None
     if table.empty:
         raise InputError(f"{path}: has no rows; {remedy}")
+    short = table.isna().any(axis=1)
+    if short.any():
+        raise InputError(f"{path}: row {int(short.to_numpy().argmax()) + 1}: has too few cells; {remedy}")
     return table if all_columns else table[columns]
 
 
@@ -54,10 +60,12 @@ def column_of_integers(table: pd.DataFrame, column: str, path: str | Path, remed
         InputError: naming the file and the first row (counted from 1, without the header) that holds something else.
     """
     numbers = pd.to_numeric(table[column], errors="coerce")
-    wrong = numbers.isna() | (numbers % 1 != 0)
+    wrong = numbers.isna() | (numbers % 1 != 0) | (numbers.abs() >= 2**53)
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
-        raise InputError(f"{path}: row {row + 1}: {column} {table[column].iloc[row]!r} is no whole number; {remedy}")
+        raise InputError(
+            f"{path}: row {row + 1}: {column} {table[column].iloc[row][:40]!r} is no whole number; {remedy}"
+        )
     return numbers.astype(int)
 
 

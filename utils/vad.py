@@ -64,11 +64,13 @@ def read_lexicon(path: str | Path) -> Lexicon:
                 except ValueError:
                     if values:
                         raise InputError(
-                            f"{path}: line {number}: {fields[1:]} are not three numbers; mend or remove it"
+                            f"{path}: line {number}: {str(fields[1:])[:80]} are not three numbers; mend or remove it"
                         ) from None
                     continue  # the header
                 if not all(-1 <= value <= 1 for value in entry):
-                    raise InputError(f"{path}: line {number}: value outside -1..1 in {fields}; {LEXICON_REMEDY}")
+                    raise InputError(
+                        f"{path}: line {number}: value outside -1..1 in {str(fields)[:80]}; {LEXICON_REMEDY}"
+                    )
                 values[fields[0]] = entry
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; {LEXICON_REMEDY}") from None
