@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from utils.errors import InputError, OneLineParser, run_script
+from utils.files import check_place
+from utils.image_files import ImageFolder, image_size
 from utils.records import read_records
 
 # float16 keeps 11 bits; on top of that comes what batches of another size round differently
@@ -44,9 +46,12 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int | None:
     args = get_parser().parse_args(argv)
+    check_arguments(args)
     names = list(dict.fromkeys(record["image_name"] for path in args.splits for record in read_records(path).values()))
     if not args.image_root.is_dir():
         raise InputError(f"--image_root {args.image_root}: no such folder; make it with preprocess/resize_wikiart.py")
+    folder = ImageFolder(args.image_root)
+    check_headers(folder, names)
 
     import torch
     from accelerate import Accelerator
@@ -56,13 +61,12 @@ def main(argv: list[str] | None = None) -> int | None:
     from models.image_encoder import load_image_encoder
     from utils.datasets import ImagePixels
     from utils.feature_cache import FeatureCache, make_header, size_in_bytes
-    from utils.image_files import ImageFolder
 
     accelerator = Accelerator()
     torch.manual_seed(args.seed)
     encoder = load_image_encoder(args.clip_model, fixed=True, from_scratch=args.from_scratch).to(accelerator.device)
     mean, std = (CLIP_MEAN, CLIP_STD) if args.clip_normalization else (IMAGENET_MEAN, IMAGENET_STD)
-    pixels = ImagePixels(ImageFolder(args.image_root), encoder.image_size, mean, std)
+    pixels = ImagePixels(folder, encoder.image_size, mean, std)
     header = make_header(args.clip_model, encoder, mean, std)
 
     def encode(some: list[str]):
@@ -101,6 +105,23 @@ def main(argv: list[str] | None = None) -> int | None:
         if worst > RELATIVE_TOLERANCE:
             raise InputError(f"{args.out_dir}: differs from fresh features by {worst:.1e} of their norm; make it anew")
     return 0
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    if args.batch_size < 1 or args.num_workers < 0 or args.check < 0:
+        raise InputError("--batch_size must be at least 1, --num_workers and --check at least 0")
+    if not 0 <= args.seed < 2**63:
+        raise InputError(f"--seed {args.seed}: must be from 0 to {2**63 - 1}")
+    check_place(args.out_dir / "header.json")
+
+
+def check_headers(folder: ImageFolder, names: list[str]) -> None:
+    """Find every image and read its header, before the first is encoded (InputError names the first that is wrong)."""
+    for name in names:
+        path = folder.find(name)
+        if path is None:
+            raise InputError(f"{folder.root}: no image {name}; make it with preprocess/resize_wikiart.py")
+        image_size(path)
 
 
 def unzip(items: list[tuple]) -> list[tuple]:
