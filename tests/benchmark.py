@@ -166,7 +166,10 @@ class Workbench:
     def build(self, *more: str) -> tuple[SEVLM, torch.optim.Optimizer]:
         args = get_training_parser().parse_args([*self.flags, *more])
         torch.manual_seed(0)
-        model = build_model(args, self.codec, None).to(self.device)
+        model = build_model(args, self.codec, None)
+        if args.feature_cache:
+            model.image_encoder = None  # as the training script does once the cache is complete
+        model.to(self.device)
         return model, build_optimizer(parameter_groups(args, model)[0], args.adam_eps)
 
     @cached_property
@@ -175,7 +178,7 @@ class Workbench:
 
     @cached_property
     def cached_model(self) -> tuple[SEVLM, torch.optim.Optimizer]:
-        return self.build("--feature_cache", "random")  # no image encoder
+        return self.build("--feature_cache", "random")
 
     @cached_property
     def causal_model(self) -> tuple[SEVLM, torch.optim.Optimizer]:
