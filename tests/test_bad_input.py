@@ -38,6 +38,7 @@ from tests.conftest import GOLDEN, REPOSITORY, TINY_GPT2, TINY_VIT
 from utils import report
 from utils.errors import InputError, run_script
 from utils.files import sha256
+from utils.tokenizer import TextCodec
 
 TEXTS = ("the sky is dark and wide", "a red boat lies still", "the trees lean to one side", "his eyes look at me")
 SHARES = [0.25, 0.75, 0, 0, 0, 0, 0, 0, 0]
@@ -169,6 +170,24 @@ def box(tmp_path, monkeypatch, cache) -> Box:
     monkeypatch.setenv("SEVLM_TEST_CACHE", str(cache))
     fill(tmp_path)
     return Box(tmp_path)
+
+
+STRINGS: dict[tuple, list[str]] = {}
+
+
+@pytest.fixture(autouse=True)
+def strings_of_tokens_made_once(monkeypatch):
+    """The strings of all tokens take half a second, and every case has GPT-2's."""
+    for name in ("words", "pieces"):
+        make = getattr(TextCodec, name)
+        monkeypatch.setattr(TextCodec, name, lambda codec, name=name, make=make: made(codec, name, make))
+
+
+def made(codec: TextCodec, name: str, make: Callable) -> list[str]:
+    key = name, len(codec.tokenizer)
+    if key not in STRINGS:
+        STRINGS[key] = make(codec)
+    return STRINGS[key]
 
 
 def train_argv(*more: str) -> list[str]:
