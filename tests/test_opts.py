@@ -1,0 +1,221 @@
+"""The command line: published flags and defaults, booleans, README's flags, and modules that import without data."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from utils.errors import InputError
+from utils.opts import DEMO_DEFAULTS, check_flags, get_parser, parse_args
+
+README = REPOSITORY / "README.md"
+
+# The published script's flags and their defaults; eval_steps 0 (every epoch) and the four paths are ours.
+PUBLISHED = {
+    "fixed_encoder": True,
+    "load_from_epoch": None,
+    "eval_steps": 0,
+    "stop_after_evals": 10,
+    "len_prefix": 0,
+    "prompt_text": " the emotion is",
+    "max_seq_len": 30,
+    "prefix_dim": 768,
+    "use_VAD": True,
+    "use_cl_loss": True,
+    "use_VAD_loss": True,
+    "num_train_epochs": 35,
+    "alpha": 1.0,
+    "cl_Loss_weight": 1.0,
+    "VAD_Loss_weight": 1.0,
+    "learning_rate": 2e-5,
+    "en_LR": 2e-5,
+    "emo_en_LR": 4e-5,
+    "batch_size": 32,
+    "VAD_En_Layers": 3,
+    "VAD_En_Heads": 1,
+    "annFileExp": Path("cococaption/annotations/artEmisX_val_annot_exp.json"),
+    "ckpt_path": Path("ckpts"),
+    "caption_save_path": Path("results"),
+    "nle_data_train_path": Path("data/artEmis/artEmisX_cl_train.json"),
+    "nle_data_val_path": Path("data/artEmis/artEmisX_val.json"),
+}
+BOOLEANS = ("fixed_encoder", "use_VAD", "use_cl_loss", "use_VAD_loss", "from_scratch", "skip_bad_images", "compile")
+
+
+@pytest.mark.parametrize(("name", "default"), PUBLISHED.items())
+def test_published_flag(name, default):
+    assert getattr(parse_args([]), name) == default
+    given = {"load_from_epoch": "best-acc", "VAD_En_Heads": "3"}.get(name, default)
+    value = getattr(parse_args([f"--{name}", str(given)]), name)
+    assert str(value) == str(given) and (default is None or type(value) is type(default))
+
+
+def test_published_command_line():
+    args = parse_args(
+        "--ckpt_path /x/ckpts/ --caption_save_path /x/results/ --nle_data_train_path /x/artEmisX_cl_train.json "
+        "--nle_data_val_path /x/artEmisX_val.json --use_VAD True --fixed_encoder False --use_cl_loss=False".split()
+    )
+    assert (args.use_VAD, args.fixed_encoder, args.use_cl_loss) == (True, False, False)
+    assert args.ckpt_path == Path("/x/ckpts")
+
+
+@pytest.mark.parametrize("name", BOOLEANS)
+def test_boolean_three_ways(name):
+    def value(*argv: str) -> bool:
+        return getattr(parse_args(list(argv)), name)
+
+    assert value(f"--{name}") is True
+    assert value(f"--no-{name}") is False
+    for text, expected in (
+        ("True", True),
+        ("true", True),
+        ("1", True),
+        ("False", False),
+        ("false", False),
+        ("0", False),
+    ):
+        assert value(f"--{name}", text) is expected
+        assert value(f"--{name}={text}") is expected
+    assert value(f"--{name}", f"--no-{name}") is False  # the last one wins
+    with pytest.raises(InputError, match=f"{name}.*maybe"):
+        value(f"--{name}", "maybe")
+    with pytest.raises(InputError, match=f"no-{name}"):
+        value(f"--no-{name}", "True")
+
+
+def test_every_boolean_takes_the_three_ways():
+    """A flag of ours that is a bare switch, or takes text that is never False, would be a trap."""
+    for action in get_parser()._actions:
+        if isinstance(action.default, bool) and action.dest != "demo":
+            assert f"--no-{action.dest}" in action.option_strings, action.dest
+
+
+def test_every_flag_is_explained():
+    for action in get_parser()._actions:
+        assert action.help and len(action.help) > 5, action.dest
+    names = [action.dest for action in get_parser()._actions]
+    assert len(names) == len(set(names)) and set(PUBLISHED) <= set(names)
+
+
+def test_what_demo_changes_are_flags():
+    known = {action.dest: action for action in get_parser()._actions}
+    assert set(DEMO_DEFAULTS) <= set(known)
+    demo, plain = parse_args(["--demo"]), parse_args([])
+    assert {name for name in vars(plain) if getattr(demo, name) != getattr(plain, name)} <= {*DEMO_DEFAULTS, "demo"}
+    for name, value in DEMO_DEFAULTS.items():
+        assert getattr(demo, name) == value
+        assert type(value) in (type(known[name].default), str, type(Path())) or known[name].default is None, name
+
+
+def test_flags_win_over_demo():
+    args = parse_args(["--batch_size", "4", "--demo", "--lemmatizer", "none"])
+    assert (args.batch_size, args.lemmatizer, args.from_scratch) == (4, "none", True)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--resume", "--load_from_epoch", "best-acc"],
+        ["--eval_only"],
+        ["--eval_only", "--resume", "--load_from_epoch", "best-acc"],
+        ["--vad_causal", "--use_VAD", "False"],
+        ["--len_prefix", "25"],
+    ],
+)
+def test_contradictions(argv):
+    with pytest.raises(InputError):
+        parse_args(argv)
+
+
+def test_no_false_contradictions():
+    check_flags(parse_args(["--eval_only", "--load_from_epoch", "best-res", "--no-use_VAD", "--no-use_cl_loss"]))
+    check_flags(parse_args(["--resume", "--no-use_VAD_loss", "--alpha", "0"]))
+
+
+def test_flags_in_readme_exist():
+    """Every --flag after a script's name in README's code blocks belongs to that script."""
+    if not README.is_file():
+        pytest.skip("README.md is not written yet")
+    from cococaption.__main__ import get_parser as cococaption_parser
+    from preprocess import (
+        build_annotations,
+        build_splits,
+        cache_features,
+        make_demo_data,
+        prepare_artemis,
+        resize_wikiart,
+        train_text2emotion,
+    )
+    from utils.report import get_parser as report_parser
+
+    modules = (
+        build_annotations,
+        build_splits,
+        cache_features,
+        make_demo_data,
+        prepare_artemis,
+        resize_wikiart,
+        train_text2emotion,
+    )
+    parsers = {f"{module.__name__.split('.')[-1]}.py": module.get_parser() for module in modules}
+    parsers |= {
+        "artEmisX_train.py": get_parser(),
+        "-m cococaption": cococaption_parser(),
+        "-m utils.report": report_parser(),
+    }
+    seen = 0
+    for block in re.findall(r"```[^\n]*\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL):
+        for line in re.split(r"\n|&&", block.replace("\\\n", " ")):
+            for name, parser in parsers.items():
+                _, found, arguments = line.partition(name)
+                known = {option for action in parser._actions for option in action.option_strings}
+                for flag in re.findall(r"(?<!\S)--[\w-]+", arguments.partition("#")[0]) if found else ():
+                    assert flag in known, f"{line.strip()}: {name} has no {flag}"
+                    seen += 1
+    assert seen > 10
+
+
+def modules() -> list[str]:
+    paths = [
+        path
+        for folder in ("models", "utils", "preprocess", "cococaption")
+        for path in (REPOSITORY / folder).glob("*.py")
+    ]
+    names = [f"{path.parent.name}.{path.stem}".removesuffix(".__init__") for path in paths if path.stem != "__main__"]
+    return sorted([*names, "artEmisX_train"])
+
+
+def test_every_module_imports_without_data(tmp_path):
+    """In an empty folder, offline, nothing is read, written or started by importing."""
+    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\nimport importlib\n" + "\n".join(
+        f"importlib.import_module({name!r})" for name in modules()
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_answers_without_torch(tmp_path):
+    command = [sys.executable, "-X", "importtime", str(REPOSITORY / "artEmisX_train.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "argparse" in imported
+    assert not imported & {"torch", "transformers", "pandas", "accelerate", "pycocoevalcap"}
+    flags = set(re.findall(r"--\w[\w-]*", done.stdout))
+    assert {f"--{name}" for name in PUBLISHED} <= flags
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["resize_wikiart", "build_splits", "build_annotations", "prepare_artemis", "make_demo_data", "cache_features"],
+)
+def test_scripts_explain_themselves_without_torch(tmp_path, script):
+    command = [sys.executable, "-X", "importtime", str(REPOSITORY / "preprocess" / f"{script}.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "usage:" in done.stdout
+    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
