@@ -14,8 +14,8 @@ does the same for ArtEmis v2.0: training on its set "combined", artEmisX_test.js
 """
 
 import argparse
-import ast
 import hashlib
+import json
 import sys
 import unicodedata
 from collections import Counter
@@ -80,10 +80,10 @@ def read_distributions(path: Path) -> dict[str, list[float]]:
     distributions = {}
     for row, (style, painting, text) in enumerate(table.itertuples(index=False), start=1):
         try:
-            votes = [float(count) for count in ast.literal_eval(text)]
+            votes = [float(count) for count in json.loads(text)]
             shares = [count / sum(votes) for count in votes]
             good = len(votes) == len(EMOTIONS) and min(votes) >= 0 and sum(votes) < float("inf")
-        except (ValueError, TypeError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
+        except (ValueError, TypeError, ArithmeticError, RecursionError):
             good = False
         if not good:
             problem = f"emotion_histogram {text[:60]!r} is not a list of {len(EMOTIONS)} vote counts"
