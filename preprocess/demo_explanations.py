@@ -8,7 +8,7 @@ import numpy as np
 
 from preprocess.demo_pictures import Picture
 
-OMISSION = 0.12  # share of annotators who leave out the colour or the number of the subject
+OMISSION = 0.05  # share of annotators who leave out the colour or the number of the subject
 
 # What a style's brushwork is called.
 BRUSHWORK = {
@@ -25,7 +25,7 @@ PLURALS = {"fly": "flies", "woman": "women"}
 
 # Gaps: {c} ground colour, {t} subject with number and colour, {n} subject alone, {p} place, {b} brushwork; {s} ends a
 # verb that the subject governs ("look{s}"). The first patterns of an emotion are the most frequent.
-PATTERN_SHARES = (0.35, 0.3, 0.2, 0.15)
+PATTERN_SHARES = (0.55, 0.3, 0.1, 0.05)
 PATTERNS: dict[str, tuple[str, ...]] = {
     "amusement": (
         "the {t} {p} against bright {c} look{s} so funny that i smile",

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 RGB = tuple[int, int, int]
 
-TINT_NOISE = 12  # standard deviation, in 0..255, of each picture's shift in colour
+TINT_NOISE = 6  # standard deviation, in 0..255, of each picture's shift in colour
 GRAIN = 5  # standard deviation, in 0..255, of the noise of each pixel
 SIDE_RANGE = (96, 160)  # pixels
 SUPERSAMPLING = 2

@@ -25,16 +25,16 @@ from utils.constants import EMOTION_INDEX, EMOTIONS
 from utils.errors import InputError, OneLineParser, run_script
 from utils.files import check_place, write_text
 
-PICTURES = 1050
+PICTURES = 1600
 MIN_PICTURES = 30
-HELD_OUT_SHARE = 1 / 7  # of the pictures, for val and again for test
+HELD_OUT_SHARE = 0.09  # of the pictures, for val and again for test
 
 # How hard the data set is.
 AGREEMENT = 0.8  # share of pictures with more than half of their annotators for one emotion
-MAJORITY_VOTES = (7.0, 3.0)  # beta distribution of that emotion's share of votes in such pictures
-FAR_EMOTIONS = 0.4  # share of the other votes that go to any emotion instead of a neighbouring one
-UNDERTONE = 0.08  # share of a second emotion blended into a picture; half where no emotion has a majority
-STRAY_SUBJECT = 0.06  # share of pictures whose subject belongs to another emotion
+MAJORITY_VOTES = (8.0, 2.5)  # beta distribution of that emotion's share of votes in such pictures
+FAR_EMOTIONS = 0.7  # share of the other votes that go to any emotion instead of a neighbouring one
+UNDERTONE = 0.02  # share of a second emotion blended into a picture; half where no emotion has a majority
+STRAY_SUBJECT = 0.0  # share of pictures whose subject belongs to another emotion
 
 ANNOTATORS = (5, 8)
 # Positive emotions are more frequent, as in ArtEmis.
@@ -200,7 +200,7 @@ def make_demo_data(out_dir: Path, pictures: int = PICTURES, seed: int = 2021) ->
     The release file is written last: where it stands, the data set is whole.
 
     Args:
-        pictures: number of pictures, at least 30; a seventh is split "val", a seventh "test", the rest "train".
+        pictures: number of pictures, at least 30; HELD_OUT_SHARE of them are split "val", as many "test", the rest "train".
 
     Returns:
         The annotations as in `artemis_preprocessed.csv`.

@@ -41,11 +41,11 @@ TINY_GPT2 = {
 class Workspace:
     """A folder with the demo's data in small, tiny model configs, and the flags that point at them."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, pictures: int = 56):
         from utils.demo import make_demo
 
         self.root, self.data = root, root / "data"
-        make_demo(self.data, pictures=56)
+        make_demo(self.data, pictures)
         for name, config in (("vit", TINY_VIT), ("gpt2", TINY_GPT2)):
             (root / name).mkdir()
             (root / name / "config.json").write_text(json.dumps(config))

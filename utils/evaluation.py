@@ -102,7 +102,8 @@ class Evaluator:
         scores["sub_acc"], with_majority = emotion_accuracy(full, self.records)
         if None not in [probabilities for _, _, probabilities in generated.values()]:
             probabilities = np.array([probabilities for _, _, probabilities in generated.values()])
-            scores |= emotion_head_scores(probabilities, list(generated), self.records)
+            head = emotion_head_scores(probabilities, list(generated), self.records)
+            scores |= {name: head[name] for name in ("head_acc", "head_ece")}
         counts = {"images": len(full), "with_majority": with_majority}
         return Evaluation(full, explanations, {name: float(value) for name, value in scores.items()}, counts)
 

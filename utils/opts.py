@@ -28,7 +28,10 @@ DEMO_DEFAULTS = {
     "fixed_encoder": False,
     "prefix_dim": 96,
     "lemmatizer": "simplemma",
-    "num_train_epochs": 6,
+    "num_train_epochs": 5,
+    "use_emotion_loss": True,  # without pretrained weights the image encoder learns emotions faster from votes than from words
+    "emotion_loss_weight": 3.0,
+    "cl_Loss_weight": 0.3,
     "batch_size": 8,
     "eval_batch_size": 64,
     "learning_rate": 2e-3,
@@ -227,7 +230,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--eval_batch_size", type=count, default=64, help="images per process that are captioned together")
     add(
         "--stop_after_evals",
-        type=count,
+        type=natural,
         default=10,
         help="stop once more than so many evaluations in a row brought neither a better accuracy nor a better BLEU-4",
     )
