@@ -126,11 +126,12 @@ class ExplainerTransformer(GPT2Model):
             cls: [T, D], read only when len_prefix > 0 and start is 0.
             start: position of the first column (decoding).
         """
-        words = self.wte(input_ids)
+        # one look-up for both, as its gradient is a table of the vocabulary's size
+        words, segments = self.wte(torch.stack([input_ids, segment_ids]))
         if self.len_prefix > 0 and start == 0:
             words = torch.cat([self.clip_project(cls).to(words.dtype), words[:, self.len_prefix :]], dim=1)
         positions = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
-        x = self.drop(words + self.wpe(positions) + self.wte(segment_ids))
+        x = self.drop(words + self.wpe(positions) + segments)
         span_end = max(self.len_prefix + EMOTION_SPAN - start, 0)
         if vad is None or span_end >= x.shape[1]:
             return x

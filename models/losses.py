@@ -8,12 +8,13 @@ import math
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from utils.constants import IGNORED_LABEL
 
 CONTRASTIVE_EPSILON = 1e-8
-LOGIT_ROWS = 256  # positions whose logits are held at a time
+LOGIT_ROWS = 512  # positions whose logits are held at a time
 
 
 def lm_loss(hidden: Tensor, embedding: Tensor, targets: Tensor, count: Tensor | None = None) -> Tensor:
@@ -45,36 +46,44 @@ class LinearCrossEntropy(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         grad_hidden = torch.empty_like(hidden) if needs_grad else None
         grad_table = torch.zeros_like(embedding, dtype=torch.float32) if needs_grad else None
-        # two buffers for all parts: fresh memory of this size costs as much as the arithmetic
-        logits, log_shares = torch.empty(2, min(LOGIT_ROWS, len(rows)), len(table), device=device).unbind()
+        # one buffer for all parts: fresh memory of this size costs as much as the arithmetic
+        buffer = torch.empty(len(table) * min(LOGIT_ROWS, len(rows)), device=device)
         total = torch.zeros((), device=device)
         with torch.autocast(device.type, enabled=False):
             for start in range(0, len(rows), LOGIT_ROWS):
                 part, wanted = rows[start : start + LOGIT_ROWS], targets[start : start + LOGIT_ROWS]
-                kept = (wanted != IGNORED_LABEL).float()[:, None]
-                index = wanted.clamp(min=0)[:, None]
+                kept = (wanted != IGNORED_LABEL).float()
+                index = wanted.clamp(min=0)[None]
+                # [V, N], words first: the matrix product is up to 1.6 times faster than into [N, V]
+                logits = buffer[: len(table) * len(part)].view(len(table), len(part))
                 if dtype == torch.float32:
-                    torch.mm(part, table.T, out=logits[: len(part)])
+                    torch.mm(table, part.T, out=logits)
                 else:
-                    logits[: len(part)] = part @ table.T
-                log_share = torch.log_softmax(logits[: len(part)], dim=-1, out=log_shares[: len(part)])
-                total -= (log_share.gather(1, index) * kept).sum()
+                    logits.copy_(table @ part.T)
+                largest = logits.amax(dim=0)
+                logits -= largest
+                of_target = logits.gather(0, index)[0]
+                shares = logits.exp_()
+                normaliser = shares.sum(dim=0)
+                total += ((normaliser.log() - of_target) * kept).sum()
                 if needs_grad:
                     # d loss / d logits = softmax - one-hot
-                    grad = log_share.exp_().mul_(kept).scatter_add_(1, index, -kept).to(dtype)
-                    grad_hidden[start : start + LOGIT_ROWS] = grad @ table
+                    grad = shares.mul_(kept / normaliser).scatter_add_(0, index, -kept[None]).to(dtype)
+                    grad_hidden[start : start + LOGIT_ROWS] = grad.T @ table
                     if dtype == torch.float32:
-                        grad_table.addmm_(grad.T, part)
+                        grad_table.addmm_(grad, part)
                     else:
-                        grad_table += grad.T @ part
+                        grad_table += grad @ part
         if needs_grad:
             ctx.save_for_backward(grad_hidden, grad_table)
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_hidden, grad_table = ctx.saved_tensors
-        return grad_hidden * grad_output, grad_table * grad_output, None
+        # in place: a second copy of the table's gradient costs as much time as it does memory
+        return grad_hidden.mul_(grad_output), grad_table.mul_(grad_output), None
 
 
 def contrastive_loss(

@@ -303,6 +303,14 @@ def test_generated_sequences_are_looked_up_anew_as_they_grow(by_context, tokeniz
     assert len(calls) == 3
 
 
+def test_tagged_spellings(by_context, codec):
+    """Training texts are tagged in GPT-2's byte letters, generated ones as decoded words."""
+    lookup, calls = by_context
+    accented = np.array([[codec.words().index("é")]])
+    assert lookup.of_texts(accented)[0, 0, 0] == -1 and lookup.of_generated(accented)[0, 0, 0] == 1
+    assert calls == [["Ã©"], ["é"]]
+
+
 def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer, tmp_path):
     lookup, calls = by_context
     ids = np.array([[one_token(tokenizer, " sky"), PAD]])
