@@ -517,6 +517,9 @@ def main(argv: list[str] | None = None) -> int:
             make_demo(args.nle_data_train_path.parent)
     check_paths(args)
     torch.manual_seed(args.seed)
+    if accelerator.device.type == "cpu":
+        local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(args.cpu_threads or max(os.cpu_count() // local_processes, 1))
     with contextlib.ExitStack() as stack:
         scorer = None
         if accelerator.is_main_process:

@@ -67,6 +67,7 @@ class Workspace:
             "batch_size": 8,
             "num_train_epochs": 2,
             "num_workers": 0,
+            "cpu_threads": 1,  # tiny models gain nothing from more
             "learning_rate": 1e-3,
         }
         flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]

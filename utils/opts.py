@@ -33,6 +33,7 @@ DEMO_DEFAULTS = {
     "emotion_loss_weight": 3.0,
     "cl_Loss_weight": 0.3,
     "batch_size": 8,
+    "num_workers": 0,
     "eval_batch_size": 64,
     "learning_rate": 2e-3,
     "en_LR": 1e-3,
@@ -223,6 +224,13 @@ def get_parser() -> argparse.ArgumentParser:
         help="also save a state to resume from every so many steps (0: every epoch)",
     )
     add("--log_steps", type=count, default=50, help="steps between two lines of the loss log")
+
+    add(
+        "--cpu_threads",
+        type=natural,
+        default=0,
+        help="threads per process on a CPU; 0: all cores, shared among the processes (accelerate's launcher alone would take one)",
+    )
 
     group = parser.add_argument_group("evaluation")
     add = group.add_argument
