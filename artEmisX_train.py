@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM, SEVLMOutput
+from models.text2emotion import load_text2emotion
 from utils.building import build_model, build_optimizer, count_parameters, linear_decay, parameter_groups
 from utils.checkpoint import (
     TOKENIZER_FOLDER,
@@ -311,11 +312,13 @@ def print_summary(run: Run) -> None:
 def score_checkpoint(run: Run) -> None:
     """--eval_only: score one checkpoint; write captions and scores under its name, and the report."""
     args = run.args
+    # read before hours of captioning, not behind them
+    judge = None if args.text2emotion is None else load_text2emotion(args.text2emotion, args.vocabulary)
     evaluation = run.evaluator(run.model)
     if run.accelerator.is_main_process:
         write_evaluation(args.caption_save_path, evaluation, args.load_from_epoch, 0)
         references = sum(map(len, run.evaluator.scorer.references.values()))
-        run.say(report_checkpoint(args, evaluation, run.evaluator.records, run.lexicon, references))
+        run.say(report_checkpoint(args, evaluation, run.evaluator.records, run.lexicon, references, judge))
 
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
@@ -440,10 +443,22 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[Records], ImageFolder | 
     return splits, folder, lexicon
 
 
+def check_annotated(args: argparse.Namespace, scorer: CaptionScorer, records: Records) -> None:
+    """InputError when images to score have no reference explanations: the two files are of different splits."""
+    lacking = [image_id for image_id in records if int(image_id) not in scorer.references]
+    if lacking:
+        raise InputError(
+            f"--annFileExp {args.annFileExp}: lacks {len(lacking)} images of {args.nle_data_val_path}, {lacking[0]} for "
+            "one; give the annotation file of the same split"
+        )
+
+
 def build_run(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionScorer | None) -> Run:
     """From files to a model and its data, ready to train or to be scored."""
     with accelerator.main_process_first():  # the others find what it has checked and computed in the cache folder
         splits, folder, lexicon = read_inputs(args)
+        if scorer is not None:
+            check_annotated(args, scorer, splits[0])
         checkpoint = load_named(args.ckpt_path, args.load_from_epoch) if args.load_from_epoch else None
         saved_tokenizer = args.ckpt_path / TOKENIZER_FOLDER
         own_tokenizer = checkpoint is not None and saved_tokenizer.is_dir()
@@ -509,6 +524,9 @@ def main(argv: list[str] | None = None) -> int:
         InputError: for everything a user can put right.
     """
     args = parse_args(argv)
+    precision = args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise InputError("--mixed_precision fp16 needs a GPU; give bf16 or no")
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision, gradient_accumulation_steps=args.gradient_accumulation_steps
     )

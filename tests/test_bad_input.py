@@ -218,10 +218,6 @@ def refusal(main: Callable, argv: list[str], capsys) -> str:
     return str(caught.value)
 
 
-# test_refused_training_leaves_no_folder looks at these
-LOCKS = {"ckpts", "ckpts/.run.lock", "results", "results/.run.lock"}
-
-
 def check_refused(box: Box, main: Callable, argv: list[str], message: str, capsys) -> None:
     before = box.files()
     said = refusal(main, argv, capsys)
@@ -229,7 +225,7 @@ def check_refused(box: Box, main: Callable, argv: list[str], message: str, capsy
     assert said.isprintable() and len(said) < 1500, said[:3000]
     assert re.search(message, said), said
     assert not (box / "canary").exists(), "a pickle was run"
-    left = {name for name, kind in box.files().items() if before.get(name) != kind} - LOCKS
+    left = {name for name, kind in box.files().items() if before.get(name) != kind}
     assert left == set(), left
 
 
@@ -328,7 +324,6 @@ TRAINING = [
         "checkpoints below a file",
         flags("--ckpt_path", "vit/config.json/ckpts"),
         "vit/config.json",
-        fault="only a file itself is refused, not a folder below one",
     ),
     case("cache in a file", flags("--cache_dir", TRAIN), "--cache_dir .*is a file, a folder was"),
     # records
@@ -485,7 +480,6 @@ TRAINING = [
             lambda a: {**a, "images": [{"id": 9}], "annotations": [{"id": 1, "image_id": 9, "caption": "a"}]},
         ),
         f"{ANNOTATIONS}: lacks .*same split",
-        fault="annotation file and split are compared only when the first epoch is over",
     ),
     # flags
     *(
@@ -509,19 +503,19 @@ TRAINING = [
             (
                 ["--alpha", "0", "--cl_Loss_weight", "0", "--VAD_Loss_weight", "0"],
                 "--alpha 0",
-                "three weights of 0 are taken",
+                None,
             ),
             (["--batch_size", "0"], "--batch_size.*0 is not between", None),
             (["--batch_size", "many"], "--batch_size.*many", None),
             (["--learning_rate", "nan"], "--learning_rate.*nan", None),
-            (["--learning_rate", "inf"], "--learning_rate.*inf", "an infinite rate is taken"),
+            (["--learning_rate", "inf"], "--learning_rate.*inf", None),
             (["--learning_rate", "-1"], "--learning_rate.*-1", None),
             (["--dropout", "1"], "--dropout.*1 is not between", None),
             (["--max_seq_len", "5"], "--max_seq_len.*5 is not between", None),
             (["--max_seq_len", "50"], "--max_seq_len 50: gpt2 has only 40 positions", None),
             (["--VAD_En_Heads", "2"], "--VAD_En_Heads.*2", None),
             (["--seed", "-1"], "--seed.*-1", None),
-            (["--seed", "9" * 30], "--seed.*999", "torch.manual_seed overflows"),
+            (["--seed", "9" * 30], "--seed.*999", None),
             (["--metrics", "wer"], "--metrics.*wer", None),
             (["--lemmatizer", "porter"], "--lemmatizer.*porter", None),
             (["--mixed_precision", "int8"], "--mixed_precision.*int8", None),
@@ -530,7 +524,7 @@ TRAINING = [
                     (
                         ["--mixed_precision", "fp16"],
                         "--mixed_precision fp16.*bf16",
-                        "accelerate raises ValueError without a GPU",
+                        None,
                     )
                 ]
                 if not torch.cuda.is_available()
@@ -542,7 +536,7 @@ TRAINING = [
             (
                 ["--prompt_text", ""],
                 "--prompt_text",
-                "an empty prompt is taken, and generation has nothing to say an emotion after",
+                None,
             ),
         ]
     ),
@@ -601,7 +595,6 @@ def test_good_files_are_accepted(trained):
     assert (trained / "nle_model_best-acc/model.safetensors").is_file()
 
 
-@pytest.mark.xfail(strict=True, reason="the two folders are made for their locks before the inputs are read")
 def test_refused_training_leaves_no_folder(box):
     box.write(TRAIN, "{}")
     before = box.files()
@@ -726,7 +719,6 @@ CHECKPOINTS = [
         "name of a checkpoint that would be found outside",
         kept(elsewhere, "--eval_only", "--load_from_epoch", "best-acc/../../x"),
         "--load_from_epoch",
-        fault="names with separators are taken",
     ),
     case(
         "torn weights", kept(torn(f"{MODEL}/model.safetensors")), f"{MODEL}: torn or altered.*take another checkpoint"
@@ -884,7 +876,6 @@ CHECKPOINTS = [
             f"{NETS}/vocabulary.pkl",
         ),
         "best_model.pt: refused: its pickle names (os|posix).system",
-        fault="read when everything has been captioned and scored, and captions are written",
     ),
     case(
         "hostile vocabulary of a classifier",
@@ -898,7 +889,6 @@ CHECKPOINTS = [
             "words.pkl",
         ),
         "words.pkl: refused: its pickle names (os|posix).system",
-        fault="read when everything has been captioned and scored, and captions are written",
     ),
 ]
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from models.text2emotion import Text2Emotion, predict_emotions
 from utils.emotion_metrics import confusion_matrix, diversity, emotion_alignment, max_lcs
 from utils.evaluation import Evaluation
 from utils.files import sha256
@@ -14,21 +15,27 @@ WHOLE_TRAINING_SPLIT = "artEmisX_train.json"  # the training file itself may hol
 
 
 def report_checkpoint(
-    args: argparse.Namespace, evaluation: Evaluation, records: Records, lexicon: Lexicon | None, references: int
+    args: argparse.Namespace,
+    evaluation: Evaluation,
+    records: Records,
+    lexicon: Lexicon | None,
+    references: int,
+    judge: tuple[Text2Emotion, dict[str, int]] | None,
 ) -> str:
     """Write report.json and report.md beside the captions; returns the table to print.
 
     Args:
         records: the scored split. references: how many reference explanations it was scored against.
+        judge: the text-to-emotion classifier of --text2emotion and its vocabulary, for emotion alignment.
     """
     explanations = list(evaluation.explanations.values())
     train_path = training_split(args)
     train = read_records(train_path) if train_path is not None else None
     scores = evaluation.scores | diversity(explanations)
-    judge = None
-    if args.text2emotion is not None:
-        alignment = judge_alignment(args, evaluation, records)
-        judge = alignment.pop("judge")
+    judge_name = None
+    if judge is not None:
+        alignment = judge_alignment(args, evaluation, records, *judge)
+        judge_name = alignment.pop("judge")
         scores |= alignment
     warnings = split_warnings(args.nle_data_val_path, records, train, args.test_set)
     if train is not None:
@@ -46,7 +53,7 @@ def report_checkpoint(
         "lexicon": None if lexicon is None else lexicon.path.name,
         "lexicon_sha256": None if lexicon is None else lexicon.sha256,
         "lemmatizer": args.lemmatizer,
-        "judge": judge,
+        "judge": judge_name,
         "seed": args.seed,
         "warnings": warnings,
         "confusion_matrix": confusion_matrix(evaluation.full, records).tolist(),
@@ -63,11 +70,14 @@ def training_split(args: argparse.Namespace) -> Path | None:
     return None
 
 
-def judge_alignment(args: argparse.Namespace, evaluation: Evaluation, records: Records) -> dict:
+def judge_alignment(
+    args: argparse.Namespace,
+    evaluation: Evaluation,
+    records: Records,
+    classifier: Text2Emotion,
+    vocabulary: dict[str, int],
+) -> dict:
     """Emotion alignment by the text-to-emotion classifier of --text2emotion."""
-    from models.text2emotion import load_text2emotion, predict_emotions
-
-    classifier, vocabulary = load_text2emotion(args.text2emotion, args.vocabulary)
     texts = list(evaluation.explanations.values())
     predicted = dict(zip(evaluation.explanations, predict_emotions(classifier, texts, vocabulary), strict=True))
     votes = {int(image_id): record["emotions"] for image_id, record in records.items()}

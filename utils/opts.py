@@ -1,11 +1,13 @@
 """Every setting of `artEmisX_train.py`, as flags. No torch here: `--help` and wrong flags answer at once."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
 from utils.constants import IMAGE_FOLDERS, LEXICON_FILES, PROMPT_TEXT
-from utils.errors import InputError
+from utils.errors import InputError, OneLineParser
+from utils.files import check_place
 from utils.report import TEST_SETS, check_append_to
 
 METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
@@ -30,22 +32,15 @@ DEMO_DEFAULTS = {
     "lemmatizer": "simplemma",
     "num_train_epochs": 5,
     "use_emotion_loss": True,  # without pretrained weights the image encoder learns emotions faster from votes than from words
-    "emotion_loss_weight": 3.0,
-    "cl_Loss_weight": 0.3,
+    "emotion_loss_weight": 2.0,
+    "cl_Loss_weight": 0.1,
     "batch_size": 8,
     "num_workers": 0,
     "eval_batch_size": 64,
-    "learning_rate": 2e-3,
-    "en_LR": 1e-3,
+    "learning_rate": 3e-3,
+    "en_LR": 1.5e-3,
     "emo_en_LR": 2e-3,
 }
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Reports wrong flags as an InputError: one line, as every other error of ours."""
-
-    def error(self, message: str) -> None:
-        raise InputError(f"{message} (see --help)")
 
 
 def boolean(text: str) -> bool:
@@ -71,11 +66,11 @@ class Boolean(argparse.Action):
         setattr(namespace, self.dest, not negative if value is None else value)
 
 
-def _number(kind: type, low: float, high: float = float("inf")):
+def _number(kind: type, low: float, high: float = 10**9):
     def convert(text: str):
         value = kind(text)
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {high:g}")
+            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
         return value
 
     convert.__name__ = kind.__name__
@@ -116,7 +111,12 @@ def get_parser() -> argparse.ArgumentParser:
         default=False,
         help="score the checkpoint of --load_from_epoch on --nle_data_val_path; no training",
     )
-    add("--seed", type=natural, default=42, help="of initial weights, order, choice of texts, negatives and dropout")
+    add(
+        "--seed",
+        type=_number(int, 0, 2**32 - 1),
+        default=42,
+        help="of initial weights, order, choice of texts, negatives and dropout",
+    )
 
     group = parser.add_argument_group("files")
     add = group.add_argument
@@ -319,6 +319,10 @@ def check_flags(args: argparse.Namespace) -> None:
         raise InputError("--eval_only needs --load_from_epoch NAME: best-acc, best-res or an epoch")
     if args.eval_only and args.resume:
         raise InputError("--eval_only scores one checkpoint, --resume continues a training: give one of them")
+    if args.load_from_epoch and not re.fullmatch(r"\w[\w.-]*", args.load_from_epoch):
+        raise InputError(f"--load_from_epoch {args.load_from_epoch}: a name as best-acc was expected, not a path")
+    if not args.prompt_text.strip():
+        raise InputError("--prompt_text is empty: generation needs words to begin with; leave it out for the default")
     if args.vad_causal and not args.use_VAD:
         raise InputError("--vad_causal is about the VAD encoder, which --no-use_VAD leaves out: give one of them")
     if args.feature_cache and not args.fixed_encoder:
@@ -329,7 +333,12 @@ def check_flags(args: argparse.Namespace) -> None:
         raise InputError(
             f"--len_prefix {args.len_prefix} leaves no room for a text in --max_seq_len {args.max_seq_len}"
         )
-    if args.alpha == 0 and not (args.use_cl_loss or args.use_VAD_loss):
+    other_weights = (
+        args.use_cl_loss and args.cl_Loss_weight,
+        args.use_VAD_loss and args.VAD_Loss_weight,
+        args.use_emotion_loss and args.emotion_loss_weight,
+    )
+    if args.alpha == 0 and not any(other_weights):
         raise InputError("--alpha 0 with no other loss leaves nothing to learn")
 
 
@@ -370,8 +379,10 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
     if args.append_to is not None:
         check_append_to(args.append_to)
     for flag in ("ckpt_path", "caption_save_path", "cache_dir"):
-        if getattr(args, flag).is_file():
-            raise InputError(f"--{flag} {getattr(args, flag)}: is a file, a folder was expected")
+        folder = getattr(args, flag)
+        if folder.is_file():
+            raise InputError(f"--{flag} {folder}: is a file, a folder was expected")
+        check_place(folder / "file")
 
 
 def needs_lexicon(args: argparse.Namespace) -> bool:
