@@ -30,9 +30,9 @@ MIN_PICTURES = 30
 HELD_OUT_SHARE = 0.09  # of the pictures, for val and again for test
 
 # How hard the data set is.
-AGREEMENT = 0.8  # share of pictures with more than half of their annotators for one emotion
+AGREEMENT = 0.88  # share of pictures with more than half of their annotators for one emotion
 MAJORITY_VOTES = (8.0, 2.5)  # beta distribution of that emotion's share of votes in such pictures
-FAR_EMOTIONS = 0.7  # share of the other votes that go to any emotion instead of a neighbouring one
+FAR_EMOTIONS = 1.0  # share of the other votes that go to any emotion instead of a neighbouring one
 UNDERTONE = 0.02  # share of a second emotion blended into a picture; half where no emotion has a majority
 STRAY_SUBJECT = 0.0  # share of pictures whose subject belongs to another emotion
 

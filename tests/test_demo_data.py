@@ -20,6 +20,7 @@ from preprocess.demo_explanations import BRUSHWORK, PATTERNS, explain, noun
 from preprocess.demo_lexicon import DEMO_LEXICON, lexicon_text
 from preprocess.demo_pictures import SIDE_RANGE, STYLES, paint
 from preprocess.make_demo_data import (
+    AGREEMENT,
     ANNOTATORS,
     EMOTION_SHARES,
     PICTURES,
@@ -184,7 +185,7 @@ def test_annotators_disagree_as_planned(planned):
     assert set(sizes) == set(range(ANNOTATORS[0], ANNOTATORS[1] + 1)) == {5, 6, 7, 8}
     planned = planned.assign(majority=planned["votes"].map(majority))
     agreed = planned.dropna()
-    assert 0.75 <= len(agreed) / len(planned) <= 0.85
+    assert abs(len(agreed) / len(planned) - AGREEMENT) < 0.04
     assert (agreed["majority"] == [picture.mood for picture in agreed["picture"]]).all()
     for _, split in agreed.groupby("split"):
         assert len(split) >= 100
