@@ -32,13 +32,13 @@ DEMO_DEFAULTS = {
     "lemmatizer": "simplemma",
     "num_train_epochs": 5,
     "use_emotion_loss": True,  # without pretrained weights the image encoder learns emotions faster from votes than from words
-    "emotion_loss_weight": 2.0,
+    "emotion_loss_weight": 3.0,
     "cl_Loss_weight": 0.1,
     "batch_size": 8,
     "num_workers": 0,
     "eval_batch_size": 64,
-    "learning_rate": 3e-3,
-    "en_LR": 1.5e-3,
+    "learning_rate": 2e-3,
+    "en_LR": 1e-3,
     "emo_en_LR": 2e-3,
 }
 
