@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from cococaption import CaptionScorer
+from models.pretrained import first_line
 from models.sevlm import SEVLM, SEVLMOutput
 from models.text2emotion import load_text2emotion
 from utils.building import build_model, build_optimizer, count_parameters, linear_decay, parameter_groups
@@ -389,6 +390,18 @@ def resume(run: Run) -> None:
     if state is None:
         run.say(f"{run.args.ckpt_path}: no state to resume from yet: starting at the beginning")
         return
+    try:
+        restore(run, state)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{run.args.ckpt_path}/resume: the newest state.pt is not of this program ({first_line(error)}); start anew "
+            "without --resume"
+        ) from None
+    run.say(f"resumed at epoch {run.progress.epoch}, step {run.progress.step}")
+
+
+def restore(run: Run, state: dict) -> None:
+    """Put a state's weights, optimiser, schedule and progress into the run; errors of several kinds where it is not of this program."""
     for name, value in resume_settings(run).items():
         if state["settings"].get(name) != value:
             raise InputError(
@@ -404,7 +417,6 @@ def resume(run: Run) -> None:
     if state["scaler"] is not None and run.accelerator.scaler is not None:
         run.accelerator.scaler.load_state_dict(state["scaler"])
     run.progress = Progress(**state["progress"])
-    run.say(f"resumed at epoch {run.progress.epoch}, step {run.progress.step}")
 
 
 def continue_from(run: Run, checkpoint: NamedCheckpoint) -> None:
@@ -413,8 +425,13 @@ def continue_from(run: Run, checkpoint: NamedCheckpoint) -> None:
     run.progress.best_acc = float(checkpoint.stats.get("best_acc", -1.0))
     run.progress.best_res = float(checkpoint.stats.get("best_res", -1.0))
     if checkpoint.stats.get("parameter_names") == run.parameter_names:
-        run.optimizer.load_state_dict(checkpoint.stats["optimizer_state_dict"])
-        run.scheduler.load_state_dict(checkpoint.stats["scheduler"])
+        try:
+            run.optimizer.load_state_dict(checkpoint.stats["optimizer_state_dict"])
+            run.scheduler.load_state_dict(checkpoint.stats["scheduler"])
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{checkpoint.folder}: its optimiser state cannot be used ({first_line(error)}); take another checkpoint"
+            ) from None
     else:
         run.say(
             f"{checkpoint.folder}: its optimiser state is of other parameters: AdamW starts anew, the schedule goes on"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from models.decoder import ImageFeatures
+from models.pretrained import check_sizes, first_line, load_pretrained
 from utils.errors import InputError
 
 # OpenAI's names of the vision tower's parts -> transformers' names. {i} stands for the block's number.
@@ -29,6 +30,15 @@ OPENAI_BLOCK_NAMES = {
 }
 OPENAI_MODELS = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px")
 OPENAI_HEAD_WIDTH = 64
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+    "num_channels",
+)
 
 
 class ImageEncoder(nn.Module):
@@ -98,14 +108,17 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
     if name in OPENAI_MODELS:
         return ImageEncoder(_load_openai_package(name), fixed)
     if Path(name).is_file():
-        return ImageEncoder(vision_from_openai(_read_openai_file(name), source=name), fixed)
-    try:
-        vision, report = CLIPVisionModel.from_pretrained(name, config=_vision_config(name), output_loading_info=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--clip_model {name}: no weights found ({_first_line(error)}); {WEIGHTS_REMEDY}") from None
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise InputError(f"--clip_model {name}: lacks weights of CLIP's vision tower ({missing}, ...)")
+        state = _read_openai_file(name)
+        try:
+            return ImageEncoder(vision_from_openai(state, source=name), fixed)
+        except (KeyError, ValueError, IndexError, RuntimeError) as error:
+            raise InputError(
+                f"{name}: no weights of a CLIP vision transformer in OpenAI's names ({first_line(error)}); {WEIGHTS_REMEDY}"
+            ) from None
+    source = f"--clip_model {name}"
+    vision, lacking = load_pretrained(CLIPVisionModel, name, _vision_config(name), source, WEIGHTS_REMEDY)
+    if lacking:
+        raise InputError(f"{source}: lacks weights of CLIP's vision tower ({', '.join(sorted(lacking)[:3])}, ...)")
     return ImageEncoder(vision, fixed)
 
 
@@ -143,6 +156,7 @@ def vision_from_openai(state: dict[str, Tensor], heads: int | None = None, sourc
         patch_size=patch,
         hidden_act="quick_gelu",
     )
+    check_sizes(config, SIZES, source)
     vision = CLIPVisionModel(config)
     load_openai_weights(vision, state, source)
     return vision
@@ -157,7 +171,8 @@ def load_openai_weights(vision: CLIPVisionModel, state: dict[str, Tensor], sourc
         if targets is None:
             left_over += [] if name == "proj" else [name]
             continue
-        for target, part in zip(targets, tensor.chunk(len(targets)), strict=True):
+        parts = tensor.chunk(len(targets)) if tensor.dim() else (tensor,)
+        for target, part in zip(targets, parts, strict=False):  # too few parts: missing below
             renamed[target] = part.float()
     own = vision.state_dict()
     missing = sorted(set(own) - set(renamed))
@@ -175,7 +190,7 @@ def _transformers_names(name: str) -> list[str] | None:
         return [OPENAI_NAMES[name]]
     if not name.startswith("transformer.resblocks."):
         return None
-    index, rest = name.removeprefix("transformer.resblocks.").split(".", 1)
+    index, _, rest = name.removeprefix("transformer.resblocks.").partition(".")
     for part in ("weight", "bias"):
         if rest == f"attn.in_proj_{part}":
             return [f"encoder.layers.{index}.self_attn.{letter}_proj.{part}" for letter in "qkv"]
@@ -185,10 +200,13 @@ def _transformers_names(name: str) -> list[str] | None:
 
 
 def _vision_config(name: str) -> CLIPVisionConfig:
+    source = f"--clip_model {name}"
     try:
-        return CLIPVisionConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--clip_model {name}: no such model ({_first_line(error)}); {WEIGHTS_REMEDY}") from None
+        config = CLIPVisionConfig.from_pretrained(name)
+    except Exception as error:  # transformers has one of its own for every wrong field
+        raise InputError(f"{source}: no such model ({first_line(error)}); {WEIGHTS_REMEDY}") from None
+    check_sizes(config, SIZES, f"{source}: config.json")
+    return config
 
 
 def _load_openai_package(name: str) -> CLIPVisionModel:
@@ -213,11 +231,7 @@ def _read_openai_file(path: str) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"{path}: neither OpenAI's CLIP file nor a state dict ({_first_line(error)})") from None
+        raise InputError(f"{path}: neither OpenAI's CLIP file nor a state dict ({first_line(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise InputError(f"{path}: not a state dict of tensors")
     return state
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]

@@ -756,7 +756,6 @@ CHECKPOINTS = [
         "word table missing",
         unsigned(tensors(lambda state: state.pop("transformer.wte.weight"))),
         f"{MODEL}.*missing",
-        fault="an absent word table is taken for an absent output layer: AttributeError",
     ),
     case(
         "VAD encoder missing", unsigned(stats(lambda s: {"epoch": 0})), "holds no emo_encoder_state_dict.*--no-use_VAD"
@@ -775,20 +774,17 @@ CHECKPOINTS = [
         "VAD encoder holds texts",
         unsigned(stats(lambda s: s["emo_encoder_state_dict"].update({"norm.weight": "x"}))),
         "norm.weight",
-        fault="entries of a state dict that are no tensors: AttributeError",
     ),
     case("stats are a list", unsigned(stats(lambda s: [1])), f"{STATS}: a dictionary was expected"),
     case(
         "epoch is a text",
         unsigned(stats(lambda s: s.update(epoch="last"))),
         "epoch",
-        fault="stats are not checked: ValueError",
     ),
     case(
         "optimiser state of garbage",
         unsigned(stats(lambda s: s.update(optimizer_state_dict={"state": 1}))),
         "optimi[sz]er",
-        fault="stats are not checked: KeyError",
     ),
     case(
         "config missing",
@@ -815,19 +811,16 @@ CHECKPOINTS = [
         "config of a text for a width",
         unsigned(config(n_embd="wide")),
         f"{MODEL}/config.json: .*n_embd",
-        fault="transformers' validation error passes through decoder_config",
     ),
     case(
         "config of a negative width",
         unsigned(config(n_embd=-16)),
         f"{MODEL}/config.json: .*n_embd",
-        fault="sizes in config.json are not checked: RuntimeError",
     ),
     case(
         "config of an unknown activation",
         unsigned(config(activation_function="evil")),
         f"{MODEL}",
-        fault="names in config.json are not checked: KeyError",
     ),
     case("another prefix", kept(lambda box: None, *LOAD, "--len_prefix", "2"), "was trained with --len_prefix 0"),
     case(
@@ -841,13 +834,11 @@ CHECKPOINTS = [
         "state of something else",
         states(lambda box, path: torch.save({"a": 1}, box / path), True),
         "state.pt|--resume",
-        fault="the keys of a state are not checked: KeyError",
     ),
     case(
         "state is a list",
         states(lambda box, path: torch.save([1], box / path), True),
         "state.pt|--resume",
-        fault="the type of a state is not checked: TypeError",
     ),
     case(
         "resumed with another seed",
@@ -942,8 +933,8 @@ WEIGHTS = [
     case(f"{what} of {folder}", downloaded(change), message, fault=fault)
     for folder, one in (("vit", "vision_model.post_layernorm.weight"), ("gpt2", "transformer.ln_f.weight"))
     for what, change, message, fault in (
-        ("torn weights", torn(f"{folder}/model.safetensors"), f"_model {folder}: ", "safetensors' error passes"),
-        ("hostile weights", hostile_bin(folder), f"_model {folder}: ", "refused by torch, whose error passes"),
+        ("torn weights", torn(f"{folder}/model.safetensors"), f"_model {folder}: ", None),
+        ("hostile weights", hostile_bin(folder), f"_model {folder}: ", None),
         (
             "a weight missing",
             resaved(folder, lambda state, one=one: state.pop(one, state.pop(one.partition(".")[2], None))),
@@ -956,7 +947,7 @@ WEIGHTS = [
                 folder, lambda state, one=one: state.update({one if one in state else one.partition(".")[2]: SHAPE})
             ),
             f"_model {folder}: ",
-            "transformers' RuntimeError passes",
+            None,
         ),
         (
             "config of another width",
@@ -964,7 +955,7 @@ WEIGHTS = [
                 f"{folder}/config.json", lambda c: c | {"n_embd": 32, "hidden_size": 32}
             ),
             f"_model {folder}: ",
-            "transformers' RuntimeError passes",
+            None,
         ),
     )
 ]

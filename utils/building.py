@@ -5,11 +5,11 @@ import argparse
 import torch
 from torch import nn
 from transformers import GPT2Config
-from transformers.utils import logging
 
 from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.image_encoder import WEIGHTS_REMEDY, load_image_encoder
+from models.pretrained import check_sizes, first_line, load_pretrained
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from utils.checkpoint import NamedCheckpoint, decoder_config
@@ -26,6 +26,8 @@ NEW_WEIGHTS = (
     "sim_mlp",
     "VAD_head",
 )
+
+SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "vad_layers")
 
 
 def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedCheckpoint | None) -> SEVLM:
@@ -74,34 +76,23 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
     }
     if checkpoint is not None:
         return Explainer(_checkpoint_config(args, checkpoint, fields))
+    source = f"--gpt2_model {args.gpt2_model}"
     try:
-        config = GPT2Config.from_pretrained(args.gpt2_model)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--gpt2_model {args.gpt2_model}: no such model ({str(error).splitlines()[0][:160]})"
-        ) from None
-    for name, value in fields.items():
-        setattr(config, name, value)
+        saved, _ = GPT2Config.get_config_dict(args.gpt2_model)
+    except Exception as error:  # transformers has several for a file that is missing or is no JSON object
+        raise InputError(f"{source}: no such model ({first_line(error)})") from None
+    config = _checked_config(saved, fields, f"{source}: config.json")
     if config.n_positions < args.max_seq_len:
         raise InputError(f"--max_seq_len {args.max_seq_len}: {args.gpt2_model} has only {config.n_positions} positions")
     vocabulary = len(codec.tokenizer)
     if args.from_scratch:
         config.vocab_size = vocabulary
         return Explainer(config)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would warn of each new weight; what is new is checked below
-    try:
-        decoder, report = Explainer.from_pretrained(args.gpt2_model, config=config, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--gpt2_model {args.gpt2_model}: no weights found ({str(error).splitlines()[0][:160]}); "
-            + WEIGHTS_REMEDY.replace("openai/clip-vit-base-patch16", "distilgpt2").replace(", OpenAI's .pt file,", "")
-        ) from None
-    finally:
-        logging.set_verbosity(verbosity)
-    lacking = [name for name in report["missing_keys"] if not any(part in name for part in NEW_WEIGHTS)]
+    remedy = WEIGHTS_REMEDY.replace("openai/clip-vit-base-patch16", "distilgpt2").replace(", OpenAI's .pt file,", "")
+    decoder, missing = load_pretrained(Explainer, args.gpt2_model, config, source, remedy)
+    lacking = sorted(name for name in missing if not any(part in name for part in NEW_WEIGHTS))
     if [name for name in lacking if name != "lm_head.weight"]:
-        raise InputError(f"--gpt2_model {args.gpt2_model}: lacks GPT-2's weights {', '.join(sorted(lacking)[:4])}")
+        raise InputError(f"{source}: lacks GPT-2's weights {', '.join(lacking[:4])}")
     # the four new rows are drawn from N(0, 0.02), not from the other rows' mean and covariance
     decoder.resize_token_embeddings(vocabulary, mean_resizing=False)
     return decoder
@@ -123,7 +114,23 @@ def _checkpoint_config(args: argparse.Namespace, checkpoint: NamedCheckpoint, fi
     if args.eval_only:
         kept += ("use_cl_loss", "use_VAD_loss", "use_emotion_loss")
         fields["use_emotion_loss"] = False  # the authors' checkpoints do not know this head
-    return decoder_config(saved, **(fields | {name: saved[name] for name in kept if name in saved}))
+    source = f"{checkpoint.folder}/config.json"
+    for name in kept:
+        if not isinstance(saved.get(name, fields[name]), type(fields[name])):
+            raise InputError(f"{source}: {name} {str(saved[name])[:40]!r} is no {type(fields[name]).__name__}")
+    return _checked_config(saved, fields | {name: saved[name] for name in kept if name in saved}, source)
+
+
+def _checked_config(saved: dict, fields: dict, source: str) -> GPT2Config:
+    """The config of a config.json under `fields`; InputError where no model can be built of it."""
+    try:
+        config = decoder_config(saved, **fields)
+    except Exception as error:  # transformers has one of its own for every wrong field
+        raise InputError(f"{source}: {first_line(error)}; take another") from None
+    check_sizes(config, SIZES, source)
+    if config.vad_heads not in (1, 3):
+        raise InputError(f"{source}: vad_heads {config.vad_heads}: 1 or 3 heads divide VAD's three values")
+    return config
 
 
 def parameter_groups(args: argparse.Namespace, model: SEVLM) -> tuple[list[dict], list[list[str]]]:

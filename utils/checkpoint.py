@@ -30,6 +30,7 @@ from utils.files import read_json, sha256, sync
 TOKENIZER_FOLDER = "nle_gpt2_tokenizer_0"
 MANIFEST = "manifest.json"
 KEPT_STATES = 2
+LAST_EPOCH = 100_000
 # causal masks that GPT-2's older code kept in the state dict: constants
 MASK_BUFFER = re.compile(r"\.(attn|crossattention)\.(bias|masked_bias)$")
 
@@ -55,7 +56,8 @@ class NamedCheckpoint:
         """
         notes = []
         decoder = {name: tensor for name, tensor in self.decoder.items() if not MASK_BUFFER.search(name)}
-        decoder.setdefault("lm_head.weight", decoder.get("transformer.wte.weight"))
+        if "transformer.wte.weight" in decoder:
+            decoder.setdefault("lm_head.weight", decoder["transformer.wte.weight"])
         notes += _load_part(model.decoder, decoder, f"{self.folder}: decoder")
         for part, key in (
             (model.vad_encoder, "emo_encoder_state_dict"),
@@ -96,8 +98,9 @@ def _load_part(module: torch.nn.Module, state: dict[str, Tensor], source: str) -
 
 
 def decoder_config(checkpoint: dict[str, Any], **flags: Any) -> GPT2Config:
-    """The GPT2Config of a checkpoint's config.json, with the fields given as flags put over it."""
-    known = {key: value for key, value in checkpoint.items() if key not in ("architectures", "torch_dtype", "dtype")}
+    """The GPT2Config of a config.json, with the fields given as flags put over it; its labels are not ours, and not read."""
+    skipped = ("architectures", "torch_dtype", "dtype", "num_labels", "id2label", "label2id")
+    known = {key: value for key, value in checkpoint.items() if key not in skipped}
     return GPT2Config(**(known | flags))
 
 
@@ -136,7 +139,30 @@ def load_named(ckpt_path: Path, name: str) -> NamedCheckpoint:
     for part, path in ((decoder, present[0]), (stats, stats_file)):
         if not isinstance(part, dict):
             raise InputError(f"{path}: a dictionary was expected; take another checkpoint")
+    _check_tensors(decoder, f"{present[0]}")
+    _check_stats(stats, stats_file)
     return NamedCheckpoint(folder, config, decoder, stats)
+
+
+def _check_tensors(state: Any, source: str) -> None:
+    if not isinstance(state, dict):
+        raise InputError(f"{source}: a dictionary of tensors was expected; take another checkpoint")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            shown = name[:80] if isinstance(name, str) else "an entry"
+            raise InputError(f"{source}: {shown} is no named tensor; take another checkpoint")
+
+
+def _check_stats(stats: dict[str, Any], path: Path) -> None:
+    epoch = stats.get("epoch", 0)
+    if not isinstance(epoch, int) or not 0 <= epoch < LAST_EPOCH:
+        raise InputError(f"{path}: epoch is not an integer from 0 to {LAST_EPOCH}; take another checkpoint")
+    for name in ("best_acc", "best_res"):
+        score = stats.get(name, 0.0)
+        if not isinstance(score, int | float) or not abs(score) < 1e6:  # nor NaN
+            raise InputError(f"{path}: {name} is no score; take another checkpoint")
+    for name in ("emo_encoder_state_dict", "emotion_head_state_dict", "encoder_state_dict"):
+        _check_tensors(stats.get(name, {}), f"{path}: {name}")
 
 
 def read_torch_file(path: Path) -> Any:
