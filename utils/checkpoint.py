@@ -8,10 +8,13 @@
 <name> is best-acc, best-res or a number. Nothing here is unpickled freely: torch.load(weights_only=True) throughout.
 """
 
+import contextlib
+import errno
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from utils.files import read_json, sha256, sync
 TOKENIZER_FOLDER = "nle_gpt2_tokenizer_0"
 MANIFEST = "manifest.json"
 KEPT_STATES = 2
+DISK_RESERVE = 1 << 20  # bytes; a write that failed with less than this left failed for want of space
 LAST_EPOCH = 100_000
 # causal masks that GPT-2's older code kept in the state dict: constants
 MASK_BUFFER = re.compile(r"\.(attn|crossattention)\.(bias|masked_bias)$")
@@ -210,19 +214,20 @@ def save_named(
 
     folder, stats_file = _named_paths(ckpt_path, name, ".new")
     folder.mkdir(parents=True)
-    state = model.decoder.state_dict()
-    del state["lm_head.weight"]  # tied: safetensors files hold a tensor once
-    save_file(
-        {key: tensor.contiguous() for key, tensor in state.items()}, folder / "model.safetensors", {"format": "pt"}
-    )
-    fields = model.decoder.config.to_dict() | config
-    (folder / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    torch.save(stats, stats_file)
-    _write_manifest(folder, [folder / "config.json", folder / "model.safetensors", stats_file])
-    sync(stats_file)
-    sync(ckpt_path)
-    if not _verified(folder, stats_file):
-        raise OSError(f"{folder}: what was written does not read back as written; check the disk")
+    with _removed_on_failure(folder, stats_file):
+        state = model.decoder.state_dict()
+        del state["lm_head.weight"]  # tied: safetensors files hold a tensor once
+        save_file(
+            {key: tensor.contiguous() for key, tensor in state.items()}, folder / "model.safetensors", {"format": "pt"}
+        )
+        fields = model.decoder.config.to_dict() | config
+        (folder / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        torch.save(stats, stats_file)
+        _write_manifest(folder, [folder / "config.json", folder / "model.safetensors", stats_file])
+        sync(stats_file)
+        sync(ckpt_path)
+        if not _verified(folder, stats_file):
+            raise OSError(f"{folder}: what was written does not read back as written; check the disk")
     _settle_named(ckpt_path, name)
 
 
@@ -304,16 +309,31 @@ def _verified(folder: Path, stats_file: Path | None = None) -> bool:
 # ---- exact states ----------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _removed_on_failure(folder: Path, *files: Path) -> Iterator[None]:
+    """Leave nothing half-written behind, and call a full disk by its name: torch and safetensors have other words for it."""
+    try:
+        yield
+    except BaseException as error:
+        full = shutil.disk_usage(folder.parent).free < DISK_RESERVE
+        for part in (folder, *files):
+            _remove(part)
+        if isinstance(error, RuntimeError | SafetensorError) and full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
+        raise
+
+
 def save_state(ckpt_path: Path, epoch: int, step: int, state: dict[str, Any]) -> None:
     """Write `resume/<epoch>-<step>/` (renamed into place when whole and verified) and drop all but the newest two."""
     root = Path(ckpt_path) / "resume"
     target, temporary = root / f"{epoch:05d}-{step:08d}", root / ".writing"
     _remove(temporary)
     temporary.mkdir(parents=True)
-    torch.save(state, temporary / "state.pt")
-    _write_manifest(temporary, [temporary / "state.pt"])
-    if not _verified(temporary):
-        raise OSError(f"{temporary}: what was written does not read back as written; check the disk")
+    with _removed_on_failure(temporary):
+        torch.save(state, temporary / "state.pt")
+        _write_manifest(temporary, [temporary / "state.pt"])
+        if not _verified(temporary):
+            raise OSError(f"{temporary}: what was written does not read back as written; check the disk")
     _remove(target)
     os.replace(temporary, target)
     sync(root)

@@ -15,7 +15,7 @@ from utils.tokenizer import TextCodec, split_generated
 VADOfTokens = Callable[[np.ndarray], np.ndarray]  # ids [N, L] -> VAD [N, L, 3]
 
 # Finished rows leave the batch once they are this share of it: taking rows out copies the image keys and values.
-COMPACT_SHARE = 0.25
+COMPACT_SHARE = 0.1
 
 
 @dataclass
