@@ -28,7 +28,6 @@ from utils.checkpoint import MASK_BUFFER, decoder_config, load_named
 from utils.constants import EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
 from utils.datasets import ImagePixels, TrainingPairs, derangement, label_positions, second_candidates
 from utils.decoding import greedy_decode
-
 from utils.emotion_metrics import emotion_accuracy
 from utils.errors import InputError
 from utils.image_files import ImageFolder, open_image
