@@ -545,7 +545,9 @@ def main(argv: list[str] | None = None) -> int:
     if precision == "fp16" and not torch.cuda.is_available():
         raise InputError("--mixed_precision fp16 needs a GPU; give bf16 or no")
     accelerator = Accelerator(
-        mixed_precision=args.mixed_precision, gradient_accumulation_steps=args.gradient_accumulation_steps
+        mixed_precision=args.mixed_precision,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        cpu=not torch.accelerator.is_available(),  # else accelerate does not see torchrun's processes on a CPU
     )
     if args.demo:
         with accelerator.main_process_first():

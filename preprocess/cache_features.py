@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int | None:
     from utils.datasets import ImagePixels
     from utils.feature_cache import FeatureCache, make_header, size_in_bytes
 
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     torch.manual_seed(args.seed)
     encoder = load_image_encoder(args.clip_model, fixed=True, from_scratch=args.from_scratch).to(accelerator.device)
     mean, std = (CLIP_MEAN, CLIP_STD) if args.clip_normalization else (IMAGENET_MEAN, IMAGENET_STD)

@@ -21,10 +21,9 @@ def torchrun(script, argv, seconds=240):
         sys.executable,
         "-m",
         "torch.distributed.run",
+        "--standalone",
         "--nproc_per_node",
         "2",
-        "--master_port",
-        "0",
         str(script),
         *argv,
     ]
