@@ -252,7 +252,7 @@ def test_captions_score_by_naming_the_right_things(planned, annotations, capsys)
 
 def test_emotions_can_be_seen():
     """A linear model on 16 x 16 pixels tells the emotions apart, and learns nothing from shuffled pictures."""
-    planned = plan_pictures(500, SEED)
+    planned = plan_pictures(700, SEED)
     labels = planned["votes"].map(majority)
     chosen = planned.index[labels.notna()]
     images = [paint(planned["picture"][i], np.random.default_rng([SEED, 2, i])) for i in chosen]
