@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from utils.files import atomic_path
-
-SPECIAL_SYMBOLS = ("<pad>", "<sos>", "<eos>", "<unk>")
+from utils.safe_pickle import SPECIAL_SYMBOLS
 
 
 class _Vocabulary:
