@@ -52,6 +52,7 @@ from utils.feature_cache import FeatureCache, ImageInputs, make_header
 from utils.files import write_text
 from utils.image_check import check_images
 from utils.image_files import ImageFolder
+from utils.memory import reuse_freed_memory
 from utils.records import Records, read_records
 from utils.run_guard import StopSignals, locked
 from utils.tokenizer import TextCodec, load_tokenizer
@@ -557,6 +558,7 @@ def main(argv: list[str] | None = None) -> int:
     if accelerator.device.type == "cpu":
         local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(args.cpu_threads or max(os.cpu_count() // local_processes, 1))
+        reuse_freed_memory()
     with contextlib.ExitStack() as stack:
         scorer = None
         if accelerator.is_main_process:

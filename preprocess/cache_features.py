@@ -18,6 +18,7 @@ from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from utils.errors import InputError, OneLineParser, run_script
 from utils.files import check_place
 from utils.image_files import ImageFolder, image_size
+from utils.memory import reuse_freed_memory
 from utils.records import read_records
 
 # float16 keeps 11 bits; on top of that comes what batches of another size round differently
@@ -63,6 +64,8 @@ def main(argv: list[str] | None = None) -> int | None:
     from utils.feature_cache import FeatureCache, make_header, size_in_bytes
 
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    if accelerator.device.type == "cpu":
+        reuse_freed_memory()
     torch.manual_seed(args.seed)
     encoder = load_image_encoder(args.clip_model, fixed=True, from_scratch=args.from_scratch).to(accelerator.device)
     mean, std = (CLIP_MEAN, CLIP_STD) if args.clip_normalization else (IMAGENET_MEAN, IMAGENET_STD)

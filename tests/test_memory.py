@@ -1,0 +1,29 @@
+"""Large buffers that are freed are used again."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FAULTS = """
+import resource
+from utils.memory import reuse_freed_memory
+if {reuse}:
+    reuse_freed_memory()
+def faults():
+    bytearray(200_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+faults()
+print(-(faults() - faults()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc only")
+def test_a_second_buffer_has_no_page_faults():
+    def count(reuse: bool) -> int:
+        command = [sys.executable, "-c", FAULTS.format(reuse=reuse)]
+        repository = Path(__file__).resolve().parents[1]
+        return int(subprocess.run(command, cwd=repository, stdout=subprocess.PIPE, check=True, text=True).stdout)
+
+    assert count(reuse=True) < 100

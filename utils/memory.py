@@ -1,0 +1,22 @@
+"""Freed memory is kept and used again, where handing it back would cost time."""
+
+import ctypes
+import sys
+
+# parameters of glibc's mallopt
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+def reuse_freed_memory() -> None:
+    """Let this process's malloc keep large buffers that are freed, for the next of their kind.
+
+    By default glibc maps a buffer above 32 MiB anew each time, and gives memory at the heap's end back; the kernel then
+    clears every page again at its first touch, which is about a tenth of a training step on a CPU. Tensors on a GPU have
+    an allocator of their own. Without glibc nothing is done.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
