@@ -1,5 +1,6 @@
 """The explainer: GPT-2 that cross-attends to the image in every block, with the VAD features fused into the explanation."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, GPT2Model, GPT2PreTrainedModel
 
+from models.dropout import Dropout, dropout
 from models.heads import ContrastiveHead
 from models.vad_encoder import VAD_WIDTH
 from utils.constants import EMOTION_SPAN
@@ -30,36 +32,48 @@ def attend(attention: GPT2Attention, query: Tensor, keys_values: KeysValues, cau
     """
     query = query.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
     keys, values = keys_values
+    queries, size = query.shape[2], keys.shape[2]
+    p = attention.attn_dropout.p if attention.training else 0.0
+    by_hand = p > 0 and query.device.type == "cpu" and not torch.compiler.is_compiling()
     mask = None
-    if causal and keys.shape[2] > query.shape[2] > 1:
-        size = keys.shape[2]
-        mask = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()[-query.shape[2] :]
-    attended = F.scaled_dot_product_attention(
-        query,
-        keys,
-        values,
-        attn_mask=mask,
-        dropout_p=attention.attn_dropout.p if attention.training else 0.0,
-        is_causal=causal and keys.shape[2] == query.shape[2],
-        scale=attention.scaling,
-    )
+    if causal and queries > 1 and (by_hand or size > queries):
+        mask = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()[-queries:]
+    if by_hand:  # with dropout, PyTorch's function does the same on a CPU, only with slower masks
+        scores = query * attention.scaling @ keys.transpose(2, 3)
+        scores = scores if mask is None else scores.masked_fill(~mask, -math.inf)
+        attended = dropout(scores.softmax(dim=-1), p) @ values
+    else:
+        attended = F.scaled_dot_product_attention(
+            query, keys, values, mask, p, is_causal=causal and size == queries, scale=attention.scaling
+        )
     return attention.resid_dropout(attention.c_proj(attended.transpose(1, 2).flatten(2)))
 
 
 class ExplainerBlock(GPT2Block):
     """A GPT-2 block whose image keys and values come ready-made, one set for all texts of an image."""
 
+    def __init__(self, config: GPT2Config, layer_idx: int):
+        super().__init__(config, layer_idx=layer_idx)
+        if config.activation_function == "gelu_new":
+            self.mlp.act = nn.GELU(approximate="tanh")  # the same function, in one pass over memory instead of eight
+        self.attn.resid_dropout = Dropout(config.resid_pdrop)
+        self.crossattention.resid_dropout = Dropout(config.resid_pdrop)
+        self.mlp.dropout = Dropout(config.resid_pdrop)
+
     def image_keys_values(self, grid: Tensor) -> KeysValues:
         """Project the grid [B, G, D] to this block's cross-attention keys and values."""
         return _split_heads(self.crossattention, self.crossattention.c_attn(grid))
 
-    def forward(self, x: Tensor, image: KeysValues, past: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+    def forward(
+        self, x: Tensor, image: KeysValues, past: KeysValues | None = None, last_only: bool = False
+    ) -> tuple[Tensor, KeysValues]:
         """ln_1, self-attention, +; ln_cross_attn, cross-attention, +; ln_2, MLP, +.
 
         Args:
             x: [T, L, D]; the texts of an image are neighbours.
             image: cross-attention keys and values of the T / n images, [T / n, heads, G, d] each.
             past: self-attention keys and values of the positions before x (decoding only).
+            last_only: return the last position alone, [T, 1, D] (the last block in decoding).
 
         Returns:
             x [T, L, D], and the self-attention keys and values of past and present positions.
@@ -68,6 +82,8 @@ class ExplainerBlock(GPT2Block):
         keys_values = _split_heads(self.attn, key_value)
         if past is not None:
             keys_values = tuple(torch.cat(pair, dim=2) for pair in zip(past, keys_values, strict=True))
+        if last_only:
+            x, query = x[:, -1:], query[:, -1:]
         x = x + attend(self.attn, query, keys_values, causal=True)
 
         # No mask separates queries here, so the texts of one image stand in one long row of queries: [T / n, n L, D].
@@ -99,6 +115,7 @@ class ExplainerTransformer(GPT2Model):
 
     def __init__(self, config: GPT2Config):
         super().__init__(config)
+        self.drop = Dropout(config.embd_pdrop)
         self.h = nn.ModuleList(ExplainerBlock(config, layer_idx=index) for index in range(config.n_layer))
         self.VAD_linear = nn.Linear(config.n_embd + VAD_WIDTH, config.n_embd)
         self.len_prefix = config.len_prefix
@@ -126,8 +143,9 @@ class ExplainerTransformer(GPT2Model):
             cls: [T, D], read only when len_prefix > 0 and start is 0.
             start: position of the first column (decoding).
         """
-        # one look-up for both, as its gradient is a table of the vocabulary's size
-        words, segments = self.wte(torch.stack([input_ids, segment_ids]))
+        # a dense gradient would be a table of zeros but for a few hundred rows, and on a CPU filling it takes its time
+        sparse = input_ids.device.type == "cpu" and not torch.compiler.is_compiling()
+        words, segments = F.embedding(torch.stack([input_ids, segment_ids]), self.wte.weight, sparse=sparse)
         if self.len_prefix > 0 and start == 0:
             words = torch.cat([self.clip_project(cls).to(words.dtype), words[:, self.len_prefix :]], dim=1)
         positions = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
@@ -144,14 +162,28 @@ class ExplainerTransformer(GPT2Model):
         return [block.image_keys_values(grid) for block in self.h]
 
     def forward(
-        self, x: Tensor, image: list[KeysValues], past: list[KeysValues] | None = None
+        self, x: Tensor, image: list[KeysValues], past: list[KeysValues] | None = None, last_only: bool = False
     ) -> tuple[Tensor, list[KeysValues]]:
-        """Embeddings x [T, L, D] -> final hidden states [T, L, D] after ln_f, and the self-attention keys and values."""
+        """Embeddings x [T, L, D] -> final hidden states after ln_f, and the self-attention keys and values.
+
+        The hidden states are [T, L, D], or [T, 1, D] with `last_only`, which spares the last block all other positions.
+        """
         present = []
         for index, block in enumerate(self.h):
-            x, keys_values = block(x, image[index], None if past is None else past[index])
+            is_last = last_only and index + 1 == len(self.h)
+            x, keys_values = block(x, image[index], None if past is None else past[index], is_last)
             present.append(keys_values)
         return self.ln_f(x), present
+
+
+class OutputLayer(nn.Linear):
+    """Hidden states [..., D] -> logits [..., V] of the vocabulary, tied to the word table.
+
+    Computed words first, [V, N], which on a CPU takes two thirds of the time of nn.Linear's order.
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return (self.weight @ hidden.mT).mT
 
 
 class Explainer(GPT2LMHeadModel):
@@ -166,7 +198,7 @@ class Explainer(GPT2LMHeadModel):
         # not GPT2LMHeadModel.__init__: it would build a stock GPT2Model first, only to throw it away
         GPT2PreTrainedModel.__init__(self, config)
         self.transformer = ExplainerTransformer(config)
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = OutputLayer(config.n_embd, config.vocab_size, bias=False)
         if config.use_cl_loss:
             self.sim_mlp = ContrastiveHead(config.n_embd)
         if config.use_VAD_loss:

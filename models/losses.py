@@ -45,12 +45,12 @@ class LinearCrossEntropy(torch.autograd.Function):
         rows, table = hidden.to(dtype), embedding.to(dtype)
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         grad_hidden = torch.empty_like(hidden) if needs_grad else None
-        grad_table = torch.zeros_like(embedding, dtype=torch.float32) if needs_grad else None
+        grad_table = torch.empty_like(embedding, dtype=torch.float32) if needs_grad else None
         # one buffer for all parts: fresh memory of this size costs as much as the arithmetic
         buffer = torch.empty(len(table) * min(LOGIT_ROWS, len(rows)), device=device)
         total = torch.zeros((), device=device)
         with torch.autocast(device.type, enabled=False):
-            for start in range(0, len(rows), LOGIT_ROWS):
+            for start in range(0, max(len(rows), 1), LOGIT_ROWS):
                 part, wanted = rows[start : start + LOGIT_ROWS], targets[start : start + LOGIT_ROWS]
                 kept = (wanted != IGNORED_LABEL).float()
                 index = wanted.clamp(min=0)[None]
@@ -71,7 +71,9 @@ class LinearCrossEntropy(torch.autograd.Function):
                     grad = shares.mul_(kept / normaliser).scatter_add_(0, index, -kept[None]).to(dtype)
                     grad_hidden[start : start + LOGIT_ROWS] = grad.T @ table
                     if dtype == torch.float32:
-                        grad_table.addmm_(grad, part)
+                        torch.addmm(grad_table, grad, part, beta=int(start > 0), out=grad_table)
+                    elif start == 0:
+                        grad_table.copy_(grad @ part)
                     else:
                         grad_table += grad @ part
         if needs_grad:

@@ -19,7 +19,7 @@ from utils.records import Records
 from utils.tokenizer import TextCodec
 from utils.vad import VADLookup
 
-LM_POSITIONS_MULTIPLE = 32  # sizes of the vocabulary projection repeat from step to step
+LM_POSITIONS_MULTIPLE = 16  # sizes of the vocabulary projection repeat from step to step
 
 
 class ItemKey(NamedTuple):

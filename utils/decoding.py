@@ -161,7 +161,7 @@ def _last_hidden(model: SEVLM, rows: _Rows, cls: Tensor | None, vad_of: VADOfTok
         cls,
         start=start,
     )
-    hidden, rows.past = transformer(x, rows.image, rows.past)
+    hidden, rows.past = transformer(x, rows.image, rows.past, last_only=True)
     rows.past_length = length
     return hidden[:, -1]
 

@@ -1,0 +1,62 @@
+"""Our dropout against PyTorch's definition of it, and attention computed by hand for its sake."""
+
+import pytest
+import torch
+from transformers import GPT2Config
+
+from models import decoder
+from models.decoder import ExplainerBlock, attend
+from models.dropout import Dropout, dropout
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(40_000,), (3, 5, 7, 401), (1,), (0, 4)])
+def test_share_scale_and_gradient(p, shape):
+    torch.manual_seed(0)
+    x = (torch.rand(shape) + 1).requires_grad_()
+    y = dropout(x, p)
+    kept = y.detach() != 0
+    if x.numel() > 1000:
+        deviation = (p * (1 - p) / x.numel()) ** 0.5
+        assert abs(kept.float().mean() - (1 - p)) < 4 * deviation
+    scale = 1 / (1 - p)
+    assert torch.allclose(y[kept], scale * x[kept], rtol=1e-4)
+    y.sum().backward()
+    assert torch.allclose(x.grad, kept * scale, rtol=1e-4)
+
+
+def test_neighbours_are_independent():
+    """Four elements share a random number: none tells of another."""
+    torch.manual_seed(0)
+    kept = (dropout(torch.ones(100_000, 4), 0.3) != 0).float()
+    assert (torch.corrcoef(kept.T) - torch.eye(4)).abs().max() < 0.015
+
+
+def test_masks_follow_the_seed():
+    def mask(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return dropout(torch.ones(1000), 0.5)
+
+    assert mask(1).equal(mask(1)) and not mask(1).equal(mask(2))
+
+
+def test_off():
+    x, module = torch.randn(10), Dropout(0.5)
+    assert module.eval()(x) is x
+    assert dropout(x, 0.0).equal(x) and dropout(x, 1.0).equal(torch.zeros(10))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("queries", [1, 3, 7])
+def test_attention_in_training_is_that_of_evaluation_but_for_dropout(causal, queries, monkeypatch):
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=12, n_head=3, n_layer=1, vocab_size=9, add_cross_attention=True)
+    attention = ExplainerBlock(config, layer_idx=0).attn
+    query, keys, values = torch.randn(2, queries, 12), torch.randn(2, 3, 7, 4), torch.randn(2, 3, 7, 4)
+    expected = attend(attention.eval(), query, (keys, values), causal)
+    calls = []
+    monkeypatch.setattr(decoder, "dropout", lambda x, p: calls.append(p) or x)
+    attention.resid_dropout.p = 0.0
+    given = attend(attention.train(), query, (keys, values), causal)
+    assert calls == [config.attn_pdrop]
+    assert torch.allclose(given, expected, atol=1e-6)
