@@ -4,26 +4,28 @@
     python tests/benchmark.py --size demo --repeats 1
 
 Ours are the paths the training script takes; the reference (tests/reference.py) encodes the image for each of its
-texts, makes logits at all positions and computes everything anew at every decoding step. Weights, images and texts are
-random; texts have ArtEmis' length. All measurements of a round follow each other, so that both sides see the same
-machine; figures are medians over the rounds. Peak memory is that of a process, children included, that does one thing
-only. Exit status 1 when the reference itself is too slow to compare with.
+texts, makes logits at all positions and computes everything anew at every decoding step, with attention, optimiser and
+memory as PyTorch and transformers have them by default. Weights, images and texts are random; texts have ArtEmis'
+length. Each side has a process of its own; they take turns, so that both see the same machine, and figures are medians
+over the rounds. Peak memory is that of a process, children included, that does one thing only. Exit status 1 when the
+reference itself is too slow to compare with.
 """
 
 import argparse
 import contextlib
-import json
+import multiprocessing
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import cycle
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -43,6 +45,7 @@ from utils.decoding import greedy_decode
 from utils.errors import InputError, run_script
 from utils.feature_cache import FeatureCache, make_header
 from utils.files import write_json
+from utils.memory import reuse_freed_memory
 from utils.opts import CONFIGS, OneLineParser
 from utils.opts import get_parser as get_training_parser
 from utils.tokenizer import TextCodec, load_tokenizer
@@ -82,9 +85,12 @@ CAPTION_IMAGES, CAPTION_REFERENCES = 2000, 6
 
 @dataclass
 class Job:
-    """Something to measure: `run()` does `units` pairs or images; `flops` are the useful ones of a run, if counted."""
+    """Something to measure: `run()` does `units` pairs or images; `flops` are the useful ones of a run, if counted.
 
-    run: Callable[[], object]
+    `run` is None outside the process that does it.
+    """
+
+    run: Callable[[], object] | None
     units: int
     flops: float | None = None
     dtype: torch.dtype = torch.float32
@@ -194,7 +200,7 @@ class Workbench:
         torch.manual_seed(0)
         model = Reference(self.config, self.vision).to(self.device)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return model, build_optimizer([{"params": trained, "lr": self.args.learning_rate}], self.args.adam_eps)
+        return model, torch.optim.AdamW(trained, self.args.learning_rate, eps=self.args.adam_eps, weight_decay=0.0)
 
     # -- data
 
@@ -397,46 +403,101 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def measure(bench: Workbench, repeats: int) -> tuple[dict[torch.dtype, float], dict[str, float], dict[str, Job]]:
+class Side:
+    """A process of one side, ours or the reference's, that makes jobs and does them when told."""
+
+    def __init__(self, size: str, args: argparse.Namespace, device: torch.device, ours: bool):
+        self.connection, other = multiprocessing.Pipe()
+        sizes = (args.batch_size, args.large_batch_size, args.images)
+        spawn = multiprocessing.get_context("spawn")
+        self.process = spawn.Process(target=serve, args=(other, ours, size, *sizes, device), daemon=True)
+        self.process.start()
+        other.close()
+
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.process.kill()
+        self.process.join()
+
+    def do(self, name: str, number: int = 1) -> tuple[float, Job, int]:
+        """Do a job `number` times: seconds of each, the job, and the bytes a GPU had to allocate at most."""
+        self.connection.send((name, number))
+        try:
+            return self.connection.recv()
+        except EOFError:
+            raise RuntimeError(f"{name}: the process that does it has failed") from None
+
+
+def serve(
+    connection: Connection,
+    ours: bool,
+    size: str,
+    batch_size: int,
+    large_batch_size: int,
+    images: int,
+    device: torch.device,
+) -> None:
+    """What the process of a side does: jobs, until it is killed."""
+    if ours and device.type == "cpu":
+        reuse_freed_memory()  # as the training script does
+    bench, jobs = Workbench(size, batch_size, large_batch_size, images, device), {}
+    while True:
+        name, number = connection.recv()
+        if name not in jobs:
+            jobs[name] = bench.jobs[name]()
+        run = jobs[name].run
+        seconds = seconds_of(lambda run=run, number=number: [run() for _ in range(number)], device) / number
+        allocated = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+        connection.send((seconds, replace(jobs[name], run=None), allocated))
+
+
+def measure(
+    size: str, names: list[str], args: argparse.Namespace, device: torch.device
+) -> tuple[dict[torch.dtype, float], dict[str, float], dict[str, Job]]:
     """Matrix rates in FLOP/s, median seconds of every job, and the jobs."""
-    jobs, times = {}, {}
-    for name, make in bench.jobs.items():
-        jobs[name] = make()
-        first = seconds_of(jobs[name].run, bench.device)
-        warm = first if first > 5 else seconds_of(jobs[name].run, bench.device)
-        times[name] = (max(1, round(LEAST_SECONDS / warm)), [])
-        print(f"  {name}: {warm:.3g} s", file=sys.stderr)
-    products: dict[torch.dtype, list[float]] = {job.dtype: [] for job in jobs.values()}
-    for _ in range(repeats):
-        for dtype, seconds in products.items():
-            seconds += matrix_seconds(bench.device, dtype)
-        for name, (number, seconds) in times.items():
-            run = jobs[name].run
-            seconds.append(seconds_of(lambda run=run, number=number: [run() for _ in range(number)], bench.device))
+    jobs, numbers = {}, {}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    with Side(size, args, device, ours=True) as ours, Side(size, args, device, ours=False) as reference:
+        sides = {name: reference if name.startswith("reference") else ours for name in names}
+        for name, side in sides.items():
+            first, jobs[name], _ = side.do(name)
+            warm = first if first > 5 else side.do(name)[0]
+            numbers[name] = max(1, round(LEAST_SECONDS / warm))
+            print(f"  {name}: {warm:.3g} s", file=sys.stderr)
+        products: dict[torch.dtype, list[float]] = {job.dtype: [] for job in jobs.values()}
+        for _ in range(args.repeats):
+            for dtype, seconds in products.items():
+                seconds += matrix_seconds(device, dtype)
+            for name, side in sides.items():
+                times[name].append(side.do(name, numbers[name])[0])
     rates = {dtype: 2 * MATRIX_SIZE**3 / statistics.median(seconds) for dtype, seconds in products.items()}
-    return rates, {name: statistics.median(s) / number for name, (number, s) in times.items()}, jobs
+    return rates, {name: statistics.median(seconds) for name, seconds in times.items()}, jobs
 
 
-def peak_memory(size: str, workload: str, args: argparse.Namespace) -> float:
+def peak_memory(size: str, name: str, args: argparse.Namespace, device: torch.device) -> float:
     """Largest resident memory, in MiB, of a process that builds and does one job, its children included; on a GPU, the
     largest memory allocated there."""
-    command = [sys.executable, __file__, "--size", size, "--workload", workload]
-    command += ["--batch_size", str(args.batch_size), "--large_batch_size", str(args.large_batch_size)]
-    command += ["--images", str(args.images)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        try:
-            peak, process = 0, psutil.Process(child.pid)
-            while child.poll() is None:
+    with Side(size, args, device, ours=not name.startswith("reference")) as side:
+        peak, done = 0, threading.Event()
+
+        def watch() -> None:
+            nonlocal peak
+            process = psutil.Process(side.process.pid)
+            while not done.wait(0.01):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     tree = [process, *process.children(recursive=True)]
                     peak = max(peak, sum(resident(part) for part in tree))
-                time.sleep(0.01)
-            answer = child.stdout.read()
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:  # twice, as AdamW's averages appear at the end of a first step
+            *_, allocated = side.do(name, 2 if "training" in name else 1)
         finally:
-            child.kill()
-    if child.returncode != 0:
-        raise RuntimeError(f"{workload}: the process that measures its memory failed")
-    return (json.loads(answer)["device_bytes"] or peak) / 2**20
+            done.set()
+            watcher.join()
+    return (allocated or peak) / 2**20
 
 
 def resident(process: psutil.Process) -> int:
@@ -444,15 +505,6 @@ def resident(process: psutil.Process) -> int:
         return process.memory_info().rss
     except psutil.NoSuchProcess:
         return 0
-
-
-def do_workload(bench: Workbench, name: str) -> None:
-    """The process whose memory is measured: one job, done twice as AdamW's averages appear at the end of a first step."""
-    job = bench.jobs[name]()
-    for _ in range(2 if "training" in name else 1):
-        job.run()
-    device_bytes = torch.cuda.max_memory_allocated() if bench.device.type == "cuda" else 0
-    print(json.dumps({"device_bytes": device_bytes}))
 
 
 def measure_loading(bench: Workbench, images: int = 256) -> float:
@@ -542,13 +594,12 @@ def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict
     """Measure one size; returns its matrix rates (GFLOP/s), rows, and what the reference falls short of."""
     print(f"{size} size", file=sys.stderr)
     bench = Workbench(size, args.batch_size, args.large_batch_size, args.images, device)
-    rates, seconds, jobs = measure(bench, args.repeats)
+    rates, seconds, jobs = measure(size, list(bench.jobs), args, device)
     loading = measure_loading(bench)
     matrix_rate = rates[torch.float32] / 1e9
-    del bench  # the processes whose memory is measured need the room
 
     speed = {name: job.units / seconds[name] for name, job in jobs.items()}
-    peaks = {} if args.no_memory else {name: peak_memory(size, name, args) for name in jobs}
+    peaks = {} if args.no_memory else {name: peak_memory(size, name, args, device) for name in jobs}
     rows = []
     for name, job in jobs.items():
         kind = "training" if "training" in name else "decoding"
@@ -563,7 +614,8 @@ def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict
             row.gemm_share = job.flops / seconds[name] / rates[job.dtype]
             if size == "full" and job.units == args.large_batch_size:
                 row.at_least = f"{GEMM_SHARE_TARGET:.0%} of GEMM"
-        row.peak, row.reference_peak = peaks.get(name), peaks.get(reference)
+        row.peak = peaks.get(name)
+        row.reference_peak = peaks.get(reference) if job.units == jobs[reference].units else None
         rows.append(row)
     rows.append(Row("loading a cached item", "ms", loading, at_least=f"< {LOADING_TARGET:g} ms"))
 
@@ -614,11 +666,10 @@ def get_parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, default=5, help="rounds; figures are medians over them")
     add("--batch_size", type=int, default=8, help="image pairs of a training step, ours and the reference's")
     add("--large_batch_size", type=int, default=32, help="the same where the share of the matrix rate is taken (ours)")
-    add("--images", type=int, default=16, help="images decoded together, ours and the reference's")
+    add("--images", type=int, default=64, help="images decoded together, ours and the reference's")
     add("--no_memory", action="store_true", help="leave the peak memory out, which takes a process for each line")
     add("--captions", action="store_true", help="also the caption scores, against pycocoevalcap (about a minute)")
     add("--json", type=Path, metavar="FILE", help="write all figures there")
-    add("--workload", help=argparse.SUPPRESS)  # what a process whose memory is measured does
     return parser
 
 
@@ -629,11 +680,6 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(args, flag) < least:
             raise InputError(f"--{flag} {getattr(args, flag)}: {least} or more are needed")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if args.workload:
-        bench = Workbench(args.size, args.batch_size, args.large_batch_size, args.images, device)
-        do_workload(bench, args.workload)
-        return 0
-
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     report: dict = {"device": name, "torch": torch.__version__, "repeats": args.repeats}
     for size in SIZES if args.size == "both" else (args.size,):
