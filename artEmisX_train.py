@@ -10,14 +10,12 @@ Reads top to bottom: data and model are built in `main`, `train_epoch` is the lo
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass, field
 
 from utils.errors import InputError, run_script
-from utils.opts import check_paths, needs_lexicon, parse_args
+from utils.opts import check_paths, parse_args
 
 if __name__ == "__main__" and (status := run_script(lambda: check_paths(parse_args(), early=True))):
     sys.exit(status)  # wrong flags and missing files answer here, seconds before torch is imported
@@ -30,82 +28,26 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from cococaption import CaptionScorer
-from models.pretrained import first_line
-from models.sevlm import SEVLM, SEVLMOutput
+from models.sevlm import SEVLMOutput
 from models.text2emotion import load_text2emotion
 from utils.building import build_model, build_optimizer, count_parameters, linear_decay, parameter_groups
-from utils.checkpoint import (
-    TOKENIZER_FOLDER,
-    NamedCheckpoint,
-    has_states,
-    load_named,
-    load_state,
-    save_named,
-    save_state,
-)
+from utils.checkpoint import TOKENIZER_FOLDER, has_states, load_named, save_named
 from utils.checkpoint_report import report_checkpoint
-from utils.constants import CLIP_MEAN, CLIP_STD, EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
-from utils.datasets import EpochBatches, ImagePixels, PairCollator, TrainingPairs
+from utils.constants import EMOTION_SPAN
+from utils.datasets import EpochBatches, PairCollator, TrainingPairs
 from utils.demo import make_demo
 from utils.evaluation import Evaluator, write_evaluation
-from utils.feature_cache import FeatureCache, ImageInputs, make_header
 from utils.files import write_text
-from utils.image_check import check_images
-from utils.image_files import ImageFolder
+from utils.inputs import build_images, check_annotated, read_inputs
 from utils.memory import reuse_freed_memory
-from utils.records import Records, read_records
-from utils.run_guard import StopSignals, locked
+from utils.run import Run, config_fields, continue_from, resume, save_run, stats
+from utils.run_guard import locked
 from utils.tokenizer import TextCodec, load_tokenizer
-from utils.vad import Lexicon, VADLookup, read_lexicon
+from utils.vad import VADLookup
 
 PARTS = ("loss", "lm_loss", "contrastive_loss", "vad_loss", "emotion_loss")
 # Several processes agree on a stop only so often, as agreeing makes them wait for each other.
-STEPS_BETWEEN_AGREEMENTS = 8
-
-
-@dataclass
-class Progress:
-    """Where a run stands; all that a continuation needs beside weights and optimiser.
-
-    epoch, step: the next step to do (step: index within the epoch). evaluated: the [epoch, step] last scored.
-    evaluation_due: the state was saved just before an evaluation. without_gain: evaluations in a row that brought no
-    better score. scores, losses: what was logged so far.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    updates: int = 0
-    best_acc: float = -1.0
-    best_res: float = -1.0
-    without_gain: int = 0
-    evaluation_due: bool = False
-    evaluated: list[int] = field(default_factory=list)
-    scores: list[dict] = field(default_factory=list)
-    losses: list[dict] = field(default_factory=list)
-
-
-class Run:
-    """One training or evaluation: what `main` built, for the functions below."""
-
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        accelerator: Accelerator,
-        model: SEVLM,
-        codec: TextCodec,
-        lexicon: Lexicon | None,
-        images: ImageInputs,
-        evaluator: Evaluator,
-    ):
-        self.args, self.accelerator = args, accelerator
-        self.codec, self.lexicon, self.images, self.evaluator = codec, lexicon, images, evaluator
-        self.model = model  # the bare module; `prepared` is what accelerate makes of it
-        self.progress = Progress()
-        self.signals = StopSignals()
-
-    def say(self, text: str) -> None:
-        self.accelerator.print(text)
-
+UPDATES_BETWEEN_AGREEMENTS = 8
 
 # ---- training --------------------------------------------------------------------------------------------------------
 
@@ -132,6 +74,7 @@ def prepare_training(run: Run, dataset: TrainingPairs) -> None:
     run.steps_per_epoch = len(run.batches)
     updates = args.num_train_epochs * -(-run.steps_per_epoch // accelerator.gradient_accumulation_steps)
     groups, run.parameter_names = parameter_groups(args, run.model)
+    run.parameters = [parameter for group in groups for parameter in group["params"]]
     run.optimizer = build_optimizer(groups, args.adam_eps)
     run.scheduler = linear_decay(run.optimizer, updates)
     module = torch.compile(run.model) if args.compile else run.model
@@ -183,14 +126,13 @@ def train_epoch(run: Run) -> None:
 def update(run: Run, output: SEVLMOutput, image_ids: torch.Tensor) -> None:
     """One optimiser step, unless the loss or a gradient is not finite."""
     args, accelerator = run.args, run.accelerator
-    parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
     accelerator.unscale_gradients()
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    norm = torch.nn.utils.get_total_norm([p.grad for p in run.parameters if p.grad is not None])
     finite = torch.isfinite(output.loss)
     if accelerator.scaler is None:  # fp16's scaler leaves updates with infinite gradients out by itself
         finite = finite & torch.isfinite(norm)
     if args.max_grad_norm:
-        torch.nn.utils.clip_grads_with_norm_(parameters, args.max_grad_norm, norm)
+        torch.nn.utils.clip_grads_with_norm_(run.parameters, args.max_grad_norm, norm)
     if accelerator.num_processes > 1:
         finite = accelerator.reduce(finite.float(), "mean") > 0.999
     if not finite:
@@ -220,15 +162,17 @@ def after_step(run: Run) -> None:
     """What may be due between two steps: an evaluation, a state, a stop."""
     args, progress, signals = run.args, run.progress, run.signals
     done = progress.epoch * run.steps_per_epoch + progress.step
-    if run.accelerator.num_processes > 1 and done % STEPS_BETWEEN_AGREEMENTS == 0:
+    alone = run.accelerator.num_processes == 1
+    agreeing = not alone and progress.updates % UPDATES_BETWEEN_AGREEMENTS == 0
+    if agreeing:
         asked = torch.tensor([float(signals.save), float(signals.stop or 0)], device=run.accelerator.device)
         save, stop = run.accelerator.reduce(asked, "sum").tolist()
         signals.save, signals.stop = save > 0, int(signals.stop or (stop > 0) * 15) or None
-    agreed = run.accelerator.num_processes == 1 or done % STEPS_BETWEEN_AGREEMENTS == 0
-    if agreed and (signals.save or signals.stop) or (args.save_steps and done % args.save_steps == 0):
+    heed = alone or agreeing
+    if heed and (signals.save or signals.stop) or (args.save_steps and done % args.save_steps == 0):
         save_run(run)
         signals.save = False
-    if agreed and signals.stop:
+    if heed and signals.stop:
         run.say(f"stopped by signal {signals.stop}; continue with --resume")
         raise SystemExit(128 + signals.stop)
     if args.eval_steps and done % args.eval_steps == 0:
@@ -323,152 +267,7 @@ def score_checkpoint(run: Run) -> None:
         run.say(report_checkpoint(args, evaluation, run.evaluator.records, run.lexicon, references, judge))
 
 
-# ---- checkpoints -----------------------------------------------------------------------------------------------------
-
-
-def config_fields(run: Run) -> dict:
-    """What config.json holds beside the decoder's sizes: what must be the same when the model is used again."""
-    args = run.args
-    names = (
-        "clip_model",
-        "prompt_text",
-        "lemmatizer",
-        "use_VAD",
-        "masked_pooling",
-        "clip_normalization",
-        "fixed_encoder",
-    )
-    lexicon = None if run.lexicon is None else run.lexicon.describe()
-    return {name: getattr(args, name) for name in names} | {"vad_lexicon": lexicon, "seed": args.seed}
-
-
-def stats(run: Run) -> dict:
-    """What ckpt_stats_<name>.tar holds beside the encoders, under the published keys."""
-    return {
-        "epoch": run.progress.epoch,
-        "best_acc": run.progress.best_acc,
-        "best_res": run.progress.best_res,
-        "optimizer_state_dict": run.optimizer.state_dict(),
-        "scheduler": run.scheduler.state_dict(),
-        "parameter_names": run.parameter_names,
-        "progress": asdict(run.progress),
-    }
-
-
-def save_run(run: Run) -> None:
-    """Write a state that --resume continues from exactly."""
-    if run.accelerator.is_main_process:
-        encoder = run.model.image_encoder
-        frozen = "image_encoder." if encoder is not None and encoder.fixed else "\0"
-        weights = {name: tensor for name, tensor in run.model.state_dict().items() if not name.startswith(frozen)}
-        scaler = run.accelerator.scaler
-        state = {
-            "model": weights,
-            "optimizer": run.optimizer.state_dict(),
-            "scheduler": run.scheduler.state_dict(),
-            "scaler": None if scaler is None else scaler.state_dict(),
-            "progress": asdict(run.progress),
-            "settings": resume_settings(run),
-        }
-        save_state(run.args.ckpt_path, run.progress.epoch, run.progress.step, state)
-    run.accelerator.wait_for_everyone()
-
-
-def resume_settings(run: Run) -> dict:
-    """What must not change between a state and its continuation, else it is another training."""
-    args = run.args
-    global_batch = args.batch_size * run.accelerator.num_processes
-    names = ("seed", "num_train_epochs", "use_cl_loss", "use_VAD_loss", "use_VAD", "first_text", "fixed_encoder")
-    settings = {name: getattr(args, name) for name in names}
-    return settings | {"images per step": global_batch, "images": run.batches.size}
-
-
-def resume(run: Run) -> None:
-    """Continue from the newest whole state, or begin when the run had not got as far as one."""
-    state, notes = load_state(run.args.ckpt_path)
-    for note in notes:
-        run.say(note)
-    if state is None:
-        run.say(f"{run.args.ckpt_path}: no state to resume from yet: starting at the beginning")
-        return
-    try:
-        restore(run, state)
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{run.args.ckpt_path}/resume: the newest state.pt is not of this program ({first_line(error)}); start anew "
-            "without --resume"
-        ) from None
-    run.say(f"resumed at epoch {run.progress.epoch}, step {run.progress.step}")
-
-
-def restore(run: Run, state: dict) -> None:
-    """Put a state's weights, optimiser, schedule and progress into the run; errors of several kinds where it is not of this program."""
-    for name, value in resume_settings(run).items():
-        if state["settings"].get(name) != value:
-            raise InputError(
-                f"--resume: {name} was {state['settings'].get(name)} and is {value} now; give the same flags as before "
-                "(with another number of processes: a --batch_size that makes the same images per step)"
-            )
-    missing, unexpected = run.model.load_state_dict(state["model"], strict=False)
-    lacking = [name for name in missing if not name.startswith("image_encoder.") or not run.args.fixed_encoder]
-    if lacking or unexpected:
-        raise InputError(f"--resume: the state is of another model: {', '.join((lacking + unexpected)[:4])}")
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.scheduler.load_state_dict(state["scheduler"])
-    if state["scaler"] is not None and run.accelerator.scaler is not None:
-        run.accelerator.scaler.load_state_dict(state["scaler"])
-    run.progress = Progress(**state["progress"])
-
-
-def continue_from(run: Run, checkpoint: NamedCheckpoint) -> None:
-    """--load_from_epoch: continue at the epoch after the checkpoint's, with its optimiser where it fits."""
-    run.progress.epoch = int(checkpoint.stats.get("epoch", -1)) + 1
-    run.progress.best_acc = float(checkpoint.stats.get("best_acc", -1.0))
-    run.progress.best_res = float(checkpoint.stats.get("best_res", -1.0))
-    if checkpoint.stats.get("parameter_names") == run.parameter_names:
-        try:
-            run.optimizer.load_state_dict(checkpoint.stats["optimizer_state_dict"])
-            run.scheduler.load_state_dict(checkpoint.stats["scheduler"])
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{checkpoint.folder}: its optimiser state cannot be used ({first_line(error)}); take another checkpoint"
-            ) from None
-    else:
-        run.say(
-            f"{checkpoint.folder}: its optimiser state is of other parameters: AdamW starts anew, the schedule goes on"
-        )
-        done = run.progress.epoch * -(-run.steps_per_epoch // run.accelerator.gradient_accumulation_steps)
-        for _ in range(done):
-            run.scheduler.step()
-    run.say(f"continuing at epoch {run.progress.epoch}")
-
-
 # ---- the whole -------------------------------------------------------------------------------------------------------
-
-
-def read_inputs(args: argparse.Namespace) -> tuple[list[Records], ImageFolder | None, Lexicon | None]:
-    """Read and check everything a user brings: records [val] or [val, train], image folder, lexicon."""
-    lexicon = read_lexicon(args.vad_lexicon) if needs_lexicon(args) else None
-    paths = [args.nle_data_val_path] + ([] if args.eval_only else [args.nle_data_train_path])
-    splits = [read_records(path) for path in paths]
-    if args.image_root is None:  # a finished feature cache stands in for the images
-        return splits, None, lexicon
-    folder = ImageFolder(args.image_root)
-    splits = [
-        check_images(records, folder, args.skip_bad_images, args.cache_dir, path)
-        for records, path in zip(splits, paths, strict=True)
-    ]
-    return splits, folder, lexicon
-
-
-def check_annotated(args: argparse.Namespace, scorer: CaptionScorer, records: Records) -> None:
-    """InputError when images to score have no reference explanations: the two files are of different splits."""
-    lacking = [image_id for image_id in records if int(image_id) not in scorer.references]
-    if lacking:
-        raise InputError(
-            f"--annFileExp {args.annFileExp}: lacks {len(lacking)} images of {args.nle_data_val_path}, {lacking[0]} for "
-            "one; give the annotation file of the same split"
-        )
 
 
 def build_run(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionScorer | None) -> Run:
@@ -509,30 +308,6 @@ def build_run(args: argparse.Namespace, accelerator: Accelerator, scorer: Captio
     elif checkpoint is not None:
         continue_from(run, checkpoint)
     return run
-
-
-def build_images(
-    args: argparse.Namespace, model: SEVLM, folder: ImageFolder | None, splits: list[Records]
-) -> ImageInputs:
-    """Pixels, or cached features; with a finished cache the encoder has done its work and is let go."""
-    mean, std = (CLIP_MEAN, CLIP_STD) if args.clip_normalization else (IMAGENET_MEAN, IMAGENET_STD)
-    names = {int(image_id): record["image_name"] for records in splits for image_id, record in records.items()}
-    pixels = ImagePixels(folder, model.image_encoder.image_size, mean, std)
-    if not args.feature_cache:
-        return ImageInputs(pixels, None, names)
-    header = make_header(args.clip_model, model.image_encoder, mean, std)
-    wanted = list(dict.fromkeys(names.values()))
-    if args.feature_cache == "auto":
-        key = hashlib.sha256(json.dumps([header, wanted]).encode()).hexdigest()[:16]
-        return ImageInputs(pixels, FeatureCache.create(args.cache_dir / f"features-{key}", header, wanted), names)
-    cache = FeatureCache(args.feature_cache, header)
-    if missing := cache.missing(wanted):
-        raise InputError(
-            f"--feature_cache {args.feature_cache}: has no features of {len(missing)} images, e.g. {missing[0]}; "
-            "run preprocess/cache_features.py on the same splits"
-        )
-    model.image_encoder = None
-    return ImageInputs(pixels, cache, names)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,6 +2,6 @@
 
 from cococaption.eval import COCOEvalCap
 from cococaption.files import read_annotations, read_results
-from cococaption.scorer import DEFAULT_METRICS, METRICS, CaptionScorer
+from cococaption.scorer import CaptionScorer
 
-__all__ = ["DEFAULT_METRICS", "METRICS", "COCOEvalCap", "CaptionScorer", "read_annotations", "read_results"]
+__all__ = ["COCOEvalCap", "CaptionScorer", "read_annotations", "read_results"]

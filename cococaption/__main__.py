@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from cococaption.files import read_results
-from cococaption.scorer import DEFAULT_METRICS, METRICS, CaptionScorer
+from cococaption.scorer import CaptionScorer
+from utils.constants import DEFAULT_METRICS, METRICS
 from utils.errors import OneLineParser, run_script
 from utils.files import check_place, write_json
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from cococaption.meteor import Meteor
 from cococaption.references import References, prepare_references
-from cococaption.scorer import DEFAULT_METRICS, check_metrics, compute_scores
+from cococaption.scorer import check_metrics, compute_scores
 from cococaption.tokenizer import caption_problem, tokenize
+from utils.constants import DEFAULT_METRICS
 from utils.errors import InputError
 
 

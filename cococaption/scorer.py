@@ -17,10 +17,8 @@ from cococaption.references import References, prepare_references
 from cococaption.rouge import rouge_l
 from cococaption.spice import check_models, spice
 from cococaption.tokenizer import caption_problem, tokenize
+from utils.constants import DEFAULT_METRICS, METRICS
 from utils.errors import InputError
-
-METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
-DEFAULT_METRICS = METRICS[:4]
 
 
 class CaptionScorer:

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 import artEmisX_train
+from utils import run
 from utils.checkpoint import load_state
 from utils.errors import run_script
 
@@ -25,7 +26,7 @@ def small_disk(tmp_path):
 def test_full_disk(workspace, small_disk, tmp_path, capsys):
     argv = workspace.argv(tmp_path, "--ckpt_path", str(small_disk / "ckpts"))
     (small_disk / "ballast").write_bytes(b"x")
-    save_state = artEmisX_train.save_state
+    save_state = run.save_state
     saved = []
 
     def fill_before_the_second(ckpt_path, *arguments):
@@ -35,11 +36,11 @@ def test_full_disk(workspace, small_disk, tmp_path, capsys):
         saved.append(1)
         save_state(ckpt_path, *arguments)
 
-    artEmisX_train.save_state = fill_before_the_second
+    run.save_state = fill_before_the_second
     try:
         assert run_script(lambda: artEmisX_train.main(argv)) == 1
     finally:
-        artEmisX_train.save_state = save_state
+        run.save_state = save_state
     assert "error: the disk is full" in capsys.readouterr().err
     state, notes = load_state(small_disk / "ckpts")
     assert state["progress"]["epoch"] == 0 and not notes

@@ -36,3 +36,7 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 # Where images and lexicon are looked for, beside the JSON files and one folder up, when no flag names them.
 IMAGE_FOLDERS = ("wikiart_rescaled_max_size_to_600px_same_aspect_ratio", "images")
 LEXICON_FILES = ("NRC-VAD-Lexicon.txt", "NRC-VAD-Lexicon-v2.1.txt")
+
+# COCO-caption's; SPICE needs a download.
+METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
+DEFAULT_METRICS = METRICS[:4]

@@ -5,12 +5,11 @@ import re
 import sys
 from pathlib import Path
 
-from utils.constants import IMAGE_FOLDERS, LEXICON_FILES, PROMPT_TEXT
+from utils.constants import DEFAULT_METRICS, IMAGE_FOLDERS, LEXICON_FILES, METRICS, PROMPT_TEXT
 from utils.errors import InputError, OneLineParser
 from utils.files import check_place
 from utils.report import TEST_SETS, check_append_to
 
-METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
 CONFIGS = Path(__file__).resolve().parents[1] / "models" / "configs"
 DEMO = Path("runs/demo")
 
@@ -242,7 +241,7 @@ def get_parser() -> argparse.ArgumentParser:
         default=10,
         help="stop once more than so many evaluations in a row brought neither a better accuracy nor a better BLEU-4",
     )
-    add("--metrics", nargs="+", choices=METRICS, default=list(METRICS[:4]), help="caption metrics")
+    add("--metrics", nargs="+", choices=METRICS, default=list(DEFAULT_METRICS), help="caption metrics")
     add("--meteor_jvms", type=count, default=1, help="Java machines that score METEOR side by side, 0.6 GiB each")
     add(
         "--drop_last_token",
