@@ -71,11 +71,10 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
         "embd_pdrop": args.dropout,
         "attn_pdrop": args.dropout,
         "resid_pdrop": args.dropout,
-        "pad_token_id": codec.pad_id,
         "use_cache": False,
     }
     if checkpoint is not None:
-        return Explainer(_checkpoint_config(args, checkpoint, fields))
+        return Explainer(_checkpoint_config(args, checkpoint, fields | {"pad_token_id": codec.pad_id}))
     source = f"--gpt2_model {args.gpt2_model}"
     try:
         saved, _ = GPT2Config.get_config_dict(args.gpt2_model)
@@ -86,7 +85,7 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
         raise InputError(f"--max_seq_len {args.max_seq_len}: {args.gpt2_model} has only {config.n_positions} positions")
     vocabulary = len(codec.tokenizer)
     if args.from_scratch:
-        config.vocab_size = vocabulary
+        config.vocab_size, config.pad_token_id = vocabulary, codec.pad_id
         return Explainer(config)
     remedy = WEIGHTS_REMEDY.replace("openai/clip-vit-base-patch16", "distilgpt2").replace(", OpenAI's .pt file,", "")
     decoder, missing = load_pretrained(Explainer, args.gpt2_model, config, source, remedy)
@@ -95,6 +94,7 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
         raise InputError(f"{source}: lacks GPT-2's weights {', '.join(lacking[:4])}")
     # the four new rows are drawn from N(0, 0.02), not from the other rows' mean and covariance
     decoder.resize_token_embeddings(vocabulary, mean_resizing=False)
+    decoder.config.pad_token_id = codec.pad_id
     return decoder
 
 
