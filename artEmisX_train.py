@@ -5,7 +5,7 @@
         --nle_data_train_path data/artEmis/artEmisX_cl_train.json --nle_data_val_path data/artEmis/artEmisX_val.json
     torchrun --nproc_per_node 2 artEmisX_train.py ...          (several processes on one machine)
 
-Reads top to bottom: data and model are built in `main`, `train_epoch` is the loop, `evaluate` the scores.
+`build_run` makes data and model, `train_epoch` is the loop, `evaluate` the scores; utils/run.py saves and continues.
 """
 
 import argparse
@@ -162,6 +162,11 @@ def after_step(run: Run) -> None:
     """What may be due between two steps: an evaluation, a state, a stop."""
     args, progress, signals = run.args, run.progress, run.signals
     done = progress.epoch * run.steps_per_epoch + progress.step
+    before = done - 1 - (progress.step - 1) % run.accelerator.gradient_accumulation_steps  # at the last update
+
+    def due(every: int) -> bool:
+        return every > 0 and done // every > before // every
+
     alone = run.accelerator.num_processes == 1
     agreeing = not alone and progress.updates % UPDATES_BETWEEN_AGREEMENTS == 0
     if agreeing:
@@ -169,13 +174,13 @@ def after_step(run: Run) -> None:
         save, stop = run.accelerator.reduce(asked, "sum").tolist()
         signals.save, signals.stop = save > 0, int(signals.stop or (stop > 0) * 15) or None
     heed = alone or agreeing
-    if heed and (signals.save or signals.stop) or (args.save_steps and done % args.save_steps == 0):
+    if heed and (signals.save or signals.stop) or due(args.save_steps):
         save_run(run)
         signals.save = False
     if heed and signals.stop:
         run.say(f"stopped by signal {signals.stop}; continue with --resume")
         raise SystemExit(128 + signals.stop)
-    if args.eval_steps and done % args.eval_steps == 0:
+    if due(args.eval_steps):
         progress.evaluation_due = True
         evaluate(run)
 

@@ -34,7 +34,8 @@ def attend(attention: GPT2Attention, query: Tensor, keys_values: KeysValues, cau
     keys, values = keys_values
     queries, size = query.shape[2], keys.shape[2]
     p = attention.attn_dropout.p if attention.training else 0.0
-    by_hand = p > 0 and query.device.type == "cpu" and not torch.compiler.is_compiling()
+    eager_cpu = query.device.type == "cpu" and query.dtype == torch.float32 and not torch.compiler.is_compiling()
+    by_hand = p > 0 and eager_cpu
     mask = None
     if causal and queries > 1 and (by_hand or size > queries):
         mask = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()[-queries:]

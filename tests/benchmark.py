@@ -423,10 +423,10 @@ class Side:
 
     def do(self, name: str, number: int = 1) -> tuple[float, Job, int]:
         """Do a job `number` times: seconds of each, the job, and the bytes a GPU had to allocate at most."""
-        self.connection.send((name, number))
         try:
+            self.connection.send((name, number))
             return self.connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             raise RuntimeError(f"{name}: the process that does it has failed") from None
 
 
@@ -597,6 +597,7 @@ def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict
     rates, seconds, jobs = measure(size, list(bench.jobs), args, device)
     loading = measure_loading(bench)
     matrix_rate = rates[torch.float32] / 1e9
+    del bench  # the processes whose memory is measured need the room
 
     speed = {name: job.units / seconds[name] for name, job in jobs.items()}
     peaks = {} if args.no_memory else {name: peak_memory(size, name, args, device) for name in jobs}

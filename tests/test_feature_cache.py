@@ -11,7 +11,7 @@ import artEmisX_train
 from preprocess import cache_features
 from tests.test_training import newest_state
 from utils.errors import InputError
-from utils.feature_cache import FeatureCache
+from utils.feature_cache import FeatureCache, ImageInputs
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,8 @@ def test_training_on_cached_features_is_the_same(workspace, cache, tmp_path):
 
 def test_auto_reads_what_the_first_epoch_wrote(workspace, tmp_path, monkeypatch):
     calls = []
-    forward = artEmisX_train.ImageInputs.fill
-    monkeypatch.setattr(artEmisX_train.ImageInputs, "fill", lambda *a: calls.append(1) or forward(*a))
+    forward = ImageInputs.fill
+    monkeypatch.setattr(ImageInputs, "fill", lambda *a: calls.append(1) or forward(*a))
     artEmisX_train.main(workspace.argv(tmp_path, "--feature_cache", "auto", "--cache_dir", str(tmp_path / "cache")))
     assert len(calls) == 6 + 1  # the first epoch's batches and the first evaluation's
 

@@ -19,11 +19,12 @@ print(-(faults() - faults()))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc only")
 def test_a_second_buffer_has_no_page_faults():
     def count(reuse: bool) -> int:
         command = [sys.executable, "-c", FAULTS.format(reuse=reuse)]
         repository = Path(__file__).resolve().parents[1]
         return int(subprocess.run(command, cwd=repository, stdout=subprocess.PIPE, check=True, text=True).stdout)
 
+    if count(reuse=False) < 10_000:
+        pytest.skip("malloc keeps large buffers here anyway, or pages are huge")
     assert count(reuse=True) < 100

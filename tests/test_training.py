@@ -170,6 +170,14 @@ def test_eval_steps(workspace, tmp_path):
     assert names == ["scores_exp_0_2_step.json", "scores_exp_0_5_step.json"]
 
 
+def test_eval_steps_between_two_updates(workspace, tmp_path):
+    """An evaluation that falls due between two updates is made at the second."""
+    flags = ("--eval_steps", "3", "--num_train_epochs", "1", "--gradient_accumulation_steps", "2")
+    train(workspace, tmp_path, *flags)
+    names = sorted(path.name for path in (tmp_path / "results").glob("scores_exp_*.json"))
+    assert names == ["scores_exp_0_3_step.json", "scores_exp_0_5_step.json"]
+
+
 def test_accumulation_and_trained_encoder_and_all_losses(workspace, tmp_path):
     flags = ("--gradient_accumulation_steps", "2", "--fixed_encoder", "False", "--use_emotion_loss", "--vad_causal")
     out = train(workspace, tmp_path, *flags, "--masked_pooling", "--max_grad_norm", "1", "--len_prefix", "2")

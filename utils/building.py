@@ -58,6 +58,7 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
     """The explainer: distilgpt2's (or another GPT-2's) weights with everything SEVLM adds, or a checkpoint's sizes."""
     fields = {
         "add_cross_attention": True,
+        "tie_word_embeddings": True,
         "len_prefix": args.len_prefix,
         "encoder_dim": args.prefix_dim,
         "prefix_size": args.prefix_dim,

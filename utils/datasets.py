@@ -205,8 +205,8 @@ def derangement(size: int, generator: torch.Generator) -> Tensor:
 class PairCollator:
     """Items -> the keyword arguments of SEVLM.forward, plus image_ids [B].
 
-    The contrastive negatives of a batch are drawn from seed, epoch and its first image. `with_counts` adds what
-    several processes must agree on (see `losses`): labelled tokens, texts, positions with a VAD, images.
+    The contrastive negatives of a batch are drawn from seed, epoch and its first image. `counts` [4] is what several
+    processes must agree on (see `losses`): labelled tokens, texts, positions with a VAD, images.
     """
 
     def __init__(self, seed: int, len_prefix: int, span_start: int):

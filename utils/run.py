@@ -41,7 +41,7 @@ class Run:
     """One training or evaluation: what the training script builds and hands from function to function.
 
     `prepare_training` adds what only a training has: dataset, batches, loader, steps_per_epoch, parameters and their
-    names, optimizer, scheduler, and `prepared`, the model as accelerate wants it.
+    names, optimizer, scheduler, and `prepared`, the model as accelerate wants it; `evaluate` keeps its last_evaluation.
     """
 
     def __init__(
