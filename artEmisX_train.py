@@ -77,8 +77,10 @@ def prepare_training(run: Run, dataset: TrainingPairs) -> None:
     run.parameters = [parameter for group in groups for parameter in group["params"]]
     run.optimizer = build_optimizer(groups, args.adam_eps)
     run.scheduler = linear_decay(run.optimizer, updates)
-    module = torch.compile(run.model) if args.compile else run.model
-    run.prepared, run.optimizer = accelerator.prepare(module, run.optimizer)
+    if args.compile:  # the large parts; the vocabulary loss, whose size changes from step to step, stays outside
+        for part in filter(None, (run.model.image_encoder, run.model.decoder)):
+            part.compile()
+    run.prepared, run.optimizer = accelerator.prepare(run.model, run.optimizer)
     for part in ("vad_encoder", "decoder", "image_encoder", "emotion_head"):
         run.say(f"{part}: {count_parameters(getattr(run.model, part)):,} trained parameters")
     run.say(f"{len(dataset)} images, {run.steps_per_epoch} steps per epoch, {updates} updates in all")

@@ -201,6 +201,25 @@ def test_bf16(workspace, tmp_path):
     train(workspace, tmp_path, "--mixed_precision", "bf16", "--num_train_epochs", "1")
 
 
+def test_compiled_model_has_the_same_losses(workspace, tmp_path, monkeypatch):
+    """Traced and differentiated as for the compiler, but not handed to it: C++ would take most of a minute."""
+    compiled, compile_module = [], torch.nn.Module.compile
+
+    def trace(module: torch.nn.Module) -> None:
+        compiled.append(type(module).__name__)
+        compile_module(module, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", trace)
+    logs = []
+    for name, more in (("compiled", ["--compile"]), ("plain", [])):
+        out = train(workspace, tmp_path / name, *more, "--dropout", "0", "--num_train_epochs", "1", "--log_steps", "1")
+        lines = map(json.loads, (out / "results" / "log.jsonl").read_text().splitlines())
+        logs.append([line["losses"] for line in lines if "losses" in line])
+    assert compiled == ["ImageEncoder", "Explainer"] and len(logs[0]) > 3
+    for traced, plain in zip(*logs, strict=True):
+        assert traced == pytest.approx(plain, rel=1e-4)
+
+
 @pytest.mark.parametrize("policy", ["stop", "skip"])
 def test_loss_that_is_not_finite(workspace, tmp_path, monkeypatch, capsys, policy):
     vad_loss, calls = losses.vad_loss, []

@@ -210,7 +210,12 @@ def get_parser() -> argparse.ArgumentParser:
         default=False,
         help="leave out records whose image is missing or unreadable, and count them",
     )
-    add("--compile", action=Boolean, default=False, help="torch.compile the training step (pays on GPUs and long runs)")
+    add(
+        "--compile",
+        action=Boolean,
+        default=False,
+        help="torch.compile image encoder and explainer (pays in long runs)",
+    )
     add(
         "--feature_cache",
         metavar="DIR|auto",
