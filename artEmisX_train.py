@@ -175,6 +175,7 @@ def after_step(run: Run) -> None:
         asked = torch.tensor([float(signals.save), float(signals.stop or 0)], device=run.accelerator.device)
         save, stop = run.accelerator.reduce(asked, "sum").tolist()
         signals.save, signals.stop = save > 0, int(signals.stop or (stop > 0) * 15) or None
+    progress.evaluation_due = due(args.eval_steps)
     heed = alone or agreeing
     if heed and (signals.save or signals.stop) or due(args.save_steps):
         save_run(run)
@@ -182,8 +183,7 @@ def after_step(run: Run) -> None:
     if heed and signals.stop:
         run.say(f"stopped by signal {signals.stop}; continue with --resume")
         raise SystemExit(128 + signals.stop)
-    if due(args.eval_steps):
-        progress.evaluation_due = True
+    if progress.evaluation_due:
         evaluate(run)
 
 

@@ -178,6 +178,25 @@ def test_eval_steps_between_two_updates(workspace, tmp_path):
     assert names == ["scores_exp_0_3_step.json", "scores_exp_0_5_step.json"]
 
 
+def test_stop_where_an_evaluation_is_due(workspace, tmp_path, monkeypatch):
+    """The evaluation is made up for when the run goes on."""
+    after_step = artEmisX_train.after_step
+
+    def stop_at_third(run):
+        if run.progress.step == 3:
+            run.signals.stop = 15
+        after_step(run)
+
+    monkeypatch.setattr(artEmisX_train, "after_step", stop_at_third)
+    flags = ("--eval_steps", "3", "--num_train_epochs", "1")
+    with pytest.raises(SystemExit):
+        train(workspace, tmp_path, *flags)
+    assert not list((tmp_path / "results").glob("scores_exp_*.json"))
+    train(workspace, tmp_path, "--resume", *flags)
+    names = sorted(path.name for path in (tmp_path / "results").glob("scores_exp_*.json"))
+    assert names == ["scores_exp_0_2_step.json", "scores_exp_0_5_step.json"]
+
+
 def test_accumulation_and_trained_encoder_and_all_losses(workspace, tmp_path):
     flags = ("--gradient_accumulation_steps", "2", "--fixed_encoder", "False", "--use_emotion_loss", "--vad_causal")
     out = train(workspace, tmp_path, *flags, "--masked_pooling", "--max_grad_norm", "1", "--len_prefix", "2")
