@@ -34,12 +34,12 @@ def attend(attention: GPT2Attention, query: Tensor, keys_values: KeysValues, cau
     keys, values = keys_values
     queries, size = query.shape[2], keys.shape[2]
     p = attention.attn_dropout.p if attention.training else 0.0
-    eager_cpu = query.device.type == "cpu" and query.dtype == torch.float32 and not torch.compiler.is_compiling()
-    by_hand = p > 0 and eager_cpu
+    plain = query.device.type == "cpu" and query.dtype == torch.float32 and not torch.compiler.is_compiling()
+    by_hand = p > 0 and plain  # there PyTorch's function does what we do here, only with slower masks
     mask = None
     if causal and queries > 1 and (by_hand or size > queries):
         mask = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()[-queries:]
-    if by_hand:  # with dropout, PyTorch's function does the same on a CPU, only with slower masks
+    if by_hand:
         scores = query * attention.scaling @ keys.transpose(2, 3)
         scores = scores if mask is None else scores.masked_fill(~mask, -math.inf)
         attended = dropout(scores.softmax(dim=-1), p) @ values
