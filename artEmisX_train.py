@@ -72,7 +72,8 @@ def prepare_training(run: Run, dataset: TrainingPairs) -> None:
         loader, accelerator.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
     )
     run.steps_per_epoch = len(run.batches)
-    updates = args.num_train_epochs * -(-run.steps_per_epoch // accelerator.gradient_accumulation_steps)
+    run.updates_per_epoch = -(-run.steps_per_epoch // accelerator.gradient_accumulation_steps)
+    updates = args.num_train_epochs * run.updates_per_epoch
     groups, run.parameter_names = parameter_groups(args, run.model)
     run.parameters = [parameter for group in groups for parameter in group["params"]]
     run.optimizer = build_optimizer(groups, args.adam_eps)
@@ -169,14 +170,13 @@ def after_step(run: Run) -> None:
     def due(every: int) -> bool:
         return every > 0 and done // every > before // every
 
-    alone = run.accelerator.num_processes == 1
-    agreeing = not alone and progress.updates % UPDATES_BETWEEN_AGREEMENTS == 0
-    if agreeing:
+    several = run.accelerator.num_processes > 1
+    heed = not several or progress.updates % UPDATES_BETWEEN_AGREEMENTS == 0
+    if several and heed:
         asked = torch.tensor([float(signals.save), float(signals.stop or 0)], device=run.accelerator.device)
         save, stop = run.accelerator.reduce(asked, "sum").tolist()
         signals.save, signals.stop = save > 0, int(signals.stop or (stop > 0) * 15) or None
     progress.evaluation_due = due(args.eval_steps)
-    heed = alone or agreeing
     if heed and (signals.save or signals.stop) or due(args.save_steps):
         save_run(run)
         signals.save = False

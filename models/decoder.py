@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, GPT2Model, GPT2PreTrainedModel
 
-from models.dropout import Dropout, dropout
+from models.dropout import Dropout, dropout, on_eager_cpu
 from models.heads import ContrastiveHead
 from models.vad_encoder import VAD_WIDTH
 from utils.constants import EMOTION_SPAN
@@ -34,8 +34,8 @@ def attend(attention: GPT2Attention, query: Tensor, keys_values: KeysValues, cau
     keys, values = keys_values
     queries, size = query.shape[2], keys.shape[2]
     p = attention.attn_dropout.p if attention.training else 0.0
-    plain = query.device.type == "cpu" and query.dtype == torch.float32 and not torch.compiler.is_compiling()
-    by_hand = p > 0 and plain  # there PyTorch's function does what we do here, only with slower masks
+    # there PyTorch's function does what we do here, only with slower masks
+    by_hand = p > 0 and query.dtype == torch.float32 and on_eager_cpu(query)
     mask = None
     if causal and queries > 1 and (by_hand or size > queries):
         mask = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()[-queries:]
@@ -145,8 +145,8 @@ class ExplainerTransformer(GPT2Model):
             start: position of the first column (decoding).
         """
         # a dense gradient would be a table of zeros but for a few hundred rows, and on a CPU filling it takes its time
-        sparse = input_ids.device.type == "cpu" and not torch.compiler.is_compiling()
-        words, segments = F.embedding(torch.stack([input_ids, segment_ids]), self.wte.weight, sparse=sparse)
+        ids = torch.stack([input_ids, segment_ids])
+        words, segments = F.embedding(ids, self.wte.weight, sparse=on_eager_cpu(ids))
         if self.len_prefix > 0 and start == 0:
             words = torch.cat([self.clip_project(cls).to(words.dtype), words[:, self.len_prefix :]], dim=1)
         positions = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)

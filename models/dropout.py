@@ -7,6 +7,11 @@ from torch.nn import functional as F
 LEVELS = 2**16  # a mask's element is drawn from 16 random bits
 
 
+def on_eager_cpu(x: Tensor) -> bool:
+    """Whether x is computed on a CPU, and not traced for the compiler: where ways round PyTorch's slower ones are taken."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def dropout(x: Tensor, p: float) -> Tensor:
     """Zero each element with probability p, in [0, 1), and multiply the others by 1 / (1 - p): F.dropout in training.
 
@@ -14,7 +19,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
     element at a time on AMD's processors, which takes longer there than the attention they are for.
     """
     dropped = round(p * LEVELS)
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or not 0 < dropped < LEVELS:
+    if not on_eager_cpu(x) or not 0 < dropped < LEVELS:
         return F.dropout(x, p)
     numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = (numbers.view(torch.int16)[: x.numel()] >= dropped - LEVELS // 2).view(x.shape)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from models.decoder import ImageFeatures
-from models.pretrained import check_sizes, first_line, load_pretrained
-from utils.errors import InputError
+from models.pretrained import check_sizes, load_pretrained
+from utils.errors import InputError, brief
 
 # OpenAI's names of the vision tower's parts -> transformers' names. {i} stands for the block's number.
 OPENAI_NAMES = {
@@ -113,7 +113,7 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
             return ImageEncoder(vision_from_openai(state, source=name), fixed)
         except (KeyError, ValueError, IndexError, RuntimeError) as error:
             raise InputError(
-                f"{name}: no weights of a CLIP vision transformer in OpenAI's names ({first_line(error)}); {WEIGHTS_REMEDY}"
+                f"{name}: no weights of a CLIP vision transformer in OpenAI's names ({brief(error)}); {WEIGHTS_REMEDY}"
             ) from None
     source = f"--clip_model {name}"
     vision, lacking = load_pretrained(CLIPVisionModel, name, _vision_config(name), source, WEIGHTS_REMEDY)
@@ -204,7 +204,7 @@ def _vision_config(name: str) -> CLIPVisionConfig:
     try:
         config = CLIPVisionConfig.from_pretrained(name)
     except Exception as error:  # transformers has one of its own for every wrong field
-        raise InputError(f"{source}: no such model ({first_line(error)}); {WEIGHTS_REMEDY}") from None
+        raise InputError(f"{source}: no such model ({brief(error)}); {WEIGHTS_REMEDY}") from None
     check_sizes(config, SIZES, f"{source}: config.json")
     return config
 
@@ -231,7 +231,7 @@ def _read_openai_file(path: str) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"{path}: neither OpenAI's CLIP file nor a state dict ({first_line(error)})") from None
+        raise InputError(f"{path}: neither OpenAI's CLIP file nor a state dict ({brief(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise InputError(f"{path}: not a state dict of tensors")
     return state

@@ -7,7 +7,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.utils import logging
 
-from utils.errors import InputError
+from utils.errors import InputError, brief
 
 MOST_PARAMETERS = 3 * 10**9  # the largest GPT-2 with cross-attention has 2.0e9
 MOST_LAYERS = 200
@@ -72,9 +72,9 @@ def load_pretrained(
             weights_only=True,
         )
     except OSError as error:
-        raise InputError(f"{source}: no weights found ({first_line(error)}); {remedy}") from None
+        raise InputError(f"{source}: no weights found ({brief(error)}); {remedy}") from None
     except Exception as error:  # a different one for every way in which a file can be wrong
-        raise InputError(f"{source}: weights torn, altered or unsafe ({first_line(error)}); {remedy}") from None
+        raise InputError(f"{source}: weights torn, altered or unsafe ({brief(error)}); {remedy}") from None
     finally:
         logging.set_verbosity(verbosity)
     if report["mismatched_keys"]:
@@ -82,8 +82,3 @@ def load_pretrained(
         shapes = f"{tuple(shape)} in the file, {tuple(expected)} by config.json"
         raise InputError(f"{source}: weights of another shape: {weight} ({shapes}); {remedy}")
     return model, set(report["missing_keys"])
-
-
-def first_line(error: Exception) -> str:
-    """The beginning of an error's message, for a message of one line."""
-    return " ".join(str(error).split())[:200]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from utils.constants import PIXEL_STATISTICS
 from utils.errors import InputError, OneLineParser, run_script
 from utils.files import check_place
 from utils.image_files import ImageFolder, image_size
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int | None:
         reuse_freed_memory()
     torch.manual_seed(args.seed)
     encoder = load_image_encoder(args.clip_model, fixed=True, from_scratch=args.from_scratch).to(accelerator.device)
-    mean, std = (CLIP_MEAN, CLIP_STD) if args.clip_normalization else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = PIXEL_STATISTICS[args.clip_normalization]
     pixels = ImagePixels(folder, encoder.image_size, mean, std)
     header = make_header(args.clip_model, encoder, mean, std)
 

@@ -42,11 +42,11 @@ from utils.building import build_decoder, build_model, build_optimizer, paramete
 from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, IMAGENET_MEAN, IMAGENET_STD, MAX_NEW_TOKENS
 from utils.datasets import ItemKey, PairCollator, TrainingPairs
 from utils.decoding import greedy_decode
-from utils.errors import InputError, run_script
+from utils.errors import InputError, OneLineParser, run_script
 from utils.feature_cache import FeatureCache, make_header
 from utils.files import write_json
 from utils.memory import reuse_freed_memory
-from utils.opts import CONFIGS, OneLineParser
+from utils.opts import CONFIGS
 from utils.opts import get_parser as get_training_parser
 from utils.tokenizer import TextCodec, load_tokenizer
 from utils.vad import Lexicon, VADLookup
@@ -138,8 +138,9 @@ class Workbench:
     `jobs` names everything measured. Dropout is on in training, in both.
     """
 
-    def __init__(self, size: str, batch_size: int, large_batch_size: int, images: int, device: torch.device):
-        self.batch_size, self.large_batch_size, self.images, self.device = batch_size, large_batch_size, images, device
+    def __init__(self, size: str, args: argparse.Namespace, device: torch.device):
+        self.batch_size, self.large_batch_size, self.images = args.batch_size, args.large_batch_size, args.images
+        self.device = device
         gpt2, clip = (str(CONFIGS / name) for name in SIZES[size])
         self.vision = CLIPVisionConfig.from_pretrained(clip)
         flags = ["--gpt2_model", gpt2, "--clip_model", clip, "--prefix_dim", str(self.vision.hidden_size)]
@@ -153,7 +154,7 @@ class Workbench:
             "reference training": self.reference_training,
             "training from pixels": lambda: self.training(self.batch_size, cached=False),
             "training, cached": lambda: self.training(self.batch_size),
-            f"training, cached, batch {large_batch_size}": lambda: self.training(self.large_batch_size),
+            f"training, cached, batch {self.large_batch_size}": lambda: self.training(self.large_batch_size),
             "reference decoding": self.reference_decoding,
             "decoding, cached": lambda: self.decoding(self.cached_model),
             "decoding, cached, --vad_causal": lambda: self.decoding(self.causal_model),
@@ -161,7 +162,7 @@ class Workbench:
         if device.type == "cuda":
             self.jobs |= {
                 "training, cached, bf16": lambda: self.training(self.batch_size, dtype=torch.bfloat16),
-                f"training, cached, bf16, batch {large_batch_size}": lambda: self.training(
+                f"training, cached, bf16, batch {self.large_batch_size}": lambda: self.training(
                     self.large_batch_size, dtype=torch.bfloat16
                 ),
                 "decoding, cached, bf16": lambda: self.decoding(self.cached_model, torch.bfloat16),
@@ -408,9 +409,8 @@ class Side:
 
     def __init__(self, size: str, args: argparse.Namespace, device: torch.device, ours: bool):
         self.connection, other = multiprocessing.Pipe()
-        sizes = (args.batch_size, args.large_batch_size, args.images)
         spawn = multiprocessing.get_context("spawn")
-        self.process = spawn.Process(target=serve, args=(other, ours, size, *sizes, device), daemon=True)
+        self.process = spawn.Process(target=serve, args=(other, ours, size, args, device), daemon=True)
         self.process.start()
         other.close()
 
@@ -430,19 +430,11 @@ class Side:
             raise RuntimeError(f"{name}: the process that does it has failed") from None
 
 
-def serve(
-    connection: Connection,
-    ours: bool,
-    size: str,
-    batch_size: int,
-    large_batch_size: int,
-    images: int,
-    device: torch.device,
-) -> None:
+def serve(connection: Connection, ours: bool, size: str, args: argparse.Namespace, device: torch.device) -> None:
     """What the process of a side does: jobs, until it is killed."""
     if ours and device.type == "cpu":
         reuse_freed_memory()  # as the training script does
-    bench, jobs = Workbench(size, batch_size, large_batch_size, images, device), {}
+    bench, jobs = Workbench(size, args, device), {}
     while True:
         name, number = connection.recv()
         if name not in jobs:
@@ -593,7 +585,7 @@ def measure_captions() -> list[Row]:
 def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict:
     """Measure one size; returns its matrix rates (GFLOP/s), rows, and what the reference falls short of."""
     print(f"{size} size", file=sys.stderr)
-    bench = Workbench(size, args.batch_size, args.large_batch_size, args.images, device)
+    bench = Workbench(size, args, device)
     rates, seconds, jobs = measure(size, list(bench.jobs), args, device)
     loading = measure_loading(bench)
     matrix_rate = rates[torch.float32] / 1e9

@@ -74,6 +74,12 @@ class Workspace:
         return [*flags, "--from_scratch", "--metrics", "bleu", *more]
 
 
+def logged_losses(out: Path) -> list[dict]:
+    """The losses in a run's log, in order."""
+    lines = map(json.loads, (out / "results" / "log.jsonl").read_text().splitlines())
+    return [line["losses"] for line in lines if "losses" in line]
+
+
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory) -> Workspace:
     return Workspace(tmp_path_factory.mktemp("workspace"))

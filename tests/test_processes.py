@@ -9,7 +9,7 @@ import time
 import pytest
 
 import artEmisX_train
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, logged_losses
 
 # negatives come from a process's own images, and dropout from its own random numbers
 SAME_IN_ANY_NUMBER = ("--no-use_cl_loss", "--dropout", "0", "--log_steps", "1", "--use_emotion_loss")
@@ -30,11 +30,6 @@ def torchrun(script, argv, seconds=240):
     return subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=environment, cwd=REPOSITORY)
 
 
-def losses(out):
-    lines = [json.loads(line) for line in (out / "results" / "log.jsonl").read_text().splitlines()]
-    return [line["losses"] for line in lines if "losses" in line]
-
-
 def test_two_processes_train_as_one(workspace, tmp_path):
     """45 images: the last global batch of 5 is dealt out as 3 and 2. Stops early on the verdict of the first process."""
     one, two = tmp_path / "one", tmp_path / "two"
@@ -45,8 +40,8 @@ def test_two_processes_train_as_one(workspace, tmp_path):
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert "stopped early" in ended.stdout and ended.stdout.count("stopped early") == 1
-    assert len(losses(one)) == len(losses(two)) >= 12
-    for ours, theirs in zip(losses(two), losses(one), strict=True):
+    assert len(logged_losses(one)) == len(logged_losses(two)) >= 12
+    for ours, theirs in zip(logged_losses(two), logged_losses(one), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)
     for path in sorted((one / "results").glob("*_step.json")):
         assert (

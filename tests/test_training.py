@@ -10,7 +10,7 @@ import torch
 
 import artEmisX_train
 from models import losses
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, logged_losses
 from utils.checkpoint import load_named
 from utils.errors import InputError
 from utils.run_guard import locked
@@ -205,8 +205,7 @@ def test_accumulation_and_trained_encoder_and_all_losses(workspace, tmp_path):
     assert stats["progress"]["updates"] == 3 * (stats["epoch"] + 1)
     scores = json.loads(next((out / "results").glob("scores_exp_1_*.json")).read_text())
     assert "head_acc" in scores
-    log = [json.loads(line) for line in (out / "results" / "log.jsonl").read_text().splitlines()]
-    assert {"lm_loss", "contrastive_loss", "vad_loss", "emotion_loss"} <= set(log[0]["losses"])
+    assert {"lm_loss", "contrastive_loss", "vad_loss", "emotion_loss"} <= set(logged_losses(out)[0])
 
 
 def test_plain_model(workspace, tmp_path):
@@ -232,8 +231,7 @@ def test_compiled_model_has_the_same_losses(workspace, tmp_path, monkeypatch):
     logs = []
     for name, more in (("compiled", ["--compile"]), ("plain", [])):
         out = train(workspace, tmp_path / name, *more, "--dropout", "0", "--num_train_epochs", "1", "--log_steps", "1")
-        lines = map(json.loads, (out / "results" / "log.jsonl").read_text().splitlines())
-        logs.append([line["losses"] for line in lines if "losses" in line])
+        logs.append(logged_losses(out))
     assert compiled == ["ImageEncoder", "Explainer"] and len(logs[0]) > 3
     for traced, plain in zip(*logs, strict=True):
         assert traced == pytest.approx(plain, rel=1e-4)

@@ -9,11 +9,11 @@ from transformers import GPT2Config
 from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.image_encoder import WEIGHTS_REMEDY, load_image_encoder
-from models.pretrained import check_sizes, first_line, load_pretrained
+from models.pretrained import check_sizes, load_pretrained
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from utils.checkpoint import NamedCheckpoint, decoder_config
-from utils.errors import InputError
+from utils.errors import InputError, brief
 from utils.tokenizer import TextCodec
 
 # What distilgpt2 does not bring, by the beginning or a part of its name; all else must be in its weights.
@@ -80,7 +80,7 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
     try:
         saved, _ = GPT2Config.get_config_dict(args.gpt2_model)
     except Exception as error:  # transformers has several for a file that is missing or is no JSON object
-        raise InputError(f"{source}: no such model ({first_line(error)})") from None
+        raise InputError(f"{source}: no such model ({brief(error)})") from None
     config = _checked_config(saved, fields, f"{source}: config.json")
     if config.n_positions < args.max_seq_len:
         raise InputError(f"--max_seq_len {args.max_seq_len}: {args.gpt2_model} has only {config.n_positions} positions")
@@ -127,7 +127,7 @@ def _checked_config(saved: dict, fields: dict, source: str) -> GPT2Config:
     try:
         config = decoder_config(saved, **fields)
     except Exception as error:  # transformers has one of its own for every wrong field
-        raise InputError(f"{source}: {first_line(error)}; take another") from None
+        raise InputError(f"{source}: {brief(error)}; take another") from None
     check_sizes(config, SIZES, source)
     if config.vad_heads not in (1, 3):
         raise InputError(f"{source}: vad_heads {config.vad_heads}: 1 or 3 heads divide VAD's three values")

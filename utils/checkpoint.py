@@ -27,7 +27,7 @@ from transformers import GPT2Config, PreTrainedTokenizerFast
 
 from models.image_encoder import load_openai_weights
 from models.sevlm import SEVLM
-from utils.errors import InputError
+from utils.errors import InputError, brief
 from utils.files import read_json, sha256, sync
 
 TOKENIZER_FOLDER = "nle_gpt2_tokenizer_0"
@@ -176,8 +176,7 @@ def read_torch_file(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except Exception as error:  # torch raises a different one for every way in which a file can be wrong
-        reason = str(error).strip().split("\n")[0][:160]
-        raise InputError(f"{path}: torn, altered or unsafe ({reason}); take another checkpoint") from None
+        raise InputError(f"{path}: torn, altered or unsafe ({brief(error)}); take another checkpoint") from None
 
 
 def save_named(

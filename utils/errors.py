@@ -19,6 +19,11 @@ class InputError(Exception):
         super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message))
 
 
+def brief(error: Exception) -> str:
+    """The beginning of an error's message, in one line, to be quoted in an InputError's."""
+    return " ".join(str(error).split())[:200]
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Reports wrong flags as an InputError: one line, as every other error of ours."""
 

@@ -6,7 +6,7 @@ import json
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM
-from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from utils.constants import PIXEL_STATISTICS
 from utils.datasets import ImagePixels
 from utils.errors import InputError
 from utils.feature_cache import FeatureCache, ImageInputs, make_header
@@ -46,7 +46,7 @@ def build_images(
     args: argparse.Namespace, model: SEVLM, folder: ImageFolder | None, splits: list[Records]
 ) -> ImageInputs:
     """Pixels, or cached features; with a finished cache the encoder has done its work and is let go."""
-    mean, std = (CLIP_MEAN, CLIP_STD) if args.clip_normalization else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = PIXEL_STATISTICS[args.clip_normalization]
     names = {int(image_id): record["image_name"] for records in splits for image_id, record in records.items()}
     pixels = ImagePixels(folder, model.image_encoder.image_size, mean, std)
     if not args.feature_cache:

@@ -5,15 +5,17 @@ from dataclasses import asdict, dataclass, field
 
 from accelerate import Accelerator
 
-from models.pretrained import first_line
 from models.sevlm import SEVLM
 from utils.checkpoint import NamedCheckpoint, load_state, save_state
-from utils.errors import InputError
+from utils.errors import InputError, brief
 from utils.evaluation import Evaluator
 from utils.feature_cache import ImageInputs
 from utils.run_guard import StopSignals
 from utils.tokenizer import TextCodec
 from utils.vad import Lexicon
+
+# what torch and we raise over a state whose parts are missing, or of other kinds or sizes than ours
+UNFIT_STATE = (AttributeError, KeyError, TypeError, ValueError, RuntimeError)
 
 
 @dataclass
@@ -40,8 +42,9 @@ class Progress:
 class Run:
     """One training or evaluation: what the training script builds and hands from function to function.
 
-    `prepare_training` adds what only a training has: dataset, batches, loader, steps_per_epoch, parameters and their
-    names, optimizer, scheduler, and `prepared`, the model as accelerate wants it; `evaluate` keeps its last_evaluation.
+    `prepare_training` adds what only a training has: dataset, batches, loader, steps_per_epoch, updates_per_epoch,
+    parameters and their names, optimizer, scheduler, and `prepared`, the model as accelerate wants it; `evaluate` keeps its
+    last_evaluation.
     """
 
     def __init__(
@@ -131,9 +134,9 @@ def resume(run: Run) -> None:
         return
     try:
         restore(run, state)
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except UNFIT_STATE as error:
         raise InputError(
-            f"{run.args.ckpt_path}/resume: the newest state.pt is not of this program ({first_line(error)}); start anew "
+            f"{run.args.ckpt_path}/resume: the newest state.pt is not of this program ({brief(error)}); start anew "
             "without --resume"
         ) from None
     run.say(f"resumed at epoch {run.progress.epoch}, step {run.progress.step}")
@@ -174,15 +177,14 @@ def continue_from(run: Run, checkpoint: NamedCheckpoint) -> None:
     if checkpoint.stats.get("parameter_names") == run.parameter_names:
         try:
             load_optimizer(run, checkpoint.stats["optimizer_state_dict"], checkpoint.stats["scheduler"])
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except UNFIT_STATE as error:
             raise InputError(
-                f"{checkpoint.folder}: its optimiser state cannot be used ({first_line(error)}); take another checkpoint"
+                f"{checkpoint.folder}: its optimiser state cannot be used ({brief(error)}); take another checkpoint"
             ) from None
     else:
         run.say(
             f"{checkpoint.folder}: its optimiser state is of other parameters: AdamW starts anew, the schedule goes on"
         )
-        done = run.progress.epoch * -(-run.steps_per_epoch // run.accelerator.gradient_accumulation_steps)
-        for _ in range(done):
+        for _ in range(run.progress.epoch * run.updates_per_epoch):
             run.scheduler.step()
     run.say(f"continuing at epoch {run.progress.epoch}")

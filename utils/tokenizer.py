@@ -8,7 +8,7 @@ import numpy as np
 from transformers import AutoConfig, AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast
 
 from utils.constants import ADDED_TOKENS, BECAUSE, EMOTION, EXPLANATION, IGNORED_LABEL, PAD, PREFIX
-from utils.errors import InputError
+from utils.errors import InputError, brief
 
 SHIPPED_BPE = Path(__file__).resolve().parents[1] / "models" / "gpt2-bpe"
 GPT2_VOCABULARY = 50257
@@ -38,9 +38,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         try:
             vocabulary = AutoConfig.from_pretrained(name).vocab_size
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"--gpt2_model {name}: no such model ({str(error).strip().splitlines()[0][:160]})"
-            ) from None
+            raise InputError(f"--gpt2_model {name}: no such model ({brief(error)})") from None
         if vocabulary in (GPT2_VOCABULARY, GPT2_VOCABULARY + len(ADDED_TOKENS)):
             tokenizer = GPT2TokenizerFast.from_pretrained(SHIPPED_BPE)
         else:
