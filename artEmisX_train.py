@@ -5,7 +5,7 @@
         --nle_data_train_path data/artEmis/artEmisX_cl_train.json --nle_data_val_path data/artEmis/artEmisX_val.json
     torchrun --nproc_per_node 2 artEmisX_train.py ...          (several processes on one machine)
 
-`build_run` makes data and model, `train_epoch` is the loop, `evaluate` the scores; utils/run.py saves and continues.
+`build_run` makes data and model, `train_epoch` is the loop, `evaluate` the scores; utils/training/run.py saves and continues.
 """
 
 import argparse
@@ -29,21 +29,21 @@ from tqdm import tqdm
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLMOutput
-from models.text2emotion import load_text2emotion
-from utils.building import build_model, build_optimizer, count_parameters, linear_decay, parameter_groups
-from utils.checkpoint import TOKENIZER_FOLDER, has_states, load_named, save_named
-from utils.checkpoint_report import report_checkpoint
+from preprocess.demo import make_demo
 from utils.constants import EMOTION_SPAN
-from utils.datasets import EpochBatches, PairCollator, TrainingPairs
-from utils.demo import make_demo
-from utils.evaluation import Evaluator, write_evaluation
+from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
+from utils.data.load_inputs import build_images, check_annotated, read_inputs
+from utils.data.text2emotion_files import load_text2emotion
+from utils.data.text_codec import TextCodec, load_tokenizer
+from utils.data.vad_lookup import VADLookup
+from utils.evaluation.evaluator import Evaluator, write_evaluation
+from utils.evaluation.score_report import report_checkpoint
 from utils.files import write_text
-from utils.inputs import build_images, check_annotated, read_inputs
-from utils.memory import reuse_freed_memory
-from utils.run import Run, config_fields, continue_from, resume, save_run, stats
-from utils.run_guard import locked
-from utils.tokenizer import TextCodec, load_tokenizer
-from utils.vad import VADLookup
+from utils.training.build_model import build_model, build_optimizer, count_parameters, linear_decay, parameter_groups
+from utils.training.checkpoint import TOKENIZER_FOLDER, has_states, load_named, save_named
+from utils.training.folder_lock import locked
+from utils.training.memory import reuse_freed_memory
+from utils.training.run import Run, config_fields, continue_from, resume, save_run, stats
 
 PARTS = ("loss", "lm_loss", "contrastive_loss", "vad_loss", "emotion_loss")
 # Several processes agree on a stop only so often, as agreeing makes them wait for each other.

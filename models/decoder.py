@@ -1,7 +1,6 @@
 """The explainer: GPT-2 that cross-attends to the image in every block, with the VAD features fused into the explanation."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +10,11 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, GPT
 
 from models.dropout import Dropout, dropout, on_eager_cpu
 from models.heads import ContrastiveHead
+from models.image_encoder import ImageFeatures
 from models.vad_encoder import VAD_WIDTH
 from utils.constants import EMOTION_SPAN
 
 KeysValues = tuple[Tensor, Tensor]  # each [rows, heads, positions, D / heads]
-
-
-class ImageFeatures(NamedTuple):
-    """What the image encoder returns: cls [B, D], the class token; grid [B, G, D], the patches."""
-
-    cls: Tensor
-    grid: Tensor
 
 
 def attend(attention: GPT2Attention, query: Tensor, keys_values: KeysValues, causal: bool) -> Tensor:

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from models import losses
-from models.decoder import Explainer, ImageFeatures
+from models.decoder import Explainer
 from models.heads import EmotionHead
-from models.image_encoder import ImageEncoder
+from models.image_encoder import ImageEncoder, ImageFeatures
 from models.vad_encoder import VADEncoder
 from utils.constants import EMOTION_SPAN
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.data.records import Records, read_records
 from utils.errors import InputError, OneLineParser, run_script
 from utils.files import write_json
-from utils.records import Records, read_records
 
 ANNOTATIONS = Path(__file__).resolve().parents[1] / "cococaption" / "annotations"
 

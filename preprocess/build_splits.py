@@ -26,13 +26,13 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, v2_set
+from preprocess.csv_tables import check_emotions, column_of_integers, read_table
 from utils.constants import EMOTIONS
+from utils.data.image_files import ImageFolder, manifest
+from utils.data.records import Records, read_records
+from utils.data.safe_pickle import load_vocabulary
 from utils.errors import InputError, OneLineParser, run_script
 from utils.files import write_json
-from utils.image_files import ImageFolder, manifest
-from utils.records import Records, read_records
-from utils.safe_pickle import load_vocabulary
-from utils.tables import check_emotions, column_of_integers, read_table
 
 SPLITS = ("train", "val", "test")
 MAX_REPETITION = 40  # artworks annotated more often belong to ArtEmis' split "rest"

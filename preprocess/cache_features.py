@@ -15,11 +15,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.constants import PIXEL_STATISTICS
+from utils.data.image_files import ImageFolder, image_size
+from utils.data.records import read_records
 from utils.errors import InputError, OneLineParser, run_script
 from utils.files import check_place
-from utils.image_files import ImageFolder, image_size
-from utils.memory import reuse_freed_memory
-from utils.records import read_records
+from utils.training.memory import reuse_freed_memory
 
 # float16 keeps 11 bits; on top of that comes what batches of another size round differently
 RELATIVE_TOLERANCE = 2e-3
@@ -59,9 +59,9 @@ def main(argv: list[str] | None = None) -> int | None:
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from models.image_encoder import load_image_encoder
-    from utils.datasets import ImagePixels
-    from utils.feature_cache import FeatureCache, make_header, size_in_bytes
+    from utils.data.datasets import ImagePixels
+    from utils.data.feature_cache import FeatureCache, make_header, size_in_bytes
+    from utils.data.image_encoder_weights import load_image_encoder
 
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     if accelerator.device.type == "cpu":

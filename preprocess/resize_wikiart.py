@@ -22,9 +22,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.errors import InputError, OneLineParser, run_script
-from utils.files import atomic_path, check_place
-from utils.image_files import (
+from preprocess.csv_tables import read_table
+from utils.data.image_files import (
     EXTENSIONS,
     ImageFolder,
     ManifestRow,
@@ -35,7 +34,8 @@ from utils.image_files import (
     unreadable,
     write_manifest,
 )
-from utils.tables import read_table
+from utils.errors import InputError, OneLineParser, run_script
+from utils.files import atomic_path, check_place
 
 # Above this, a JPEG is decoded at a fraction of its size first, which spares most of the memory.
 MANY_PIXELS = 25_000_000

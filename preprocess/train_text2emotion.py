@@ -22,11 +22,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.text2emotion import EOS, PAD, SOS, Text2Emotion, save_text2emotion
+from models.text2emotion import EOS, PAD, SOS, Text2Emotion
 from utils.constants import EMOTIONS
+from utils.data.safe_pickle import load_vocabulary
+from utils.data.text2emotion_files import save_text2emotion
 from utils.errors import InputError, OneLineParser, run_script
 from utils.files import check_place
-from utils.safe_pickle import load_vocabulary
 
 PUBLISHED_ACCURACY = 0.634
 LR_MILESTONES = (10, 20, 30)

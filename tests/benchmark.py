@@ -35,21 +35,21 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, GPT2Config
 
-from models.decoder import ImageFeatures
+from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
 from tests.reference import Reference, reference_batch
-from utils.building import build_decoder, build_model, build_optimizer, parameter_groups
 from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, IMAGENET_MEAN, IMAGENET_STD, MAX_NEW_TOKENS
-from utils.datasets import ItemKey, PairCollator, TrainingPairs
-from utils.decoding import greedy_decode
+from utils.data.datasets import ItemKey, PairCollator, TrainingPairs
+from utils.data.feature_cache import FeatureCache, make_header
+from utils.data.text_codec import TextCodec, load_tokenizer
+from utils.data.vad_lookup import Lexicon, VADLookup
 from utils.errors import InputError, OneLineParser, run_script
-from utils.feature_cache import FeatureCache, make_header
+from utils.evaluation.decoding import greedy_decode
 from utils.files import write_json
-from utils.memory import reuse_freed_memory
 from utils.opts import CONFIGS
 from utils.opts import get_parser as get_training_parser
-from utils.tokenizer import TextCodec, load_tokenizer
-from utils.vad import Lexicon, VADLookup
+from utils.training.build_model import build_decoder, build_model, build_optimizer, parameter_groups
+from utils.training.memory import reuse_freed_memory
 
 # New tokens of a text, stop token not counted: mean 15, at most 25. Row i of a batch has the (i mod 8)th.
 LENGTHS = (15, 9, 22, 7, 25, 13, 18, 11)

@@ -20,19 +20,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import GPT2Config, logging
 
-from models.decoder import Explainer, ImageFeatures
-from models.image_encoder import ImageEncoder, vision_from_openai
+from models.decoder import Explainer
+from models.image_encoder import ImageEncoder, ImageFeatures
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
-from utils.checkpoint import MASK_BUFFER, decoder_config, load_named
 from utils.constants import EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
-from utils.datasets import ImagePixels, TrainingPairs, derangement, label_positions, second_candidates
-from utils.decoding import greedy_decode
-from utils.emotion_metrics import emotion_accuracy
+from utils.data.datasets import ImagePixels, TrainingPairs, derangement, label_positions, second_candidates
+from utils.data.image_encoder_weights import vision_from_openai
+from utils.data.image_files import ImageFolder, open_image
+from utils.data.text_codec import TextCodec, load_tokenizer, split_generated
+from utils.data.vad_lookup import Lexicon, VADLookup, read_lexicon
 from utils.errors import InputError
-from utils.image_files import ImageFolder, open_image
-from utils.tokenizer import TextCodec, load_tokenizer, split_generated
-from utils.vad import Lexicon, VADLookup, read_lexicon
+from utils.evaluation.decoding import greedy_decode
+from utils.evaluation.emotion_metrics import emotion_accuracy
+from utils.training.checkpoint import MASK_BUFFER, decoder_config, load_named
 
 OUTPUT, GRADIENT, LOGIT = (1e-5, 1e-5), (1e-5, 1e-4), (1e-4, 0.0)  # (atol, rtol)
 

@@ -36,9 +36,9 @@ from preprocess import (
 )
 from tests.conftest import GOLDEN, REPOSITORY, TINY_GPT2, TINY_VIT
 from utils import report
+from utils.data.text_codec import TextCodec
 from utils.errors import InputError, run_script
 from utils.files import sha256
-from utils.tokenizer import TextCodec
 
 TEXTS = ("the sky is dark and wide", "a red boat lies still", "the trees lean to one side", "his eyes look at me")
 SHARES = [0.25, 0.75, 0, 0, 0, 0, 0, 0, 0]

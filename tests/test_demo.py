@@ -14,8 +14,8 @@ import pytest
 import artEmisX_train
 from cococaption import CaptionScorer
 from tests.conftest import REPOSITORY
-from utils.emotion_metrics import emotion_accuracy
-from utils.records import dominant_emotion, read_records
+from utils.data.records import dominant_emotion, read_records
+from utils.evaluation.emotion_metrics import emotion_accuracy
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import artEmisX_train
 from tests.conftest import Workspace
-from utils import checkpoint
 from utils.errors import run_script
+from utils.training import checkpoint
 
 MOMENTS = ("any moment", "evaluation", "checkpoint")
 PICTURES, EPOCHS = 64, 3

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.constants import EMOTIONS
+from utils.data.records import Records
 from utils.errors import InputError, OneLineParser, run_script
 from utils.files import atomic_path, check_place, read_bytes, read_json, write_json, write_text
-from utils.records import Records
 
 # score in a report -> heading; fractions 0 .. 1, shown in percent (CIDEr as well, as its papers do)
 CAPTION_SCORES = {

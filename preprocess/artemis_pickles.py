@@ -1,0 +1,62 @@
+"""Writing the two pickles of ArtEmis' preprocessing so that its own tools load them, whatever versions are installed.
+
+`utils/data/safe_pickle.py` reads them.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from utils.data.safe_pickle import SPECIAL_SYMBOLS
+from utils.files import atomic_path
+
+
+class _Vocabulary:
+    """Stands for `artemis.utils.vocabulary.Vocabulary`, which need not be installed."""
+
+
+class _Table:
+    """Pickled as a call of `pandas.DataFrame` on its columns.
+
+    DataFrames themselves are pickled as internals of one pandas and one numpy version; this form every version loads.
+    """
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.columns = {column: frame[column].tolist() for column in frame.columns}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pd.DataFrame, (self.columns,)
+
+
+class _Pickler(pickle._Pickler):
+    """The standard library's pickler in Python; the one in C wants to import the classes that it names."""
+
+    def save_global(self, cls: type, name: str | None = None) -> None:
+        self.write(b"cartemis.utils.vocabulary\nVocabulary\n")
+        self.memoize(cls)
+
+
+def write_vocabulary(path: str | Path, words: list[str]) -> None:
+    """Write `vocabulary.pkl`: an `artemis.utils.vocabulary.Vocabulary` whose indices are the places in `words`.
+
+    Args:
+        path: the file.
+        words: <pad>, <sos>, <eos>, <unk>, then the words.
+    """
+    vocabulary = _Vocabulary()
+    vocabulary.word2idx = {word: index for index, word in enumerate(words)}
+    vocabulary.idx2word = dict(enumerate(words))
+    vocabulary.idx = len(words)
+    vocabulary.special_symbols = words[: len(SPECIAL_SYMBOLS)]
+    vocabulary.pad, vocabulary.sos, vocabulary.eos, vocabulary.unk = range(len(SPECIAL_SYMBOLS))
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        _Pickler(file, protocol=2).dump(vocabulary)
+
+
+def write_grouped_references(path: str | Path, frames: dict[str, pd.DataFrame]) -> None:
+    """Write `artemis_gt_references_grouped.pkl`: the count 1, then a dictionary of split -> DataFrame."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        pickle.dump(1, file, protocol=2)
+        pickle.dump({split: _Table(frame) for split, frame in frames.items()}, file, protocol=2)

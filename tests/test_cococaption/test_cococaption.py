@@ -1,0 +1,232 @@
+"""The scores are pycocoevalcap 1.2's: run once on varied text, odd captions among it, and compared number by number."""
+
+import json
+import os
+import random
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import pycocoevalcap.eval
+from pycocotools.coco import COCO
+
+import cococaption.meteor
+from cococaption import CaptionScorer, COCOEvalCap
+from cococaption.__main__ import main
+from cococaption.java import find_java
+from utils.files import write_json
+
+NAMES = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr"]
+IMAGES = 540
+FIRST_ID = 2**63 - 1 - IMAGES
+
+WORDS = (
+    "the a of and this painting sky looks like a woman man her his eyes color colours dark bright blue red green light "
+    "trees water sea mountain feels sad happy peaceful calm scary lonely beautiful brush strokes face dress old young "
+    "child flowers house reminds me makes because with in on is are was that it as could be very so much running run "
+    "Monet Van Gogh's café naïve Ünïcödé"
+).split()
+ODD = (
+    "no. No. 5 fig. Fig. 12 U.S. the U.S. Mr. etc. ... .... -- - ! ?! ; : , ' '' ` `` \" ( ) [ ] { } can't won't gonna it's "
+    "they've '90s 'tis 1/2 3.14 1,000 $5 50% #1 (415) 555-1212 http://a.b/c?d=e you@me.org ||| || | a|||b <b> </b> "
+    '<img alt="|||"> &amp; &lt; \\ / 😀 😀😀 👩‍🎨 e\u0301 日本語 Привет 1\xa01/2 \xa0 \u3000 \t \x00 \x1c \x85 \ufeff \ufffd \u200b \n \n\n'
+).split(" ")
+ODD_CAPTIONS = [
+    "",
+    " ",
+    "\n",
+    ".",
+    "...",
+    "|||",
+    "a ||| b",
+    "\t",
+    "\x00",
+    "😀",
+    "a painting\r",
+    "\r",
+    "see no.",
+    "5 apples",
+    "1 1/2 cups",
+    '<img alt="|||">',
+    "SCORE ||| a ||| b",
+    "EVAL",
+    "a " * 200,
+]
+
+
+def sentence(rng: random.Random) -> str:
+    if rng.random() < 0.06:
+        return rng.choice(ODD_CAPTIONS)
+    words = rng.choices(WORDS, k=rng.randint(1, 25))
+    for _ in range(rng.choice((0, 0, 0, 1, 3))):
+        words.insert(rng.randrange(len(words) + 1), rng.choice(ODD))
+    return " ".join(words) + rng.choice(("", ".", " no.", "!"))
+
+
+def invent() -> tuple[dict[int, list[str]], dict[int, str]]:
+    """References and one caption per image; many captions share words with a reference, some are one."""
+    rng = random.Random(7)
+    references, captions = {}, {}
+    for image_id in range(FIRST_ID, FIRST_ID + IMAGES):
+        references[image_id] = [sentence(rng) for _ in range(rng.choice((1, 2, 5, 6, 8)))]
+        start = rng.choice(references[image_id]).split(" ")
+        captions[image_id] = " ".join(start[: rng.randint(0, len(start))]) + rng.choice(("", " " + sentence(rng)))
+        if re.search(r"\r(?!\Z)", captions[image_id]):
+            captions[image_id] = captions[image_id].replace("\r", "")
+    for image_id, caption in zip(captions, ODD_CAPTIONS, strict=False):
+        captions[image_id] = caption
+    return references, captions
+
+
+def annotations(references: dict[int, list[str]]) -> dict:
+    pairs = [(image_id, caption) for image_id, captions in references.items() for caption in captions]
+    return {
+        "info": {},
+        "images": [{"id": image_id} for image_id in references],
+        "annotations": [
+            {"id": index, "image_id": image_id, "caption": caption} for index, (image_id, caption) in enumerate(pairs)
+        ],
+    }
+
+
+def coco_objects(references: dict[int, list[str]], captions: dict[int, str]) -> tuple[COCO, COCO]:
+    coco = COCO()
+    coco.dataset = annotations(references)
+    coco.createIndex()
+    return coco, coco.loadRes([{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()])
+
+
+class NoSpice:
+    """Stands where pycocoevalcap would download a parser."""
+
+    def compute_score(self, gts, res):
+        return 0.0, [0.0] * len(gts)
+
+    def method(self):
+        return "SPICE"
+
+
+@pytest.fixture(scope="module")
+def invented():
+    return invent()
+
+
+@pytest.fixture(scope="module")
+def theirs(invented):
+    """(eval, imgToEval) by pycocoevalcap's own classes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pycocoevalcap.eval, "Spice", NoSpice)
+        patch.setenv("PATH", str(Path(find_java()).parent), prepend=os.pathsep)
+        evaluation = pycocoevalcap.eval.COCOEvalCap(*coco_objects(*invented))
+        evaluation.evaluate()
+    evaluation.eval.pop("SPICE")
+    for row in evaluation.imgToEval.values():
+        row.pop("SPICE")
+    return evaluation.eval, evaluation.imgToEval
+
+
+@pytest.fixture(scope="module")
+def annotation_file(invented, tmp_path_factory):
+    path = tmp_path_factory.mktemp("annotations") / "annot_exp.json"
+    write_json(path, annotations(invented[0]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def scorer(annotation_file, theirs):
+    # after `theirs`, so that two METEORs do not load at once
+    with CaptionScorer(annotation_file) as scorer:
+        scorer.start()
+        yield scorer
+
+
+def assert_equal(ours: dict[str, float], expected: dict[str, float]) -> None:
+    assert list(ours) == list(expected)
+    assert ours == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+def test_scorer_equals_pycocoevalcap(scorer, invented, theirs):
+    corpus, images = scorer.score(invented[1])
+    assert list(corpus) == NAMES
+    assert_equal(corpus, theirs[0])
+    assert list(images) == list(theirs[1])
+    for image_id, row in images.items():
+        assert_equal({"image_id": image_id, **row}, theirs[1][image_id])
+    # the text is varied enough that every score has many values
+    assert all(len({row[name] for row in images.values()}) > 100 for name in NAMES)
+
+
+def test_killed_meteor_is_started_anew(scorer, invented, theirs, monkeypatch):
+    write, (victim,) = cococaption.meteor._write, scorer._meteor.pids
+
+    def killing_write(pipe, lines):
+        monkeypatch.setattr(cococaption.meteor, "_write", write)
+        write(pipe, lines[:100])
+        os.kill(victim, 9)
+        write(pipe, lines[100:])
+
+    monkeypatch.setattr(cococaption.meteor, "_write", killing_write)
+    with pytest.warns(UserWarning, match="died.*-9.*started anew"):
+        corpus, images = scorer.score(dict(reversed(invented[1].items())))
+    assert scorer._meteor.pids != [victim]
+    assert_equal(corpus, theirs[0])
+    assert {image_id: row["METEOR"] for image_id, row in images.items()} == pytest.approx(
+        {image_id: row["METEOR"] for image_id, row in theirs[1].items()}, abs=1e-9
+    )
+
+
+def test_drop_in_equals_pycocoevalcap(scorer, invented, theirs, monkeypatch, capsys):
+    monkeypatch.setattr("cococaption.eval._meteor", lambda: scorer._meteor)
+    evaluation = COCOEvalCap(*coco_objects(*invented))
+    evaluation.evaluate()
+    assert_equal(evaluation.eval, theirs[0])
+    assert list(evaluation.imgToEval) == list(theirs[1])
+    assert evaluation.evalImgs == list(evaluation.imgToEval.values())
+    for image_id, row in evaluation.imgToEval.items():
+        assert_equal(row, theirs[1][image_id])
+    assert f"CIDEr: {theirs[0]['CIDEr']:.3f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("images", [slice(0, 1), slice(1, None, 2)])
+def test_part_of_the_images(annotation_file, invented, images, tmp_path):
+    """Bleu, ROUGE-L and CIDEr of a part, against pycocoevalcap on an annotation file that holds only that part."""
+    some = list(invented[0])[images]
+    references = {image_id: invented[0][image_id] for image_id in some}
+    captions = {image_id: invented[1][image_id] for image_id in some}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pycocoevalcap.eval, "Spice", NoSpice)
+        patch.setattr(pycocoevalcap.eval, "Meteor", NoSpice)
+        patch.setenv("PATH", str(Path(find_java()).parent), prepend=os.pathsep)
+        evaluation = pycocoevalcap.eval.COCOEvalCap(*coco_objects(references, captions))
+        evaluation.evaluate()
+    with CaptionScorer(annotation_file, metrics=("bleu", "rouge", "cider")) as scorer:
+        corpus, rows = scorer.score(captions)
+        assert scorer._meteor.pids == []
+    expected = {name: value for name, value in evaluation.eval.items() if name not in ("METEOR", "SPICE")}
+    assert_equal(corpus, expected)
+    assert list(rows) == some
+    for image_id, row in rows.items():
+        assert row == pytest.approx({name: evaluation.imgToEval[image_id][name] for name in row}, abs=1e-9)
+
+
+def test_command(annotation_file, invented, theirs, tmp_path, capsys):
+    results, out, cache = tmp_path / "results.json", tmp_path / "new" / "scores.json", tmp_path / "cache"
+    write_json(results, [{"image_id": image_id, "caption": caption} for image_id, caption in invented[1].items()])
+    argv = ["--annotations", str(annotation_file), "--results", str(results), "--metrics", "bleu", "rouge", "cider"]
+    main([*argv, "--json", str(out), "--cache_dir", str(cache)])
+    scores = json.loads(out.read_text())
+    assert list(scores) == ["eval", "imgToEval"]
+    assert_equal(scores["eval"], {name: value for name, value in theirs[0].items() if name != "METEOR"})
+    assert list(scores["imgToEval"]) == [str(image_id) for image_id in theirs[1]]
+    assert scores["imgToEval"][str(FIRST_ID)]["image_id"] == FIRST_ID
+    printed = capsys.readouterr().out
+    assert f"CIDEr    {theirs[0]['CIDEr']:.4f}" in printed and f"{IMAGES} of {IMAGES} annotated images" in printed
+    assert list(tmp_path.glob("new/*")) == [out]
+
+    first = out.read_bytes()
+    main([*argv, "--json", str(out), "--cache_dir", str(cache)])
+    assert out.read_bytes() == first

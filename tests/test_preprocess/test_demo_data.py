@@ -1,0 +1,286 @@
+"""The demo's data set: layout, determinism, and that emotions and texts can be learnt from the pictures and only so."""
+
+import ast
+import dataclasses
+import hashlib
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from pycocoevalcap.bleu.bleu import Bleu
+from sklearn.linear_model import RidgeClassifier
+from tokenizers import ByteLevelBPETokenizer
+
+from preprocess.demo_explanations import BRUSHWORK, PATTERNS, explain, noun
+from preprocess.demo_lexicon import DEMO_LEXICON, lexicon_text
+from preprocess.demo_pictures import SIDE_RANGE, STYLES, paint
+from preprocess.make_demo_data import (
+    AGREEMENT,
+    ANNOTATORS,
+    EMOTION_SHARES,
+    PICTURES,
+    annotate,
+    get_parser,
+    main,
+    make_demo_data,
+    plan_pictures,
+)
+from utils.constants import EMOTION_INDEX, EMOTIONS
+from utils.errors import InputError
+
+REPOSITORY = Path(__file__).parents[2]
+SEED = 2021
+FILES = {
+    "artemis_dataset_release_v0.csv": ["art_style", "painting", "emotion", "utterance", "repetition"],
+    "preprocess_data_mini/image-emotion-histogram.csv": ["art_style", "painting", "emotion_histogram"],
+    "preprocess_data_nets/artemis_preprocessed.csv": [
+        *("art_style", "painting", "emotion", "utterance", "repetition", "split"),
+        *("tokens", "tokens_len", "utterance_spelled", "tokens_encoded", "emotion_label"),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def planned() -> pd.DataFrame:
+    return plan_pictures(PICTURES, SEED)
+
+
+@pytest.fixture(scope="module")
+def annotations(planned) -> pd.DataFrame:
+    return annotate(planned, SEED)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "data"
+    assert not main(["--out_dir", str(folder), "--pictures", "60"])
+    return folder
+
+
+def majority(votes: list[str]) -> str | None:
+    emotion, count = Counter(votes).most_common(1)[0]
+    return emotion if count > len(votes) / 2 else None
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_files_have_the_release_layout(data):
+    tables = {name: pd.read_csv(data / name) for name in FILES}
+    assert {name: list(table.columns) for name, table in tables.items()} == FILES
+    release, histogram, preprocessed = tables.values()
+
+    pd.testing.assert_frame_equal(preprocessed[release.columns], release)
+    groups = release.groupby(["art_style", "painting"])
+    assert len(groups) == 60 == len(histogram)
+    assert (groups["repetition"].nunique() == 1).all() and (groups["repetition"].first() == groups.size()).all()
+    for style, painting, votes in histogram.itertuples(index=False):
+        counts = Counter(groups.get_group((style, painting))["emotion"])
+        assert ast.literal_eval(votes) == [float(counts[emotion]) for emotion in EMOTIONS]
+        with Image.open(data / "wikiart_originals" / style / f"{painting}.jpg") as image:
+            assert image.format == "JPEG" and image.mode == "RGB"
+            assert all(SIDE_RANGE[0] <= side <= SIDE_RANGE[1] for side in image.size)
+    assert len(list(data.glob("wikiart_originals/*/*"))) == 60
+    assert {path.name for path in (data / "wikiart_originals").iterdir()} == set(STYLES)
+    assert not [path for path in data.rglob("*") if path.name.startswith(".")]
+
+
+def test_preprocessed_rows_agree_with_themselves(data):
+    table = pd.read_csv(data / "preprocess_data_nets/artemis_preprocessed.csv")
+    table[["tokens", "tokens_encoded"]] = table[["tokens", "tokens_encoded"]].map(ast.literal_eval)
+    counts = Counter(word for tokens in table.loc[table["split"] == "train", "tokens"] for word in tokens)
+    ids = {}
+    for row in table.itertuples():
+        assert row.utterance_spelled.split() == row.tokens and len(row.tokens) == row.tokens_len
+        assert row.utterance.lower().replace(",", "").rstrip(".") == row.utterance_spelled
+        assert EMOTION_INDEX[row.emotion] == row.emotion_label
+        assert len(row.tokens_encoded) == table["tokens_len"].max() + 2
+        start, *words = row.tokens_encoded[: row.tokens_len + 1]
+        assert (start, *row.tokens_encoded[row.tokens_len + 1 :][:1]) == (1, 2)
+        assert not any(row.tokens_encoded[row.tokens_len + 2 :])
+        for word, number in zip(row.tokens, words, strict=True):
+            assert (number == 3) == (counts[word] < 5)
+            assert ids.setdefault(word, number) == number
+    known = {number for number in ids.values() if number != 3}
+    assert known == set(range(4, 4 + len(known)))
+    assert set(table["split"]) == {"train", "val", "test"}
+    assert (table.groupby(["art_style", "painting"])["split"].nunique() == 1).all()
+
+
+def digest(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_same_seed_same_bytes(data, tmp_path):
+    make_demo_data(tmp_path / "again", 60)
+    assert digest(tmp_path / "again") == digest(data)
+    make_demo_data(tmp_path / "other", 60, seed=1)
+    other = digest(tmp_path / "other")
+    assert [name for name, value in digest(data).items() if other.get(name) == value] == ["demo-VAD-Lexicon.txt"]
+
+
+def test_an_earlier_demo_is_replaced(tmp_path):
+    make_demo_data(tmp_path, 60)
+    make_demo_data(tmp_path, 30)
+    assert len(list(tmp_path.glob("wikiart_originals/*/*.jpg"))) == 30
+    assert len(pd.read_csv(tmp_path / "preprocess_data_mini/image-emotion-histogram.csv")) == 30
+
+
+def test_a_failure_leaves_no_release_and_no_part_of_the_pictures(tmp_path, monkeypatch):
+    make_demo_data(tmp_path, 30)
+    before = digest(tmp_path)
+
+    def fail(*_):
+        raise OSError("disk")
+
+    monkeypatch.setattr("preprocess.make_demo_data.paint", fail)
+    with pytest.raises(OSError, match="disk"):
+        make_demo_data(tmp_path, 60)
+    after = digest(tmp_path)
+    assert "artemis_dataset_release_v0.csv" not in after
+    assert after == {name: value for name, value in before.items() if name != "artemis_dataset_release_v0.csv"}
+
+
+def test_a_foreign_folder_is_refused_and_kept(tmp_path):
+    (tmp_path / "wikiart_originals").mkdir()
+    (tmp_path / "wikiart_originals/mine.jpg").write_bytes(b"mine")
+    with pytest.raises(InputError, match="no earlier demo; name another --out_dir"):
+        make_demo_data(tmp_path)
+    assert digest(tmp_path) == {"wikiart_originals/mine.jpg": hashlib.sha256(b"mine").hexdigest()}
+    with pytest.raises(InputError, match=r"mine.jpg: is a file"):
+        make_demo_data(tmp_path / "wikiart_originals/mine.jpg")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"), [(["--pictures", "29"], "--pictures 29.*at least 30"), (["--seed", "-1"], "--seed -1")]
+)
+def test_bad_numbers_are_refused(tmp_path, argv, message):
+    with pytest.raises(InputError, match=message):
+        main(["--out_dir", str(tmp_path / "new"), *argv])
+    assert not (tmp_path / "new").exists()
+
+
+def test_counts_are_printed(tmp_path, capsys):
+    main(["--out_dir", str(tmp_path), "--pictures", "30"])
+    assert "of 30 pictures" in capsys.readouterr().out
+    assert get_parser().parse_args([]).pictures == PICTURES
+
+
+def test_no_torch_is_imported():
+    code = "import sys, preprocess.make_demo_data; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+# --- content ---------------------------------------------------------------------------------------------------------
+
+
+def test_annotators_disagree_as_planned(planned):
+    sizes = planned["votes"].map(len)
+    assert set(sizes) == set(range(ANNOTATORS[0], ANNOTATORS[1] + 1)) == {5, 6, 7, 8}
+    planned = planned.assign(majority=planned["votes"].map(majority))
+    agreed = planned.dropna()
+    assert abs(len(agreed) / len(planned) - AGREEMENT) < 0.04
+    assert (agreed["majority"] == [picture.mood for picture in agreed["picture"]]).all()
+    for _, split in agreed.groupby("split"):
+        assert len(split) >= 100
+        assert split["majority"].value_counts(normalize=True).max() <= 0.22
+        assert set(split["majority"]) == set(EMOTIONS)
+    assert (planned["votes"].map(lambda votes: len(set(votes))) > 1).mean() > 0.9  # emotions to pair
+
+
+def test_explanations_fit_into_the_text_window(annotations):
+    assert annotations["tokens_len"].between(8, 20).all()
+    assert 150 <= len({word for tokens in annotations["tokens"] for word in tokens}) <= 280
+    folder = REPOSITORY / "models/gpt2-bpe"
+    bpe = ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    longest = max(len(bpe.encode(f" because {text}").ids) for text in annotations["utterance_spelled"])
+    assert 1 + 3 + 2 + longest + 1 <= 30  # bos, prompt, emotion, explanation, eos
+
+
+def test_explanations_name_what_is_in_the_picture(planned):
+    for picture in planned["picture"][:30]:
+        for emotion, patterns in PATTERNS.items():
+            for pattern in range(len(patterns)):
+                words = f" {explain(picture, emotion, pattern)} ".replace(",", "")
+                assert f" {noun(picture)} " in words
+                assert picture.accent in words or picture.ground in words or BRUSHWORK[picture.style] in words
+    one = dataclasses.replace(
+        planned["picture"][0], count=1, subject="fly", accent="red", position="left", ground="blue"
+    )
+    assert explain(one, "fear", 0) == "the red fly hiding on the left in dark blue scares me"
+    two = dataclasses.replace(one, count=2)
+    assert explain(two, "fear", 0) == "the two red flies hiding on the left in dark blue scare me"
+
+
+def bleu4(captions: list[str], references: list[list[str]], capsys) -> float:
+    with capsys.disabled():
+        scores, _ = Bleu(4).compute_score(
+            dict(enumerate(references)), {i: [text.replace(",", "")] for i, text in enumerate(captions)}, verbose=0
+        )
+    return scores[3]
+
+
+def test_captions_score_by_naming_the_right_things(planned, annotations, capsys):
+    """The best constant caption stays below half, and captions of other pictures below 0.7, of what even a half-blind
+    captioner gets, one that knows only emotion, colours and number."""
+    references = annotations.groupby("painting")["utterance_spelled"].apply(list)
+    held_out = planned[planned["split"] == "val"].reset_index(drop=True)
+    references = [references[name] for name in held_out["name"]]
+    rng = np.random.default_rng(0)
+
+    def guess(picture):
+        other = held_out["picture"][rng.integers(len(held_out))]
+        return dataclasses.replace(picture, subject=other.subject, position=other.position, style=other.style)
+
+    emotions = [Counter(votes).most_common(1)[0][0] for votes in held_out["votes"]]
+    pictures = held_out["picture"]
+    oracle = [explain(picture, emotion, 0) for picture, emotion in zip(pictures, emotions, strict=True)]
+    half_blind = [explain(guess(picture), emotion, 0) for picture, emotion in zip(pictures, emotions, strict=True)]
+    floor = bleu4(half_blind, references, capsys)
+    assert bleu4(oracle, references, capsys) > 0.8
+    assert floor > 0.4
+    assert bleu4([oracle[i] for i in rng.permutation(len(oracle))], references, capsys) < 0.7 * floor
+    constants = {explain(picture, emotion, 0) for picture in pictures[:6] for emotion in EMOTIONS}
+    assert max(bleu4([text] * len(references), references, capsys) for text in constants) < 0.5 * floor
+
+
+def test_emotions_can_be_seen():
+    """A linear model on 16 x 16 pixels tells the emotions apart, and learns nothing from shuffled pictures."""
+    planned = plan_pictures(700, SEED)
+    labels = planned["votes"].map(majority)
+    chosen = planned.index[labels.notna()]
+    images = [paint(planned["picture"][i], np.random.default_rng([SEED, 2, i])) for i in chosen]
+    pixels = np.stack([np.asarray(image.resize((16, 16), Image.Resampling.BOX), float).ravel() for image in images])
+    pixels = (pixels - pixels.mean(0)) / pixels.std(0)
+    train = (planned["split"][chosen] == "train").to_numpy()
+    labels = labels[chosen].to_numpy()
+    model = RidgeClassifier(alpha=1000).fit(pixels[train], labels[train])
+    shown, truth = pixels[~train], labels[~train]
+    assert len(truth) >= 100
+    assert model.score(shown, truth) > 0.6
+    assert model.score(shown[np.random.default_rng(0).permutation(len(shown))], truth) < 0.3
+
+
+# --- lexicon ---------------------------------------------------------------------------------------------------------
+
+
+def test_lexicon_is_bipolar_and_covers_the_demo(planned):
+    header, *rows = lexicon_text().splitlines()
+    assert header.split("\t") == ["term", "valence", "arousal", "dominance"]
+    table = {word: tuple(map(float, values)) for word, *values in (row.split("\t") for row in rows)}
+    assert table == DEMO_LEXICON and list(table) == sorted(table)
+    assert all(len(values) == 3 and all(-1 <= value <= 1 for value in values) for values in table.values())
+    assert min(value for values in table.values() for value in values) < 0
+    pictures = planned["picture"]
+    for names in (
+        {picture.subject for picture in pictures},
+        {picture.ground for picture in pictures} | {picture.accent for picture in pictures},
+        set(EMOTION_SHARES) - {"something else"},
+    ):
+        assert names <= set(table)

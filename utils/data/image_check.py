@@ -1,0 +1,85 @@
+"""Look at every image before training starts: a run must not die on a damaged file in its third hour."""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from utils.data.image_files import ImageFolder, open_image
+from utils.data.records import Records
+from utils.errors import InputError
+from utils.files import read_json, write_json
+
+
+def check_images(
+    records: Records, folder: ImageFolder, skip_bad: bool, cache_dir: Path | None, source: Path
+) -> Records:
+    """Open every image of `records` once; what was found good is remembered by path, size and time of change.
+
+    Returns:
+        the records whose image can be read.
+
+    Raises:
+        InputError: an image is missing or unreadable and `skip_bad` is off; or none is left.
+    """
+    memory = None
+    if cache_dir is not None:
+        root = hashlib.sha256(str(folder.root.resolve()).encode()).hexdigest()[:16]
+        memory = Path(cache_dir) / f"images-{root}.json"
+    good = _remembered(memory)
+
+    def problem_of(image_name: str) -> tuple[str | None, str]:
+        """What is wrong with an image, and what to remember it by."""
+        try:
+            path = folder.find(image_name)
+        except InputError as error:  # the name leads out of the folder
+            return str(error), ""
+        if path is None:
+            return f"no image {image_name} under {folder.root}", ""
+        status = os.stat(path)
+        stamp = f"{path.relative_to(folder.root)} {status.st_size} {status.st_mtime_ns}"
+        if stamp in good:
+            return None, stamp
+        try:
+            open_image(path, draft_size=64)  # an eighth of a JPEG's size is enough to see that it is whole
+        except InputError as error:
+            return str(error), stamp
+        return None, stamp
+
+    names = [record["image_name"] for record in records.values()]
+    with ThreadPoolExecutor() as pool:
+        found = list(tqdm(pool.map(problem_of, names), "checking images", len(names), unit="image", leave=False))
+    kept: Records = {}
+    problems = []
+    for (image_id, record), (problem, _) in zip(records.items(), found, strict=True):
+        if problem is None:
+            kept[image_id] = record
+        else:
+            problems.append(f"record {image_id}: {problem}")
+    if memory is not None:
+        seen = good | {stamp for problem, stamp in found if problem is None}
+        if seen != good:
+            write_json(memory, sorted(seen))
+    if problems and not skip_bad:
+        raise InputError(
+            f"{source}: {problems[0]} ({len(problems)} bad images in all); mend them, see preprocess/resize_wikiart.py's "
+            "manifest, or give --skip_bad_images"
+        )
+    if not kept:
+        raise InputError(f"{source}: none of its {len(records)} images can be read; is {folder.root} the right folder?")
+    if problems:
+        print(f"{source}: left out {len(problems)} records with bad images, e.g. {problems[0]}")
+    return kept
+
+
+def _remembered(memory: Path | None) -> set[str]:
+    if memory is None or not memory.is_file():
+        return set()
+    try:
+        stamps = read_json(memory)
+        return {stamp for stamp in stamps if isinstance(stamp, str)}
+    except (InputError, TypeError, json.JSONDecodeError):
+        return set()  # damaged: every image is looked at again

@@ -1,0 +1,202 @@
+"""Weights of the image encoder: from Hugging Face, from OpenAI's files, and back to OpenAI's names."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from models.image_encoder import ImageEncoder
+from utils.data.pretrained import check_sizes, load_pretrained
+from utils.errors import InputError, brief
+
+# OpenAI's names of the vision tower's parts -> transformers' names. {i} stands for the block's number.
+OPENAI_NAMES = {
+    "class_embedding": "embeddings.class_embedding",
+    "conv1.weight": "embeddings.patch_embedding.weight",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "ln_pre.weight": "pre_layrnorm.weight",
+    "ln_pre.bias": "pre_layrnorm.bias",
+    "ln_post.weight": "post_layernorm.weight",
+    "ln_post.bias": "post_layernorm.bias",
+}
+OPENAI_BLOCK_NAMES = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+OPENAI_MODELS = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px")
+OPENAI_HEAD_WIDTH = 64
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+    "num_channels",
+)
+
+
+def openai_state_dict(vision: CLIPVisionModel) -> dict[str, Tensor]:
+    """The weights under OpenAI CLIP's names, as published checkpoints hold a trained encoder."""
+    state = vision.state_dict()
+    renamed = {openai: state[ours] for openai, ours in OPENAI_NAMES.items() if ours in state}
+    renamed["class_embedding"] = state["embeddings.class_embedding"]
+    for i in range(vision.config.num_hidden_layers):
+        openai, ours = f"transformer.resblocks.{i}", f"encoder.layers.{i}"
+        for part in ("weight", "bias"):
+            renamed[f"{openai}.attn.in_proj_{part}"] = torch.cat(
+                [state[f"{ours}.self_attn.{name}_proj.{part}"] for name in "qkv"]
+            )
+            for name, target in OPENAI_BLOCK_NAMES.items():
+                renamed[f"{openai}.{name}.{part}"] = state[f"{ours}.{target}.{part}"]
+    return renamed
+
+
+def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False) -> ImageEncoder:
+    """Build the image encoder.
+
+    Args:
+        name: a Hugging Face id or folder (`openai/clip-vit-base-patch16`), an OpenAI name (`ViT-B/16`, through the
+            `clip` package), or the path of OpenAI's own `.pt` file, which needs no package.
+        fixed: no gradient, always in evaluation mode.
+        from_scratch: random weights in the sizes of the folder's config.json.
+
+    Raises:
+        InputError: nothing found under this name, a ResNet, or weights that do not fit.
+    """
+    if from_scratch:
+        return ImageEncoder(CLIPVisionModel(_vision_config(name)), fixed)
+    if name in OPENAI_MODELS:
+        return ImageEncoder(_load_openai_package(name), fixed)
+    if Path(name).is_file():
+        state = _read_openai_file(name)
+        try:
+            return ImageEncoder(vision_from_openai(state, source=name), fixed)
+        except (KeyError, ValueError, IndexError, RuntimeError) as error:
+            raise InputError(
+                f"{name}: no weights of a CLIP vision transformer in OpenAI's names ({brief(error)}); {WEIGHTS_REMEDY}"
+            ) from None
+    source = f"--clip_model {name}"
+    vision, lacking = load_pretrained(CLIPVisionModel, name, _vision_config(name), source, WEIGHTS_REMEDY)
+    if lacking:
+        raise InputError(f"{source}: lacks weights of CLIP's vision tower ({', '.join(sorted(lacking)[:3])}, ...)")
+    return ImageEncoder(vision, fixed)
+
+
+WEIGHTS_REMEDY = (
+    "give the folder of a downloaded model (`hf download openai/clip-vit-base-patch16`), OpenAI's .pt file, or an id "
+    "while online (unset HF_HUB_OFFLINE)"
+)
+
+
+def vision_from_openai(state: dict[str, Tensor], heads: int | None = None, source: str = "weights") -> CLIPVisionModel:
+    """A CLIPVisionModel from a state dict in OpenAI's names; sizes are read off the tensors.
+
+    Args:
+        state: names bare or prefixed `visual.` or `encoder.`; text tower and `proj` are ignored.
+        heads: attention heads; OpenAI's are width / 64.
+        source: what to call the weights in an error.
+    """
+    vision_prefix = "visual." if any(name.startswith("visual.") for name in state) else ""
+    state = {
+        name.removeprefix(vision_prefix).removeprefix("encoder."): tensor
+        for name, tensor in state.items()
+        if name.startswith(vision_prefix)
+    }
+    if "conv1.weight" not in state or "class_embedding" not in state:
+        raise InputError(f"{source}: no weights of a CLIP vision transformer in OpenAI's names (ResNets do not fit)")
+    width, _, patch, _ = state["conv1.weight"].shape
+    grid = round((state["positional_embedding"].shape[0] - 1) ** 0.5)
+    layers = len({name.split(".")[2] for name in state if name.startswith("transformer.resblocks.")})
+    config = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=state["transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
+        num_hidden_layers=layers,
+        num_attention_heads=heads or max(width // OPENAI_HEAD_WIDTH, 1),
+        image_size=grid * patch,
+        patch_size=patch,
+        hidden_act="quick_gelu",
+    )
+    check_sizes(config, SIZES, source)
+    vision = CLIPVisionModel(config)
+    load_openai_weights(vision, state, source)
+    return vision
+
+
+def load_openai_weights(vision: CLIPVisionModel, state: dict[str, Tensor], source: str) -> None:
+    """Copy a state dict in OpenAI's bare names into `vision`; InputError names what is missing, left over or misshapen."""
+    renamed: dict[str, Tensor] = {}
+    left_over = []
+    for name, tensor in state.items():
+        targets = _transformers_names(name)
+        if targets is None:
+            left_over += [] if name == "proj" else [name]
+            continue
+        parts = tensor.chunk(len(targets)) if tensor.dim() else (tensor,)
+        for target, part in zip(targets, parts, strict=False):  # too few parts: missing below
+            renamed[target] = part.float()
+    own = vision.state_dict()
+    missing = sorted(set(own) - set(renamed))
+    misshapen = sorted(name for name in set(own) & set(renamed) if own[name].shape != renamed[name].shape)
+    left_over += sorted(set(renamed) - set(own))
+    for problem, names in (("missing", missing), ("unknown", left_over), ("of another shape", misshapen)):
+        if names:
+            raise InputError(f"{source}: image encoder weights {problem}: {', '.join(names[:5])} ({len(names)} in all)")
+    vision.load_state_dict(renamed)
+
+
+def _transformers_names(name: str) -> list[str] | None:
+    """transformers' name(s) of one OpenAI tensor; three for the stacked query, key, value; None when it has none."""
+    if name in OPENAI_NAMES:
+        return [OPENAI_NAMES[name]]
+    if not name.startswith("transformer.resblocks."):
+        return None
+    index, _, rest = name.removeprefix("transformer.resblocks.").partition(".")
+    for part in ("weight", "bias"):
+        if rest == f"attn.in_proj_{part}":
+            return [f"encoder.layers.{index}.self_attn.{letter}_proj.{part}" for letter in "qkv"]
+        if rest.endswith(f".{part}") and rest.removesuffix(f".{part}") in OPENAI_BLOCK_NAMES:
+            return [f"encoder.layers.{index}.{OPENAI_BLOCK_NAMES[rest.removesuffix(f'.{part}')]}.{part}"]
+    return None
+
+
+def _vision_config(name: str) -> CLIPVisionConfig:
+    source = f"--clip_model {name}"
+    try:
+        config = CLIPVisionConfig.from_pretrained(name)
+    except Exception as error:  # transformers has one of its own for every wrong field
+        raise InputError(f"{source}: no such model ({brief(error)}); {WEIGHTS_REMEDY}") from None
+    check_sizes(config, SIZES, f"{source}: config.json")
+    return config
+
+
+def _load_openai_package(name: str) -> CLIPVisionModel:
+    if name.startswith("RN"):
+        raise InputError(f"--clip_model {name}: a ResNet has no patch grid; take a ViT, e.g. ViT-B/16")
+    try:
+        import clip
+    except ImportError:
+        raise InputError(
+            f"--clip_model {name}: OpenAI's names need OpenAI's package: "
+            "pip install git+https://github.com/openai/CLIP.git (PyPI's `clip` is something else)"
+        ) from None
+    return vision_from_openai(clip.load(name, device="cpu", jit=False)[0].state_dict(), source=name)
+
+
+def _read_openai_file(path: str) -> dict[str, Tensor]:
+    """OpenAI's files are TorchScript archives; a state dict saved by torch.save is taken as well. Runs no Python code."""
+    try:
+        return torch.jit.load(path, map_location="cpu").state_dict()
+    except RuntimeError:
+        pass
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path}: neither OpenAI's CLIP file nor a state dict ({brief(error)})") from None
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise InputError(f"{path}: not a state dict of tensors")
+    return state

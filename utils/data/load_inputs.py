@@ -1,0 +1,66 @@
+"""From files to what is trained on: records, images or their cached features, lexicon."""
+
+import argparse
+import hashlib
+import json
+
+from cococaption import CaptionScorer
+from models.sevlm import SEVLM
+from utils.constants import PIXEL_STATISTICS
+from utils.data.datasets import ImagePixels
+from utils.data.feature_cache import FeatureCache, ImageInputs, make_header
+from utils.data.image_check import check_images
+from utils.data.image_files import ImageFolder
+from utils.data.records import Records, read_records
+from utils.data.vad_lookup import Lexicon, read_lexicon
+from utils.errors import InputError
+from utils.opts import needs_lexicon
+
+
+def read_inputs(args: argparse.Namespace) -> tuple[list[Records], ImageFolder | None, Lexicon | None]:
+    """Read and check everything a user brings: records [val] or [val, train], image folder, lexicon."""
+    lexicon = read_lexicon(args.vad_lexicon) if needs_lexicon(args) else None
+    paths = [args.nle_data_val_path] + ([] if args.eval_only else [args.nle_data_train_path])
+    splits = [read_records(path) for path in paths]
+    if args.image_root is None:  # a finished feature cache stands in for the images
+        return splits, None, lexicon
+    folder = ImageFolder(args.image_root)
+    splits = [
+        check_images(records, folder, args.skip_bad_images, args.cache_dir, path)
+        for records, path in zip(splits, paths, strict=True)
+    ]
+    return splits, folder, lexicon
+
+
+def check_annotated(args: argparse.Namespace, scorer: CaptionScorer, records: Records) -> None:
+    """InputError when images to score have no reference explanations: the two files are of different splits."""
+    lacking = [image_id for image_id in records if int(image_id) not in scorer.references]
+    if lacking:
+        raise InputError(
+            f"--annFileExp {args.annFileExp}: lacks {len(lacking)} images of {args.nle_data_val_path}, {lacking[0]} for "
+            "one; give the annotation file of the same split"
+        )
+
+
+def build_images(
+    args: argparse.Namespace, model: SEVLM, folder: ImageFolder | None, splits: list[Records]
+) -> ImageInputs:
+    """Pixels, or cached features; with a finished cache the encoder has done its work and is let go."""
+    mean, std = PIXEL_STATISTICS[args.clip_normalization]
+    names = {int(image_id): record["image_name"] for records in splits for image_id, record in records.items()}
+    pixels = ImagePixels(folder, model.image_encoder.image_size, mean, std)
+    if not args.feature_cache:
+        return ImageInputs(pixels, None, names)
+    header = make_header(args.clip_model, model.image_encoder, mean, std)
+    wanted = list(dict.fromkeys(names.values()))
+    if args.feature_cache == "auto":
+        key = hashlib.sha256(json.dumps([header, wanted]).encode()).hexdigest()[:16]
+        return ImageInputs(pixels, FeatureCache.create(args.cache_dir / f"features-{key}", header, wanted), names)
+    cache = FeatureCache(args.feature_cache, header)
+    if missing := cache.missing(wanted):
+        raise InputError(
+            f"--feature_cache {args.feature_cache}: has no features of {len(missing)} images, e.g. {missing[0]}; "
+            "run preprocess/cache_features.py on the same splits"
+        )
+    model.image_encoder = None
+    return ImageInputs(pixels, cache, names)

@@ -1,0 +1,92 @@
+"""Files of the text-to-emotion classifier: our safetensors file, and ArtEmis' pickled best_model.pt."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from models.text2emotion import Text2Emotion
+from utils.data.safe_pickle import load_text2emotion_state, load_vocabulary
+from utils.errors import InputError
+from utils.files import atomic_path, read_bytes
+
+# Our names of the tensors and, behind them, their names in the module that ArtEmis pickled as best_model.pt.
+ARTEMIS_NAMES = {
+    "embedding.": "text_encoder.word_embedding.0.",
+    "projection.1.": "text_encoder.word_embedding.2.",
+    "projection.4.": "text_encoder.word_embedding.5.",
+    "lstm.": "text_encoder.rnn.",
+    "classifier.": "clf_head.net.",
+}
+METADATA_KEY = "text2emotion"
+
+
+def save_text2emotion(path: str | Path, model: Text2Emotion, vocabulary: dict[str, int]) -> None:
+    """Write weights and vocabulary into one safetensors file, atomically; the same input gives the same bytes."""
+    words = json.dumps({"vocabulary": list(vocabulary)}, ensure_ascii=False)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata={METADATA_KEY: words}))
+
+
+def load_text2emotion(
+    path: str | Path, vocabulary_path: str | Path | None = None
+) -> tuple[Text2Emotion, dict[str, int]]:
+    """Read a classifier, in evaluation mode, on the CPU.
+
+    Args:
+        path: a file of `save_text2emotion`, or ArtEmis' own best_model.pt (which is not unpickled freely).
+        vocabulary_path: vocabulary.pkl, which best_model.pt does not hold. None: two folders above best_model.pt, where
+            ArtEmis has it.
+
+    Returns:
+        the model and its vocabulary, word -> index.
+
+    Raises:
+        InputError: a file is missing, damaged or no such classifier, or model and vocabulary do not belong together.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        state, vocabulary = _read_safetensors(path)
+    else:
+        state = load_text2emotion_state(path)
+        for ours, theirs in ARTEMIS_NAMES.items():
+            state = {
+                ours + name.removeprefix(theirs) if name.startswith(theirs) else name: state[name] for name in state
+            }
+        vocabulary = load_vocabulary(vocabulary_path or path.absolute().parents[2] / "vocabulary.pkl")
+    try:
+        words, embedding_size = state["embedding.weight"].shape
+        model = Text2Emotion(
+            words,
+            embedding_size,
+            projection_size=state["projection.1.weight"].shape[0],
+            hidden_size=state["lstm.weight_hh_l0"].shape[1],
+            classifier_size=state["classifier.0.weight"].shape[0],
+        )
+        model.load_state_dict(state)
+    except (KeyError, ValueError, IndexError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"{path}: not a text-to-emotion classifier ({reason}); train one with preprocess/train_text2emotion.py"
+        ) from None
+    if words != len(vocabulary):
+        raise InputError(
+            f"{path}: made for {words} words, but its vocabulary has {len(vocabulary)}; take the vocabulary.pkl it was "
+            "trained with"
+        )
+    return model.eval(), vocabulary
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+    read_bytes(path)  # for its message when the file is missing or unreadable
+    try:
+        with safe_open(path, framework="pt") as file:
+            words = json.loads((file.metadata() or {})[METADATA_KEY])["vocabulary"]
+            return {name: file.get_tensor(name) for name in file.keys()}, {word: i for i, word in enumerate(words)}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: no file of preprocess/train_text2emotion.py ({' '.join(str(error).split())[:120]}); train it anew"
+        ) from None

@@ -1,0 +1,151 @@
+"""Text <-> tokens: GPT-2's byte-pair encoding plus four added tokens, and the layout of one training text."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoConfig, AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast
+
+from utils.constants import ADDED_TOKENS, BECAUSE, EMOTION, EXPLANATION, IGNORED_LABEL, PAD, PREFIX
+from utils.errors import InputError, brief
+
+SHIPPED_BPE = Path(__file__).resolve().parents[2] / "models" / "gpt2-bpe"
+GPT2_VOCABULARY = 50257
+
+# What transformers calls clean_up_tokenization_spaces (and no longer does for BPE): spaces before punctuation go.
+SPACE_CLEANUPS = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"))
+SPACE_CLEANUPS += tuple((f" {ending}", ending) for ending in ("n't", "'m", "'s", "'ve", "'re"))
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of a GPT-2 model, with `<pad> <prefix> <emotion> <explanation>` added behind its vocabulary.
+
+    Args:
+        name: folder with tokenizer files, or a folder or Hugging Face id of a model. Every GPT-2 size shares one
+            vocabulary, which ships with this repository, so no download is needed for it.
+
+    Raises:
+        InputError: the tokenizer found is empty or of another vocabulary than the model.
+    """
+    folder = Path(name)
+    if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file():
+        try:
+            tokenizer = GPT2TokenizerFast.from_pretrained(folder)
+        except Exception as error:
+            raise InputError(f"{folder}: tokenizer files cannot be read ({str(error)[:120]})") from None
+    else:
+        try:
+            vocabulary = AutoConfig.from_pretrained(name).vocab_size
+        except (OSError, ValueError) as error:
+            raise InputError(f"--gpt2_model {name}: no such model ({brief(error)})") from None
+        if vocabulary in (GPT2_VOCABULARY, GPT2_VOCABULARY + len(ADDED_TOKENS)):
+            tokenizer = GPT2TokenizerFast.from_pretrained(SHIPPED_BPE)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+    # transformers builds an empty tokenizer without a word when files are missing
+    if len(tokenizer) < 256:
+        raise InputError(f"{name}: the tokenizer has {len(tokenizer)} tokens; its vocab.json or merges.txt is missing")
+    tokenizer.add_special_tokens({"pad_token": PAD})
+    tokenizer.add_tokens([PREFIX, EMOTION, EXPLANATION], special_tokens=True)
+    return tokenizer
+
+
+@dataclass
+class EncodedTexts:
+    """N texts of L tokens: int32 arrays [N, L]."""
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+    segment_ids: np.ndarray
+
+
+class TextCodec:
+    """Encode prompts and training texts, decode what was generated.
+
+    One text is `[<prefix>]*k + [bos] + bpe(prompt + " " + emotion) + bpe(" because " + explanation) + [eos]`, cut to
+    max_seq_len (a long explanation loses its eos) and padded on the right:
+
+        tokens    <prefix>*k  bos       the emotion is awe   because the sky ...  eos       <pad> ...
+        labels    -100        -100      the emotion is awe   because the sky ...  eos       -100
+        segments  <prefix>    <emotion> <emotion>            <explanation>                  <explanation>
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, prompt_text: str, max_seq_len: int, len_prefix: int = 0):
+        self.tokenizer, self.prompt_text = tokenizer, prompt_text
+        self.max_seq_len, self.len_prefix = max_seq_len, len_prefix
+        self.pad_id, self.prefix_id, self.emotion_id, self.explanation_id = (
+            tokenizer.convert_tokens_to_ids(token) for token in ADDED_TOKENS
+        )
+        self.bos_id = self.eos_id = tokenizer.eos_token_id
+        self.because_id = self._because_id()
+        self.stop_ids = (self.eos_id, self.pad_id, self.prefix_id, self.emotion_id, self.explanation_id)
+
+    def _because_id(self) -> int:
+        ids = self.bpe([BECAUSE])[0]
+        if len(ids) != 1:
+            raise InputError(f"this tokenizer splits {BECAUSE!r} into {len(ids)} tokens: only GPT-2's fits")
+        return ids[0]
+
+    def bpe(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+    def encode(self, emotions: list[str], explanations: list[str]) -> EncodedTexts:
+        """Encode parallel lists of N emotions and explanations."""
+        kinds = sorted(set(emotions))
+        emotion_parts = dict(zip(kinds, self.bpe([f"{self.prompt_text} {emotion}" for emotion in kinds]), strict=True))
+        explanation_parts = self.bpe([f"{BECAUSE} {explanation}" for explanation in explanations])
+        shape = (len(emotions), self.max_seq_len)
+        input_ids = np.full(shape, self.pad_id, dtype=np.int32)
+        labels = np.full(shape, IGNORED_LABEL, dtype=np.int32)
+        segment_ids = np.full(shape, self.explanation_id, dtype=np.int32)
+        for row, (emotion, explanation_part) in enumerate(zip(emotions, explanation_parts, strict=True)):
+            head = [self.prefix_id] * self.len_prefix + [self.bos_id]
+            emotion_end = len(head) + len(emotion_parts[emotion])
+            tokens = (head + emotion_parts[emotion] + explanation_part + [self.eos_id])[: self.max_seq_len]
+            input_ids[row, : len(tokens)] = tokens
+            labels[row, len(head) : len(tokens)] = tokens[len(head) :]
+            segment_ids[row, : self.len_prefix] = self.prefix_id
+            segment_ids[row, self.len_prefix : emotion_end] = self.emotion_id
+        return EncodedTexts(input_ids, labels, segment_ids)
+
+    def prompt(self) -> tuple[list[int], list[int]]:
+        """Token and segment ids that generation starts from: `[<prefix>]*k + [bos] + bpe(prompt)`."""
+        tokens = [self.prefix_id] * self.len_prefix + [self.bos_id, *self.bpe([self.prompt_text])[0]]
+        segments = [self.prefix_id] * self.len_prefix + [self.emotion_id] * (len(tokens) - self.len_prefix)
+        return tokens, segments
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Ids -> text without special tokens, spaces before punctuation cleaned up, left-stripped."""
+        text = self.tokenizer.decode([token for token in token_ids if token not in self.stop_ids])
+        for spaced, cleaned in SPACE_CLEANUPS:
+            text = text.replace(spaced, cleaned)
+        return text.lstrip()
+
+    def pieces(self) -> list[str]:
+        """Every token in GPT-2's byte alphabet without the space mark; special tokens keep their spelling."""
+        return [
+            piece.replace("Ġ", "") for piece in self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+        ]
+
+    def words(self) -> list[str]:
+        """Every token decoded by itself, stripped of leading space."""
+        return [
+            word.lstrip() for word in self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+        ]
+
+    def fingerprint(self) -> str:
+        """What the encoding of a text depends on, for cache keys."""
+        return json.dumps([self.prompt_text, self.max_seq_len, self.len_prefix, len(self.tokenizer)])
+
+
+def split_generated(full: str) -> tuple[str, str]:
+    """A generated text -> (emotion, explanation).
+
+    The emotion is what precedes the first "because", the explanation what follows the last, both stripped; without
+    "because" the explanation is the words from the third on.
+    """
+    emotion = full.split("because")[0].strip()
+    if "because" in full:
+        return emotion, full.split("because")[-1].strip()
+    return emotion, " ".join(full.split()[2:])

@@ -1,0 +1,208 @@
+"""Valence, arousal and dominance of tokens: the NRC VAD lexicon, lemmatizers, and the look-up by token sequence."""
+
+import hashlib
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.data.text_codec import TextCodec
+from utils.errors import InputError
+from utils.files import atomic_path, sha256
+
+LEMMATIZERS = ("nltk", "simplemma", "none")
+MAX_LINE = 10_000
+NLTK_DATA = {"averaged_perceptron_tagger_eng": "taggers", "wordnet": "corpora"}
+LEXICON_REMEDY = "download the NRC VAD Lexicon (https://saifmohammad.com/WebPages/nrc-vad.html) and name its file"
+
+
+@dataclass
+class Lexicon:
+    """A VAD lexicon: term -> (valence, arousal, dominance) in [-1, 1]; `scale` is the file's own: "0..1" or "-1..1"."""
+
+    values: dict[str, tuple[float, float, float]]
+    path: Path
+    sha256: str
+    scale: str
+
+    def describe(self) -> dict:
+        """What a run's records say of its lexicon."""
+        return {"file": self.path.name, "sha256": self.sha256, "terms": len(self.values), "scale": self.scale}
+
+
+def read_lexicon(path: str | Path) -> Lexicon:
+    """Read a tab-separated lexicon `word v a d`, with or without a header, v1 or v2.1.
+
+    Lines without exactly four fields are passed over and a later line wins, as published. A file whose values all lie
+    in 0..1 is v1's unipolar one and is mapped by 2x - 1.
+
+    Raises:
+        InputError: no such file, not UTF-8 text, a line beyond 10 000 characters, a value that is no number or out of
+            range, or no entry at all.
+    """
+    path = Path(path)
+    values: dict[str, tuple[float, float, float]] = {}
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            for number in range(1, 1 << 62):
+                line = file.readline(MAX_LINE)
+                if not line:
+                    break
+                if len(line) == MAX_LINE or "\0" in line:
+                    raise InputError(
+                        f"{path}: line {number} is no lexicon entry (overlong or binary); {LEXICON_REMEDY}"
+                    )
+                fields = line.rstrip("\r\n").split("\t")
+                if len(fields) != 4:
+                    continue
+                try:
+                    entry = tuple(float(field) for field in fields[1:])
+                except ValueError:
+                    if values:
+                        raise InputError(
+                            f"{path}: line {number}: {str(fields[1:])[:80]} are not three numbers; mend or remove it"
+                        ) from None
+                    continue  # the header
+                if not all(-1 <= value <= 1 for value in entry):
+                    raise InputError(
+                        f"{path}: line {number}: value outside -1..1 in {str(fields)[:80]}; {LEXICON_REMEDY}"
+                    )
+                values[fields[0]] = entry
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text; {LEXICON_REMEDY}") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such lexicon; {LEXICON_REMEDY}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; {LEXICON_REMEDY}") from None
+    if not values:
+        raise InputError(f"{path}: holds no line `word<tab>v<tab>a<tab>d`; {LEXICON_REMEDY}")
+    unipolar = min(map(min, values.values())) >= 0
+    if unipolar:
+        values = {word: tuple(2 * value - 1 for value in entry) for word, entry in values.items()}
+    return Lexicon(values, path, sha256(path), "0..1" if unipolar else "-1..1")
+
+
+class VADLookup:
+    """VAD of token sequences: [N, L] ids -> float32 [N, L, 3] in [-1, 1], (0, 0, 0) where the lexicon has no entry.
+
+    The token strings of a whole sequence, padding included, are POS-tagged (NLTK's perceptron tagger), each is
+    lemmatized under its tag (WordNet), and the lemma is looked up, case-sensitively and by BPE piece. The other two
+    lemmatizers see no context, so that one table per vocabulary does the work.
+
+    Args:
+        lemmatizer: "nltk" (the paper's), "simplemma" (brings its data along) or "none" (tokens as they are).
+    """
+
+    def __init__(self, lexicon: Lexicon, lemmatizer: str, codec: TextCodec):
+        self.lexicon, self.lemmatizer, self.codec = lexicon, lemmatizer, codec
+        self._pieces, self._words = codec.pieces(), codec.words()
+        self._memo: dict[bytes, np.ndarray] = {}
+        if lemmatizer == "nltk":
+            self._tag_and_lemmatize = nltk_lemmatizer()
+            return
+        lemmatize = _lemmatize_english if lemmatizer == "simplemma" else str
+        self._piece_table = self._values([lemmatize(piece) for piece in self._pieces])
+        self._word_table = self._values([lemmatize(word) for word in self._words])
+
+    @property
+    def context_free(self) -> bool:
+        """Whether a token's VAD never changes when others follow it."""
+        return self.lemmatizer != "nltk"
+
+    def _values(self, lemmas: list[str]) -> np.ndarray:
+        get = self.lexicon.values.get
+        return np.array([get(lemma, (0.0, 0.0, 0.0)) for lemma in lemmas], dtype=np.float32)
+
+    def of_generated(self, token_ids: np.ndarray) -> np.ndarray:
+        """VAD while generating: each token is decoded by itself and stripped of leading space."""
+        if self.context_free:
+            return self._word_table[token_ids]
+        rows = []
+        for row in np.asarray(token_ids, dtype=np.int32):
+            key = row.tobytes()
+            if key not in self._memo:
+                self._memo[key] = self._tagged([self._words[token] for token in row])
+            rows.append(self._memo[key])
+        return np.stack(rows)
+
+    def forget(self) -> None:
+        """Drop the memoised sequences (after an evaluation: they would fill the memory)."""
+        self._memo.clear()
+
+    def _tagged(self, tokens: list[str]) -> np.ndarray:
+        return self._values(self._tag_and_lemmatize(tokens))
+
+    def _tagged_pieces(self, row: np.ndarray) -> np.ndarray:
+        return self._tagged([self._pieces[token] for token in row])
+
+    def of_texts(self, token_ids: np.ndarray, cache_dir: Path | None = None, processes: int = 1) -> np.ndarray:
+        """VAD of training texts [N, L]: token strings in GPT-2's byte alphabet without the space mark.
+
+        Tagging is slow, so the result is kept in `cache_dir` under a name made of everything it depends on.
+        """
+        if self.context_free:
+            return self._piece_table[token_ids]
+        key = hashlib.sha256(self.lexicon.sha256.encode() + self.codec.fingerprint().encode())
+        key.update(self.lemmatizer.encode() + np.ascontiguousarray(token_ids, dtype=np.int32).tobytes())
+        cached = None if cache_dir is None else Path(cache_dir) / f"vad-{key.hexdigest()[:24]}.npy"
+        if cached is not None and cached.is_file():
+            try:
+                values = np.load(cached, allow_pickle=False)
+                if values.shape == (*token_ids.shape, 3) and values.dtype == np.float32:
+                    return values
+            except (ValueError, OSError, EOFError):
+                pass  # damaged: made anew below
+        progress = {"total": len(token_ids), "desc": "tagging texts for VAD", "unit": "text"}
+        if processes > 1 and len(token_ids) > 2000:
+            with multiprocessing.get_context("fork").Pool(processes) as pool:
+                rows = list(tqdm(pool.imap(self._tagged_pieces, token_ids, chunksize=256), **progress))
+        else:
+            rows = [self._tagged_pieces(row) for row in tqdm(token_ids, **progress)]
+        values = np.stack(rows)
+        if cached is not None:
+            with atomic_path(cached) as temporary, open(temporary, "wb") as file:
+                np.save(file, values)
+        return values
+
+
+@cache
+def _lemmatize_english(token: str) -> str:
+    import simplemma
+
+    return simplemma.lemmatize(token, lang="en") if token else token
+
+
+def nltk_lemmatizer() -> Callable[[list[str]], list[str]]:
+    """NLTK's POS tagger and WordNet lemmatizer as one function: tokens -> lemmas.
+
+    Tags starting with J, V, N, R become a, v, n, r; every other n.
+
+    Raises:
+        InputError: naming the data that is missing and the line that downloads it.
+    """
+    import nltk
+
+    for name, kind in NLTK_DATA.items():
+        try:
+            nltk.data.find(f"{kind}/{name}")
+        except LookupError:
+            try:
+                nltk.data.find(f"{kind}/{name}.zip")
+            except LookupError:
+                raise InputError(
+                    f"--lemmatizer nltk: NLTK's {name} data is not installed: run "
+                    f"`python -m nltk.downloader {' '.join(NLTK_DATA)}`, or take --lemmatizer simplemma (not the paper's)"
+                ) from None
+    tagger = nltk.tag.perceptron.PerceptronTagger()  # once: nltk.pos_tag reads its weights anew at every call
+    lemmatize = lru_cache(maxsize=None)(nltk.stem.WordNetLemmatizer().lemmatize)
+    wordnet_tags = {"J": "a", "V": "v", "N": "n", "R": "r"}
+
+    def tag_and_lemmatize(tokens: list[str]) -> list[str]:
+        tagged = tagger.tag([token or " " for token in tokens])  # the tagger looks at a token's first letter
+        return [lemmatize(token, wordnet_tags.get(tag[:1], "n")) for token, tag in tagged]
+
+    return tag_and_lemmatize

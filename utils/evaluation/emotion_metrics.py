@@ -1,0 +1,235 @@
+"""Scores beside the caption metrics: which emotion a text names or conveys, and how various the texts are."""
+
+import random
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from utils.constants import EMOTION_INDEX, EMOTIONS
+from utils.data.records import Records, dominant_emotion
+
+BECAUSE = "because"
+METAPHORS = (
+    "could be",
+    "appears to be",
+    "appear to be",
+    "reminds me",
+    "remind me",
+    "seems like",
+    "looks like",
+    "look like",
+    "is like",
+    "are like",
+    "think of",
+    "resembles",
+    "resembling",
+)
+
+
+def named_emotion(caption: str) -> str:
+    """What a caption says the emotion is: the text before the first "because", stripped; compared as it is."""
+    return caption.partition(BECAUSE)[0].strip()
+
+
+def emotion_accuracy(captions: Mapping[int, str], records: Records, published: bool = False) -> tuple[float, int]:
+    """ACC (`sub_acc`): the share of images whose caption names the image's dominant emotion.
+
+    Over the images where one emotion has more than half of the votes; one without a caption counts as wrong, captions
+    of other images are ignored.
+
+    Args:
+        captions: image id -> caption, "<emotion> because <explanation>".
+        records: the evaluated split, image id as a string -> record.
+        published: give -1 in place of 0 when no caption is right, as the published code does.
+
+    Returns:
+        accuracy in 0 .. 1 (0.0 when there is no such image) and the number of images it rests on.
+    """
+    answers = _dominant_emotions(records)
+    correct = sum(image in captions and named_emotion(captions[image]) == answer for image, answer in answers.items())
+    if not correct:
+        return (-1.0 if published else 0.0), len(answers)
+    return correct / len(answers), len(answers)
+
+
+def _dominant_emotions(records: Records) -> dict[int, str]:
+    dominant = {int(image): dominant_emotion(r["origin_emotion_distribution"]) for image, r in records.items()}
+    return {image: emotion for image, emotion in dominant.items() if emotion is not None}
+
+
+def confusion_matrix(captions: Mapping[int, str], records: Records) -> np.ndarray:
+    """Dominant emotion against the emotion that the caption names, over the images that ACC rests on.
+
+    Returns:
+        counts [9, 10], int64: rows are the dominant emotions, columns the named ones in the order of `EMOTIONS`, then
+        other text (no emotion's name, or no caption). The sum of the diagonal over the sum of all is ACC.
+    """
+    counts = np.zeros((len(EMOTIONS), len(EMOTIONS) + 1), dtype=np.int64)
+    for image, answer in _dominant_emotions(records).items():
+        column = EMOTION_INDEX.get(named_emotion(captions.get(image, "")), len(EMOTIONS))
+        counts[EMOTION_INDEX[answer], column] += 1
+    return counts
+
+
+def emotion_alignment(
+    predicted: Mapping[int, Hashable], votes: Mapping[int, Sequence[Hashable]], judge: str
+) -> dict[str, str | float | int]:
+    """EA: the share of images whose explanation conveys, to a text classifier, the emotion most annotators felt.
+
+    Two definitions, as papers differ: over the images where one emotion has more than half of the votes, and ArtEmis'
+    own, over those where one has at least half and no other as many. An image without a prediction counts as wrong.
+
+    Args:
+        predicted: image id -> the emotion that the judge finds in its explanation.
+        votes: image id -> the annotators' emotions, in the same spelling (names or labels) as the predictions.
+        judge: name of the classifier, which the scores mean nothing without.
+
+    Returns:
+        {"judge", "EA_more_than_half", "EA_more_than_half_images", "EA_at_least_half", "EA_at_least_half_images"};
+        shares in 0 .. 1, 0.0 where no image counts.
+    """
+    more, least = [], []
+    for image, emotions in votes.items():
+        ranking = Counter(emotions).most_common(2)
+        if not ranking:
+            continue
+        emotion, count = ranking[0]
+        right = predicted.get(image) == emotion
+        if 2 * count > len(emotions):
+            more.append(right)
+        if 2 * count >= len(emotions) and (len(ranking) == 1 or ranking[1][1] < count):
+            least.append(right)
+    return {
+        "judge": judge,
+        "EA_more_than_half": _mean(more),
+        "EA_more_than_half_images": len(more),
+        "EA_at_least_half": _mean(least),
+        "EA_at_least_half_images": len(least),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def diversity(explanations: Sequence[str]) -> dict[str, float | int]:
+    """How various the explanations are.
+
+    Returns:
+        Unique: distinct / all explanations, 0 .. 1; metaphors: share that contains one of `METAPHORS` (anywhere, in
+        lower case), 0 .. 1; mean_length: words between spaces; distinct_words: how many, in lower case. Zeros for an
+        empty list.
+    """
+    texts = [" ".join(text.lower().split()) for text in explanations]
+    words = [text.split() for text in texts]
+    return {
+        "Unique": len(set(texts)) / len(texts) if texts else 0.0,
+        "metaphors": _mean([any(phrase in text for phrase in METAPHORS) for text in texts]),
+        "mean_length": _mean([len(text) for text in words]),
+        "distinct_words": len({word for text in words for word in text}),
+    }
+
+
+class _TextSample:
+    """Texts laid behind one another as the bits of one integer, so that one sum advances the LCS with all of them.
+
+    A text of n words takes n bits and a guard bit that catches its carry. The recurrence is the bit-parallel one of
+    Hyyrö (2004): V starts as ones; for each word of the other text, with u = V & (places of that word),
+    V = (V + u) | (V - u); in the end each 0 in a text's bits is one word of the longest common subsequence.
+    """
+
+    def __init__(self, texts: Iterable[str]):
+        words = [text.lower().split() for text in texts]
+        words = [text for text in words if text]
+        lengths = np.array([len(text) for text in words], dtype=np.int64)
+        self.starts = np.cumsum(lengths + 1) - lengths - 1
+        self.lengths = lengths
+        places: dict[str, list[int]] = {}
+        for start, text in zip(self.starts.tolist(), words, strict=True):
+            for place, word in enumerate(text, start):
+                places.setdefault(word, []).append(place)
+        self.size = int((lengths + 1).sum())
+        self.places = places
+        self.masks: dict[str, int] = {}
+        self.text_bits = (1 << self.size) - 1 ^ self._integer((self.starts + lengths).tolist())
+
+    def _integer(self, places: list[int]) -> int:
+        bits = np.zeros(self.size, dtype=np.uint8)
+        bits[places] = 1
+        return int.from_bytes(np.packbits(bits, bitorder="little").tobytes(), "little")
+
+    def longest_common(self, text: str) -> int:
+        """The longest common subsequence, in words, of `text` with any text of the sample."""
+        bits = self.text_bits
+        for word in text.lower().split():
+            if word not in self.places:
+                continue
+            if word not in self.masks:
+                self.masks[word] = self._integer(self.places[word])
+            met = bits & self.masks[word]
+            bits = ((bits + met) | (bits - met)) & self.text_bits
+        raw = np.frombuffer(bits.to_bytes((self.size + 7) // 8, "little"), dtype=np.uint8)
+        ones = np.add.reduceat(np.unpackbits(raw, count=self.size, bitorder="little"), self.starts, dtype=np.int64)
+        return int((self.lengths - ones).max())
+
+
+def max_lcs(explanations: Sequence[str], training_texts: Sequence[str], sample: int = 5000, seed: int = 2021) -> float:
+    """Novelty: the longest common subsequence, in words, of an explanation with any of a sample of training texts.
+
+    Args:
+        explanations: the productions; words between spaces, in lower case.
+        training_texts: all of them; `sample` (0: all) are drawn with `seed`, in the order given.
+
+    Returns:
+        the mean over the explanations, in words; lower is more novel. 0.0 where there is nothing to compare.
+    """
+    texts = [text for text in training_texts if text.strip()]
+    if 0 < sample < len(texts):
+        texts = [texts[index] for index in sorted(random.Random(seed).sample(range(len(texts)), sample))]
+    if not texts or not explanations:
+        return 0.0
+    sampled = _TextSample(texts)
+    found = {text: sampled.longest_common(text) for text in set(explanations)}
+    return _mean([found[text] for text in explanations])
+
+
+def emotion_head_scores(
+    probabilities: np.ndarray, image_ids: Sequence[int], records: Records, bins: int = 15
+) -> dict[str, float | int]:
+    """Accuracy and calibration of the 9-way emotion head, over the images that ACC rests on.
+
+    Args:
+        probabilities: [N, 9], each row sums to 1.
+        image_ids: the N images of the rows.
+        records: the evaluated split.
+        bins: intervals of equal width on 0 .. 1 that the confidence (the largest probability) is sorted into.
+
+    Returns:
+        head_acc: share whose likeliest emotion is the dominant one; head_ece: expected calibration error (Guo et al.,
+        2017), the mean over the images of |accuracy - mean confidence| of their bin; head_images: how many images have
+        a dominant emotion. Fractions 0 .. 1, 0.0 where no image counts.
+
+    Raises:
+        ValueError: the shape is not [N, 9] or a row is no distribution.
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    if probabilities.shape != (len(image_ids), len(EMOTIONS)):
+        raise ValueError(f"probabilities of shape {probabilities.shape}, ({len(image_ids)}, {len(EMOTIONS)}) expected")
+    if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3) or (probabilities < 0).any():
+        raise ValueError("a row of probabilities is no distribution")
+    answers = _dominant_emotions(records)
+    rows = [row for row, image in enumerate(image_ids) if image in answers]
+    if not rows:
+        return {"head_acc": 0.0, "head_ece": 0.0, "head_images": 0}
+    labels = np.array([EMOTION_INDEX[answers[image_ids[row]]] for row in rows])
+    right = probabilities[rows].argmax(axis=1) == labels
+    confidence = probabilities[rows].max(axis=1)
+    # intervals closed above, as in the paper: ]0, 1/15], ]1/15, 2/15], ...
+    of_bin = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(of_bin, weights=right - confidence, minlength=bins)
+    return {
+        "head_acc": float(right.mean()),
+        "head_ece": float(np.abs(gaps).sum() / len(rows)),
+        "head_images": len(rows),
+    }

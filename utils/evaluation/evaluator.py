@@ -1,0 +1,121 @@
+"""Caption a split, score it, write what was said and how it scored."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from cococaption import CaptionScorer
+from models.sevlm import SEVLM
+from utils.data.datasets import EvaluationImages
+from utils.data.feature_cache import ImageInputs
+from utils.data.records import Records
+from utils.data.text_codec import TextCodec
+from utils.data.vad_lookup import VADLookup
+from utils.evaluation.decoding import caption_batch
+from utils.evaluation.emotion_metrics import emotion_accuracy, emotion_head_scores
+from utils.files import write_json
+
+
+@dataclass
+class Evaluation:
+    """What one evaluation brought.
+
+    full: image id -> whole generated text; explanations: image id -> its explanation; scores: as fractions 0..1 (CIDEr
+    0..10); counts: images, and images with a majority emotion that sub_acc rests on.
+    """
+
+    full: dict[int, str]
+    explanations: dict[int, str]
+    scores: dict[str, float]
+    counts: dict[str, int]
+
+
+class Evaluator:
+    """Scores a model on one split, as often as wanted: all processes caption, the main one scores, all learn the scores."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        accelerator: Accelerator,
+        records: Records,
+        images: ImageInputs,
+        codec: TextCodec,
+        vad: VADLookup | None,
+        scorer: CaptionScorer | None,
+    ):
+        self.args, self.accelerator, self.records, self.codec, self.vad = args, accelerator, records, codec, vad
+        self.scorer = scorer  # on the main process only
+        self.images, self.dataset = images, EvaluationImages(records, images.pixels)
+        share = range(accelerator.process_index, len(records), accelerator.num_processes)
+        self.loader = DataLoader(
+            Subset(self.dataset, share),
+            batch_size=args.eval_batch_size,
+            num_workers=min(args.num_workers, max(len(share) // args.eval_batch_size, 0)),
+            generator=torch.Generator(),  # the default one would draw from the training's random numbers
+        )
+
+    def __call__(self, model: SEVLM) -> Evaluation:
+        """Caption every image of the split and score the explanations."""
+        model.eval()
+        generated = gather_object(list(self._captions(model)))
+        model.train()
+        outcome: list[Evaluation | None] = [None]
+        if self.accelerator.is_main_process:
+            outcome = [self._score({image_id: rest for image_id, *rest in generated})]
+        return broadcast_object_list(outcome)[0]
+
+    def _captions(self, model: SEVLM) -> Iterator[tuple[int, str, str, list[float] | None]]:
+        """(image id, full text, explanation, probabilities of the emotion head) of this process's share."""
+        hidden = not self.accelerator.is_main_process
+        filling = self.images.use(self.dataset)
+        for batch in tqdm(self.loader, "captioning", unit="batch", disable=hidden, leave=False):
+            batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+            with torch.inference_mode(), self.accelerator.autocast():
+                if filling:
+                    batch |= self.images.fill(model.image_encoder, batch["image_id"], batch.pop("pixels"))
+                image = model.image_features(batch.get("pixels"), batch.get("cls"), batch.get("grid"))
+                vad_of = None if self.vad is None else self.vad.of_generated
+                texts = caption_batch(model, image, self.codec, vad_of, self.args.drop_last_token)
+                heads = [None] * len(texts)
+                if model.emotion_head is not None:
+                    heads = model.emotion_head(image.cls).float().softmax(-1).tolist()
+            for image_id, (full, explanation), probabilities in zip(
+                batch["image_id"].tolist(), texts, heads, strict=True
+            ):
+                yield image_id, full, explanation, probabilities
+        if self.vad is not None:
+            self.vad.forget()
+
+    def _score(self, generated: dict[int, list]) -> Evaluation:
+        generated = {int(image_id): generated[int(image_id)] for image_id in self.records}  # in the split's order
+        full = {image_id: text for image_id, (text, _, _) in generated.items()}
+        explanations = {image_id: explanation for image_id, (_, explanation, _) in generated.items()}
+        scores, _ = self.scorer.score({image_id: printable(text) for image_id, text in explanations.items()})
+        scores["sub_acc"], with_majority = emotion_accuracy(full, self.records)
+        if None not in [probabilities for _, _, probabilities in generated.values()]:
+            probabilities = np.array([probabilities for _, _, probabilities in generated.values()])
+            head = emotion_head_scores(probabilities, list(generated), self.records)
+            scores |= {name: head[name] for name in ("head_acc", "head_ece")}
+        counts = {"images": len(full), "with_majority": with_majority}
+        return Evaluation(full, explanations, {name: float(value) for name, value in scores.items()}, counts)
+
+
+def printable(caption: str) -> str:
+    """A caption the tokenizer of COCO-caption takes: control and line characters become blanks."""
+    return "".join(character if character.isprintable() else " " for character in caption)
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation, epoch: int, step: int) -> None:
+    """Write captions (lists of {"image_id", "caption"}) and scores (one flat object) under their published names."""
+    for kind, captions in (("full", evaluation.full), ("exp", evaluation.explanations)):
+        listed = [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()]
+        write_json(folder / f"unf_captions_{kind}_{epoch}_{step}_step.json", listed)
+    write_json(folder / f"scores_exp_{epoch}_{step}_step.json", evaluation.scores)
