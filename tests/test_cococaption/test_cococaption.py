@@ -4,14 +4,10 @@ import json
 import os
 import random
 import re
-import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import pycocoevalcap.eval
+import pytest
 from pycocotools.coco import COCO
 
 import cococaption.meteor

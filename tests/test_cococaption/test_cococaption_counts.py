@@ -2,8 +2,6 @@
 
 import contextlib
 import io
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +10,6 @@ from hypothesis import strategies as st
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cococaption.bleu import bleu
 from cococaption.cider import cider

@@ -1,12 +1,8 @@
 """What is refused in annotation and result files, and the references kept on disk."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import cococaption.references
 from cococaption import CaptionScorer, read_annotations, read_results

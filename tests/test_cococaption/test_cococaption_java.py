@@ -11,8 +11,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import cococaption.meteor
 from cococaption.java import find_java
 from cococaption.meteor import Meteor
