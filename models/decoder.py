@@ -1,6 +1,7 @@
 """The explainer: GPT-2 that cross-attends to the image in every block, with the VAD features fused into the explanation."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, GPT2Model, GPT2PreTrainedModel
 
 from models.dropout import Dropout, dropout, on_eager_cpu
-from models.heads import ContrastiveHead
+from models.heads import ContrastiveHead, VADHead
 from models.image_encoder import ImageFeatures
 from models.vad_encoder import VAD_WIDTH
 from utils.constants import EMOTION_SPAN
@@ -108,15 +109,23 @@ class ExplainerTransformer(GPT2Model):
     """GPT-2 without its output layer: embeddings with VAD fusion (the paper's VAD embedding), blocks, ln_f."""
 
     def __init__(self, config: GPT2Config):
-        super().__init__(config)
+        GPT2PreTrainedModel.__init__(self, config)  # GPT2Model's own would build stock blocks first
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.drop = Dropout(config.embd_pdrop)
         self.h = nn.ModuleList(ExplainerBlock(config, layer_idx=index) for index in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.VAD_linear = nn.Linear(config.n_embd + VAD_WIDTH, config.n_embd)
         self.len_prefix = config.len_prefix
+        self.fusion_start = config.len_prefix + config.emotion_span
         if config.len_prefix > 0:
             self.clip_project = ClipProject(config.n_embd, config.n_embd, config.len_prefix)
         if config.encoder_dim != config.n_embd:  # never so in the paper: both are 768
             self.image_projection = nn.Linear(config.encoder_dim, config.n_embd)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: for a subclass transformers leaves the scaled projections out; see Explainer.draw_weights."""
 
     def project_image(self, image: ImageFeatures) -> ImageFeatures:
         """Bring image features to the decoder's width where the encoder has another (not in the paper)."""
@@ -129,7 +138,7 @@ class ExplainerTransformer(GPT2Model):
     ) -> Tensor:
         """Token + position + segment embeddings, dropout, then VAD fusion from the explanation's start on.
 
-        For positions >= h = len_prefix + 6: e = VAD_linear([e ; vad]); positions before h stay as they are.
+        For positions >= h = len_prefix + emotion_span: e = VAD_linear([e ; vad]); positions before h stay as they are.
 
         Args:
             input_ids: [T, L]. segment_ids: [T, L], ids of <prefix>, <emotion>, <explanation>: looked up in the word table.
@@ -144,7 +153,7 @@ class ExplainerTransformer(GPT2Model):
             words = torch.cat([self.clip_project(cls).to(words.dtype), words[:, self.len_prefix :]], dim=1)
         positions = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
         x = self.drop(words + self.wpe(positions) + segments)
-        span_end = max(self.len_prefix + EMOTION_SPAN - start, 0)
+        span_end = max(self.fusion_start - start, 0)
         if vad is None or span_end >= x.shape[1]:
             return x
         fused = self.VAD_linear(torch.cat([x[:, span_end:], vad[:, span_end:].to(x.dtype)], dim=-1))
@@ -183,7 +192,8 @@ class OutputLayer(nn.Linear):
 class Explainer(GPT2LMHeadModel):
     """Transformer, tied output layer, contrastive head and VAD head: what published checkpoints call the model.
 
-    Config fields beyond GPT-2's: len_prefix, encoder_dim (width of the image features), use_cl_loss, use_VAD_loss.
+    Config fields beyond GPT-2's: len_prefix, emotion_span (positions of bos, prompt and emotion; six for the paper's
+    prompt, and where a config.json does not say), encoder_dim (width of the image features), use_cl_loss, use_VAD_loss.
     """
 
     _keys_to_ignore_on_load_unexpected = [r"attn\.bias", r"attention\.bias", r"masked_bias"]
@@ -191,13 +201,47 @@ class Explainer(GPT2LMHeadModel):
     def __init__(self, config: GPT2Config):
         # not GPT2LMHeadModel.__init__: it would build a stock GPT2Model first, only to throw it away
         GPT2PreTrainedModel.__init__(self, config)
+        if not hasattr(config, "emotion_span"):
+            config.emotion_span = EMOTION_SPAN
         self.transformer = ExplainerTransformer(config)
         self.lm_head = OutputLayer(config.n_embd, config.vocab_size, bias=False)
         if config.use_cl_loss:
             self.sim_mlp = ContrastiveHead(config.n_embd)
         if config.use_VAD_loss:
-            self.VAD_head = nn.Linear(config.n_embd, VAD_WIDTH)
+            self.VAD_head = VADHead(config.n_embd)
         self.post_init()
+
+    _init_weights = ExplainerTransformer._init_weights
+
+    @torch.no_grad()
+    def draw_weights(self, names: Iterable[str] | None = None) -> None:
+        """Draw initial values as GPT-2 does: N(0, r), the projections that end a residual branch (every c_proj) N(0, r / sqrt(2 blocks)).
+
+        r is the config's initializer_range, 0.02 for distilgpt2. Biases are 0, layer norms the identity.
+
+        Args:
+            names: the parameters to draw; None draws all.
+        """
+        wanted = None if names is None else set(names)
+        std = self.config.initializer_range
+        for name, parameter in self.named_parameters():
+            if wanted is not None and name not in wanted:
+                continue
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif ".ln_" in name:
+                parameter.fill_(1.0)
+            elif name.endswith("c_proj.weight"):
+                parameter.normal_(0.0, std / math.sqrt(2 * self.config.n_layer))
+            else:
+                parameter.normal_(0.0, std)
+
+    @torch.no_grad()
+    def grow_vocabulary(self, size: int) -> None:
+        """Add rows N(0, r) to the word table for added tokens; the rows that are there keep their values."""
+        before = self.transformer.wte.weight.shape[0]
+        self.resize_token_embeddings(size, mean_resizing=False)
+        self.transformer.wte.weight[before:].normal_(0.0, self.config.initializer_range)
 
     def forward(
         self, input_ids: Tensor, segment_ids: Tensor, image: ImageFeatures, vad: Tensor | None = None

@@ -1,8 +1,9 @@
-"""The heads beside the language model: contrastive head and 9-way emotion head (the VAD head is one Linear, D -> 3)."""
+"""The heads beside the language model: contrastive head, VAD head and 9-way emotion head."""
 
 import torch
 from torch import Tensor, nn
 
+from models.vad_encoder import VAD_WIDTH
 from utils.constants import EMOTIONS
 
 
@@ -22,6 +23,13 @@ class ContrastiveHead(nn.Module):
     def forward(self, image: Tensor, emotion: Tensor, explanation: Tensor) -> Tensor:
         """Three tensors [N, D] -> scores [N], unbounded."""
         return self.pred(torch.cat([image, emotion, explanation], dim=-1)).squeeze(-1)
+
+
+class VADHead(nn.Linear):
+    """Predict the VAD of the next token from the final hidden state: [T, M, D] -> [T, M, 3] (the paper's VAD head)."""
+
+    def __init__(self, width: int):
+        super().__init__(width, VAD_WIDTH)
 
 
 class EmotionHead(nn.Linear):

@@ -11,7 +11,6 @@ from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.image_encoder import ImageEncoder, ImageFeatures
 from models.vad_encoder import VADEncoder
-from utils.constants import EMOTION_SPAN
 
 
 @dataclass
@@ -105,7 +104,7 @@ class SEVLM(nn.Module):
             output.contrastive_loss = losses.contrastive_loss(*scores, weight=weight, count=counts[1])
             output.loss = output.loss + contrastive_weight * output.contrastive_loss
         if config.use_VAD_loss:
-            start = config.len_prefix + EMOTION_SPAN
+            start = config.len_prefix + config.emotion_span
             predicted = self.decoder.VAD_head(hidden[:, start - 1 : -1])
             output.vad_loss = losses.vad_loss(predicted, vad[:, start:], counts[2])
             output.loss = output.loss + vad_weight * output.vad_loss
@@ -139,12 +138,12 @@ class SEVLM(nn.Module):
     def pool_spans(self, hidden: Tensor, input_ids: Tensor, segment_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Mean hidden state of the emotion and of the explanation, [T, D] each.
 
-        As published: positions k .. k + 5, and all behind them, padding included. `masked_pooling`: positions up to
+        As published: positions k .. h - 1, h = k + emotion_span, and all behind them, padding included. `masked_pooling`: positions up to
         the first of the explanation segment, and those of the explanation without padding.
         """
         prefix = self.decoder.config.len_prefix
         if not self.masked_pooling:
-            span_end = prefix + EMOTION_SPAN
+            span_end = prefix + self.decoder.config.emotion_span
             return hidden[:, prefix:span_end].mean(dim=1), hidden[:, span_end:].mean(dim=1)
         explanation = segment_ids == segment_ids[:, -1:]
         emotion = ~explanation

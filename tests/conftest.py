@@ -75,9 +75,10 @@ class Workspace:
 
 
 def logged_losses(out: Path) -> list[dict]:
-    """The losses in a run's log, in order."""
+    """The losses in a run's log, in order; of a step that was done again after a resumption the later ones."""
     lines = map(json.loads, (out / "results" / "log.jsonl").read_text().splitlines())
-    return [line["losses"] for line in lines if "losses" in line]
+    losses = [line["losses"] for line in lines if "losses" in line]
+    return list({(line["epoch"], line["step"]): line for line in losses}.values())
 
 
 @pytest.fixture(scope="session")

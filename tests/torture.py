@@ -25,10 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
 import artEmisX_train
 from tests.conftest import Workspace
 from utils.errors import run_script
-from utils.training import checkpoint
+from utils.files import sha256
+from utils.training import named_checkpoints, resume_states
 
 MOMENTS = ("any moment", "evaluation", "checkpoint")
 PICTURES, EPOCHS = 64, 3
@@ -60,7 +63,7 @@ def start(argv: list[str], log: Path) -> tuple[int, int]:
     os.dup2(output, 2)
     artEmisX_train.Evaluator.__call__ = announce(writing, "evaluation", artEmisX_train.Evaluator.__call__)
     # both kinds of checkpoint write a manifest once their large files are there: before that they are at it
-    checkpoint.torch.save = announce(writing, "checkpoint", checkpoint.torch.save)
+    torch.save = announce(writing, "checkpoint", torch.save)
     os._exit(run_script(lambda: artEmisX_train.main(argv)))
 
 
@@ -98,15 +101,15 @@ def finish(argv: list[str], log: Path) -> float:
 
 def outcome(out: Path) -> dict[str, str]:
     """Hashes of final weights, scores, captions and named checkpoints."""
-    state, _ = checkpoint.load_state(out / "ckpts")
-    weights = hashlib.sha256()
+    found, _ = resume_states.load_state(out / "ckpts")
+    state, weights = found.state, hashlib.sha256()
     for name, tensor in sorted(state["model"].items()):
         weights.update(name.encode() + tensor.numpy().tobytes())
     hashes = {"weights": weights.hexdigest(), "progress": json.dumps(state["progress"], sort_keys=True)}
-    for path in sorted((out / "results").glob("*.json*")):
+    for path in sorted((out / "results").glob("*.json")):
         hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    for name in checkpoint.list_names(out / "ckpts"):
-        hashes[name] = checkpoint.sha256(out / "ckpts" / f"nle_model_{name}" / "model.safetensors")
+    for name in named_checkpoints.list_names(out / "ckpts"):
+        hashes[name] = sha256(out / "ckpts" / f"nle_model_{name}" / "model.safetensors")
     return hashes
 
 

@@ -23,8 +23,8 @@ IGNORED_LABEL = -100
 PROMPT_TEXT = " the emotion is"
 BECAUSE = " because"
 
-# bos + 3 prompt tokens + the emotion's two tokens at most: the published code takes the positions
-# len_prefix .. len_prefix + 5 for the emotion and everything behind for the explanation, whatever the texts say.
+# Positions of bos, the prompt's three tokens and the emotion's two at most. The published code takes them for the
+# emotion whatever the text says. Another prompt has another span: see TextCodec.emotion_span.
 EMOTION_SPAN = 6
 
 MAX_NEW_TOKENS = 25

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from utils.constants import DEFAULT_METRICS, IMAGE_FOLDERS, LEXICON_FILES, METRICS, PROMPT_TEXT
 from utils.errors import InputError, OneLineParser
-from utils.files import check_place
+from utils.files import check_place, read_json
 from utils.report import TEST_SETS, check_append_to
+from utils.settings import SETTINGS_KEY, compare_given, recorded_argv
 
 CONFIGS = Path(__file__).resolve().parents[1] / "models" / "configs"
 DEMO = Path("runs/demo")
@@ -52,11 +53,16 @@ def boolean(text: str) -> bool:
 
 
 class Boolean(argparse.Action):
-    """A flag that takes `--flag`, `--no-flag` and `--flag False`."""
+    """A flag that takes `--flag`, `--no-flag` and `--flag False`, and perhaps one of some words: `--flag word`."""
 
-    def __init__(self, option_strings, dest, **options):
+    def __init__(self, option_strings, dest, words: tuple[str, ...] = (), **options):
         negative = [f"--no-{option[2:]}" for option in option_strings]
-        super().__init__([*option_strings, *negative], dest, nargs="?", type=boolean, metavar="True|False", **options)
+
+        def convert(text: str) -> bool | str:
+            return text if text in words else boolean(text)
+
+        metavar = "|".join(("True", "False", *words))
+        super().__init__([*option_strings, *negative], dest, nargs="?", type=convert, metavar=metavar, **options)
 
     def __call__(self, parser, namespace, value, option_string=None):
         negative = option_string.startswith("--no-")
@@ -96,13 +102,14 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--load_from_epoch",
         metavar="NAME",
-        help="best-acc, best-res or a checkpoint's epoch: continue at the epoch after it (with --eval_only: score it)",
+        help="best-acc, best-res or a checkpoint's epoch: continue at the epoch after it (with --eval_only: score it); "
+        "settings that are not given are the checkpoint's",
     )
     add(
         "--resume",
         action=Boolean,
         default=False,
-        help="continue exactly where the run in --ckpt_path was stopped or killed",
+        help="continue exactly where the run in --ckpt_path was stopped or killed; takes the flags of that run",
     )
     add(
         "--eval_only",
@@ -153,8 +160,9 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--from_scratch",
         action=Boolean,
+        words=("decoder", "encoder"),
         default=False,
-        help="random weights in the sizes of the two models' config.json",
+        help="random weights in the sizes of both models' config.json, or of one: decoder or encoder",
     )
     add("--fixed_encoder", action=Boolean, default=True, help="keep the image encoder as it is")
     add("--prefix_dim", type=count, default=768, help="width of the image features")
@@ -244,7 +252,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--stop_after_evals",
         type=natural,
         default=10,
-        help="stop once more than so many evaluations in a row brought neither a better accuracy nor a better BLEU-4",
+        help="stop once more than so many evaluations in a row brought neither a better accuracy nor a better BLEU-4 (or what "
+        "best-res goes by where --metrics leaves BLEU out)",
     )
     add("--metrics", nargs="+", choices=METRICS, default=list(DEFAULT_METRICS), help="caption metrics")
     add("--meteor_jvms", type=count, default=1, help="Java machines that score METEOR side by side, 0.6 GiB each")
@@ -302,17 +311,52 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse and check the command line.
+    """Parse and check the command line; a checkpoint to be used brings its settings along as defaults.
+
+    Returns:
+        the flags; besides, `given`: names of those on the command line; `record`: settings of the checkpoint, or None;
+        `notes`: lines to be said about them.
 
     Raises:
-        InputError: unknown flags, wrong values, flags that contradict each other.
+        InputError: unknown flags, wrong values, flags that contradict each other or the checkpoint.
     """
+    argv = sys.argv[1:] if argv is None else argv
     parser = get_parser()
-    if "--demo" in (sys.argv[1:] if argv is None else argv):
+    if "--demo" in argv:
         parser.set_defaults(**DEMO_DEFAULTS)
     args = parser.parse_args(argv)
     check_flags(args)
+    given, record, notes = _given(argv), None, []
+    if args.load_from_epoch and not args.resume:
+        source = args.ckpt_path / f"nle_model_{args.load_from_epoch}" / "config.json"
+        record = _recorded_settings(source)
+        if record is not None:
+            recorded = recorded_argv(record, args.eval_only, source)
+            try:
+                parser.parse_args(recorded)
+            except InputError as error:
+                raise InputError(f"{source}: its settings are damaged ({error}); take another checkpoint") from None
+            args = parser.parse_args([*recorded, *argv])
+            notes = compare_given(record, args, given, args.eval_only, source)
+            check_flags(args)
+    args.given, args.record, args.notes = given, record, notes
     return args
+
+
+def _given(argv: list[str]) -> set[str]:
+    """The flags that stand on the command line."""
+    parser = get_parser()
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    return set(vars(parser.parse_args(argv)))
+
+
+def _recorded_settings(config: Path) -> dict | None:
+    """The settings that a checkpoint of ours recorded in its config.json; None for the authors' checkpoints."""
+    if not config.is_file():
+        return None  # loading it says what is missing
+    fields = read_json(config)
+    return fields.get(SETTINGS_KEY) if isinstance(fields, dict) else None
 
 
 def check_flags(args: argparse.Namespace) -> None:

@@ -19,11 +19,13 @@ from preprocess.csv_tables import read_table
 from preprocess.prepare_artemis import read_release
 from utils.constants import EMOTIONS
 from utils.data.records import read_records
+from utils.data.torch_files import read_torch_file
 from utils.data.vad_lookup import read_lexicon
 from utils.errors import InputError
 from utils.files import read_json, sha256
 from utils.report import read_report
-from utils.training.checkpoint import load_named, load_state, read_torch_file, save_state
+from utils.training.named_checkpoints import load_named
+from utils.training.resume_states import load_state, save_state
 
 # no example database: the repository stays as it is; the same examples on every run
 fuzz = settings(
@@ -279,7 +281,7 @@ def test_states(data):
     """Of two states the newest whole one is taken, whichever file is damaged; of two damaged ones none is."""
     with tempfile.TemporaryDirectory() as folder:
         for step in (1, 2):
-            save_state(Path(folder), 0, step, {"step": step})
+            save_state(Path(folder), 0, step, {"step": step}, {})
         files = sorted((Path(folder) / "resume").glob("*/*"))
         chosen = data.draw(st.sets(st.integers(0, len(files) - 1), min_size=1))
         changed = set()
@@ -290,9 +292,9 @@ def test_states(data):
                 changed.add(path)
         broken = {path.parent for path in changed if path.suffix == ".pt"}
         try:
-            state, notes = load_state(Path(folder))
+            found, notes = load_state(Path(folder))
         except InputError as error:
             assert len({path.parent for path in changed}) == 2 and str(error).isprintable()
             return
         assert len(broken) < 2 and len(notes) < 2
-        assert state == {"step": 1 if notes else 2}
+        assert found.state == {"step": 1 if notes else 2}

@@ -7,8 +7,8 @@ import pytest
 
 import artEmisX_train
 from utils.errors import run_script
-from utils.training import run
-from utils.training.checkpoint import load_state
+from utils.training import training_run
+from utils.training.resume_states import load_state
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def small_disk(tmp_path):
 def test_full_disk(workspace, small_disk, tmp_path, capsys):
     argv = workspace.argv(tmp_path, "--ckpt_path", str(small_disk / "ckpts"))
     (small_disk / "ballast").write_bytes(b"x")
-    save_state = run.save_state
+    save_state = training_run.save_state
     saved = []
 
     def fill_before_the_second(ckpt_path, *arguments):
@@ -36,14 +36,14 @@ def test_full_disk(workspace, small_disk, tmp_path, capsys):
         saved.append(1)
         save_state(ckpt_path, *arguments)
 
-    run.save_state = fill_before_the_second
+    training_run.save_state = fill_before_the_second
     try:
         assert run_script(lambda: artEmisX_train.main(argv)) == 1
     finally:
-        run.save_state = save_state
+        training_run.save_state = save_state
     assert "error: the disk is full" in capsys.readouterr().err
-    state, notes = load_state(small_disk / "ckpts")
-    assert state["progress"]["epoch"] == 0 and not notes
+    found, notes = load_state(small_disk / "ckpts")
+    assert found.state["progress"]["epoch"] == 0 and not notes
     left = {path.name for path in (small_disk / "ckpts" / "resume").iterdir()}
     assert len(left) == 1
     (small_disk / "ballast").unlink()

@@ -56,12 +56,12 @@ def test_a_failing_process_ends_all(workspace, tmp_path):
     script.write_text(
         "import os, sys, artEmisX_train as t\n"
         "from utils.errors import InputError, run_script\n"
-        "step = t.after_step\n"
-        "def after_step(run):\n"
+        "step = t.between_updates\n"
+        "def between_updates(run, steps):\n"
         "    if os.environ['RANK'] == '1' and run.progress.step == 3:\n"
         "        raise InputError('the second process has had enough; give it a rest')\n"
-        "    step(run)\n"
-        "t.after_step = after_step\n"
+        "    step(run, steps)\n"
+        "t.between_updates = between_updates\n"
         "sys.exit(run_script(t.main))\n"
     )
     began = time.monotonic()

@@ -9,7 +9,7 @@ from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from tests.conftest import GOLDEN
 from utils.data.text_codec import load_tokenizer
-from utils.training.checkpoint import decoder_config, load_named, save_named
+from utils.training.named_checkpoints import decoder_config, load_named, save_named
 
 
 def score(workspace, out, checkpoints):

@@ -12,8 +12,8 @@ import artEmisX_train
 from models import losses
 from tests.conftest import REPOSITORY, logged_losses
 from utils.errors import InputError
-from utils.training.checkpoint import load_named
 from utils.training.folder_lock import locked
+from utils.training.named_checkpoints import load_named
 
 
 def train(workspace, out, *more):
@@ -78,15 +78,15 @@ def test_eval_only_repeats_the_scores(finished, workspace, tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stopped_run_resumes_exactly(finished, workspace, tmp_path, monkeypatch, workers):
     """Stopped in the middle of the second epoch, resumed: the weights of the run that was never stopped."""
-    after_step, steps = artEmisX_train.after_step, []
+    between_updates, updates = artEmisX_train.between_updates, []
 
-    def stop_at_eighth(run):
-        steps.append(run)
-        if len(steps) == 8:
+    def stop_at_eighth(run, steps):
+        updates.append(run)
+        if len(updates) == 8:
             run.signals.stop = 15
-        after_step(run)
+        between_updates(run, steps)
 
-    monkeypatch.setattr(artEmisX_train, "after_step", stop_at_eighth)
+    monkeypatch.setattr(artEmisX_train, "between_updates", stop_at_eighth)
     with pytest.raises(SystemExit) as stopped:
         artEmisX_train.main(workspace.argv(tmp_path, "--num_workers", str(workers)))
     assert stopped.value.code == 128 + 15
@@ -180,14 +180,14 @@ def test_eval_steps_between_two_updates(workspace, tmp_path):
 
 def test_stop_where_an_evaluation_is_due(workspace, tmp_path, monkeypatch):
     """The evaluation is made up for when the run goes on."""
-    after_step = artEmisX_train.after_step
+    between_updates = artEmisX_train.between_updates
 
-    def stop_at_third(run):
+    def stop_at_third(run, steps):
         if run.progress.step == 3:
             run.signals.stop = 15
-        after_step(run)
+        between_updates(run, steps)
 
-    monkeypatch.setattr(artEmisX_train, "after_step", stop_at_third)
+    monkeypatch.setattr(artEmisX_train, "between_updates", stop_at_third)
     flags = ("--eval_steps", "3", "--num_train_epochs", "1")
     with pytest.raises(SystemExit):
         train(workspace, tmp_path, *flags)

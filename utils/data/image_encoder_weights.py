@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from models.image_encoder import ImageEncoder
-from utils.data.pretrained import check_sizes, load_pretrained
+from utils.data.pretrained import check_model_type, check_sizes, load_pretrained
 from utils.errors import InputError, brief
 
 # OpenAI's names of the vision tower's parts -> transformers' names. {i} stands for the block's number.
@@ -167,7 +167,11 @@ def _transformers_names(name: str) -> list[str] | None:
 def _vision_config(name: str) -> CLIPVisionConfig:
     source = f"--clip_model {name}"
     try:
+        saved, _ = CLIPVisionConfig.get_config_dict(name)
+        check_model_type(saved, ("clip_vision_model", "clip"), f"{source}: config.json")
         config = CLIPVisionConfig.from_pretrained(name)
+    except InputError:
+        raise
     except Exception as error:  # transformers has one of its own for every wrong field
         raise InputError(f"{source}: no such model ({brief(error)}); {WEIGHTS_REMEDY}") from None
     check_sizes(config, SIZES, f"{source}: config.json")

@@ -14,6 +14,13 @@ MOST_LAYERS = 200
 MOST_OTHERWISE = 10**6  # of any other size
 
 
+def check_model_type(config: dict[str, Any], known: tuple[str, ...], source: str) -> None:
+    """Refuse the config.json of another kind of model by name; one that names no kind is taken at its sizes (InputError)."""
+    kind = config.get("model_type", known[0])
+    if kind not in known:
+        raise InputError(f"{source}: is of a {str(kind)[:40]} model; only {' or '.join(known)} is supported here")
+
+
 def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -> None:
     """Refuse a config that no model can be built of, or only one that would take all memory.
 

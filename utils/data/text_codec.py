@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoConfig, AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast
 
-from utils.constants import ADDED_TOKENS, BECAUSE, EMOTION, EXPLANATION, IGNORED_LABEL, PAD, PREFIX
+from utils.constants import ADDED_TOKENS, BECAUSE, EMOTION, EMOTIONS, EXPLANATION, IGNORED_LABEL, PAD, PREFIX
 from utils.errors import InputError, brief
 
 SHIPPED_BPE = Path(__file__).resolve().parents[2] / "models" / "gpt2-bpe"
@@ -108,6 +108,12 @@ class TextCodec:
             segment_ids[row, : self.len_prefix] = self.prefix_id
             segment_ids[row, self.len_prefix : emotion_end] = self.emotion_id
         return EncodedTexts(input_ids, labels, segment_ids)
+
+    @property
+    def emotion_span(self) -> int:
+        """Positions that bos, the prompt and the longest of the nine emotions take: six with the paper's prompt."""
+        emotions = self.bpe([f"{self.prompt_text} {emotion}" for emotion in EMOTIONS])
+        return 1 + max(map(len, emotions))
 
     def prompt(self) -> tuple[list[int], list[int]]:
         """Token and segment ids that generation starts from: `[<prefix>]*k + [bos] + bpe(prompt)`."""

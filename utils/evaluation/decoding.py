@@ -10,7 +10,7 @@ from torch import Tensor
 from models.decoder import KeysValues
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
-from utils.constants import EMOTION_SPAN, MAX_NEW_TOKENS
+from utils.constants import MAX_NEW_TOKENS
 from utils.data.text_codec import TextCodec, split_generated
 
 VADOfTokens = Callable[[np.ndarray], np.ndarray]  # ids [N, L] -> VAD [N, L, 3]
@@ -84,7 +84,7 @@ def greedy_decode(
     step the VAD of the whole sequence is looked up and encoded anew, as a tag may change with what follows.
 
     What is reused, and why it is exact: the keys and values of the image, always; self-attention keys and values of the
-    first len_prefix + 6 positions, which VAD never reaches, so that no later token changes them. With a causal VAD
+    first len_prefix + emotion_span positions, which VAD never reaches, so that no later token changes them. With a causal VAD
     encoder those of every position whose VAD, and that of all before it, is what it was a step ago.
 
     Args:
@@ -139,12 +139,12 @@ def greedy_decode(
 
 def _last_hidden(model: SEVLM, rows: _Rows, cls: Tensor | None, vad_of: VADOfTokens | None) -> Tensor:
     """Final hidden state of the last position, [rows, D]; brings the cache up to date."""
-    length, prefix = rows.ids.shape[1], model.decoder.config.len_prefix
+    length = rows.ids.shape[1]
     reusable, vad_features = length, None
     if vad_of is not None:
         vad = torch.from_numpy(vad_of(rows.ids.cpu().numpy())).to(rows.ids.device)
         vad_features = model.vad_encoder(vad)
-        span_end = prefix + EMOTION_SPAN  # positions before it never see a VAD
+        span_end = model.decoder.transformer.fusion_start  # positions before it never see a VAD
         if not model.vad_encoder.causal:
             reusable = span_end
         elif rows.vad is not None:

@@ -23,6 +23,14 @@ from utils.evaluation.decoding import caption_batch
 from utils.evaluation.emotion_metrics import emotion_accuracy, emotion_head_scores
 from utils.files import write_json
 
+# The first of these scores that --metrics gives decides on best-res and, beside the accuracy, on the early stop.
+DECIDING_SCORES = {"bleu": "Bleu_4", "cider": "CIDEr", "meteor": "METEOR", "rouge": "ROUGE_L", "spice": "SPICE"}
+
+
+def deciding_score(metrics: list[str]) -> str:
+    """The score that best-res keeps the best of: BLEU-4 as published, or the next there is."""
+    return next(score for metric, score in DECIDING_SCORES.items() if metric in metrics)
+
 
 @dataclass
 class Evaluation:

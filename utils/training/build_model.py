@@ -1,20 +1,19 @@
-"""From flags to tokenizer, model and optimiser."""
+"""From flags to the model, with weights from files, drawn, or from a checkpoint."""
 
 import argparse
 
-import torch
-from torch import nn
 from transformers import GPT2Config
 
 from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
+from utils.constants import EMOTION_SPAN, MAX_NEW_TOKENS
 from utils.data.image_encoder_weights import WEIGHTS_REMEDY, load_image_encoder
-from utils.data.pretrained import check_sizes, load_pretrained
+from utils.data.pretrained import check_model_type, check_sizes, load_pretrained
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError, brief
-from utils.training.checkpoint import NamedCheckpoint, decoder_config
+from utils.training.named_checkpoints import NamedCheckpoint, decoder_config
 
 # What distilgpt2 does not bring, by the beginning or a part of its name; all else must be in its weights.
 NEW_WEIGHTS = (
@@ -27,7 +26,7 @@ NEW_WEIGHTS = (
     "VAD_head",
 )
 
-SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "vad_layers")
+SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "vad_layers", "emotion_span")
 
 
 def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedCheckpoint | None) -> SEVLM:
@@ -36,7 +35,7 @@ def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedChe
     Raises:
         InputError: weights are missing, or do not fit each other or the flags.
     """
-    encoder = load_image_encoder(args.clip_model, args.fixed_encoder, args.from_scratch)
+    encoder = load_image_encoder(args.clip_model, args.fixed_encoder, args.from_scratch in (True, "encoder"))
     if encoder.width != args.prefix_dim:
         raise InputError(
             f"--clip_model {args.clip_model}: its features have width {encoder.width}: give --prefix_dim {encoder.width}"
@@ -63,6 +62,7 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
         "encoder_dim": args.prefix_dim,
         "prefix_size": args.prefix_dim,
         "max_seq_len": args.max_seq_len,
+        "emotion_span": codec.emotion_span,
         "use_cl_loss": args.use_cl_loss,
         "use_VAD_loss": args.use_VAD_loss,
         "use_emotion_loss": args.use_emotion_loss,
@@ -75,28 +75,48 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
         "use_cache": False,
     }
     if checkpoint is not None:
-        return Explainer(_checkpoint_config(args, checkpoint, fields | {"pad_token_id": codec.pad_id}))
+        config = _checkpoint_config(args, checkpoint, fields | {"pad_token_id": codec.pad_id})
+        _check_positions(config, args, codec, f"{checkpoint.folder}: config.json")
+        return Explainer(config)
     source = f"--gpt2_model {args.gpt2_model}"
     try:
         saved, _ = GPT2Config.get_config_dict(args.gpt2_model)
     except Exception as error:  # transformers has several for a file that is missing or is no JSON object
         raise InputError(f"{source}: no such model ({brief(error)})") from None
+    check_model_type(saved, ("gpt2",), f"{source}: config.json")
     config = _checked_config(saved, fields, f"{source}: config.json")
-    if config.n_positions < args.max_seq_len:
-        raise InputError(f"--max_seq_len {args.max_seq_len}: {args.gpt2_model} has only {config.n_positions} positions")
+    _check_positions(config, args, codec, source)
     vocabulary = len(codec.tokenizer)
-    if args.from_scratch:
+    if args.from_scratch in (True, "decoder"):
         config.vocab_size, config.pad_token_id = vocabulary, codec.pad_id
-        return Explainer(config)
+        decoder = Explainer(config)
+        decoder.draw_weights()
+        return decoder
     remedy = WEIGHTS_REMEDY.replace("openai/clip-vit-base-patch16", "distilgpt2").replace(", OpenAI's .pt file,", "")
     decoder, missing = load_pretrained(Explainer, args.gpt2_model, config, source, remedy)
     lacking = sorted(name for name in missing if not any(part in name for part in NEW_WEIGHTS))
     if [name for name in lacking if name != "lm_head.weight"]:
         raise InputError(f"{source}: lacks GPT-2's weights {', '.join(lacking[:4])}")
-    # the four new rows are drawn from N(0, 0.02), not from the other rows' mean and covariance
-    decoder.resize_token_embeddings(vocabulary, mean_resizing=False)
+    decoder.draw_weights(missing)
+    decoder.grow_vocabulary(vocabulary)
     decoder.config.pad_token_id = codec.pad_id
     return decoder
+
+
+def _check_positions(config: GPT2Config, args: argparse.Namespace, codec: TextCodec, source: str) -> None:
+    """InputError where texts do not fit: no room for an explanation, or fewer positions than training or generation takes."""
+    start = args.len_prefix + codec.emotion_span
+    if start >= args.max_seq_len:
+        raise InputError(
+            f"--prompt_text takes {codec.emotion_span} tokens with the emotion, --len_prefix {args.len_prefix}: no room for an "
+            f"explanation in --max_seq_len {args.max_seq_len}"
+        )
+    longest = max(args.max_seq_len, len(codec.prompt()[0]) + MAX_NEW_TOKENS)
+    if config.n_positions < longest:
+        raise InputError(
+            f"{source}: has only {config.n_positions} positions, but --max_seq_len, --len_prefix and --prompt_text take "
+            f"{longest} (prompt and {MAX_NEW_TOKENS} new tokens in generation); shorten them or take another model"
+        )
 
 
 def _checkpoint_config(args: argparse.Namespace, checkpoint: NamedCheckpoint, fields: dict) -> GPT2Config:
@@ -111,7 +131,8 @@ def _checkpoint_config(args: argparse.Namespace, checkpoint: NamedCheckpoint, fi
         raise InputError(
             f"{checkpoint.folder}: was trained on image features of width {saved['encoder_dim']}, not {args.prefix_dim}"
         )
-    kept = ("vad_layers", "vad_heads", "vad_causal")
+    fields["emotion_span"] = EMOTION_SPAN  # the authors' checkpoints do not record it
+    kept = ("emotion_span", "vad_layers", "vad_heads", "vad_causal")
     if args.eval_only:
         kept += ("use_cl_loss", "use_VAD_loss", "use_emotion_loss")
         fields["use_emotion_loss"] = False  # the authors' checkpoints do not know this head
@@ -132,51 +153,3 @@ def _checked_config(saved: dict, fields: dict, source: str) -> GPT2Config:
     if config.vad_heads not in (1, 3):
         raise InputError(f"{source}: vad_heads {config.vad_heads}: 1 or 3 heads divide VAD's three values")
     return config
-
-
-def parameter_groups(args: argparse.Namespace, model: SEVLM) -> tuple[list[dict], list[list[str]]]:
-    """AdamW's groups, in the published order: VAD encoder, decoder with heads, trained image encoder; weights, then biases.
-
-    Weight decay is 0 throughout, as in the paper; the split is kept so that optimiser states keep their published form.
-
-    Returns:
-        the groups, and the names of the parameters of each.
-    """
-    heads = [] if model.emotion_head is None else list(model.emotion_head.named_parameters(prefix="emotion_head"))
-    parts = [
-        (
-            [] if model.vad_encoder is None else list(model.vad_encoder.named_parameters(prefix="vad_encoder")),
-            args.emo_en_LR,
-        ),
-        (list(model.decoder.named_parameters(prefix="decoder")) + heads, args.learning_rate),
-        (
-            [] if model.image_encoder is None else list(model.image_encoder.named_parameters(prefix="image_encoder")),
-            args.en_LR,
-        ),
-    ]
-    groups, names = [], []
-    for named, rate in parts:
-        trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
-        for biases in (False, True):
-            chosen = [(name, parameter) for name, parameter in trained if name.endswith("bias") == biases]
-            if chosen:
-                groups.append({"params": [parameter for _, parameter in chosen], "lr": rate})
-                names.append([name for name, _ in chosen])
-    return groups, names
-
-
-def build_optimizer(groups: list[dict], eps: float) -> torch.optim.AdamW:
-    """AdamW with betas 0.9 and 0.999, no weight decay."""
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=eps, weight_decay=0.0, fused=True)
-
-
-def linear_decay(optimizer: torch.optim.Optimizer, updates: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Learning rates fall linearly to 0 over all updates; no warm-up."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: max(0.0, 1 - update / updates))
-
-
-def count_parameters(module: nn.Module | None) -> int:
-    """Trained parameters."""
-    return (
-        0 if module is None else sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    )

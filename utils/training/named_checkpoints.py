@@ -1,20 +1,20 @@
-"""Checkpoints: the published layout for use, and a folder of exact states to resume from. Whole or absent, and verified.
+"""Named checkpoints in the published layout: whole or absent, and verified.
 
     <ckpt_path>/nle_model_<name>/           config.json, model.safetensors, manifest.json
     <ckpt_path>/nle_gpt2_tokenizer_0/       the tokenizer with its added tokens
     <ckpt_path>/ckpt_stats_<name>.tar       a torch.save file despite its name: VAD encoder, trained image encoder, optimiser ...
-    <ckpt_path>/resume/<epoch>-<step>/      state.pt, manifest.json: everything an exact continuation needs
 
-<name> is best-acc, best-res or a number. Nothing here is unpickled freely: torch.load(weights_only=True) throughout.
+<name> is best-acc, best-res or a number. Nothing here is unpickled freely, see utils/data/torch_files.py.
+
+A checkpoint has two halves, folder and stats file, that cannot be renamed at once. Each carries the generation, a random
+id of the writing, so that halves that belong together are told from others without hashing gigabytes.
 """
 
-import contextlib
-import errno
 import json
 import os
 import re
+import secrets
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,21 @@ from transformers import GPT2Config, PreTrainedTokenizerFast
 
 from models.sevlm import SEVLM
 from utils.data.image_encoder_weights import load_openai_weights, openai_state_dict
+from utils.data.torch_files import read_torch_file
 from utils.errors import InputError, brief
-from utils.files import read_json, sha256, sync
+from utils.files import read_json, sync
+from utils.settings import SETTINGS_KEY
+from utils.training.manifests import (
+    MANIFEST,
+    damaged_file,
+    read_manifest,
+    remove,
+    removed_on_failure,
+    write_manifest,
+)
 
 TOKENIZER_FOLDER = "nle_gpt2_tokenizer_0"
-MANIFEST = "manifest.json"
-KEPT_STATES = 2
-DISK_RESERVE = 1 << 20  # bytes; a write that failed with less than this left failed for want of space
+GENERATION = "generation"
 LAST_EPOCH = 100_000
 # causal masks that GPT-2's older code kept in the state dict: constants
 MASK_BUFFER = re.compile(r"\.(attn|crossattention)\.(bias|masked_bias)$")
@@ -103,7 +111,7 @@ def _load_part(module: torch.nn.Module, state: dict[str, Tensor], source: str) -
 
 def decoder_config(checkpoint: dict[str, Any], **flags: Any) -> GPT2Config:
     """The GPT2Config of a config.json, with the fields given as flags put over it; its labels are not ours, and not read."""
-    skipped = ("architectures", "torch_dtype", "dtype", "num_labels", "id2label", "label2id")
+    skipped = ("architectures", "torch_dtype", "dtype", "num_labels", "id2label", "label2id", SETTINGS_KEY)
     known = {key: value for key, value in checkpoint.items() if key not in skipped}
     return GPT2Config(**(known | flags))
 
@@ -122,13 +130,20 @@ def load_named(ckpt_path: Path, name: str) -> NamedCheckpoint:
         InputError: no such checkpoint (naming those there are), or a torn or altered file.
     """
     ckpt_path = Path(ckpt_path)
-    folder, stats_file = _settle_named(ckpt_path, name)
+    finish_replacement(ckpt_path, name)
+    folder, stats_file = _paths(ckpt_path, name)
     weights = [folder / "model.safetensors", folder / "pytorch_model.bin"]
     present = [path for path in weights if path.is_file()]
     if not present or not stats_file.is_file():
         there = ", ".join(list_names(ckpt_path)) or "none"
         lacks = f"{folder}/model.safetensors" if not present else stats_file
         raise InputError(f"{ckpt_path}: no checkpoint {name!r}: {lacks} is missing (checkpoints here: {there})")
+    if (folder / MANIFEST).exists():  # the authors' checkpoints have none
+        damaged = damaged_file(folder, _files_beside(ckpt_path, name))
+        if damaged is not None:
+            raise InputError(
+                f"{folder}: torn or altered ({damaged} is not as its manifest says); take another checkpoint"
+            )
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
         raise InputError(f"{folder}/config.json: a JSON object was expected")
@@ -136,7 +151,7 @@ def load_named(ckpt_path: Path, name: str) -> NamedCheckpoint:
         try:
             decoder = load_file(present[0])
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{present[0]}: torn or altered ({error}); take another checkpoint") from None
+            raise InputError(f"{present[0]}: torn or altered ({brief(error)}); take another checkpoint") from None
     else:
         decoder = read_torch_file(present[0])
     stats = read_torch_file(stats_file)
@@ -169,16 +184,6 @@ def _check_stats(stats: dict[str, Any], path: Path) -> None:
         _check_tensors(stats.get(name, {}), f"{path}: {name}")
 
 
-def read_torch_file(path: Path) -> Any:
-    """torch.load with weights_only=True; InputError when the file is torn, or holds anything but tensors and plain data."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # torch raises a different one for every way in which a file can be wrong
-        raise InputError(f"{path}: torn, altered or unsafe ({brief(error)}); take another checkpoint") from None
-
-
 def save_named(
     ckpt_path: Path,
     name: str,
@@ -194,15 +199,10 @@ def save_named(
         stats: what ckpt_stats_<name>.tar holds beside the VAD encoder, the emotion head and a trained image encoder.
     """
     ckpt_path = Path(ckpt_path)
-    _settle_named(ckpt_path, name)
-    if not (ckpt_path / TOKENIZER_FOLDER / "tokenizer_config.json").is_file():
-        temporary = ckpt_path / f".{TOKENIZER_FOLDER}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        tokenizer.save_pretrained(temporary)
-        shutil.rmtree(ckpt_path / TOKENIZER_FOLDER, ignore_errors=True)
-        _sync_folder(temporary)
-        os.replace(temporary, ckpt_path / TOKENIZER_FOLDER)
-    stats = dict(stats)
+    finish_replacement(ckpt_path, name)
+    _save_tokenizer(ckpt_path, tokenizer)
+    generation = secrets.token_hex(16)
+    stats = stats | {GENERATION: generation}
     if model.vad_encoder is not None:
         stats["emo_encoder_state_dict"] = model.vad_encoder.state_dict()
     if model.emotion_head is not None:
@@ -211,9 +211,11 @@ def save_named(
         encoder = openai_state_dict(model.image_encoder.vision)
         stats["encoder_state_dict"] = {f"encoder.{key}": tensor for key, tensor in encoder.items()}
 
-    folder, stats_file = _named_paths(ckpt_path, name, ".new")
+    folder, stats_file = _paths(ckpt_path, name, ".new")
+    for leftover in (folder, stats_file):
+        remove(leftover)
     folder.mkdir(parents=True)
-    with _removed_on_failure(folder, stats_file):
+    with removed_on_failure(folder, stats_file):
         state = model.decoder.state_dict()
         del state["lm_head.weight"]  # tied: safetensors files hold a tensor once
         save_file(
@@ -221,147 +223,85 @@ def save_named(
         )
         fields = model.decoder.config.to_dict() | config
         (folder / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors leaves it at 0600
         torch.save(stats, stats_file)
-        _write_manifest(folder, [folder / "config.json", folder / "model.safetensors", stats_file])
-        sync(stats_file)
+        ours = {part: folder / part for part in ("config.json", "model.safetensors")}
+        beside = _files_beside(ckpt_path, name) | {f"ckpt_stats_{name}.tar": stats_file}
+        write_manifest(folder, ours | beside, generation=generation)
         sync(ckpt_path)
-        if not _verified(folder, stats_file):
+        if damaged_file(folder, beside):
             raise OSError(f"{folder}: what was written does not read back as written; check the disk")
-    _settle_named(ckpt_path, name)
+    _replace(ckpt_path, name)
 
 
-def _named_paths(ckpt_path: Path, name: str, suffix: str = "") -> tuple[Path, Path]:
+def _save_tokenizer(ckpt_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write the tokenizer once; it never changes during a run."""
+    target = ckpt_path / TOKENIZER_FOLDER
+    if (target / "tokenizer_config.json").is_file():
+        return
+    temporary = ckpt_path / f".{TOKENIZER_FOLDER}.tmp"
+    remove(temporary)
+    with removed_on_failure(temporary):
+        tokenizer.save_pretrained(temporary)
+        for path in temporary.iterdir():
+            sync(path)
+        sync(temporary)
+        remove(target)
+        os.replace(temporary, target)
+
+
+def _paths(ckpt_path: Path, name: str, suffix: str = "") -> tuple[Path, Path]:
     return ckpt_path / f"nle_model_{name}{suffix}", ckpt_path / f"ckpt_stats_{name}.tar{suffix}"
 
 
-def _settle_named(ckpt_path: Path, name: str) -> tuple[Path, Path]:
-    """Bring a checkpoint whose replacement was cut short to its newest whole state, and give its two paths.
-
-    A replacement is written as *.new; then the old one is moved to *.old, the new one takes its place, and the old one
-    goes. A kill leaves any mixture of these; manifests say which folder belongs to which stats file.
-    """
-    target, target_stats = _named_paths(ckpt_path, name)
-    fresh, fresh_stats = _named_paths(ckpt_path, name, ".new")
-    old, old_stats = _named_paths(ckpt_path, name, ".old")
-    if not any(path.exists() for path in (fresh, fresh_stats, old, old_stats)):
-        if (target / MANIFEST).is_file() and not _verified(target, target_stats):
-            raise InputError(f"{target}: torn or altered (its manifest does not match); take another checkpoint")
-        return target, target_stats
-    folders, stats_files = (fresh, target, old), (fresh_stats, target_stats, old_stats)
-    for folder in folders:
-        for stats_file in stats_files:
-            if not _verified(folder, stats_file):
-                continue
-            if folder != target:
-                if target.exists():
-                    _remove(old)
-                    os.replace(target, old)
-                os.replace(folder, target)
-            if stats_file != target_stats:
-                os.replace(stats_file, target_stats)
-            sync(ckpt_path)
-            for leftover in (fresh, fresh_stats, old, old_stats):
-                _remove(leftover)
-            return target, target_stats
-    if (target / MANIFEST).is_file():
-        raise InputError(f"{target}: torn or altered, and so are its neighbours; take another checkpoint")
-    for leftover in (fresh, fresh_stats):  # a first write that was cut short, beside nothing or the authors' own
-        _remove(leftover)
-    return target, target_stats
+def _files_beside(ckpt_path: Path, name: str) -> dict[str, Path]:
+    """What a checkpoint's manifest names outside its folder: the stats file and the tokenizer's files."""
+    tokenizer = sorted(path for path in (ckpt_path / TOKENIZER_FOLDER).glob("*") if path.is_file())
+    files = {f"{TOKENIZER_FOLDER}/{path.name}": path for path in tokenizer}
+    return files | {f"ckpt_stats_{name}.tar": ckpt_path / f"ckpt_stats_{name}.tar"}
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _replace(ckpt_path: Path, name: str) -> None:
+    """Put a whole new checkpoint (*.new) in place of the old one. `finish_replacement` knows every state in between."""
+    (folder, stats_file), (fresh, fresh_stats) = _paths(ckpt_path, name), _paths(ckpt_path, name, ".new")
+    old, _ = _paths(ckpt_path, name, ".old")
+    remove(old)
+    if os.path.lexists(folder):
+        os.replace(folder, old)
+    os.replace(fresh, folder)
+    if stats_file.is_dir() and not stats_file.is_symlink():
+        remove(stats_file)
+    os.replace(fresh_stats, stats_file)
+    sync(ckpt_path)
+    remove(old)
 
 
-def _write_manifest(folder: Path, files: list[Path]) -> None:
-    names = {path.name.removesuffix(".new"): sha256(path) for path in files}
-    (folder / MANIFEST).write_text(json.dumps({"sha256": names}, indent=1) + "\n", encoding="utf-8")
-    _sync_folder(folder)
+def finish_replacement(ckpt_path: Path, name: str) -> None:
+    """Bring a checkpoint whose replacement was cut short by a kill to a whole one: the new one where it can be, else the old."""
+    (folder, stats_file), (fresh, fresh_stats) = _paths(ckpt_path, name), _paths(ckpt_path, name, ".new")
+    old, _ = _paths(ckpt_path, name, ".old")
+    if not any(map(os.path.lexists, (fresh, fresh_stats, old))):
+        return
+    generation = _generation_of_folder(folder)
+    if generation is not None and generation == _generation_of_stats(fresh_stats):
+        os.replace(fresh_stats, stats_file)  # killed between the folder's renaming and the stats file's
+    elif not os.path.lexists(folder) and old.is_dir():
+        os.replace(old, folder)  # killed between the old folder's moving away and the new one's moving in
+    sync(ckpt_path)
+    for leftover in (fresh, fresh_stats, old):
+        remove(leftover)
 
 
-def _sync_folder(folder: Path) -> None:
-    for path in folder.iterdir():
-        sync(path)
-    sync(folder)
+def _generation_of_folder(folder: Path) -> str | None:
+    manifest = read_manifest(folder)
+    return None if manifest is None else manifest.get(GENERATION)
 
 
-def _verified(folder: Path, stats_file: Path | None = None) -> bool:
-    """Whether a folder (and the stats file beside it) is byte for byte what its manifest says."""
-    if not (folder / MANIFEST).is_file():
-        return False
+def _generation_of_stats(path: Path) -> str | None:
+    if not path.is_file():
+        return None
     try:
-        expected = read_json(folder / MANIFEST)["sha256"]
-        for name, digest in expected.items():
-            beside = stats_file is not None and name.startswith("ckpt_stats_")
-            path = stats_file if beside else folder / name
-            if not path.is_file() or sha256(path) != digest:
-                return False
-    except (InputError, KeyError, TypeError, AttributeError):
-        return False
-    return bool(expected)
-
-
-# ---- exact states ----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _removed_on_failure(folder: Path, *files: Path) -> Iterator[None]:
-    """Leave nothing half-written behind, and call a full disk by its name: torch and safetensors have other words for it."""
-    try:
-        yield
-    except BaseException as error:
-        full = shutil.disk_usage(folder.parent).free < DISK_RESERVE
-        for part in (folder, *files):
-            _remove(part)
-        if isinstance(error, RuntimeError | SafetensorError) and full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
-        raise
-
-
-def save_state(ckpt_path: Path, epoch: int, step: int, state: dict[str, Any]) -> None:
-    """Write `resume/<epoch>-<step>/` (renamed into place when whole and verified) and drop all but the newest two."""
-    root = Path(ckpt_path) / "resume"
-    target, temporary = root / f"{epoch:05d}-{step:08d}", root / ".writing"
-    _remove(temporary)
-    temporary.mkdir(parents=True)
-    with _removed_on_failure(temporary):
-        torch.save(state, temporary / "state.pt")
-        _write_manifest(temporary, [temporary / "state.pt"])
-        if not _verified(temporary):
-            raise OSError(f"{temporary}: what was written does not read back as written; check the disk")
-    _remove(target)
-    os.replace(temporary, target)
-    sync(root)
-    for superseded in _state_folders(ckpt_path)[KEPT_STATES:]:
-        _remove(superseded)
-
-
-def _state_folders(ckpt_path: Path) -> list[Path]:
-    """Folders of exact states, newest first."""
-    root = Path(ckpt_path) / "resume"
-    return sorted((folder for folder in root.glob("*-*") if folder.is_dir()), reverse=True) if root.is_dir() else []
-
-
-def load_state(ckpt_path: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest whole state, or None when there is none; and a note for every damaged one that was passed over.
-
-    Raises:
-        InputError: there are states, and all are damaged.
-    """
-    notes = []
-    for folder in _state_folders(ckpt_path):
-        if _verified(folder):
-            return read_torch_file(folder / "state.pt"), notes
-        notes.append(f"{folder}: torn or altered (its manifest does not match); the state before it is used")
-    if notes:
-        raise InputError(f"{Path(ckpt_path) / 'resume'}: every state is torn or altered; start anew without --resume")
-    return None, notes
-
-
-def has_states(ckpt_path: Path) -> bool:
-    """Whether a run has left states to resume from."""
-    return bool(_state_folders(ckpt_path))
+        stats = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # maps the tensors, reads the rest
+    except Exception:  # torch raises a different one for every way in which a file can be torn
+        return None
+    return stats.get(GENERATION) if isinstance(stats, dict) else None

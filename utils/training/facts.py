@@ -1,0 +1,86 @@
+"""What the flags of a run stand for: hashes of files and weights, images per step. Recorded beside the flags."""
+
+import argparse
+import hashlib
+import json
+from typing import Any
+
+from accelerate import Accelerator
+
+from models.image_encoder import ImageEncoder
+from models.sevlm import SEVLM
+from utils.data.text_codec import TextCodec
+from utils.data.vad_lookup import Lexicon
+from utils.files import sha256
+from utils.settings import IMAGES, PROCESSES
+
+ENCODER_CONFIG = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+    "num_channels",
+    "hidden_act",
+    "layer_norm_eps",
+)
+DECODER_CONFIG = (
+    "vocab_size",
+    "n_positions",
+    "n_embd",
+    "n_layer",
+    "n_head",
+    "n_inner",
+    "activation_function",
+    "layer_norm_epsilon",
+)
+
+
+def encoder_identity(encoder: ImageEncoder) -> str:
+    """SHA-256 of what an image encoder computes with: its config, and its weights where they are fixed."""
+    config = {name: getattr(encoder.vision.config, name) for name in ENCODER_CONFIG}
+    digest = hashlib.sha256(json.dumps(config).encode())
+    if encoder.fixed:
+        for name, tensor in sorted(encoder.vision.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def decoder_identity(model: SEVLM, codec: TextCodec) -> str:
+    """SHA-256 of the decoder's config and its tokenizer's vocabulary; the weights are the state's own."""
+    config = {name: getattr(model.decoder.config, name) for name in DECODER_CONFIG}
+    return hashlib.sha256(json.dumps([config, codec.pieces()]).encode()).hexdigest()
+
+
+def collect_facts(
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    model: SEVLM,
+    encoder: str,
+    codec: TextCodec,
+    lexicon: Lexicon | None,
+    images: int | None,
+) -> dict[str, Any]:
+    """The facts of a run, by the names of `utils.settings.FACTS`; those of training only where there are training images.
+
+    Args:
+        encoder: `encoder_identity` of the image encoder.
+        images: number of training images, or None when a checkpoint is only scored.
+    """
+    facts: dict[str, Any] = {
+        "scored_records_sha256": sha256(args.nle_data_val_path),
+        "references_sha256": sha256(args.annFileExp),
+        "image_encoder_sha256": encoder,
+        "decoder_sha256": decoder_identity(model, codec),
+        "lexicon_sha256": None if lexicon is None else lexicon.sha256,
+        "lexicon": None if lexicon is None else lexicon.describe(),
+        "precision": accelerator.mixed_precision,
+        PROCESSES: accelerator.num_processes,
+    }
+    if images is not None:
+        facts["training_records_sha256"] = sha256(args.nle_data_train_path)
+        facts["images_per_step"] = args.batch_size * accelerator.num_processes
+        facts[IMAGES] = images
+    return facts

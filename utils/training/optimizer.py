@@ -1,0 +1,64 @@
+"""From flags and model to AdamW, its parameter groups and the learning rates' schedule."""
+
+import argparse
+
+import torch
+from torch import nn
+
+from models.sevlm import SEVLM
+
+
+def parameter_groups(args: argparse.Namespace, model: SEVLM) -> tuple[list[dict], list[list[str]]]:
+    """AdamW's groups, in the published order: VAD encoder, decoder with heads, trained image encoder; weights, then biases.
+
+    Weight decay is 0 throughout, as in the paper; the split is kept so that optimiser states keep their published form.
+
+    Returns:
+        the groups, and the names of the parameters of each.
+    """
+    heads = [] if model.emotion_head is None else list(model.emotion_head.named_parameters(prefix="emotion_head"))
+    parts = [
+        (
+            [] if model.vad_encoder is None else list(model.vad_encoder.named_parameters(prefix="vad_encoder")),
+            args.emo_en_LR,
+        ),
+        (list(model.decoder.named_parameters(prefix="decoder")) + heads, args.learning_rate),
+        (
+            [] if model.image_encoder is None else list(model.image_encoder.named_parameters(prefix="image_encoder")),
+            args.en_LR,
+        ),
+    ]
+    groups, names = [], []
+    for named, rate in parts:
+        trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+        for biases in (False, True):
+            chosen = [(name, parameter) for name, parameter in trained if name.endswith("bias") == biases]
+            if chosen:
+                groups.append({"params": [parameter for _, parameter in chosen], "lr": rate})
+                names.append([name for name, _ in chosen])
+    return groups, names
+
+
+def build_optimizer(groups: list[dict], eps: float) -> torch.optim.AdamW:
+    """AdamW with betas 0.9 and 0.999, no weight decay."""
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=eps, weight_decay=0.0, fused=True)
+
+
+def linear_decay(optimizer: torch.optim.Optimizer, updates: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Learning rates fall linearly to 0 over all updates, no warm-up: the rate of update k = 0, 1, ... is lr (1 - k / updates)."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: max(0.0, 1 - update / updates))
+
+
+def set_schedule(scheduler: torch.optim.lr_scheduler.LambdaLR, rates: list[float], eps: float, updates: int) -> None:
+    """Put AdamW and its schedule at update `updates` with these rates (one for each parameter group) and this epsilon."""
+    scheduler.base_lrs, scheduler.last_epoch = list(rates), updates
+    for group, rate, share in zip(scheduler.optimizer.param_groups, rates, scheduler.lr_lambdas, strict=True):
+        group["initial_lr"], group["lr"], group["eps"] = rate, rate * share(updates), eps
+    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
+
+
+def count_parameters(module: nn.Module | None) -> int:
+    """Trained parameters."""
+    return (
+        0 if module is None else sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    )

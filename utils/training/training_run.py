@@ -1,0 +1,131 @@
+"""A training run: what it consists of, where it stands, and how it is saved."""
+
+import argparse
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.data_loader import DataLoaderShard
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import nn
+
+from models.sevlm import SEVLM
+from utils.data.datasets import EpochBatches, TrainingPairs
+from utils.data.feature_cache import ImageInputs
+from utils.data.text_codec import TextCodec
+from utils.evaluation.evaluator import Evaluation, Evaluator
+from utils.settings import SETTINGS_KEY
+from utils.training.named_checkpoints import save_named
+from utils.training.resume_states import save_state
+from utils.training.run_log import RunLog
+from utils.training.stop_signals import StopSignals
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all that a continuation needs beside weights and optimiser.
+
+    epoch, step: the next step to do (step: index within the epoch). updates: of the optimiser, skipped ones included.
+    best_acc, best_res: best emotion accuracy, and best score of those that decide on best-res. without_gain: evaluations
+    in a row that brought no better score. evaluation_due: the state was saved just before an evaluation. evaluated: the
+    [epoch, step] last scored. scores: of every evaluation so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    updates: int = 0
+    best_acc: float = -1.0
+    best_res: float = -1.0
+    without_gain: int = 0
+    evaluation_due: bool = False
+    evaluated: list[int] = field(default_factory=list)
+    scores: list[dict] = field(default_factory=list)
+
+
+@dataclass
+class TrainingRun:
+    """One training: what the training script builds and hands from function to function.
+
+    model is the bare module, prepared the same as accelerate wants it. parameters are those that are trained,
+    parameter_names their names by parameter group. settings is the record of flags and facts, see utils/settings.py.
+    last_evaluation is None until there is one.
+    """
+
+    args: argparse.Namespace
+    accelerator: Accelerator
+    settings: dict[str, Any]
+    model: SEVLM
+    prepared: nn.Module
+    codec: TextCodec
+    images: ImageInputs
+    evaluator: Evaluator
+    dataset: TrainingPairs
+    batches: EpochBatches
+    loader: DataLoaderShard
+    parameters: list[nn.Parameter]
+    parameter_names: list[list[str]]
+    optimizer: AcceleratedOptimizer
+    scheduler: torch.optim.lr_scheduler.LambdaLR
+    log: RunLog
+    progress: Progress = field(default_factory=Progress)
+    signals: StopSignals = field(default_factory=StopSignals)
+    last_evaluation: Evaluation | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch, on each process."""
+        return -(-self.batches.size // self.batches.global_batch)
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Optimiser steps of an epoch; the last may take fewer batches than the others."""
+        return -(-self.steps_per_epoch // self.args.gradient_accumulation_steps)
+
+    def updates_before(self, epoch: int, step: int) -> int:
+        """Optimiser steps made before `step` of `epoch`."""
+        return epoch * self.updates_per_epoch + -(-step // self.args.gradient_accumulation_steps)
+
+    def say(self, text: str) -> None:
+        """Print a line, once for all processes."""
+        self.accelerator.print(text)
+
+
+def exact_state(run: TrainingRun) -> dict[str, Any]:
+    """Everything that --resume needs to continue exactly; the weights of a fixed image encoder are left out."""
+    encoder = run.model.image_encoder
+    fixed = encoder is not None and encoder.fixed
+    weights = run.model.state_dict()
+    if fixed:
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("image_encoder.")}
+    scaler = run.accelerator.scaler
+    return {
+        "model": weights,
+        "optimizer": run.optimizer.state_dict(),
+        "scheduler": run.scheduler.state_dict(),
+        "scaler": None if scaler is None else scaler.state_dict(),
+        "progress": asdict(run.progress),
+    }
+
+
+def save_run(run: TrainingRun) -> None:
+    """Write a state that --resume continues from exactly."""
+    if run.accelerator.is_main_process:
+        save_state(run.args.ckpt_path, run.progress.epoch, run.progress.step, exact_state(run), run.settings)
+    run.accelerator.wait_for_everyone()
+
+
+def save_best(run: TrainingRun, name: str) -> None:
+    """Write the model as the named checkpoint best-acc or best-res; on the main process only."""
+    stats = {
+        "epoch": run.progress.epoch,
+        "best_acc": run.progress.best_acc,
+        "best_res": run.progress.best_res,
+        "optimizer_state_dict": run.optimizer.state_dict(),
+        "scheduler": run.scheduler.state_dict(),
+        "parameter_names": run.parameter_names,
+        "progress": asdict(run.progress),
+    }
+    fields = {SETTINGS_KEY: run.settings}
+    save_named(Path(run.args.ckpt_path), name, run.model, run.codec.tokenizer, fields, stats)
