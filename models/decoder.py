@@ -210,6 +210,8 @@ class Explainer(GPT2LMHeadModel):
         if config.use_VAD_loss:
             self.VAD_head = VADHead(config.n_embd)
         self.post_init()
+        if self.lm_head.weight.device.type != "meta":  # where from_pretrained builds it, for a file to fill
+            self.draw_weights()
 
     _init_weights = ExplainerTransformer._init_weights
 

@@ -48,8 +48,9 @@ from utils.evaluation.decoding import greedy_decode
 from utils.files import write_json
 from utils.opts import CONFIGS
 from utils.opts import get_parser as get_training_parser
-from utils.training.build_model import build_decoder, build_model, build_optimizer, parameter_groups
+from utils.training.build_model import build_decoder, build_model
 from utils.training.memory import reuse_freed_memory
+from utils.training.optimizer import build_optimizer, parameter_groups
 
 # New tokens of a text, stop token not counted: mean 15, at most 25. Row i of a batch has the (i mod 8)th.
 LENGTHS = (15, 9, 22, 7, 25, 13, 18, 11)

@@ -222,7 +222,7 @@ def test_counts_make_the_mean_of_gradients_that_of_the_whole_batch(draw):
 
 def pooled(hidden, input_ids, segment_ids, masked: bool, prefix: int = 0):
     model = SimpleNamespace(
-        masked_pooling=masked, decoder=SimpleNamespace(config=SimpleNamespace(len_prefix=prefix, pad_token_id=9))
+        masked_pooling=masked, decoder=SimpleNamespace(config=SimpleNamespace(len_prefix=prefix, emotion_span=6, pad_token_id=9))
     )
     return SEVLM.pool_spans(model, hidden, torch.tensor(input_ids), torch.tensor(segment_ids))
 
@@ -271,7 +271,7 @@ def test_contrastive_scores(draw, images):
     torch.manual_seed(0)
     head = ContrastiveHead(4)
     transformer = SimpleNamespace(project_image=lambda image: image)
-    config = SimpleNamespace(len_prefix=0, pad_token_id=9)
+    config = SimpleNamespace(len_prefix=0, emotion_span=6, pad_token_id=9)
     model = SimpleNamespace(
         masked_pooling=False, decoder=SimpleNamespace(config=config, transformer=transformer, sim_mlp=head)
     )

@@ -89,9 +89,7 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
     vocabulary = len(codec.tokenizer)
     if args.from_scratch in (True, "decoder"):
         config.vocab_size, config.pad_token_id = vocabulary, codec.pad_id
-        decoder = Explainer(config)
-        decoder.draw_weights()
-        return decoder
+        return Explainer(config)
     remedy = WEIGHTS_REMEDY.replace("openai/clip-vit-base-patch16", "distilgpt2").replace(", OpenAI's .pt file,", "")
     decoder, missing = load_pretrained(Explainer, args.gpt2_model, config, source, remedy)
     lacking = sorted(name for name in missing if not any(part in name for part in NEW_WEIGHTS))

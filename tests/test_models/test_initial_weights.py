@@ -1,0 +1,120 @@
+"""Initial values: what no file brings is drawn as GPT-2 draws it, and what a file brings is the file's."""
+
+import math
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from models.vad_encoder import VADEncoder
+from utils.data.text_codec import TextCodec, load_tokenizer
+from utils.opts import parse_args
+from utils.training.build_model import build_model
+
+RANGE, BLOCKS = 0.05, 3  # not the defaults, so that a constant in their place shows
+SIZES = {"n_embd": 96, "n_layer": BLOCKS, "n_head": 4, "n_positions": 64, "initializer_range": RANGE}
+FLAGS = ["--use_emotion_loss", "--len_prefix", "2", "--prefix_dim", "16"]
+SCALED = RANGE / math.sqrt(2 * BLOCKS)
+
+
+@pytest.fixture(scope="module")
+def saved_gpt2(tmp_path_factory):
+    """A GPT-2 without cross-attention, as distilgpt2 is, whose weights are far from any initial value."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("gpt2")
+    model = GPT2LMHeadModel(GPT2Config(**SIZES))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0.5, 0.3)
+    model.save_pretrained(folder)
+    return folder, model.state_dict()
+
+
+def build(workspace, gpt2, *more):
+    torch.manual_seed(0)
+    args = parse_args(["--clip_model", str(workspace.root / "vit"), "--gpt2_model", str(gpt2), *FLAGS, *more])
+    codec = TextCodec(load_tokenizer(str(gpt2)), args.prompt_text, args.max_seq_len, args.len_prefix)
+    return build_model(args, codec, None)
+
+
+def expected_std(name: str) -> float:
+    """Of a new tensor of the decoder, by its name."""
+    if name.endswith("bias"):
+        return 0.0
+    return SCALED if name.endswith("c_proj.weight") else RANGE
+
+
+def check_new(name: str, tensor: torch.Tensor) -> None:
+    if ".ln_" in name:
+        assert torch.equal(tensor, torch.full_like(tensor, float(name.endswith("weight")))), name
+        return
+    std = expected_std(name)
+    assert tensor.std(correction=0).item() == pytest.approx(std, rel=6 / math.sqrt(2 * tensor.numel())), name
+    assert abs(tensor.mean().item()) <= 6 * std / math.sqrt(tensor.numel()), name
+
+
+def test_every_new_tensor_beside_a_saved_gpt2(workspace, saved_gpt2):
+    folder, saved = saved_gpt2
+    model = build(workspace, folder, "--from_scratch", "encoder")
+    kinds = set()
+    for name, tensor in model.decoder.named_parameters():
+        if name == "transformer.wte.weight":
+            assert torch.equal(tensor[:50257], saved[name])
+            check_new("added rows", tensor[50257:])
+            assert tensor.shape[0] == 50261
+        elif name in saved:
+            assert torch.equal(tensor, saved[name]), name
+        else:
+            kinds.add(next(part for part in NEW_PARTS if part in name))
+            check_new(name, tensor)
+    assert kinds == set(NEW_PARTS)
+
+
+NEW_PARTS = (
+    "crossattention.q_attn",
+    "crossattention.c_attn",
+    "crossattention.c_proj",
+    "ln_cross_attn",
+    "VAD_linear",
+    "clip_project",
+    "image_projection",
+    "sim_mlp",
+    "VAD_head",
+)
+
+
+def test_every_tensor_from_scratch(workspace, saved_gpt2):
+    folder, saved = saved_gpt2
+    for words in (["--from_scratch"], ["--from_scratch", "True"]):
+        model = build(workspace, folder, *words)
+    names = dict(model.decoder.named_parameters())
+    assert set(saved) - {"lm_head.weight"} <= set(names) and {
+        f"transformer.h.2.{part}"
+        for part in ("attn.c_proj.weight", "crossattention.c_proj.weight", "mlp.c_proj.weight")
+    } <= set(names)
+    for name, tensor in names.items():
+        check_new(name, tensor)
+    assert model.decoder.lm_head.weight is model.decoder.transformer.wte.weight
+
+
+def test_heads_and_vad_encoder(workspace, saved_gpt2):
+    """The VAD encoder has PyTorch's defaults: a linear layer's weights are uniform within 1 / sqrt(width)."""
+    model = build(workspace, saved_gpt2[0], "--from_scratch")
+    assert model.emotion_head.weight.std().item() == pytest.approx(0.02, rel=0.3)
+    assert not model.emotion_head.bias.any()
+    torch.manual_seed(3)
+    encoder = VADEncoder()
+    assert encoder.pos_encoder.weight.std().item() == pytest.approx(1.0, rel=0.05)
+    for layer in encoder.encoder["layers"]:
+        for name, tensor in layer.named_parameters():
+            if "norm" in name:
+                continue
+            width = 128 if name.startswith("fc.2") else 3
+            assert tensor.abs().max() <= 1 / math.sqrt(width), name
+            if tensor.numel() > 100:
+                assert tensor.std().item() == pytest.approx(1 / math.sqrt(3 * width), rel=0.2), name
+    assert model.vad_encoder.pos_encoder.weight.std().item() == pytest.approx(1.0, rel=0.05)
+
+
+def test_initial_weights_are_the_seeds(workspace, saved_gpt2):
+    left, right = (build(workspace, saved_gpt2[0], "--from_scratch").state_dict() for _ in range(2))
+    assert all(torch.equal(left[name], right[name]) for name in left)
