@@ -222,7 +222,8 @@ def test_counts_make_the_mean_of_gradients_that_of_the_whole_batch(draw):
 
 def pooled(hidden, input_ids, segment_ids, masked: bool, prefix: int = 0):
     model = SimpleNamespace(
-        masked_pooling=masked, decoder=SimpleNamespace(config=SimpleNamespace(len_prefix=prefix, emotion_span=6, pad_token_id=9))
+        masked_pooling=masked,
+        decoder=SimpleNamespace(config=SimpleNamespace(len_prefix=prefix, emotion_span=6, pad_token_id=9)),
     )
     return SEVLM.pool_spans(model, hidden, torch.tensor(input_ids), torch.tensor(segment_ids))
 

@@ -60,7 +60,7 @@ def build(
     model = SEVLM(encoder, Explainer(config), vad_encoder, weights=weights).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.15)
+            parameter.add_(torch.randn_like(parameter) * 0.2)
     return model, Reference.of(model)
 
 
