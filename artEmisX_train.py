@@ -95,7 +95,6 @@ def step_seed(*numbers: int) -> int:
 def train_epoch(run: Run) -> None:
     """Train from `run.progress` to the end of its epoch; evaluate, save and stop on the way where that is due."""
     args, accelerator, progress = run.args, run.accelerator, run.progress
-    filling = run.images.use(run.dataset)
     run.batches.set_position(progress.epoch, progress.step)
     bar = tqdm(
         run.loader,
@@ -107,8 +106,7 @@ def train_epoch(run: Run) -> None:
     )
     for batch in bar:
         image_ids = batch.pop("image_ids")
-        if filling:
-            batch |= run.images.fill(run.model.image_encoder, image_ids, batch.pop("pixels"))
+        batch = run.images.encode(run.model.image_encoder, image_ids, batch)
         # dropout's random numbers depend on nothing but this, so that a resumed step is the step that was lost
         torch.manual_seed(step_seed(args.seed, progress.epoch, progress.step, accelerator.process_index))
         with accelerator.accumulate(run.prepared):
@@ -294,7 +292,7 @@ def build_run(args: argparse.Namespace, accelerator: Accelerator, scorer: Captio
         if not args.eval_only:
             dataset = TrainingPairs(
                 splits[1],
-                images.pixels,
+                images,
                 codec,
                 vad,
                 args.seed,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from accelerate import Accelerator
 
 from models.sevlm import SEVLM
-from utils.data.feature_cache import ImageInputs
+from utils.data.image_inputs import ImageInputs
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import Lexicon
 from utils.errors import InputError, brief
