@@ -503,8 +503,9 @@ def resident(process: psutil.Process) -> int:
         return 0
 
 
-def measure_loading(bench: Workbench, images: int = 256) -> float:
-    """Median milliseconds of loading one training item with cached features, files in the page cache."""
+def measure_loading(bench: Workbench, images: int = 256) -> tuple[float, float]:
+    """Median milliseconds of loading one training item with cached features, files in the page cache: when its checksum
+    is compared, the first time in a run, and later."""
     with tempfile.TemporaryDirectory() as folder:
         encoder = bench.pixel_model[0].image_encoder
         names = [str(image) for image in range(images)]
@@ -516,8 +517,8 @@ def measure_loading(bench: Workbench, images: int = 256) -> float:
             cache.write([name], {name: picture}, ImageFeatures(features["cls"][None], features["grid"][None]))
         pairs = bench.pairs(images, ImageInputs(None, FeatureCache(folder), {}))
         keys = [ItemKey(0, index) for index in range(images)]
-        seconds = [seconds_of(lambda key=key: pairs[key], torch.device("cpu")) for key in keys]
-    return 1000 * statistics.median(seconds)
+        first, later = ([seconds_of(lambda key=key: pairs[key], torch.device("cpu")) for key in keys] for _ in range(2))
+    return 1000 * statistics.median(first), 1000 * statistics.median(later)
 
 
 def measure_captions() -> list[Row]:
@@ -592,7 +593,7 @@ def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict
     print(f"{size} size", file=sys.stderr)
     bench = Workbench(size, args, device)
     rates, seconds, jobs = measure(size, list(bench.jobs), args, device)
-    loading = measure_loading(bench)
+    first_loading, loading = measure_loading(bench)
     matrix_rate = rates[torch.float32] / 1e9
     del bench  # the processes whose memory is measured need the room
 
@@ -615,7 +616,9 @@ def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict
         row.peak = peaks.get(name)
         row.reference_peak = peaks.get(reference) if job.units == jobs[reference].units else None
         rows.append(row)
-    rows.append(Row("loading a cached item", "ms", loading, at_least=f"< {LOADING_TARGET:g} ms"))
+    goal = f"< {LOADING_TARGET:g} ms"
+    rows.append(Row("loading a cached item", "ms", loading, at_least=goal))
+    rows.append(Row("the same, first time in a run", "ms", first_loading, at_least=goal))
 
     too_slow = []
     if size == "full":
