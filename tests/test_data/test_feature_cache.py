@@ -109,7 +109,7 @@ def test_estimate_writes_nothing(cache_argv, tmp_path, capsys):
 
 
 def test_fresh_features_are_compared(copy, cache_argv):
-    cache = FeatureCache(copy, repair=True)
+    cache = FeatureCache(copy, writable=True)
     names = names_of(copy)
     pictures = {
         name: Picture(copy.parent / "picture", int(row["size"]), int(row["mtime_ns"]))
@@ -215,6 +215,7 @@ def test_pictures_that_change_during_the_run_are_not_kept(workspace, tmp_path):
         ({"transform": {"size": 224}}, True, "its transform.size is 224, this run's is 32"),
         ({"precision": "bfloat16"}, True, "its precision is bfloat16, this run's is float32"),
         ({"index_sha256": "0"}, True, "index.json: missing, damaged or altered"),
+        ({"sha256": 1, "image_root": 2, "format": None}, True, "its format is None"),
     ],
 )
 def test_other_headers_are_refused(workspace, copy, tmp_path, change, seal, message):
@@ -274,8 +275,10 @@ def test_auto_knows_pictures_apart(workspace, tmp_path, capsys):
     inputs = image_inputs(workspace, tmp_path, *flags, str(folders[0]))
     load_all(inputs)
     names = [record["image_name"] for record in inputs.records.values()]
+    times = os.stat(folders[0] / names[0])
     shutil.copy(folders[0] / names[1], folders[0] / names[0])
-    os.utime(folders[0] / names[2])
+    os.utime(folders[0] / names[0], ns=(times.st_atime_ns, times.st_mtime_ns))  # another size is enough
+    os.utime(folders[0] / names[2])  # another time is not
     capsys.readouterr()
     again = image_inputs(workspace, tmp_path, *flags, str(folders[0]))
     assert f"1 pictures have changed, e.g. {names[0]}: encoded anew" in capsys.readouterr().out
@@ -367,8 +370,14 @@ def test_truncated_cache_is_refused(copy, file):
 
 def test_images_without_features_are_named(workspace, copy, tmp_path):
     rows_of(copy)["written"][3:5] = 0
+    flags = ("--feature_cache", str(copy))
     with pytest.raises(InputError, match="has no features of . images"):
-        artEmisX_train.main(workspace.argv(tmp_path, "--feature_cache", str(copy)))
+        image_inputs(workspace, tmp_path, *flags)
+    rows_of(copy)["written"][3:5] = 1
+    inputs = image_inputs(workspace, tmp_path, *flags)
+    rows_of(copy)["written"][:] = 0  # a finished cache that is changed under a run: its encoder is gone
+    with pytest.raises(InputError, match="holds no features of .*; run preprocess/cache_features.py again"):
+        load_all(inputs)
 
 
 # ---- files, disks, processes -----------------------------------------------------------------------------------------

@@ -100,15 +100,15 @@ class FeatureCache:
     Args:
         folder: of an existing cache.
         header: what the features must be of; None skips the comparison.
-        repair: a damaged row is told, forgotten and can be written anew; else reading it is an error, and nothing in
-            the folder needs to be writable.
+        writable: rows can be written, and a damaged one is told, forgotten and can be written anew; else reading that is
+            an error, and nothing in the folder needs to be writable.
 
     Raises:
         InputError: no cache there, a damaged one, or one of another encoder, transform or format.
     """
 
-    def __init__(self, folder: str | Path, header: dict | None = None, repair: bool = False):
-        self.folder, self.repair = Path(folder), repair
+    def __init__(self, folder: str | Path, header: dict | None = None, writable: bool = False):
+        self.folder, self.writable = Path(folder), writable
         self.header, names = _read_description(self.folder, header)
         self.row = {name: row for row, name in enumerate(names)}
         self._shape = (self.header["tokens"], self.header["width"])
@@ -125,7 +125,7 @@ class FeatureCache:
             path, size = self.folder / file, bytes_per_image * len(self.row)
             if not path.is_file() or path.stat().st_size != size:
                 raise InputError(f"{path}: missing or not {size} bytes long; {ANEW}")
-            self._files[file] = open(path, "r+b" if self.repair else "rb", buffering=0)
+            self._files[file] = open(path, "r+b" if self.writable else "rb", buffering=0)
 
     @classmethod
     def create(
@@ -145,7 +145,7 @@ class FeatureCache:
         with locked(folder):
             if (folder / "header.json").is_file():
                 try:
-                    cache = cls(folder, header, repair=True)
+                    cache = cls(folder, header, writable=True)
                     if missing := [name for name in names if name not in cache.row]:
                         raise InputError(f"{folder}: was made for other images, without {missing[0]}; name another")
                     return cache
@@ -154,7 +154,7 @@ class FeatureCache:
                         raise
                     print(f"{folder}: cannot be used and is made anew ({error})", flush=True)
             _make(folder, header, names, image_root)
-            return cls(folder, header, repair=True)
+            return cls(folder, header, writable=True)
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in self.__dict__.items() if name not in ("_files", "_checked")}
@@ -173,14 +173,14 @@ class FeatureCache:
         """The features of an image; None where they are not written yet, or were damaged and have been forgotten.
 
         Raises:
-            InputError: they are damaged and `repair` is off.
+            InputError: they are damaged and the cache is not `writable`.
         """
         if image_name not in self.row:
             return None
         try:
             tokens = self._read(image_name)
         except InputError:
-            if not self.repair:
+            if not self.writable:
                 raise
             self._forget_damaged(image_name)
             return None
@@ -318,7 +318,7 @@ def _read_description(folder: Path, expected: dict | None) -> tuple[dict, list[s
         raise InputError(
             f"{folder}: its format is {str(version)[:40]}, this program's is {FORMAT}: made by another version; {ANEW}"
         )
-    if header.get("sha256") != header_sha256(header):
+    if header.get("sha256") != header_sha256(header) or not {"image_root", "index_sha256"} <= header.keys():
         raise InputError(f"{path}: damaged or altered (its SHA-256 differs); {ANEW}")
     found = _flat(header)
     for name, value in _flat(expected or {}).items():
@@ -330,7 +330,10 @@ def _read_description(folder: Path, expected: dict | None) -> tuple[dict, list[s
     path = folder / "index.json"
     if not path.is_file() or sha256(path) != header["index_sha256"]:
         raise InputError(f"{path}: missing, damaged or altered (its SHA-256 differs); {ANEW}")
-    return header, read_json(path)
+    names = read_json(path)
+    if not isinstance(names, list) or len({name for name in names if isinstance(name, str)}) != len(names):
+        raise InputError(f"{path}: a list of different image names was expected; {ANEW}")
+    return header, names
 
 
 def _make(folder: Path, header: dict, names: list[str], image_root: str | Path) -> None:

@@ -30,12 +30,16 @@ class ImageInputs:
 
     def load(self, image_names: list[str]) -> list[dict[str, Tensor]]:
         """The images of one batch: features {"cls", "grid"} where the cache holds them all, else {"pixels"} of all."""
+        if self.cache is None:
+            return [self.pixels[name] for name in image_names]
+        if not self.cache.writable:
+            return [self.cache[name] for name in image_names]
         features: list[dict[str, Tensor]] = []
-        for name in image_names if self.cache is not None else ():
+        for name in image_names:
             if (of_image := self.cache.read(name)) is None:
-                break
+                return [self.pixels[name] for name in image_names]
             features.append(of_image)
-        return features if len(features) == len(image_names) else [self.pixels[name] for name in image_names]
+        return features
 
     def encode(self, encoder: ImageEncoder | None, image_ids: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Put features in the place of a batch's pixels and keep them, if there is a cache; they are as they will be
