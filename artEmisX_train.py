@@ -33,7 +33,7 @@ from cococaption import CaptionScorer
 from models.sevlm import SEVLM, SEVLMOutput
 from preprocess.demo import make_demo
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
-from utils.data.feature_cache import ImageInputs
+from utils.data.image_inputs import ImageInputs
 from utils.data.load_inputs import build_images, check_annotated, read_inputs
 from utils.data.records import Records
 from utils.data.text2emotion_files import load_text2emotion
@@ -72,7 +72,6 @@ def train_epoch(run: TrainingRun) -> None:
     be shorter.
     """
     args, accelerator, progress = run.args, run.accelerator, run.progress
-    filling = run.images.use(run.dataset)
     run.batches.set_position(progress.epoch, progress.step)
     bar = tqdm(
         total=run.steps_per_epoch,
@@ -84,9 +83,7 @@ def train_epoch(run: TrainingRun) -> None:
     batches = iter(run.loader)
     with bar:
         while window := list(itertools.islice(batches, args.gradient_accumulation_steps)):
-            if filling:
-                for batch in window:
-                    batch |= run.images.fill(run.model.image_encoder, batch["image_ids"], batch.pop("pixels"))
+            window = [run.images.encode(run.model.image_encoder, batch["image_ids"], batch) for batch in window]
             losses = accumulate_gradients(run, window)
             update(run, losses, torch.cat([batch["image_ids"] for batch in window]))
             first, last = progress.step, progress.step + len(window) - 1
@@ -425,7 +422,7 @@ def main(argv: list[str] | None = None) -> int:
             if not args.eval_only:
                 dataset = TrainingPairs(
                     setup.train_records,
-                    setup.images.pixels,
+                    setup.images,
                     setup.codec,
                     setup.vad,
                     args.seed,

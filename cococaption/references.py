@@ -12,7 +12,8 @@ from cococaption.tokenizer import join, tokenize
 from utils.errors import InputError
 from utils.files import read_json, write_json
 
-_TOKENIZER = "Stanford CoreNLP 3.4.1, lower case, no punctuation"  # part of the key: another tokenizer, another file
+# part of the key: another tokenizer, or another form of the file, and the file has another name
+_FORMAT = "2: Stanford CoreNLP 3.4.1, lower case, no punctuation"
 
 
 class References:
@@ -63,7 +64,7 @@ def prepare_references(captions: Sequence[Sequence[str]], cache_dir: str | Path 
     """Tokenise and count the references of I images.
 
     The tokens are kept in `cache_dir` (None: nowhere) in a JSON file named by a hash of the captions; a damaged file is
-    made anew. The counts are not kept on disk: counting again takes no longer than reading the counts would (0.2 s for
+    said to be so and made anew. The counts are not kept on disk: counting again takes no longer than reading the counts would (0.2 s for
     12 000 references).
 
     Args:
@@ -73,28 +74,30 @@ def prepare_references(captions: Sequence[Sequence[str]], cache_dir: str | Path 
     flat = [caption for of_image in captions for caption in of_image]
     if cache_dir is None:
         return References(tokenize(flat), per_image)
-    key = _hash(_TOKENIZER, str(len(flat)), join(flat))
+    key = _hash(_FORMAT, str(len(flat)), join(flat))
     path = Path(cache_dir) / f"references-{key[:32]}.json"
-    tokenized = _read_tokens(path, len(flat))
+    tokenized = _read_tokens(path, key, len(flat))
     if tokenized is None:
         tokenized = tokenize(flat)
         try:
-            write_json(path, {"tokenized": tokenized, "sha256": _hash(*tokenized)})
+            write_json(path, {"tokenized": tokenized, "sha256": _hash(key, *tokenized)})
         except (OSError, InputError) as error:  # a full disk must not end a training run for a cache's sake
             warnings.warn(f"{path}: tokenised references not kept ({error})", stacklevel=2)
     return References(tokenized, per_image)
 
 
-def _read_tokens(path: Path, number: int) -> list[str] | None:
-    """The tokenised texts in a file of ours, or None when it is missing or not as it was written."""
+def _read_tokens(path: Path, key: str, number: int) -> list[str] | None:
+    """The tokenised texts in a file of ours; None when it is missing or, as is then said, not as it was written."""
     if not path.is_file():
         return None
     try:
         kept = read_json(path)
         tokenized = kept["tokenized"]
-        whole = len(tokenized) == number and kept["sha256"] == _hash(*tokenized)
+        whole = len(tokenized) == number and kept["sha256"] == _hash(key, *tokenized)
     except (InputError, OSError, KeyError, TypeError, AttributeError, UnicodeEncodeError):
         whole = False
+    if not whole:
+        print(f"{path}: damaged, made anew", flush=True)
     return tokenized if whole else None
 
 

@@ -3,7 +3,8 @@
     python preprocess/cache_features.py data/artEmis/artEmisX_*.json --image_root IMAGES --out_dir data/features
     accelerate launch preprocess/cache_features.py ...          (several GPUs share the work)
 
-Can be interrupted: it goes on where it was. At the end some images are encoded again and compared with the cache.
+Can be interrupted: it goes on where it was. Run again, it also encodes anew what is damaged, and pictures that have
+changed in their folder. At the end some images are encoded again and compared with the cache.
 """
 
 import argparse
@@ -59,9 +60,10 @@ def main(argv: list[str] | None = None) -> int | None:
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from utils.data.datasets import ImagePixels
+    from utils.data.datasets import EvaluationImages, ImagePixels
     from utils.data.feature_cache import FeatureCache, make_header, size_in_bytes
     from utils.data.image_encoder_weights import load_image_encoder
+    from utils.data.image_inputs import ImageInputs, find_pictures
 
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     if accelerator.device.type == "cpu":
@@ -87,20 +89,23 @@ def main(argv: list[str] | None = None) -> int | None:
         )
         return 0
 
+    pictures = find_pictures(folder, names)
     with accelerator.main_process_first():
-        cache = FeatureCache.create(args.out_dir, header, names)
+        cache = FeatureCache.create(args.out_dir, header, names, folder.root)
+        if accelerator.is_main_process:
+            forget_unfit(cache, pictures, folder)
     todo = cache.missing(names)
     accelerator.wait_for_everyone()
-    mine = todo[accelerator.process_index :: accelerator.num_processes]
-    loader = DataLoader(
-        NamedPixels(mine, pixels),
-        args.batch_size,
-        num_workers=args.num_workers,
-        collate_fn=unzip,
-    )
-    for some, images in tqdm(loader, "encoding", unit="batch", disable=not accelerator.is_main_process):
-        cache.write(list(some), encoder(torch.stack(images).to(accelerator.device)))
+    images = ImageInputs(pixels, cache, dict(enumerate(names)), pictures)
+    wanted = set(todo[accelerator.process_index :: accelerator.num_processes])
+    mine = {str(index): {"image_name": name} for index, name in enumerate(names) if name in wanted}
+    loader = DataLoader(EvaluationImages(mine, images), args.batch_size, num_workers=args.num_workers)
+    for batch in tqdm(loader, "encoding", unit="batch", disable=not accelerator.is_main_process):
+        batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+        images.encode(encoder, batch["image_id"], batch)
     accelerator.wait_for_everyone()
+    if left := cache.missing(names):
+        raise InputError(f"{folder.root}: {len(left)} pictures have changed meanwhile, e.g. {left[0]}; start again")
     if accelerator.is_main_process:
         sample = random.Random(args.seed).sample(names, min(args.check, len(names)))
         worst = max((difference(cache[name], encode([name])) for name in sample), default=0.0)
@@ -127,22 +132,21 @@ def check_headers(folder: ImageFolder, names: list[str]) -> None:
         image_size(path)
 
 
-def unzip(items: list[tuple]) -> list[tuple]:
-    """[(name, pixels), ...] -> [names, pixels]."""
-    return list(zip(*items, strict=True))
+def forget_unfit(cache, pictures: dict, folder: ImageFolder) -> None:
+    """Let images whose picture has changed, or whose features are damaged, count as not encoded.
 
-
-class NamedPixels:
-    """index -> (image name, pixels)."""
-
-    def __init__(self, names: list[str], pixels):
-        self.names, self.pixels = names, pixels
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int):
-        return self.names[index], self.pixels[self.names[index]]["pixels"]
+    Raises:
+        InputError: the changed pictures are in another folder than the one the cache was made from.
+    """
+    changed = cache.changed(pictures, folder.root)
+    if changed and not cache.made_from(folder.root):
+        raise InputError(
+            f"{cache.folder}: was made from pictures in {cache.header['image_root']}; those in {folder.root} are others, "
+            f"e.g. {changed[0]}; name another --out_dir"
+        )
+    cache.forget(changed)
+    for name in pictures:
+        cache.read(name)
 
 
 def difference(cached: dict, fresh) -> float:

@@ -40,7 +40,8 @@ from models.sevlm import SEVLM
 from tests.reference import Reference, reference_batch
 from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, IMAGENET_MEAN, IMAGENET_STD, MAX_NEW_TOKENS
 from utils.data.datasets import ItemKey, PairCollator, TrainingPairs
-from utils.data.feature_cache import FeatureCache, make_header
+from utils.data.feature_cache import FeatureCache, Picture, make_header
+from utils.data.image_inputs import ImageInputs
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.vad_lookup import Lexicon, VADLookup
 from utils.errors import InputError, OneLineParser, run_script
@@ -116,10 +117,13 @@ class Row:
 
 
 class RandomImages:
-    """image_name -> random pixels, or random float16 features."""
+    """Image name -> random pixels, or random float16 features."""
 
     def __init__(self, vision: CLIPVisionConfig, cached: bool):
         self.vision, self.cached = vision, cached
+
+    def load(self, image_names: list[str]) -> list[dict[str, Tensor]]:
+        return [self[name] for name in image_names]
 
     def __getitem__(self, image_name: str) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(int(image_name))
@@ -500,20 +504,22 @@ def resident(process: psutil.Process) -> int:
         return 0
 
 
-def measure_loading(bench: Workbench, images: int = 256) -> float:
-    """Median milliseconds of loading one training item with cached features, files in the page cache."""
+def measure_loading(bench: Workbench, images: int = 256) -> tuple[float, float]:
+    """Median milliseconds of loading one training item with cached features, files in the page cache: when its checksum
+    is compared, the first time in a run, and later."""
     with tempfile.TemporaryDirectory() as folder:
         encoder = bench.pixel_model[0].image_encoder
         names = [str(image) for image in range(images)]
-        cache = FeatureCache.create(folder, make_header("random", encoder, IMAGENET_MEAN, IMAGENET_STD), names)
+        cache = FeatureCache.create(folder, make_header("random", encoder, IMAGENET_MEAN, IMAGENET_STD), names, folder)
         source = RandomImages(bench.vision, cached=True)
         for name in names:
             features = source[name]
-            cache.write([name], ImageFeatures(features["cls"][None], features["grid"][None]))
-        pairs = bench.pairs(images, FeatureCache(folder))
+            picture = Picture(Path(folder) / "index.json", 0, 0)  # any file: nothing compares it here
+            cache.write([name], {name: picture}, ImageFeatures(features["cls"][None], features["grid"][None]))
+        pairs = bench.pairs(images, ImageInputs(None, FeatureCache(folder), {}))
         keys = [ItemKey(0, index) for index in range(images)]
-        seconds = [seconds_of(lambda key=key: pairs[key], torch.device("cpu")) for key in keys]
-    return 1000 * statistics.median(seconds)
+        first, later = ([seconds_of(lambda key=key: pairs[key], torch.device("cpu")) for key in keys] for _ in range(2))
+    return 1000 * statistics.median(first), 1000 * statistics.median(later)
 
 
 def measure_captions() -> list[Row]:
@@ -588,7 +594,7 @@ def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict
     print(f"{size} size", file=sys.stderr)
     bench = Workbench(size, args, device)
     rates, seconds, jobs = measure(size, list(bench.jobs), args, device)
-    loading = measure_loading(bench)
+    first_loading, loading = measure_loading(bench)
     matrix_rate = rates[torch.float32] / 1e9
     del bench  # the processes whose memory is measured need the room
 
@@ -611,7 +617,9 @@ def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict
         row.peak = peaks.get(name)
         row.reference_peak = peaks.get(reference) if job.units == jobs[reference].units else None
         rows.append(row)
-    rows.append(Row("loading a cached item", "ms", loading, at_least=f"< {LOADING_TARGET:g} ms"))
+    goal = f"< {LOADING_TARGET:g} ms"
+    rows.append(Row("loading a cached item", "ms", loading, at_least=goal))
+    rows.append(Row("the same, first time in a run", "ms", first_loading, at_least=goal))
 
     too_slow = []
     if size == "full":

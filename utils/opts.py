@@ -146,7 +146,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--cache_dir",
         type=Path,
         default=Path("cache"),
-        help="what is computed once and kept: VAD of the training texts, tokenised references, image checks",
+        help="what is computed once and kept: VAD of the training texts, tokenised references, image checks, features",
     )
 
     group = parser.add_argument_group("model")
@@ -407,8 +407,7 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
             raise InputError(f"{path}: no such file; make it with preprocess/build_splits.py")
     if not args.annFileExp.is_file():
         raise InputError(f"--annFileExp {args.annFileExp}: no such file; make it with preprocess/build_annotations.py")
-    folders = [folder for path in splits for folder in (path.absolute().parent, path.absolute().parent.parent)]
-    folders = list(dict.fromkeys(folders))
+    folders = data_folders(args)
     needs_images = not args.feature_cache or args.feature_cache == "auto"
     if args.image_root is None and needs_images:
         args.image_root = _look_for(folders, IMAGE_FOLDERS, Path.is_dir, "image folder", "--image_root")
@@ -431,6 +430,13 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
         if folder.is_file():
             raise InputError(f"--{flag} {folder}: is a file, a folder was expected")
         check_place(folder / "file")
+
+
+def data_folders(args: argparse.Namespace) -> list[Path]:
+    """Where images and lexicon are looked for: beside the JSON files and one folder up."""
+    splits = [args.nle_data_val_path] + ([] if args.eval_only else [args.nle_data_train_path])
+    folders = [folder for path in splits for folder in (path.absolute().parent, path.absolute().parent.parent)]
+    return list(dict.fromkeys(folders))
 
 
 def needs_lexicon(args: argparse.Namespace) -> bool:

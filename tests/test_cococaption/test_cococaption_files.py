@@ -114,7 +114,7 @@ def test_score_refuses_before_any_java(tmp_path):
         CaptionScorer(tmp_path / "a.json", meteor_jvms=0)
 
 
-def test_references_on_disk(tmp_path, monkeypatch):
+def test_references_on_disk(tmp_path, monkeypatch, capsys):
     captions, other = [["A red tree.", "no."], ["5 calm 😀 seas"]], [["A red tree.", "no."], ["6 calm seas"]]
     expected = [["a red tree", "no."], ["5 calm seas"]]
     calls = []
@@ -126,12 +126,24 @@ def test_references_on_disk(tmp_path, monkeypatch):
     whole = kept.read_bytes()
     assert prepare_references(captions, tmp_path).texts == expected
     assert calls == [3]
+    prepare_references(other, tmp_path)
+    (of_others,) = set(tmp_path.iterdir()) - {kept}
+    calls.clear()
+    assert capsys.readouterr().out == ""
 
-    damages = [whole[:-30], whole.replace(b"red", b"bed"), b"", b"[]", b'{"tokenized": [1, 2, 3], "sha256": ""}']
-    for number, damaged in enumerate(damages, start=2):
+    damages = [
+        whole[:-30],
+        whole.replace(b"red", b"bed"),
+        b"",
+        b"[]",
+        b'{"tokenized": [1, 2, 3], "sha256": ""}',
+        of_others.read_bytes(),
+    ]
+    for number, damaged in enumerate(damages, start=1):
         kept.write_bytes(damaged)
         assert prepare_references(captions, tmp_path).texts == expected
         assert calls == [3] * number and kept.read_bytes() == whole
+        assert capsys.readouterr().out == f"{kept}: damaged, made anew\n"
 
     assert prepare_references(other, tmp_path).texts[1] == ["6 calm seas"]
     assert len(list(tmp_path.iterdir())) == 2

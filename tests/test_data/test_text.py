@@ -1,5 +1,6 @@
 """Texts as tokens, generated texts taken apart, and the VAD of tokens."""
 
+import io
 import sys
 import types
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from utils.constants import EMOTIONS
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer, split_generated
-from utils.data.vad_lookup import VADLookup, nltk_lemmatizer, read_lexicon
+from utils.data.vad_lookup import VADLookup, _keep, _read_kept, nltk_lemmatizer, read_lexicon
 from utils.errors import InputError
 
 PAD, PREFIX, EMOTION, EXPLANATION, END = 50257, 50258, 50259, 50260, 50256
@@ -311,7 +312,7 @@ def test_tagged_spellings(by_context, codec):
     assert calls == [["Ã©"], ["é"]]
 
 
-def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer, tmp_path):
+def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer, tmp_path, capsys):
     lookup, calls = by_context
     ids = np.array([[one_token(tokenizer, " sky"), PAD]])
     values = lookup.of_texts(ids, tmp_path)
@@ -319,10 +320,26 @@ def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer
     assert lookup.of_texts(ids, tmp_path).tolist() == values.tolist() and len(calls) == 1
     lookup.of_texts(ids[:, ::-1], tmp_path)
     assert len(calls) == 2 and len(list(tmp_path.iterdir())) == 2  # other texts, another file
-    for damage in (b"", kept.read_bytes()[:-5], b"\x93NUMPY junk", kept.read_bytes().replace(b"<f4", b"<i4")):
+    whole = kept.read_bytes()
+    flipped, of_other_texts, too_large = bytearray(whole), io.BytesIO(), io.BytesIO()
+    flipped[-34] ^= 1  # in the last value
+    np.save(of_other_texts, values[:, ::-1])
+    np.save(too_large, np.full_like(values, 5.0))
+    damages = [b"", whole[:-5], b"\x93NUMPY junk", whole.replace(b"<f4", b"<i4"), flipped]
+    damages += [content.getvalue() for content in (of_other_texts, too_large)]
+    damages += [other.read_bytes() for other in tmp_path.iterdir() if other != kept]  # whole, but of other texts
+    capsys.readouterr()
+    for damage in damages:
         kept.write_bytes(damage)
         before = len(calls)
         assert lookup.of_texts(ids, tmp_path).tolist() == values.tolist() and len(calls) == before + 1
+        assert capsys.readouterr().out == f"{kept}: damaged, made anew\n"
+        assert kept.read_bytes() == whole
+    _keep(kept, bytes.fromhex("00"), values)  # the key is part of the hash
+    assert _read_kept(kept, bytes.fromhex("00")).tolist() == values.tolist()
+    for wrong in (5.0, float("nan")):
+        _keep(kept, b"", np.full_like(values, wrong))
+        assert _read_kept(kept, b"") is None
 
 
 def stub_nltk(monkeypatch, lemmas: dict[tuple[str, str], str], tags: dict[str, str]) -> list:

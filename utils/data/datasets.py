@@ -31,9 +31,11 @@ class ItemKey(NamedTuple):
 
 
 class ImageSource(Protocol):
-    """Where a model's image input comes from: pixels of a file, or cached features."""
+    """Where a model's image input comes from: pixels of files, or cached features."""
 
-    def __getitem__(self, image_name: str) -> dict[str, Tensor]: ...
+    def load(self, image_names: list[str]) -> list[dict[str, Tensor]]:
+        """The images of one batch, all as pixels or all as features."""
+        ...
 
 
 class ImagePixels:
@@ -117,9 +119,18 @@ class TrainingPairs(Dataset):
         return first, random.Random(f"{self.seed} {epoch} {image_id}").choice(candidates)
 
     def __getitem__(self, key: ItemKey) -> dict:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[ItemKey]) -> list[dict]:
+        """The items of one batch: the loader asks for all of them at once."""
+        images = self.images.load([self.records[key.index][1]["image_name"] for key in keys])
+        return [self.texts(key) | image for key, image in zip(keys, images, strict=True)]
+
+    def texts(self, key: ItemKey) -> dict:
+        """An item without its image."""
         image_id, record = self.records[key.index]
         rows = self.first_row[key.index] + np.array(self.choose_pair(key.epoch, key.index))
-        item = {
+        return {
             "image_id": int(image_id),
             "key": key,
             "input_ids": self.input_ids[rows],
@@ -128,7 +139,6 @@ class TrainingPairs(Dataset):
             "vad": np.zeros((*self.input_ids[rows].shape, 3), np.float32) if self.vad is None else self.vad[rows],
             "emotion_distribution": np.array(record["origin_emotion_distribution"], dtype=np.float32),
         }
-        return item | self.images[record["image_name"]]
 
 
 def second_candidates(record: dict, first: int) -> list[int]:
@@ -260,5 +270,13 @@ class EvaluationImages(Dataset):
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict:
-        image_id, record = self.records[index]
-        return {"image_id": torch.tensor(int(image_id))} | self.images[record["image_name"]]
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[dict]:
+        """The items of one batch: the loader asks for all of them at once."""
+        records = [self.records[index] for index in indices]
+        images = self.images.load([record["image_name"] for _, record in records])
+        return [
+            {"image_id": torch.tensor(int(image_id))} | image
+            for (image_id, _), image in zip(records, images, strict=True)
+        ]

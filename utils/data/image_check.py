@@ -1,7 +1,6 @@
 """Look at every image before training starts: a run must not die on a damaged file in its third hour."""
 
 import hashlib
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,7 +61,7 @@ def check_images(
     if memory is not None:
         seen = good | {stamp for problem, stamp in found if problem is None}
         if seen != good:
-            write_json(memory, sorted(seen))
+            write_json(memory, {"good": sorted(seen), "sha256": _hash(seen)})
     if problems and not skip_bad:
         raise InputError(
             f"{source}: {problems[0]} ({len(problems)} bad images in all); mend them, see preprocess/resize_wikiart.py's "
@@ -79,7 +78,15 @@ def _remembered(memory: Path | None) -> set[str]:
     if memory is None or not memory.is_file():
         return set()
     try:
-        stamps = read_json(memory)
-        return {stamp for stamp in stamps if isinstance(stamp, str)}
-    except (InputError, TypeError, json.JSONDecodeError):
-        return set()  # damaged: every image is looked at again
+        kept = read_json(memory)
+        good = set(kept["good"])
+        if kept["sha256"] == _hash(good):
+            return good
+    except (InputError, KeyError, TypeError, UnicodeEncodeError):
+        pass
+    print(f"{memory}: damaged or of another version: every image is looked at again", flush=True)
+    return set()
+
+
+def _hash(stamps: set[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(stamps)).encode()).hexdigest()

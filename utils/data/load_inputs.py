@@ -6,15 +6,16 @@ import json
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM
-from utils.constants import PIXEL_STATISTICS
+from utils.constants import IMAGE_FOLDERS, PIXEL_STATISTICS
 from utils.data.datasets import ImagePixels
-from utils.data.feature_cache import FeatureCache, ImageInputs, make_header
+from utils.data.feature_cache import FeatureCache, Picture, make_header, real_path
 from utils.data.image_check import check_images
 from utils.data.image_files import ImageFolder
+from utils.data.image_inputs import ImageInputs, find_pictures
 from utils.data.records import Records, read_records
 from utils.data.vad_lookup import Lexicon, read_lexicon
 from utils.errors import InputError
-from utils.opts import needs_lexicon
+from utils.opts import data_folders, needs_lexicon
 
 
 def read_inputs(args: argparse.Namespace) -> tuple[list[Records], ImageFolder | None, Lexicon | None]:
@@ -23,7 +24,8 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[Records], ImageFolder | 
     paths = [args.nle_data_val_path] + ([] if args.eval_only else [args.nle_data_train_path])
     splits = [read_records(path) for path in paths]
     if args.image_root is None:  # a finished feature cache stands in for the images
-        return splits, None, lexicon
+        places = [folder / name for folder in data_folders(args) for name in IMAGE_FOLDERS]
+        return splits, next((ImageFolder(place) for place in places if place.is_dir()), None), lexicon
     folder = ImageFolder(args.image_root)
     splits = [
         check_images(records, folder, args.skip_bad_images, args.cache_dir, path)
@@ -45,7 +47,13 @@ def check_annotated(args: argparse.Namespace, scorer: CaptionScorer, records: Re
 def build_images(
     args: argparse.Namespace, model: SEVLM, folder: ImageFolder | None, splits: list[Records]
 ) -> ImageInputs:
-    """Pixels, or cached features; with a finished cache the encoder has done its work and is let go."""
+    """Pixels, or cached features; with a finished cache the encoder has done its work and is let go.
+
+    A finished cache may be used without its pictures. Those that are at hand must be the ones it was made from.
+
+    Raises:
+        InputError: the named cache is of other pictures, lacks some, or is none that `FeatureCache` takes.
+    """
     mean, std = PIXEL_STATISTICS[args.clip_normalization]
     names = {int(image_id): record["image_name"] for records in splits for image_id, record in records.items()}
     pixels = ImagePixels(folder, model.image_encoder.image_size, mean, std)
@@ -53,14 +61,35 @@ def build_images(
         return ImageInputs(pixels, None, names)
     header = make_header(args.clip_model, model.image_encoder, mean, std)
     wanted = list(dict.fromkeys(names.values()))
+    pictures = {} if folder is None else find_pictures(folder, wanted)
     if args.feature_cache == "auto":
-        key = hashlib.sha256(json.dumps([header, wanted]).encode()).hexdigest()[:16]
-        return ImageInputs(pixels, FeatureCache.create(args.cache_dir / f"features-{key}", header, wanted), names)
+        return ImageInputs(pixels, _cache_of_ours(args, header, pictures, folder, wanted), names, pictures)
     cache = FeatureCache(args.feature_cache, header)
     if missing := cache.missing(wanted):
         raise InputError(
             f"--feature_cache {args.feature_cache}: has no features of {len(missing)} images, e.g. {missing[0]}; "
             "run preprocess/cache_features.py on the same splits"
         )
+    if pictures and (changed := cache.changed(pictures, folder.root)):
+        raise InputError(
+            f"--feature_cache {args.feature_cache}: was made from other pictures than those in {folder.root}, of "
+            f"{len(changed)} images, e.g. {changed[0]}; name the folder it was made from by --image_root, or run "
+            "preprocess/cache_features.py on this one"
+        )
     model.image_encoder = None
-    return ImageInputs(pixels, cache, names)
+    return ImageInputs(pixels, cache, names, pictures)
+
+
+def _cache_of_ours(
+    args: argparse.Namespace, header: dict, pictures: dict[str, Picture], folder: ImageFolder, wanted: list[str]
+) -> FeatureCache:
+    """--feature_cache auto: the cache of this encoder, transform, image folder and list of images.
+
+    Pictures that have changed in their folder are encoded anew.
+    """
+    key = hashlib.sha256(json.dumps([header, real_path(folder.root), wanted]).encode()).hexdigest()[:16]
+    cache = FeatureCache.create(args.cache_dir / f"features-{key}", header, wanted, folder.root, ours=True)
+    if changed := cache.changed(pictures, folder.root):
+        print(f"{cache.folder}: {len(changed)} pictures have changed, e.g. {changed[0]}: encoded anew", flush=True)
+        cache.forget(changed)
+    return cache

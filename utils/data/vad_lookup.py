@@ -1,6 +1,7 @@
 """Valence, arousal and dominance of tokens: the NRC VAD lexicon, lemmatizers, and the look-up by token sequence."""
 
 import hashlib
+import io
 import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError
-from utils.files import atomic_path, sha256
+from utils.files import atomic_path, read_bytes, sha256
 
 LEMMATIZERS = ("nltk", "simplemma", "none")
 MAX_LINE = 10_000
@@ -150,12 +151,10 @@ class VADLookup:
         key.update(self.lemmatizer.encode() + np.ascontiguousarray(token_ids, dtype=np.int32).tobytes())
         cached = None if cache_dir is None else Path(cache_dir) / f"vad-{key.hexdigest()[:24]}.npy"
         if cached is not None and cached.is_file():
-            try:
-                values = np.load(cached, allow_pickle=False)
-                if values.shape == (*token_ids.shape, 3) and values.dtype == np.float32:
-                    return values
-            except (ValueError, OSError, EOFError):
-                pass  # damaged: made anew below
+            values = _read_kept(cached, key.digest())
+            if values is not None and values.shape == (*token_ids.shape, 3):
+                return values
+            print(f"{cached}: damaged, made anew", flush=True)
         progress = {"total": len(token_ids), "desc": "tagging texts for VAD", "unit": "text"}
         if processes > 1 and len(token_ids) > 2000:
             with multiprocessing.get_context("fork").Pool(processes) as pool:
@@ -164,9 +163,30 @@ class VADLookup:
             rows = [self._tagged_pieces(row) for row in tqdm(token_ids, **progress)]
         values = np.stack(rows)
         if cached is not None:
-            with atomic_path(cached) as temporary, open(temporary, "wb") as file:
-                np.save(file, values)
+            _keep(cached, key.digest(), values)
         return values
+
+
+def _keep(path: Path, key: bytes, values: np.ndarray) -> None:
+    """Write values as .npy, followed by a SHA-256 over key and file."""
+    content = io.BytesIO()
+    np.save(content, values)
+    digest = hashlib.sha256(key + content.getbuffer()).digest()
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(content.getbuffer())
+        file.write(digest)
+
+
+def _read_kept(path: Path, key: bytes) -> np.ndarray | None:
+    """VAD values that `_keep` wrote, or None when they are damaged, of another key, or no numbers in [-1, 1]."""
+    content = read_bytes(path)
+    if hashlib.sha256(key + content[:-32]).digest() != content[-32:]:
+        return None
+    try:
+        values = np.load(io.BytesIO(content[:-32]), allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        return None
+    return values if values.dtype == np.float32 and (np.abs(values) <= 1).all() else None
 
 
 @cache

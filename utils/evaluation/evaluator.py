@@ -15,7 +15,7 @@ from tqdm import tqdm
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM
 from utils.data.datasets import EvaluationImages
-from utils.data.feature_cache import ImageInputs
+from utils.data.image_inputs import ImageInputs
 from utils.data.records import Records
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import VADLookup
@@ -61,7 +61,7 @@ class Evaluator:
     ):
         self.args, self.accelerator, self.records, self.codec, self.vad = args, accelerator, records, codec, vad
         self.scorer = scorer  # on the main process only
-        self.images, self.dataset = images, EvaluationImages(records, images.pixels)
+        self.images, self.dataset = images, EvaluationImages(records, images)
         share = range(accelerator.process_index, len(records), accelerator.num_processes)
         self.loader = DataLoader(
             Subset(self.dataset, share),
@@ -83,12 +83,10 @@ class Evaluator:
     def _captions(self, model: SEVLM) -> Iterator[tuple[int, str, str, list[float] | None]]:
         """(image id, full text, explanation, probabilities of the emotion head) of this process's share."""
         hidden = not self.accelerator.is_main_process
-        filling = self.images.use(self.dataset)
         for batch in tqdm(self.loader, "captioning", unit="batch", disable=hidden, leave=False):
             batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
             with torch.inference_mode(), self.accelerator.autocast():
-                if filling:
-                    batch |= self.images.fill(model.image_encoder, batch["image_id"], batch.pop("pixels"))
+                batch = self.images.encode(model.image_encoder, batch["image_id"], batch)
                 image = model.image_features(batch.get("pixels"), batch.get("cls"), batch.get("grid"))
                 vad_of = None if self.vad is None else self.vad.of_generated
                 texts = caption_batch(model, image, self.codec, vad_of, self.args.drop_last_token)

@@ -9,22 +9,12 @@ from accelerate import Accelerator
 
 from models.image_encoder import ImageEncoder
 from models.sevlm import SEVLM
+from utils.data.feature_cache import ENCODER_FIELDS, encoder_sha256
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import Lexicon
 from utils.files import sha256
 from utils.settings import IMAGES, PROCESSES
 
-ENCODER_CONFIG = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "image_size",
-    "patch_size",
-    "num_channels",
-    "hidden_act",
-    "layer_norm_eps",
-)
 DECODER_CONFIG = (
     "vocab_size",
     "n_positions",
@@ -39,13 +29,9 @@ DECODER_CONFIG = (
 
 def encoder_identity(encoder: ImageEncoder) -> str:
     """SHA-256 of what an image encoder computes with: its config, and its weights where they are fixed."""
-    config = {name: getattr(encoder.vision.config, name) for name in ENCODER_CONFIG}
-    digest = hashlib.sha256(json.dumps(config).encode())
-    if encoder.fixed:
-        for name, tensor in sorted(encoder.vision.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy())
-    return digest.hexdigest()
+    config = [getattr(encoder.vision.config, name, None) for name in ENCODER_FIELDS]
+    weights = encoder_sha256(encoder) if encoder.fixed else None
+    return hashlib.sha256(json.dumps([config, weights]).encode()).hexdigest()
 
 
 def decoder_identity(model: SEVLM, codec: TextCodec) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 
 from models.sevlm import SEVLM
 from utils.data.datasets import EpochBatches, TrainingPairs
-from utils.data.feature_cache import ImageInputs
+from utils.data.image_inputs import ImageInputs
 from utils.data.text_codec import TextCodec
 from utils.evaluation.evaluator import Evaluation, Evaluator
 from utils.settings import SETTINGS_KEY

@@ -1,0 +1,72 @@
+"""What the model gets of an image: pixels, or features out of a cache that fills as training goes."""
+
+import os
+
+import torch
+from torch import Tensor
+
+from models.image_encoder import ImageEncoder
+from utils.data.datasets import ImagePixels
+from utils.data.feature_cache import FeatureCache, Picture
+from utils.data.image_files import ImageFolder
+
+
+class ImageInputs:
+    """The source of images of training and evaluation.
+
+    Args:
+        pixels: where pixels come from. cache: of features, or None. names: image id -> image name.
+        pictures: image name -> its file at the start of the run; features of a file that has changed since are not kept.
+    """
+
+    def __init__(
+        self,
+        pixels: ImagePixels,
+        cache: FeatureCache | None,
+        names: dict[int, str],
+        pictures: dict[str, Picture] | None = None,
+    ):
+        self.pixels, self.cache, self.names, self.pictures = pixels, cache, names, pictures or {}
+
+    def load(self, image_names: list[str]) -> list[dict[str, Tensor]]:
+        """The images of one batch: features {"cls", "grid"} where the cache holds them all, else {"pixels"} of all."""
+        if self.cache is None:
+            return [self.pixels[name] for name in image_names]
+        if not self.cache.writable:
+            return [self.cache[name] for name in image_names]
+        features: list[dict[str, Tensor]] = []
+        for name in image_names:
+            if (of_image := self.cache.read(name)) is None:
+                return [self.pixels[name] for name in image_names]
+            features.append(of_image)
+        return features
+
+    def encode(self, encoder: ImageEncoder | None, image_ids: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Put features in the place of a batch's pixels and keep them, if there is a cache; they are as they will be
+        read back. Without a cache, or where the batch holds features already, the batch stays as it is."""
+        if self.cache is None or "pixels" not in batch:
+            return batch
+        names = [self.names[image_id] for image_id in image_ids.tolist()]
+        with torch.autocast(batch["pixels"].device.type, enabled=False):  # the header says float32
+            features = encoder(batch["pixels"])
+        kept = self.cache.write(names, {name: self._unchanged(name) for name in names}, features)
+        return {name: tensor for name, tensor in batch.items() if name != "pixels"} | kept._asdict()
+
+    def _unchanged(self, name: str) -> Picture | None:
+        picture = self.pictures[name]
+        try:
+            return picture if picture == picture_at(picture.path) else None
+        except FileNotFoundError:
+            return None
+
+
+def find_pictures(folder: ImageFolder, names: list[str]) -> dict[str, Picture]:
+    """The files of those of `names` that are in `folder`."""
+    paths = {name: folder.find(name) for name in names}
+    return {name: picture_at(path) for name, path in paths.items() if path is not None}
+
+
+def picture_at(path: os.PathLike) -> Picture:
+    """An image file as it is now."""
+    status = os.stat(path)
+    return Picture(path, status.st_size, status.st_mtime_ns)
