@@ -33,6 +33,7 @@ from preprocess.demo import make_demo
 from utils.constants import EMOTION_SPAN
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
 from utils.data.load_inputs import build_images, check_annotated, read_inputs
+from utils.data.loader_errors import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.vad_lookup import VADLookup
@@ -92,6 +93,7 @@ def step_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
+@worker_errors()
 def train_epoch(run: Run) -> None:
     """Train from `run.progress` to the end of its epoch; evaluate, save and stop on the way where that is due."""
     args, accelerator, progress = run.args, run.accelerator, run.progress

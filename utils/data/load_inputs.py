@@ -10,7 +10,7 @@ from utils.constants import PIXEL_STATISTICS
 from utils.data.datasets import ImagePixels
 from utils.data.feature_cache import FeatureCache, ImageInputs, make_header
 from utils.data.image_check import check_images
-from utils.data.image_files import ImageFolder
+from utils.data.image_folder import ImageFolder
 from utils.data.records import Records, read_records
 from utils.data.vad_lookup import Lexicon, read_lexicon
 from utils.errors import InputError
@@ -25,6 +25,7 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[Records], ImageFolder | 
     if args.image_root is None:  # a finished feature cache stands in for the images
         return splits, None, lexicon
     folder = ImageFolder(args.image_root)
+    folder.claim(record["image_name"] for records in splits for record in records.values())
     splits = [
         check_images(records, folder, args.skip_bad_images, args.cache_dir, path)
         for records, path in zip(splits, paths, strict=True)
