@@ -89,7 +89,7 @@ def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int) -> Mani
     if not row.width:
         return row
     target, size = out_dir / row.image_name, target_size(row.width, row.height, max_size)
-    if target.is_file():
+    if os.path.isfile(target):  # False, where Path's raises, for a name that is too long
         try:
             if image_size(target) == size:
                 return row

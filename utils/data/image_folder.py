@@ -4,6 +4,7 @@ All scripts and the data set find their images here, so that they agree.
 """
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable
 from functools import cached_property, partial
@@ -24,6 +25,7 @@ GUESSES = (
 )
 FOUND_BY = (EXACT, EXTENSION, *EQUAL[1:], *GUESSES)
 
+_NUMBER = re.compile(r"\S\(\d")  # as WikiArt writes it, without a blank
 LONGEST_NAME = 4096  # characters of an image name; no file system has longer paths
 
 
@@ -174,12 +176,12 @@ class _Listing:
         return names if len(names) == 1 else sorted(names, key=partial(_unlikeness, name))
 
     def with_blank(self, name: str) -> list[str]:
-        """Files called "x (1)" for the name "x(1)", unless there is an "x", whose copy they would be."""
+        """Files called "x (1)" for the name "x(1)", where these are no copies of an "x": there is none, and no "y(1)"."""
         base, number = split_number(spellings(split_name(name)[0])[-1])
+        if not number or self.has_numbers:
+            return []
         numbers = {other: split_number(self.files[other])[1] for other in self._by_spelling.get(base, [])}
-        return (
-            [other for other, theirs in numbers.items() if theirs == number] if number and all(numbers.values()) else []
-        )
+        return [other for other, theirs in numbers.items() if theirs == number] if all(numbers.values()) else []
 
     def alike(self, kind: str, value: str) -> list[tuple[str, Clues]]:
         """The files one of whose clues has a value, leaving out copies where there is a file that is none."""
@@ -190,6 +192,10 @@ class _Listing:
     @cached_property
     def has_brackets(self) -> bool:
         return any("(" in name for name in self.files)
+
+    @cached_property
+    def has_numbers(self) -> bool:
+        return any(_NUMBER.search(stem) for stem in self.files.values())
 
     @cached_property
     def _by_spelling(self) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ and hold only where a single file of a folder fits.
 import html
 import re
 import unicodedata
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -71,6 +71,7 @@ def split_name(name: str) -> tuple[str, str]:
     return (stem, dot + extension) if dot and (dot + extension).lower() in EXTENSIONS else (name, "")
 
 
+@lru_cache(4096)  # a look-up compares the same names several times
 def spellings(stem: str) -> tuple[str, ...]:
     """`stem` as it is, then ever more general spellings, see EQUAL; names are equal when their last ones are.
 
