@@ -120,11 +120,11 @@ def manifest(
 
 
 def write_manifest(path: str | Path, rows: Iterable[ManifestRow]) -> Tally:
-    """Write manifest rows as csv (atomically) and count them."""
+    """Write manifest rows as csv (atomically) and count them. A path that is no UTF-8 shows its bytes as \\udc80 + byte."""
     problems: Counter[str] = Counter()
     found_by: Counter[str] = Counter()
     with atomic_path(path) as temporary:
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(ManifestRow._fields)
             for row in rows:
