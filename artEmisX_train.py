@@ -35,6 +35,7 @@ from preprocess.demo import make_demo
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
 from utils.data.image_inputs import ImageInputs
 from utils.data.load_inputs import build_images, check_annotated, read_inputs
+from utils.data.loader_errors import worker_errors
 from utils.data.records import Records
 from utils.data.text2emotion_files import load_text2emotion
 from utils.data.text_codec import TextCodec, load_tokenizer
@@ -65,6 +66,7 @@ def step_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
+@worker_errors()
 def train_epoch(run: TrainingRun) -> None:
     """Train from `run.progress` to the end of its epoch; evaluate, save and stop on the way where that is due.
 

@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, v2_set
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table
 from utils.constants import EMOTIONS
-from utils.data.image_files import ImageFolder, manifest
+from utils.data.image_folder import ImageFolder
+from utils.data.image_manifest import manifest
 from utils.data.records import Records, read_records
 from utils.data.safe_pickle import load_vocabulary
 from utils.errors import InputError, OneLineParser, run_script
@@ -52,6 +53,7 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         help="folder of <art_style>/<painting>.jpg: artworks without a readable image are counted and listed",
     )
+    parser.add_argument("--require_images", action="store_true", help="an artwork without an image is an error")
     parser.add_argument(
         "--train_set", choices=TRAIN_SETS, default="combined", help="v2: what to train on (default: %(default)s)"
     )
@@ -237,6 +239,8 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("give --artemis_dir, or both --mini_dir and --nets_dir")
     mini_dir = args.mini_dir or args.artemis_dir / "preprocess_data_mini"
     nets_dir = args.nets_dir or args.artemis_dir / "preprocess_data_nets"
+    if args.require_images and not args.image_root:
+        raise InputError("--require_images needs --image_root")
     images = ImageFolder(args.image_root) if args.image_root else None
 
     source = nets_dir / "artemis_preprocessed.csv"
@@ -263,18 +267,19 @@ def main(argv: list[str] | None = None) -> None:
 
     paths = {name: args.out_dir / f"artEmisX_{name}.json" for name in records}
     check_apart(records, paths)  # nothing is written before all is well
+    if images:
+        names = list({record["image_name"]: None for part in records.values() for record in part.values()})
+        image_list = args.out_dir / "image_manifest.csv"
+        tally = manifest(images, names, image_list)
+        if args.require_images and tally.problems["missing"]:
+            raise InputError(f"{args.image_root}: {tally.problems['missing']} artworks have no image, see {image_list}")
     for name, path in paths.items():
         write_json(path, records[name])
     print_summary(check_written(paths))
     if args.dataset == "v2":
         print(f"v2.0: train and cl_train are the set {args.train_set!r}, test is 'test_all'")
     if images:
-        names = list({record["image_name"]: None for part in records.values() for record in part.values()})
-        problems = manifest(images, names, args.out_dir / "image_manifest.csv")
-        found = ", ".join(f"{problems[problem]} {problem}" for problem in ("missing", "unreadable", "ambiguous"))
-        print(f"images under {args.image_root}: {problems['']} of {len(names)} found, {found}")
-        if problems.total() > problems[""]:
-            print(f"which these are: {args.out_dir / 'image_manifest.csv'}")
+        print(tally.line(image_list, "the complete archive has one for every artwork"))
 
 
 if __name__ == "__main__":

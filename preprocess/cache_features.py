@@ -16,7 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.constants import PIXEL_STATISTICS
-from utils.data.image_files import ImageFolder, image_size
+from utils.data.image_folder import ImageFolder, shorten
+from utils.data.image_opening import image_size
+from utils.data.loader_errors import worker_errors
 from utils.data.records import read_records
 from utils.errors import InputError, OneLineParser, run_script
 from utils.files import check_place
@@ -46,6 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@worker_errors()
 def main(argv: list[str] | None = None) -> int | None:
     args = get_parser().parse_args(argv)
     check_arguments(args)
@@ -125,10 +128,11 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def check_headers(folder: ImageFolder, names: list[str]) -> None:
     """Find every image and read its header, before the first is encoded (InputError names the first that is wrong)."""
+    folder.claim(names)
     for name in names:
         path = folder.find(name)
         if path is None:
-            raise InputError(f"{folder.root}: no image {name}; make it with preprocess/resize_wikiart.py")
+            raise InputError(f"{folder.root}: no image {shorten(name)}; make it with preprocess/resize_wikiart.py")
         image_size(path)
 
 

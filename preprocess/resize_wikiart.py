@@ -10,6 +10,7 @@ every image under --wikiart_dir is.
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -23,17 +24,10 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.csv_tables import read_table
-from utils.data.image_files import (
-    EXTENSIONS,
-    ImageFolder,
-    ManifestRow,
-    describe,
-    image_size,
-    measure,
-    open_image,
-    unreadable,
-    write_manifest,
-)
+from utils.data.image_folder import ImageFolder
+from utils.data.image_manifest import ARCHIVE_SIZE, ManifestRow, describe, measure, unreadable, write_manifest
+from utils.data.image_names import EXTENSIONS
+from utils.data.image_opening import image_size, open_image
 from utils.errors import InputError, OneLineParser, run_script
 from utils.files import atomic_path, check_place
 
@@ -55,6 +49,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_size", type=int, default=600, help="longer side in pixels (default: %(default)s)")
     parser.add_argument("--quality", type=int, default=95, help="JPEG quality, 90 to 100 (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    parser.add_argument("--require_images", action="store_true", help="an annotated artwork without image is an error")
     parser.add_argument("--manifest", type=Path, help="csv of all images (default: manifest.csv in --out_dir)")
     return parser
 
@@ -94,7 +89,7 @@ def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int) -> Mani
     if not row.width:
         return row
     target, size = out_dir / row.image_name, target_size(row.width, row.height, max_size)
-    if target.is_file():
+    if os.path.isfile(target):  # False, where Path's raises, for a name that is too long
         try:
             if image_size(target) == size:
                 return row
@@ -104,8 +99,13 @@ def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int) -> Mani
         image = open_image(row.found_path, draft_size=2 * max_size if row.width * row.height > MANY_PIXELS else None)
     except InputError as error:
         return unreadable(row, error)
-    with atomic_path(target) as temporary:
-        image.resize(size, Image.Resampling.LANCZOS).save(temporary, "JPEG", quality=quality)
+    try:
+        with atomic_path(target) as temporary:
+            image.resize(size, Image.Resampling.LANCZOS).save(temporary, "JPEG", quality=quality)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return unreadable(row, InputError(f"its name is too long for {out_dir}; give it a shorter one"))
     return row
 
 
@@ -116,8 +116,14 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("--max_size and --jobs must be at least 1, --quality 90 to 100")
     if args.out_dir.resolve() == args.wikiart_dir.resolve():
         raise InputError("--out_dir is --wikiart_dir: the originals would be overwritten; name another folder")
+    if args.require_images and not args.release_csv:
+        raise InputError("--require_images needs --release_csv, which tells the annotated artworks")
+    complete = f"the complete archive has {ARCHIVE_SIZE} images"
     if args.release_csv:
-        rows = [describe(folder, name) for name in annotated_names(args.release_csv)]
+        names = annotated_names(args.release_csv)
+        folder.claim(names)
+        rows = [describe(folder, name) for name in names]
+        complete = "the complete archive has one for every artwork"
     else:
         rows = list(images_under(args.wikiart_dir, except_under=args.out_dir))
     if not any(row.found_path for row in rows):
@@ -128,9 +134,10 @@ def main(argv: list[str] | None = None) -> None:
     work = partial(resize, out_dir=args.out_dir, max_size=args.max_size, quality=args.quality)
     with ProcessPoolExecutor(args.jobs) as pool:
         results = pool.map(work, rows, chunksize=16)
-        problems = write_manifest(path, tqdm(results, total=len(rows), desc="resize", unit="image", mininterval=1))
-    bad = ", ".join(f"{problems[problem]} {problem}" for problem in ("missing", "unreadable", "ambiguous"))
-    print(f"{len(rows)} images: {problems['']} without a problem, {bad}; the list: {path}")
+        tally = write_manifest(path, tqdm(results, total=len(rows), desc="resize", unit="image", mininterval=1))
+    print(tally.line(path, complete))
+    if args.require_images and tally.problems["missing"]:
+        raise InputError(f"{args.wikiart_dir}: {tally.problems['missing']} artworks have no image, see {path}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    short = f"{path.name[:40]}-{zlib.crc32(os.fsencode(path.name)):08x}"  # a name as long as may be leaves no room
+    temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         yield temporary
         sync(temporary)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import unicodedata
 from pathlib import Path
@@ -127,18 +128,26 @@ def test_the_mini_variant_in_place_of_nets_is_noticed(tmp_path, capsys, monkeypa
 
 def test_artworks_without_an_image_are_reported(splits, tmp_path, capsys):
     records = [record for name in FILES[:3] for record in read_records(splits / name).values()]
+    spelled = sum("é" in record["image_name"] for record in records[5:])
     for record in records[5:]:
         name = record["image_name"].replace("é", "#U00e9")
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (3, 2)).save(tmp_path / "images" / name)
     (tmp_path / "images" / records[9]["image_name"].replace("é", "#U00e9")).write_bytes(b"damaged")
     build(tmp_path, "--image_root", tmp_path / "images")
-    assert "150 of 156 found, 5 missing, 1 unreadable, 0 ambiguous" in capsys.readouterr().out
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("WARNING: 156 images: 150 without a problem, 5 missing, 1 unreadable, 0 ambiguous; ")
+    assert f"{spelled} spelled otherwise than listed (0 of them guessed)" in line and spelled > 0
     rows = read(tmp_path / "image_manifest.csv")
     missing = rows.loc[rows["problem"] == "missing", "image_name"].tolist()
     assert missing == [record["image_name"] for record in records[:5]]
     with pytest.raises(InputError, match="no such image folder"):
         build(tmp_path, "--image_root", tmp_path / "nowhere")
+    with pytest.raises(InputError, match="5 artworks have no image, see .*image_manifest.csv"):
+        build(tmp_path / "out", "--image_root", tmp_path / "images", "--require_images")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["image_manifest.csv"]
+    with pytest.raises(InputError, match="--require_images needs --image_root"):
+        build(tmp_path / "out", "--require_images")
 
 
 def in_row(row, **cells):
@@ -320,7 +329,30 @@ def test_resize_of_annotated_artworks(tmp_path, capsys):
     arguments = ["--wikiart_dir", source, "--out_dir", target, "--release_csv", tmp_path / "release.csv", "--jobs", "1"]
     resize_wikiart.main(list(map(str, arguments)))
     assert [path.name for path in (target / "Baroque").iterdir()] == ["josé.jpg"]
-    assert "2 images: 1 without a problem, 1 missing" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("WARNING: 2 images: 1 without a problem, 1 missing")
+    with pytest.raises(InputError, match="1 artworks have no image, see .*manifest.csv"):
+        resize_wikiart.main([*map(str, arguments), "--require_images"])
+    with pytest.raises(InputError, match="--require_images needs --release_csv"):
+        resize_wikiart.main([*map(str, arguments[:4]), "--require_images"])
+
+
+def test_resize_of_names_as_long_as_may_be(tmp_path):
+    source, target = tmp_path / "wikiart", tmp_path / "small"
+    source.mkdir()
+    for stem in ("a" * 251, os.fsdecode(b"\xe9" * 251)):  # the second is no UTF-8
+        Image.new("RGB", (30, 20)).save(source / f"{stem}.jpg")
+    Image.new("RGB", (30, 20)).save(source / f"{'b' * 250}.png")  # grows by nothing, as .jpg
+    os.mkfifo(source / "pipe.jpg")
+    resize_wikiart.main(["--wikiart_dir", str(source), "--out_dir", str(target), "--jobs", "1"])
+    assert sorted(path.name.encode("utf-8", "surrogateescape")[:1] for path in target.glob("*.jpg")) == [
+        b"a",
+        b"b",
+        b"\xe9",
+    ]
+    (tmp_path / "release.csv").write_text(f"art_style,painting\n.,{'é' * 251}\n", encoding="utf-8")
+    arguments = ["--wikiart_dir", source, "--out_dir", target, "--release_csv", tmp_path / "release.csv", "--jobs", "1"]
+    resize_wikiart.main(list(map(str, arguments)))
+    assert "its name is too long" in read(target / "manifest.csv").loc[0, "problem"]
 
 
 def test_resize_refuses_to_overwrite_and_to_do_nothing(tmp_path):

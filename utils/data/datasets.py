@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
 from utils.constants import IGNORED_LABEL
-from utils.data.image_files import ImageFolder, open_image
+from utils.data.image_folder import ImageFolder, shorten
+from utils.data.image_opening import open_image
 from utils.data.records import Records
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import VADLookup
@@ -49,7 +50,9 @@ class ImagePixels:
     def __getitem__(self, image_name: str) -> dict[str, Tensor]:
         path = self.folder.find(image_name)
         if path is None:
-            raise InputError(f"{self.folder.root}: no image {image_name}")
+            raise InputError(
+                f"{self.folder.root}: no image {shorten(image_name)}; see preprocess/resize_wikiart.py's manifest"
+            )
         return {"pixels": self.transform(open_image(path))}
 
     def transform(self, image: Image.Image) -> Tensor:

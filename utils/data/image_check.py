@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.data.image_files import ImageFolder, open_image
+from utils.data.image_folder import ImageFolder, shorten
+from utils.data.image_opening import open_image
 from utils.data.records import Records
 from utils.errors import InputError
 from utils.files import read_json, write_json
@@ -33,13 +34,19 @@ def check_images(
     def problem_of(image_name: str) -> tuple[str | None, str]:
         """What is wrong with an image, and what to remember it by."""
         try:
-            path = folder.find(image_name)
+            found = folder.look_up(image_name)
         except InputError as error:  # the name leads out of the folder
             return str(error), ""
-        if path is None:
-            return f"no image {image_name} under {folder.root}", ""
-        status = os.stat(path)
-        stamp = f"{path.relative_to(folder.root)} {status.st_size} {status.st_mtime_ns}"
+        if not found.paths:
+            doubt = f" ({found.doubt})" if found.doubt else ""
+            return f"no image {shorten(image_name)} under {folder.root}{doubt}", ""
+        path = found.paths[0]
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            return f"{path}: {error.strerror}", ""
+        name = os.fsencode(path.relative_to(folder.root)).decode("utf-8", "backslashreplace")
+        stamp = f"{name} {status.st_size} {status.st_mtime_ns}"
         if stamp in good:
             return None, stamp
         try:

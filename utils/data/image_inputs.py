@@ -8,7 +8,7 @@ from torch import Tensor
 from models.image_encoder import ImageEncoder
 from utils.data.datasets import ImagePixels
 from utils.data.feature_cache import FeatureCache, Picture
-from utils.data.image_files import ImageFolder
+from utils.data.image_folder import ImageFolder
 
 
 class ImageInputs:

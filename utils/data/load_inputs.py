@@ -10,7 +10,7 @@ from utils.constants import IMAGE_FOLDERS, PIXEL_STATISTICS
 from utils.data.datasets import ImagePixels
 from utils.data.feature_cache import FeatureCache, Picture, make_header, real_path
 from utils.data.image_check import check_images
-from utils.data.image_files import ImageFolder
+from utils.data.image_folder import ImageFolder
 from utils.data.image_inputs import ImageInputs, find_pictures
 from utils.data.records import Records, read_records
 from utils.data.vad_lookup import Lexicon, read_lexicon
@@ -27,6 +27,7 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[Records], ImageFolder | 
         places = [folder / name for folder in data_folders(args) for name in IMAGE_FOLDERS]
         return splits, next((ImageFolder(place) for place in places if place.is_dir()), None), lexicon
     folder = ImageFolder(args.image_root)
+    folder.claim(record["image_name"] for records in splits for record in records.values())
     splits = [
         check_images(records, folder, args.skip_bad_images, args.cache_dir, path)
         for records, path in zip(splits, paths, strict=True)

@@ -16,6 +16,7 @@ from cococaption import CaptionScorer
 from models.sevlm import SEVLM
 from utils.data.datasets import EvaluationImages
 from utils.data.image_inputs import ImageInputs
+from utils.data.loader_errors import worker_errors
 from utils.data.records import Records
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import VADLookup
@@ -70,6 +71,7 @@ class Evaluator:
             generator=torch.Generator(),  # the default one would draw from the training's random numbers
         )
 
+    @worker_errors()
     def __call__(self, model: SEVLM) -> Evaluation:
         """Caption every image of the split and score the explanations."""
         model.eval()

@@ -1,0 +1,270 @@
+"""From an annotation's `<art_style>/<painting>.jpg` to the file on disk, however the archive spells it.
+
+All scripts and the data set find their images here, so that they agree.
+"""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import cached_property, partial
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from utils.data.image_names import EQUAL, EXTENSIONS, Clues, clues, identity, spellings, split_name, split_number
+from utils.errors import InputError
+
+# How a file was found, the surest first; from the second on it counts as a fallback.
+EXACT, EXTENSION = EQUAL[0], "another extension"
+GUESSES = (
+    "blank before the number",
+    "artist's damaged name",
+    "letters without accents",
+    "odd characters replaced",
+    "odd characters dropped",
+)
+FOUND_BY = (EXACT, EXTENSION, *EQUAL[1:], *GUESSES)
+
+_NUMBER = re.compile(r"\S\(\d")  # as WikiArt writes it, without a blank
+LONGEST_NAME = 4096  # characters of an image name; no file system has longer paths
+
+
+class Found(NamedTuple):
+    """The files that match a name, the best first; how the best was found; if there is none, what speaks against some."""
+
+    paths: list[Path]
+    found_by: str = ""
+    doubt: str = ""
+
+
+class ImageFolder:
+    """Finds the images of annotations under `root`.
+
+    A folder is listed once, when it is first asked about; files that appear later are not seen. Only regular files
+    count.
+
+    Raises:
+        InputError: `root` is no folder.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        if not os.path.isdir(self.root):
+            raise InputError(
+                f"{shorten(self.root)}: no such image folder; give the one that holds <art_style>/<painting>.jpg"
+            )
+        self._real_root = Path(os.path.realpath(self.root))
+        self._listings: dict[Path, _Listing] = {}
+        self._only: dict[str, _Listing] = {}  # of folders, as annotations spell them, that are there once
+        self._claims: dict[Path, list[tuple[int, str]]] = {}  # file -> (place in FOUND_BY, image name) of its claimants
+
+    def claim(self, image_names: Iterable[str]) -> None:
+        """Tell which names will be asked for: from now on no guess gives one of them a file that is another's."""
+        for image_name in image_names:
+            if path := self._exact(image_name):
+                self._claims.setdefault(path, []).append((0, image_name))
+                continue
+            try:
+                found = self._look_up(image_name)
+            except InputError:  # whoever asks for this one will learn of it
+                continue
+            if found.paths:
+                claim = FOUND_BY.index(found.found_by), image_name
+                self._claims.setdefault(found.paths[0], []).append(claim)
+
+    def find(self, image_name: str) -> Path | None:
+        """The file of `image_name` ("<art_style>/<painting>.jpg"), or None when there is none.
+
+        Of several files the one spelled most alike is taken: the name as it is, another extension, then what EQUAL
+        lists. Failing these, a damaged name is guessed as GUESSES lists, but only when a single file fits.
+
+        Raises:
+            InputError: the name is too long; or it, or a link it leads to, is outside the root.
+        """
+        return self._exact(image_name) or next(iter(self.look_up(image_name).paths), None)
+
+    def candidates(self, image_name: str) -> list[Path]:
+        """All files that match `image_name`, the best first; more than one means that the name is ambiguous."""
+        return self.look_up(image_name).paths
+
+    def look_up(self, image_name: str) -> Found:
+        """As `find`, with all files that match and how they were found."""
+        found = self._look_up(image_name)
+        if not found.paths or found.found_by == EXACT:
+            return found
+        rank, ours = FOUND_BY.index(found.found_by), _identity(image_name)
+        for theirs, claimant in self._claims.get(found.paths[0], ()):
+            if theirs <= rank and _identity(claimant) != ours:
+                return Found([], doubt=f"{shorten(found.paths[0].name)} may as well be {shorten(claimant)}")
+        return found
+
+    def _exact(self, image_name: str) -> Path | None:
+        """The file of this very name, if its folder is known already: the short way for nearly all names."""
+        folder, _, name = image_name.rpartition("/")
+        listing = self._only.get(folder)
+        return listing.folder / name if listing and name in listing.files and name not in listing.links else None
+
+    def _look_up(self, image_name: str) -> Found:
+        if len(image_name) > LONGEST_NAME:
+            raise InputError(f"image name {shorten(image_name)!r}: is too long; must be <art_style>/<painting>.jpg")
+        parts = PurePosixPath(image_name).parts
+        if not parts or parts[0] == "/" or ".." in parts or "\0" in image_name:
+            name = shorten(image_name)
+            raise InputError(f"image name {name!r}: leads out of {self.root}; must be <art_style>/<painting>.jpg")
+        folders = [self.root]
+        for part in parts[:-1]:
+            folders = [folder / name for folder in folders for name in self._listing(folder).matching_folders(part)]
+        name, listings = parts[-1], [self._listing(folder) for folder in folders]
+        if len(listings) == 1:
+            self._only["/".join(parts[:-1])] = listings[0]
+        files = [(listing, file) for listing in listings for file in listing.equal(name)]
+        found_by, doubt = _spelled_by(name, files[0][1]) if files else "", ""
+        if not files and listings:
+            found_by, files = _guess(name, listings)
+            if len({split_name(file)[0] for _, file in files}) > 1:
+                doubt = f"could be {' or '.join(shorten(file) for _, file in files[:3])}"
+                files = []
+        for listing, file in files:
+            if file in listing.links:
+                self._check_inside(listing.folder / file)
+        return Found([listing.folder / file for listing, file in files], found_by if files else "", doubt)
+
+    def _listing(self, folder: Path) -> "_Listing":
+        if folder not in self._listings:
+            self._check_inside(folder)
+            self._listings[folder] = _Listing(folder)
+        return self._listings[folder]
+
+    def _check_inside(self, path: Path) -> None:
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(self._real_root):
+            raise InputError(f"{path}: is a link out of {self.root}; put a copy in its place")
+
+
+class _Listing:
+    """The files and folders directly inside one folder; what only odd names need is made when one is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, str] = {}  # name -> name without extension
+        self.folders: list[str] = []
+        self.links: set[str] = set()
+        for entry in os.scandir(folder):
+            try:
+                if entry.is_dir():
+                    self.folders.append(entry.name)
+                elif entry.name[-5:].lower().endswith(EXTENSIONS) and entry.is_file():
+                    self.files[entry.name] = split_name(entry.name)[0]
+                    if entry.is_symlink():
+                        self.links.add(entry.name)
+            except OSError:  # a link to itself
+                continue
+
+    def matching_folders(self, name: str) -> list[str]:
+        if name in self.folders:
+            others = [other for other in self.folders if other != name and other.casefold() == name.casefold()]
+            return [name, *sorted(others)]
+        wanted = spellings(name)[-1]
+        return sorted(other for other in self.folders if spellings(other)[-1] == wanted)
+
+    def equal(self, name: str) -> list[str]:
+        """The files whose name is equal, see `spellings`."""
+        stem = split_name(name)[0]
+        names = self._by_spelling.get(spellings(stem)[-1], [])
+        base, number = split_number(stem)
+        if number and base.endswith(" "):  # a number that the annotation asks for
+            names = [other for other in names if split_number(self.files[other])[1] == number]
+        return names if len(names) == 1 else sorted(names, key=partial(_unlikeness, name))
+
+    def with_blank(self, name: str) -> list[str]:
+        """Files called "x (1)" for the name "x(1)", where these are no copies of an "x": there is none, and no "y(1)"."""
+        base, number = split_number(spellings(split_name(name)[0])[-1])
+        if not number or self.has_numbers:
+            return []
+        numbers = {other: split_number(self.files[other])[1] for other in self._by_spelling.get(base, [])}
+        return [other for other, theirs in numbers.items() if theirs == number] if all(numbers.values()) else []
+
+    def alike(self, kind: str, value: str) -> list[tuple[str, Clues]]:
+        """The files one of whose clues has a value, leaving out copies where there is a file that is none."""
+        found = self._by_clue[kind].get(value, [])
+        originals = [pair for pair in found if split_number(self.files[pair[0]])[0] == self.files[pair[0]]]
+        return found if len(found) == 1 else originals or found
+
+    @cached_property
+    def has_brackets(self) -> bool:
+        return any("(" in name for name in self.files)
+
+    @cached_property
+    def has_numbers(self) -> bool:
+        return any(_NUMBER.search(stem) for stem in self.files.values())
+
+    @cached_property
+    def _by_spelling(self) -> dict[str, list[str]]:
+        table: dict[str, list[str]] = {}
+        for name, stem in self.files.items():
+            table.setdefault(spellings(stem)[-1], []).append(name)
+        return table
+
+    @cached_property
+    def _by_clue(self) -> dict[str, dict[str, list[tuple[str, Clues]]]]:
+        tables: dict[str, dict[str, list[tuple[str, Clues]]]] = {"plain": {}, "replaced": {}, "dropped": {}}
+        for name, stem in self.files.items():
+            theirs = clues(spellings(stem)[-1])
+            for kind, table in tables.items():
+                table.setdefault(getattr(theirs, kind), []).append((name, theirs))
+        return tables
+
+
+def _guess(name: str, listings: list[_Listing]) -> tuple[str, list[tuple[_Listing, str]]]:
+    """The files that a damaged name may stand for, of the first of GUESSES that brings any."""
+    spaced = [(listing, file) for listing in listings for file in listing.with_blank(name)]
+    if spaced:
+        return GUESSES[0], spaced
+    ours = clues(spellings(split_name(name)[0])[-1])
+    for kind in ("plain", "replaced", "dropped"):
+        value, found = getattr(ours, kind), []
+        for listing in listings:
+            for file, theirs in listing.alike(kind, value) if value else ():
+                if kind == "plain":
+                    label = GUESSES[1] if ours.artist else GUESSES[2]
+                elif ours.odd == theirs.odd or kind == "dropped" and listing.has_brackets and "(" in name + file:
+                    continue
+                else:
+                    label = GUESSES[3] if kind == "replaced" else GUESSES[4]
+                found.append((label, listing, file))
+        if found:
+            return found[0][0], [(listing, file) for _, listing, file in found]
+    return "", []
+
+
+def _spelled_by(wanted: str, name: str) -> str:
+    """In which spelling two equal names agree: one of FOUND_BY."""
+    level, extension, *_ = _unlikeness(wanted, name)
+    return EXTENSION if level == 0 and extension else EQUAL[level]
+
+
+def _unlikeness(wanted: str, name: str) -> tuple:
+    """Sorts the names that match `wanted`: by the first spelling in which they agree, then by extension."""
+    if wanted == name:
+        return (0, False)
+    (wanted_stem, wanted_extension), (stem, extension) = split_name(wanted), split_name(name)
+    pairs = zip(spellings(wanted_stem), spellings(stem), strict=True)
+    level = next(index for index, (ours, theirs) in enumerate(pairs) if ours == theirs)
+    differs = extension != wanted_extension
+    return (
+        level,
+        differs,
+        extension.lower() != wanted_extension.lower(),
+        not unicodedata.is_normalized("NFC", stem),
+        name,
+    )
+
+
+def _identity(image_name: str) -> str:
+    folder, _, name = image_name.rpartition("/")
+    return f"{spellings(folder)[-1]}/{identity(split_name(name)[0])}"
+
+
+def shorten(text: object, length: int = 100) -> str:
+    """The beginning of a name, to be quoted in a message."""
+    text = str(text)
+    return text if len(text) <= length else f"{text[:length]}..."

@@ -1,0 +1,134 @@
+"""A csv of what became of every image: found or not, how, its size and what is wrong with it."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from utils.data.image_folder import EXACT, GUESSES, ImageFolder, shorten
+from utils.data.image_names import spellings, split_name
+from utils.data.image_opening import image_size, open_image
+from utils.errors import InputError
+from utils.files import atomic_path
+
+ARCHIVE_SIZE = 81_446  # images in the complete WikiArt archive, which has one for every artwork of ArtEmis
+
+# Damaged in the public WikiArt archive itself: no other download of it helps.
+KNOWN_CORRUPT = (
+    "rembrandt_woman-standing-with-raised-hands",
+    "vincent-van-gogh_l-arlesienne-portrait-of-madame-ginoux-1890",
+)
+
+
+class ManifestRow(NamedTuple):
+    """One artwork's image: its file, the size in pixels (empty when unknown), what is wrong (empty: nothing), and how the
+    file was found (one of FOUND_BY)."""
+
+    image_name: str
+    found_path: str = ""
+    width: int | str = ""
+    height: int | str = ""
+    problem: str = ""
+    found_by: str = ""
+
+
+class Tally(NamedTuple):
+    """How many images have which problem ("missing", "unreadable", "ambiguous", and "" for none); how many files are
+    spelled otherwise than listed, and how many of these were guessed from a damaged name."""
+
+    problems: Counter[str]
+    otherwise: int
+    guessed: int
+
+    def line(self, path: Path, complete: str) -> str:
+        """The tally in one line. path: of the manifest. complete: what a complete archive has."""
+        bad = ", ".join(f"{self.problems[problem]} {problem}" for problem in ("missing", "unreadable", "ambiguous"))
+        return (
+            f"{'WARNING: ' if self.problems['missing'] else ''}{self.problems.total()} images: {self.problems['']} without a "
+            f"problem, {bad}; {self.otherwise} spelled otherwise than listed ({self.guessed} of them guessed); {complete}, "
+            f"{len(KNOWN_CORRUPT)} of them unreadable; the list: {path}"
+        )
+
+
+def describe(folder: ImageFolder, image_name: str) -> ManifestRow:
+    """Look one image up: its path, or a problem: "missing ..." when there is no file, "ambiguous ..." when several."""
+    try:
+        found = folder.look_up(image_name)
+    except InputError as error:
+        return ManifestRow(image_name, problem=f"unreadable ({error})")
+    if not found.paths:
+        doubt = f" ({found.doubt})" if found.doubt else _remark(image_name)
+        return ManifestRow(image_name, problem=f"missing{doubt}")
+    others = ", ".join(shorten(path.name) for path in found.paths[1:])
+    problem = f"ambiguous (also {others})" if others else ""
+    return ManifestRow(image_name, str(found.paths[0]), problem=problem, found_by=found.found_by)
+
+
+def measure(row: ManifestRow, decode: bool = False) -> ManifestRow:
+    """Add the picture's size to a row of `describe`, or the problem "unreadable ...".
+
+    With `decode` the whole picture is read, which finds truncated files; without, only its header.
+    """
+    if not row.found_path:
+        return row
+    try:
+        width, height = open_image(row.found_path).size if decode else image_size(row.found_path)
+    except InputError as error:
+        return unreadable(row, error)
+    return row._replace(width=width, height=height)
+
+
+def unreadable(row: ManifestRow, error: InputError) -> ManifestRow:
+    """The row with the problem "unreadable (...)": why, or that the file is known to be corrupt in the public archive."""
+    return row._replace(width="", height="", problem=f"unreadable{_remark(row.image_name) or f' ({error})'}")
+
+
+def is_known_corrupt(image_name: str) -> bool:
+    """Whether this artwork's file is one of the two that are damaged in the public WikiArt archive."""
+    return spellings(split_name(PurePosixPath(image_name).name)[0])[-1] in KNOWN_CORRUPT
+
+
+def _remark(image_name: str) -> str:
+    return " (known to be corrupt in the public WikiArt archive)" if is_known_corrupt(image_name) else ""
+
+
+def manifest(
+    folder: ImageFolder, image_names: Sequence[str], path: str | Path, decode: bool = False, jobs: int = 1
+) -> Tally:
+    """Look up and measure every image and write a csv with the columns of ManifestRow.
+
+    Args:
+        folder: where the images are.
+        image_names: "<art_style>/<painting>.jpg", one row each, in this order.
+        path: the csv file.
+        decode: read every picture whole, so that truncated ones are found.
+        jobs: processes to share the work.
+    """
+    folder.claim(image_names)
+    rows = [describe(folder, name) for name in image_names]
+    look = partial(measure, decode=decode)
+    progress = partial(tqdm, total=len(rows), desc="images", unit="file", mininterval=1)
+    if jobs <= 1:
+        return write_manifest(path, progress(map(look, rows)))
+    with ProcessPoolExecutor(jobs) as pool:
+        return write_manifest(path, progress(pool.map(look, rows, chunksize=64)))
+
+
+def write_manifest(path: str | Path, rows: Iterable[ManifestRow]) -> Tally:
+    """Write manifest rows as csv (atomically) and count them. A path that is no UTF-8 shows its bytes as \\udc80 + byte."""
+    problems: Counter[str] = Counter()
+    found_by: Counter[str] = Counter()
+    with atomic_path(path) as temporary:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(ManifestRow._fields)
+            for row in rows:
+                problems[row.problem.partition(" ")[0]] += 1
+                found_by[row.found_by] += bool(row.found_by)
+                writer.writerow(row)
+    return Tally(problems, found_by.total() - found_by[EXACT], sum(found_by[guess] for guess in GUESSES))
