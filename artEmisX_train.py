@@ -287,7 +287,7 @@ def build_run(args: argparse.Namespace, accelerator: Accelerator, scorer: Captio
         saved_tokenizer = args.ckpt_path / TOKENIZER_FOLDER
         own_tokenizer = checkpoint is not None and saved_tokenizer.is_dir()
         tokenizer = load_tokenizer(str(saved_tokenizer) if own_tokenizer else args.gpt2_model)
-        codec = TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix)
+        codec = TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix, args.plain_special_tokens)
         vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec)
         model = build_model(args, codec, checkpoint)
         images = build_images(args, model, folder, splits)
