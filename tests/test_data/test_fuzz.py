@@ -19,11 +19,12 @@ from preprocess.csv_tables import read_table
 from preprocess.prepare_artemis import read_release
 from utils.constants import EMOTIONS
 from utils.data.records import read_records
+from utils.data.torch_files import read_torch_file
 from utils.data.vad_lookup import read_lexicon
 from utils.errors import InputError
 from utils.files import read_json, sha256
 from utils.report import read_report
-from utils.training.checkpoint import load_named, load_state, read_torch_file, save_state
+from utils.training.checkpoint import load_named, load_state, save_state
 
 # no example database: the repository stays as it is; the same examples on every run
 fuzz = settings(

@@ -7,7 +7,8 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from models.image_encoder import ImageEncoder
-from utils.data.pretrained import check_sizes, load_pretrained
+from utils.data.pretrained import ATTENTION, check_sizes, clip_vision_config, find_config, load_pretrained
+from utils.data.torch_files import is_torchscript, read_torch_file, read_torchscript_tensors
 from utils.errors import InputError, brief
 
 # OpenAI's names of the vision tower's parts -> transformers' names. {i} stands for the block's number.
@@ -120,6 +121,7 @@ def vision_from_openai(state: dict[str, Tensor], heads: int | None = None, sourc
         image_size=grid * patch,
         patch_size=patch,
         hidden_act="quick_gelu",
+        attn_implementation=ATTENTION,
     )
     check_sizes(config, SIZES, source)
     vision = CLIPVisionModel(config)
@@ -166,10 +168,11 @@ def _transformers_names(name: str) -> list[str] | None:
 
 def _vision_config(name: str) -> CLIPVisionConfig:
     source = f"--clip_model {name}"
+    saved = find_config(name, source, WEIGHTS_REMEDY)
     try:
-        config = CLIPVisionConfig.from_pretrained(name)
+        config = clip_vision_config(saved)
     except Exception as error:  # transformers has one of its own for every wrong field
-        raise InputError(f"{source}: no such model ({brief(error)}); {WEIGHTS_REMEDY}") from None
+        raise InputError(f"{source}: config.json: {brief(error)}; {WEIGHTS_REMEDY}") from None
     check_sizes(config, SIZES, f"{source}: config.json")
     return config
 
@@ -188,15 +191,15 @@ def _load_openai_package(name: str) -> CLIPVisionModel:
 
 
 def _read_openai_file(path: str) -> dict[str, Tensor]:
-    """OpenAI's files are TorchScript archives; a state dict saved by torch.save is taken as well. Runs no Python code."""
+    """OpenAI's files are TorchScript archives; a state dict saved by torch.save is taken as well. No code of theirs is run."""
+    if is_torchscript(path):
+        return read_torchscript_tensors(path)
     try:
-        return torch.jit.load(path, map_location="cpu").state_dict()
-    except RuntimeError:
-        pass
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path}: neither OpenAI's CLIP file nor a state dict ({brief(error)})") from None
+        state = read_torch_file(path)
+    except InputError as error:
+        raise InputError(
+            f"{path}: neither OpenAI's CLIP file nor a state dict ({str(error).removeprefix(f'{path}: ')})"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise InputError(f"{path}: not a state dict of tensors")
     return state

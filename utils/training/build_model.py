@@ -11,10 +11,10 @@ from models.heads import EmotionHead
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from utils.data.image_encoder_weights import WEIGHTS_REMEDY, load_image_encoder
-from utils.data.pretrained import check_sizes, load_pretrained
+from utils.data.pretrained import check_sizes, find_config, gpt2_config, load_pretrained
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError, brief
-from utils.training.checkpoint import NamedCheckpoint, decoder_config
+from utils.training.checkpoint import NamedCheckpoint
 
 # What distilgpt2 does not bring, by the beginning or a part of its name; all else must be in its weights.
 NEW_WEIGHTS = (
@@ -77,10 +77,7 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
     if checkpoint is not None:
         return Explainer(_checkpoint_config(args, checkpoint, fields | {"pad_token_id": codec.pad_id}))
     source = f"--gpt2_model {args.gpt2_model}"
-    try:
-        saved, _ = GPT2Config.get_config_dict(args.gpt2_model)
-    except Exception as error:  # transformers has several for a file that is missing or is no JSON object
-        raise InputError(f"{source}: no such model ({brief(error)})") from None
+    saved = find_config(args.gpt2_model, source, "give a folder with config.json, or an id while online")
     config = _checked_config(saved, fields, f"{source}: config.json")
     if config.n_positions < args.max_seq_len:
         raise InputError(f"--max_seq_len {args.max_seq_len}: {args.gpt2_model} has only {config.n_positions} positions")
@@ -125,7 +122,7 @@ def _checkpoint_config(args: argparse.Namespace, checkpoint: NamedCheckpoint, fi
 def _checked_config(saved: dict, fields: dict, source: str) -> GPT2Config:
     """The config of a config.json under `fields`; InputError where no model can be built of it."""
     try:
-        config = decoder_config(saved, **fields)
+        config = gpt2_config(saved, **fields)
     except Exception as error:  # transformers has one of its own for every wrong field
         raise InputError(f"{source}: {brief(error)}; take another") from None
     check_sizes(config, SIZES, source)

@@ -5,7 +5,7 @@
     <ckpt_path>/ckpt_stats_<name>.tar       a torch.save file despite its name: VAD encoder, trained image encoder, optimiser ...
     <ckpt_path>/resume/<epoch>-<step>/      state.pt, manifest.json: everything an exact continuation needs
 
-<name> is best-acc, best-res or a number. Nothing here is unpickled freely: torch.load(weights_only=True) throughout.
+<name> is best-acc, best-res or a number. Nothing here is unpickled freely: utils/data/torch_files.py reads all that torch.save wrote.
 """
 
 import contextlib
@@ -23,11 +23,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import GPT2Config, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from models.sevlm import SEVLM
 from utils.data.image_encoder_weights import load_openai_weights, openai_state_dict
-from utils.errors import InputError, brief
+from utils.data.pretrained import read_config
+from utils.data.torch_files import read_torch_file
+from utils.errors import InputError
 from utils.files import read_json, sha256, sync
 
 TOKENIZER_FOLDER = "nle_gpt2_tokenizer_0"
@@ -101,13 +103,6 @@ def _load_part(module: torch.nn.Module, state: dict[str, Tensor], source: str) -
     return [f"{source}: not used: {', '.join(left_over)}"] if left_over else []
 
 
-def decoder_config(checkpoint: dict[str, Any], **flags: Any) -> GPT2Config:
-    """The GPT2Config of a config.json, with the fields given as flags put over it; its labels are not ours, and not read."""
-    skipped = ("architectures", "torch_dtype", "dtype", "num_labels", "id2label", "label2id")
-    known = {key: value for key, value in checkpoint.items() if key not in skipped}
-    return GPT2Config(**(known | flags))
-
-
 def list_names(ckpt_path: Path) -> list[str]:
     """Names of the checkpoints in a folder."""
     return sorted(
@@ -129,9 +124,7 @@ def load_named(ckpt_path: Path, name: str) -> NamedCheckpoint:
         there = ", ".join(list_names(ckpt_path)) or "none"
         lacks = f"{folder}/model.safetensors" if not present else stats_file
         raise InputError(f"{ckpt_path}: no checkpoint {name!r}: {lacks} is missing (checkpoints here: {there})")
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict):
-        raise InputError(f"{folder}/config.json: a JSON object was expected")
+    config = read_config(folder / "config.json")
     if present[0].suffix == ".safetensors":
         try:
             decoder = load_file(present[0])
@@ -167,16 +160,6 @@ def _check_stats(stats: dict[str, Any], path: Path) -> None:
             raise InputError(f"{path}: {name} is no score; take another checkpoint")
     for name in ("emo_encoder_state_dict", "emotion_head_state_dict", "encoder_state_dict"):
         _check_tensors(stats.get(name, {}), f"{path}: {name}")
-
-
-def read_torch_file(path: Path) -> Any:
-    """torch.load with weights_only=True; InputError when the file is torn, or holds anything but tensors and plain data."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # torch raises a different one for every way in which a file can be wrong
-        raise InputError(f"{path}: torn, altered or unsafe ({brief(error)}); take another checkpoint") from None
 
 
 def save_named(
