@@ -102,7 +102,7 @@ def write_report(folder: Path, report: dict, append_to: Path | None = None) -> s
 
 def check_append_to(path: Path) -> None:
     """Refuse, before a long run, a file that its row could not be appended to (InputError)."""
-    if path.exists():
+    if os.path.lexists(path):
         _read_rows(path)
 
 

@@ -1,5 +1,6 @@
 """Weights of the image encoder: from Hugging Face, from OpenAI's files, and back to OpenAI's names."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -73,7 +74,7 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
         return ImageEncoder(CLIPVisionModel(_vision_config(name)), fixed)
     if name in OPENAI_MODELS:
         return ImageEncoder(_load_openai_package(name), fixed)
-    if Path(name).is_file():
+    if os.path.isfile(name):
         state = _read_openai_file(name)
         try:
             return ImageEncoder(vision_from_openai(state, source=name), fixed)
@@ -187,7 +188,11 @@ def _load_openai_package(name: str) -> CLIPVisionModel:
             f"--clip_model {name}: OpenAI's names need OpenAI's package: "
             "pip install git+https://github.com/openai/CLIP.git (PyPI's `clip` is something else)"
         ) from None
-    return vision_from_openai(clip.load(name, device="cpu", jit=False)[0].state_dict(), source=name)
+    try:  # the package knows the file's hash; its loader is not used, as it runs the code in the file
+        path = clip.clip._download(clip.clip._MODELS[name], str(Path.home() / ".cache" / "clip"))
+    except Exception as error:  # of the network, the disk, or a hash that does not match
+        raise InputError(f"--clip_model {name}: no download ({brief(error)}); {WEIGHTS_REMEDY}") from None
+    return vision_from_openai(_read_openai_file(path), source=name)
 
 
 def _read_openai_file(path: str) -> dict[str, Tensor]:

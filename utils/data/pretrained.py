@@ -5,6 +5,7 @@ read. Left to itself it would act on what a folder says: `auto_map` (Python file
 `_attn_implementation` of the form "name/repository" (a download of compiled code), adapters, quantisers, and more.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,9 @@ WEIGHT_FILES = (
 
 def find_file(name: str | Path, file: str) -> Path | None:
     """A file of a model's folder, or of a Hugging Face id (downloaded when online); None when there is none."""
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         path = Path(name) / file
-        return path if path.exists() else None
+        return path if os.path.lexists(path) else None
     try:
         found = cached_file(str(name), file, _raise_exceptions_for_missing_entries=False)
     except Exception:  # no such id, no network, and a few more for names that no id can have

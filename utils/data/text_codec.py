@@ -1,6 +1,7 @@
 """Text <-> tokens: GPT-2's byte-pair encoding plus four added tokens, and the layout of one training text."""
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -34,7 +35,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     Raises:
         InputError: the tokenizer found is empty or of another vocabulary than the model.
     """
-    if Path(name).is_dir() and has_tokenizer(name):
+    if os.path.isdir(name) and has_tokenizer(name):
         tokenizer = read_tokenizer(name)
     else:
         source = f"--gpt2_model {name}"
