@@ -82,9 +82,11 @@ def check_limits(file: BinaryIO) -> None:
                 raise ValueError("objects that share objects that share objects, without end")
             if name in _CHANGE:
                 changed = stack[-1]
+                if changed is atom:
+                    raise ValueError("a pickle that puts something into a number or a text")
                 changed[0], changed[1] = max(changed[0], depth), changed[1] + weight
             elif opcode.stack_after:
-                stack.append([depth, 1 + weight] if children or name in _FRESH else atom)
+                stack.append([depth, 1 + weight] if opcode.stack_before or name in _FRESH else atom)
     except (IndexError, KeyError):
         raise ValueError("a pickle that takes what it has not put down") from None
     file.seek(start)
