@@ -293,7 +293,7 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     saved_tokenizer = args.ckpt_path / TOKENIZER_FOLDER
     own_tokenizer = checkpoint is not None and saved_tokenizer.is_dir()
     tokenizer = load_tokenizer(str(saved_tokenizer) if own_tokenizer else args.gpt2_model)
-    codec = TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix)
+    codec = TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix, args.plain_special_tokens)
     model = build_model(args, codec, checkpoint)
     encoder = encoder_identity(model.image_encoder)
     train_records = None if args.eval_only else splits[1]

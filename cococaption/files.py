@@ -26,25 +26,26 @@ def read_annotations(path: str | Path) -> dict[int, list[str]]:
             raise InputError(f"{path}: {part!r} is missing or empty; {remedy}")
 
     captions: dict[int, list[str]] = {}
+    places: dict[int, int] = {}
     for index, image in enumerate(data["images"]):
         problem = _fields_problem(image, {"id": _id_problem})
         if not problem and image["id"] in captions:
-            problem = f"duplicate image id {image['id']}"
+            problem = f"duplicate image id {image['id']}, which images[{places[image['id']]}] has"
         if problem:
             raise InputError(f"{path}: images[{index}]: {problem}; {remedy}")
-        captions[image["id"]] = []
+        captions[image["id"]], places[image["id"]] = [], index
 
-    seen = set()
+    seen: dict[int, int] = {}
     for index, annotation in enumerate(data["annotations"]):
         fields = {"id": _id_problem, "image_id": _id_problem, "caption": caption_problem}
         problem = _fields_problem(annotation, fields)
         if not problem and annotation["id"] in seen:
-            problem = f"duplicate annotation id {annotation['id']}"
+            problem = f"duplicate annotation id {annotation['id']}, which annotations[{seen[annotation['id']]}] has"
         if not problem and annotation["image_id"] not in captions:
             problem = f"image_id {annotation['image_id']} is not in images"
         if problem:
             raise InputError(f"{path}: annotations[{index}]: {problem}; {remedy}")
-        seen.add(annotation["id"])
+        seen[annotation["id"]] = index
         captions[annotation["image_id"]].append(annotation["caption"])
 
     for image_id, of_image in captions.items():
@@ -67,7 +68,8 @@ def read_results(path: str | Path) -> dict[int, str]:
     for index, record in enumerate(data):
         problem = _fields_problem(record, {"image_id": _id_problem, "caption": caption_problem})
         if not problem and record["image_id"] in captions:
-            problem = f"a second caption for image {record['image_id']}"
+            first = list(captions).index(record["image_id"])  # one record, one image so far
+            problem = f"a second caption for image {record['image_id']}, which record {first} is of"
         if problem:
             raise InputError(f"{path}: record {index}: {problem}; {remedy}")
         captions[record["image_id"]] = record["caption"]

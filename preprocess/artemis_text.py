@@ -17,7 +17,7 @@ from nltk.tokenize import NLTKWordTokenizer
 from symspellpy import SymSpell, Verbosity
 
 from utils.errors import InputError
-from utils.files import read_bytes, read_json
+from utils.files import check_regular, read_bytes, read_json
 
 CONTRACTIONS = Path(__file__).resolve().parent / "contractions.json"
 
@@ -97,14 +97,11 @@ def read_known_words(path: str | Path) -> set[str]:
     Raises:
         InputError: the file is missing, not UTF-8, or has no lines.
     """
+    check_regular(path, "give GloVe's text file or a list of one word a line")
     try:
         with open(path, "rb") as file:
             first_fields = (line.split(None, 1)[:1] for line in file)
             words = {field.decode() for fields in first_fields for field in fields}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give GloVe's text file or a list of one word a line") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; give GloVe's text file or a list of one word a line") from None
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not UTF-8 text ({error.object[:40]!r}); give GloVe's text file or one word a line"

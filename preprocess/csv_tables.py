@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.errors import InputError
+from utils.files import check_regular
 
 
 def read_table(path: str | Path, columns: list[str], remedy: str, all_columns: bool = False) -> pd.DataFrame:
@@ -21,6 +22,7 @@ def read_table(path: str | Path, columns: list[str], remedy: str, all_columns: b
     Raises:
         InputError: the file is missing, no UTF-8 csv, lacks a column, has a row of another length, or has no rows.
     """
+    check_regular(path, remedy)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file), [])
@@ -37,10 +39,6 @@ def read_table(path: str | Path, columns: list[str], remedy: str, all_columns: b
                 encoding="utf-8-sig",
                 index_col=False,
             )
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; {remedy}") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, a csv file was expected; {remedy}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8, or {remedy}") from None
     except (ValueError, csv.Error, pd.errors.ParserWarning) as error:  # pandas' ParserError is a ValueError

@@ -27,7 +27,7 @@ from utils.constants import EMOTIONS
 from utils.data.safe_pickle import load_vocabulary
 from utils.data.text2emotion_files import save_text2emotion
 from utils.errors import InputError, OneLineParser, run_script
-from utils.files import check_place
+from utils.files import check_place, check_regular
 
 PUBLISHED_ACCURACY = 0.634
 LR_MILESTONES = (10, 20, 30)
@@ -78,10 +78,9 @@ def read_splits(path: Path, vocabulary: dict[str, int]) -> dict[str, Split]:
     Raises:
         InputError: the file is missing or no such table, a row is damaged, or a split is empty.
     """
+    check_regular(path, "make it with preprocess/prepare_artemis.py")
     try:
         table = pd.read_csv(path, usecols=COLUMNS)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; make it with preprocess/prepare_artemis.py") from None
     except (OSError, ValueError) as error:  # pandas' parser and Unicode errors are ValueErrors
         raise InputError(
             f"{path}: no artemis_preprocessed.csv ({' '.join(str(error).split())[:120]}); make it with preprocess/prepare_artemis.py"
@@ -125,6 +124,7 @@ def _tokens(path: Path, line: int, encoded: object, words: int) -> Tensor:
 def read_glove(path: Path, vocabulary: dict[str, int], seed: int) -> Tensor:
     """Word vectors [V, width] for the vocabulary; words the file lacks are drawn as wide as the others, <pad> is 0."""
     vectors: dict[str, np.ndarray] = {}
+    check_regular(path, "download GloVe 6B or leave --glove out")
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(tqdm(file, desc="word vectors", unit=" lines", mininterval=1), start=1):
@@ -135,8 +135,6 @@ def read_glove(path: Path, vocabulary: dict[str, int], seed: int) -> Tensor:
                         raise ValueError(f"line {number} has {len(vectors[word])} numbers")
                     if not np.isfinite(vectors[word]).all():
                         raise ValueError(f"line {number} has a number that is not finite")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; download GloVe 6B or leave --glove out") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a GloVe text file ({str(error)[:120]})") from None
     if not vectors:

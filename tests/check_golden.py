@@ -29,12 +29,13 @@ from utils.data.datasets import ImagePixels, TrainingPairs, derangement, label_p
 from utils.data.image_encoder_weights import openai_state_dict, vision_from_openai
 from utils.data.image_folder import ImageFolder
 from utils.data.image_opening import open_image
+from utils.data.pretrained import gpt2_config
 from utils.data.text_codec import TextCodec, load_tokenizer, split_generated
 from utils.data.vad_lookup import Lexicon, VADLookup, read_lexicon
 from utils.errors import InputError
 from utils.evaluation.decoding import greedy_decode
 from utils.evaluation.emotion_metrics import emotion_accuracy
-from utils.training.named_checkpoints import MASK_BUFFER, decoder_config, load_named
+from utils.training.named_checkpoints import MASK_BUFFER, load_named
 
 TOLERANCE = (1e-5, 1e-5)  # (atol, rtol), for every float
 
@@ -311,7 +312,7 @@ def _lexicon_from(values: dict) -> Lexicon:
 
 def load_checkpoint_model(root: Path, prompt: str) -> tuple[SEVLM, TextCodec]:
     checkpoint = load_named(root, "best-res")
-    config = decoder_config(checkpoint.config)
+    config = gpt2_config(checkpoint.config)
     layers = len(
         {n.split(".")[2] for n in checkpoint.stats["emo_encoder_state_dict"] if n.startswith("encoder.layers.")}
     )

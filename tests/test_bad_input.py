@@ -569,7 +569,7 @@ TRAINING = [
     case(
         "broken tokenizer",
         lambda box: train_argv("--gpt2_model", box.write("bpe/tokenizer.json", BRACKETS)[:3]),
-        "bpe: tokenizer files cannot be read",
+        "bpe/tokenizer.json: JSON nested too deeply",
     ),
     case(
         "nltk without its data", flags("--lemmatizer", "nltk"), "--lemmatizer nltk: NLTK's .*python -m nltk.downloader"
@@ -828,7 +828,7 @@ CHECKPOINTS = [
     case(
         "tokenizer of a checkpoint empty",
         kept(lambda box: box.write("ckpts/nle_gpt2_tokenizer_0/tokenizer.json", "{}")),
-        "nle_gpt2_tokenizer_0: tokenizer files",
+        "nle_gpt2_tokenizer_0/tokenizer.json: no byte-pair encoding",
     ),
     case("every state torn", states(lambda box, path: torn(path)(box)), "ckpts/resume: every state is torn or altered"),
     case("hostile state", states(lambda box, path: box.torch_bomb(path), True), "state.pt: torn, altered or unsafe"),

@@ -4,12 +4,16 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from utils.errors import InputError
+
+MOST_BYTES = 4 << 30  # of a file that is read whole
 
 
 @contextlib.contextmanager
@@ -36,10 +40,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def check_place(path: str | Path) -> None:
-    """Refuse, if need be before long work, a path that no file can be written to: a folder, or below a file (InputError)."""
+    """Refuse, if need be before long work, a path that no file can be written to (InputError): a folder, a pipe or device,
+    or below a file."""
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the name of a file")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is a pipe, socket or device; give the name of a file")
     for parent in path.parents:
         if parent.is_file():
             raise InputError(f"{path}: cannot be written, as {parent} is a file; name another folder")
@@ -69,10 +76,15 @@ def read_json(path: str | Path) -> Any:
     """Read a UTF-8 JSON file.
 
     Raises:
-        InputError: the file is missing, no file, not UTF-8, not JSON, or nested too deeply.
+        InputError: the file is missing, no file, not UTF-8, not JSON, nested too deeply, or one of its objects has the
+            same name twice (both places are named): of two values Python would keep the last without a word.
     """
+    content = read_bytes(path)
     try:
-        return json.loads(read_bytes(path))
+        return json.loads(content, object_pairs_hook=_without_repeats)
+    except _RepeatedName:
+        name, first, second = _repeated_name(json.loads(content, cls=_AsText))
+        raise InputError(f"{path}: {name[:40]!r} is there twice, at {first} and at {second}; remove one") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
     except json.JSONDecodeError as error:
@@ -84,19 +96,78 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: not valid JSON ({error}); make the file anew") from None
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """Read a whole file; InputError when it is missing, a folder or unreadable."""
+class _RepeatedName(Exception):
+    """An object of a JSON file has the same name twice."""
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _RepeatedName
+    return found
+
+
+class _AsText(json.JSONDecoder):
+    """Decodes the bytes of a JSON file as json.loads does, but gives their text."""
+
+    def decode(self, text: str) -> str:
+        return text
+
+
+def _repeated_name(text: str) -> tuple[str, str, str]:
+    """The first name that stands twice in one object of a JSON text, and both its places. The parser does not tell them."""
+    inside: list[dict[str, int] | None] = []  # names and their places of the objects we are in; None for a list
+    for token in re.finditer(r'"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|[][{}]', text):
+        if token[0] == "{":
+            inside.append({})
+        elif token[0] == "[":
+            inside.append(None)
+        elif token[0] in "]}":
+            inside.pop()
+        elif token[1]:  # a string before a colon
+            name = json.loads(token[0].removesuffix(token[1]), strict=False)
+            first = inside[-1].setdefault(name, token.start())
+            if first != token.start():
+                return name, _place(text, first), _place(text, token.start())
+    raise AssertionError("no name is there twice")
+
+
+def _place(text: str, position: int) -> str:
+    return f"line {text.count(chr(10), 0, position) + 1}, column {position - text.rfind(chr(10), 0, position)}"
+
+
+def check_regular(path: str | Path, remedy: str = "name another file") -> None:
+    """Refuse what is no regular file, before it is opened: reading a pipe or a terminal would wait for ever.
+
+    Raises:
+        InputError: nothing there, a folder, a pipe, a socket, a device, or a path that cannot be looked up.
+    """
     try:
-        return Path(path).read_bytes()
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, a file was expected") from None
-    except PermissionError:
-        raise InputError(f"{path}: cannot be read (permission denied)") from None
+        raise InputError(f"{path}: no such file; {remedy}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{str(path)[:400]}: cannot be read ({str(reason).lower()}); {remedy}") from None
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is a folder, a file was expected; {remedy}")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is a pipe, socket or device, a regular file was expected; {remedy}")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: cannot be read (permission denied); {remedy}")
+
+
+def read_bytes(path: str | Path, remedy: str = "name another file") -> bytes:
+    """Read a whole regular file of at most `MOST_BYTES`; InputError when it is anything else or unreadable."""
+    check_regular(path, remedy)
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            raise InputError(f"{path}: has more than {MOST_BYTES >> 30} GiB, which none of our files has; {remedy}")
+        return file.read()
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """SHA-256 of a file's bytes, in hex; InputError when it is no regular file."""
+    check_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -302,6 +302,12 @@ def get_parser() -> argparse.ArgumentParser:
         help="leave padding out of the contrastive means, end the emotion span at ' because'",
     )
     add(
+        "--plain_special_tokens",
+        action=Boolean,
+        default=False,
+        help="explanations that spell a special token (<pad>, <|endoftext|>, ...) hold its letters, not the token",
+    )
+    add(
         "--clip_normalization",
         action=Boolean,
         default=False,

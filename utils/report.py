@@ -9,6 +9,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -101,7 +102,7 @@ def write_report(folder: Path, report: dict, append_to: Path | None = None) -> s
 
 def check_append_to(path: Path) -> None:
     """Refuse, before a long run, a file that its row could not be appended to (InputError)."""
-    if path.exists():
+    if os.path.lexists(path):
         _read_rows(path)
 
 
@@ -112,10 +113,12 @@ def format_report(report: dict) -> str:
     rows = {"this run": {name: _shown(name, value) for name, value in scores.items()}}
     for name, values in PUBLISHED.get(test_set, {}).items():
         rows[name] = dict(zip(PUBLISHED_SCORES, (f"{value:.1f}" for value in values), strict=True))
-    lines = [f"**WARNING: {warning}**\n" for warning in warnings]
+    lines = [f"**WARNING: {_escaped(warning)}**\n" for warning in warnings]
     lines.append(_table(rows))
     if test_set not in PUBLISHED:
-        lines.append(f"No scores are published for {'an unnamed test set' if test_set is None else test_set}.\n")
+        lines.append(
+            f"No scores are published for {'an unnamed test set' if test_set is None else _escaped(str(test_set))}.\n"
+        )
     others = {name: _shown(name, value) for name, value in scores.items() if name not in HEADINGS}
     facts = {name: value for name, value in report.items() if name not in ("scores", "warnings", "confusion_matrix")}
     lines += [f"- {name.replace('_', ' ')}: {_fact(value)}" for name, value in (others | facts).items()]
@@ -129,7 +132,13 @@ def _shown(name: str, value: float) -> str:
 
 
 def _fact(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else "-" if value is None else str(value)
+    return f"{value:.2f}" if isinstance(value, float) else "-" if value is None else _escaped(str(value))
+
+
+def _escaped(text: str) -> str:
+    """A text out of a file, in one line and without effect on Markdown, HTML or the terminal."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    return re.sub(r"[\\`|*<>\[\]]", r"\\\g<0>", line)
 
 
 def _table(rows: dict[str, dict[str, str]]) -> str:
@@ -168,10 +177,21 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
         columns += [name for name in row if name not in columns]
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows([*rows, row])
+            for cells in (dict(zip(columns, columns, strict=True)), *rows, row):
+                writer.writerow({name: _without_formula(cell) for name, cell in cells.items()})
     finally:
         os.close(folder)
+
+
+def _without_formula(cell: Any) -> Any:
+    """A text that a spreadsheet would run as a formula gets an apostrophe in front, which makes it a text there too."""
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell  # a number below zero
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -288,7 +308,7 @@ def format_summary(summary: dict) -> str:
         rows[name] = dict(zip(PUBLISHED_SCORES, (f"{value:.1f}" for value in values), strict=True))
     lines = [_table(rows)]
     lines += [f"- {fact.replace('_', ' ')}: {_fact(summary[fact])}" for fact in SAME]
-    lines.append(f"- seeds: {', '.join(map(str, summary['seeds']))}")
+    lines.append(f"- seeds: {', '.join(map(_fact, summary['seeds']))}")
     if len(set(summary["seeds"])) < summary["runs"]:
         lines.append("- **WARNING: the same seed more than once: the deviation says less than it seems to**")
     return "\n".join(lines)

@@ -109,6 +109,7 @@ RULES: dict[str, Rules] = {
     "vad_causal": _MODEL,
     "masked_pooling": _TRAINING,
     "clip_normalization": _MODEL,
+    "plain_special_tokens": _TRAINING,
 }
 
 # Flags that are compared by what they stand for: flag -> its fact in the record.

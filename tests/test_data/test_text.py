@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from utils.constants import EMOTIONS
-from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer, split_generated
+from utils.data.load_inputs import say_special_tokens
+from utils.data.text_codec import SHIPPED_BPE, TextCodec, count_special_tokens, load_tokenizer, split_generated
 from utils.data.vad_lookup import VADLookup, _keep, _read_kept, nltk_lemmatizer, read_lexicon
 from utils.errors import InputError
 
@@ -107,6 +108,38 @@ def test_special_tokens_in_an_explanation_are_not_obeyed_as_ends(codec):
     """Whatever an annotator wrote, the text has one beginning and the layout of every other."""
     texts = codec.encode(["awe"], ["a <b> c"])
     assert (texts.input_ids[0] == END).sum() == 2
+
+
+def test_special_tokens_in_an_explanation_as_published_and_as_text(codec):
+    text = "a <pad> b<explanation> <|endoftext|> c"
+    published = codec.encode(["awe"], [text]).input_ids[0].tolist()
+    plain_codec = TextCodec(codec.tokenizer, codec.prompt_text, 60, plain_special_tokens=True)
+    plain = plain_codec.encode(["awe"], [text])
+    ids = plain.input_ids[0].tolist()
+    inside = ids[ids.index(BECAUSE) : ids.index(END, 1)]
+    assert codec.explanation_id in published and published.count(END) == 3
+    assert not set(inside) & set(codec.stop_ids) and ids.count(END) == 2
+    assert codec.tokenizer.decode(inside) == f" because {text}"
+    # the flag changes nothing else
+    usual = ["the sky is dark", "it's 5 o'clock"]
+    longer = TextCodec(codec.tokenizer, codec.prompt_text, 60)
+    assert np.array_equal(plain_codec.encode(["awe"] * 2, usual).input_ids, longer.encode(["awe"] * 2, usual).input_ids)
+    assert codec.encode(["awe"], [text]).input_ids[0].tolist() == published
+
+
+def test_special_tokens_are_counted():
+    assert count_special_tokens(["a <pad> <pad>", "<|endoftext|>x", "<b> pad"]) == {"<pad>": 2, "<|endoftext|>": 1}
+    assert count_special_tokens(["the sky"]) == {}
+
+
+def test_number_of_special_tokens_is_said(capsys):
+    records = {"1": {"explanations": ["a <pad>", "b"]}, "2": {"explanations": ["<prefix><pad>"]}}
+    say_special_tokens(Path("val.json"), records, plain=False)
+    assert "val.json: 3 special tokens inside explanations (2 <pad>, 1 <prefix>)" in capsys.readouterr().out
+    say_special_tokens(Path("val.json"), records, plain=True)
+    assert "read as ordinary text" in capsys.readouterr().out
+    say_special_tokens(Path("val.json"), {"1": {"explanations": ["the sky"]}}, plain=False)
+    assert capsys.readouterr().out == ""
 
 
 def test_tokenizer_of_another_vocabulary(tmp_path):

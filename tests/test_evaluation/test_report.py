@@ -95,6 +95,33 @@ def test_runs_that_end_together_lose_no_row(tmp_path):
         assert sorted(row["seed"] for row in csv.DictReader(file)) == list("01234567")
 
 
+HOSTILE = "a|b\n# c <script>alert(1)</script> [x](javascript:y) `z` **w** \x1b[2J"
+
+
+def test_texts_from_files_cannot_act_as_markdown_or_html(tmp_path):
+    text = report.write_report(tmp_path, run(checkpoint=HOSTILE, test_set=HOSTILE, warnings=[HOSTILE]))
+    shown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    escaped = r"a\|b # c \<script\>alert(1)\</script\> \[x\](javascript:y) \`z\` \*\*w\*\*  \[2J"
+    assert f"- checkpoint: {escaped}\n" in shown and f"**WARNING: {escaped}**\n" in shown
+    assert f"published for {escaped}.\n" in shown and "\x1b" not in text + shown
+    summary = report.format_summary(report.aggregate({"r": run(seed=HOSTILE, judge=HOSTILE)})[0])
+    assert f"- judge: {escaped}\n" in summary and f"- seeds: {escaped}" in summary
+
+
+def test_texts_from_files_cannot_act_as_formulas(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("test_set,=1+1,checkpoint\n@SUM(A1),2,-0.5\n")
+    for seed, text in enumerate(("=cmd|' /C calc'!A0", "+1+1", "-2+3", "\t=1", "@x", "plain = text")):
+        report.write_report(tmp_path / "r", run(seed=seed, checkpoint=text, warnings=["=warn"]), path)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert not [
+        cell for row in rows for cell in row if cell[:1] in ("=", "+", "@", "\t", "\r") or cell.startswith("-2")
+    ]
+    assert rows[0][:3] == ["test_set", "'=1+1", "checkpoint"] and rows[1][:3] == ["'@SUM(A1)", "2", "-0.5"]
+    assert [row[2] for row in rows[2:]] == ["'=cmd|' /C calc'!A0", "'+1+1", "'-2+3", "'\t=1", "'@x", "plain = text"]
+
+
 @pytest.mark.parametrize("content", [b"hello", b"a,b\n1,2\n", b"\xff\xfe\x00", b"test_set,b\n1,2,3\n", b'test_set\n"a'])
 def test_another_files_content_is_never_overwritten(tmp_path, content):
     table = tmp_path / "all.csv"

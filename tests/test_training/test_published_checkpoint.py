@@ -8,8 +8,9 @@ from models.decoder import Explainer
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from tests.conftest import GOLDEN
+from utils.data.pretrained import gpt2_config
 from utils.data.text_codec import load_tokenizer
-from utils.training.named_checkpoints import decoder_config, load_named, save_named
+from utils.training.named_checkpoints import load_named, save_named
 
 
 def score(workspace, out, checkpoints):
@@ -25,7 +26,7 @@ def test_authors_checkpoint_and_ours_say_the_same(workspace, tmp_path):
     assert len({caption["caption"] for caption in captions}) > 1
 
     checkpoint = load_named(theirs, "best-res")
-    model = SEVLM(None, Explainer(decoder_config(checkpoint.config)), VADEncoder())
+    model = SEVLM(None, Explainer(gpt2_config(checkpoint.config)), VADEncoder())
     assert checkpoint.restore(model) == []
     tokenizer = load_tokenizer(str(theirs / "nle_gpt2_tokenizer_0"))
     stats = {name: checkpoint.stats[name] for name in ("epoch", "best_acc", "best_res")}

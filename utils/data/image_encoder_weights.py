@@ -1,5 +1,6 @@
 """Weights of the image encoder: from Hugging Face, from OpenAI's files, and back to OpenAI's names."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -7,7 +8,15 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from models.image_encoder import ImageEncoder
-from utils.data.pretrained import check_model_type, check_sizes, load_pretrained
+from utils.data.pretrained import (
+    ATTENTION,
+    check_model_type,
+    check_sizes,
+    clip_vision_config,
+    find_config,
+    load_pretrained,
+)
+from utils.data.torch_files import is_torchscript, read_torch_file, read_torchscript_tensors
 from utils.errors import InputError, brief
 
 # OpenAI's names of the vision tower's parts -> transformers' names. {i} stands for the block's number.
@@ -72,7 +81,7 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
         return ImageEncoder(CLIPVisionModel(_vision_config(name)), fixed)
     if name in OPENAI_MODELS:
         return ImageEncoder(_load_openai_package(name), fixed)
-    if Path(name).is_file():
+    if os.path.isfile(name):
         state = _read_openai_file(name)
         try:
             return ImageEncoder(vision_from_openai(state, source=name), fixed)
@@ -120,6 +129,7 @@ def vision_from_openai(state: dict[str, Tensor], heads: int | None = None, sourc
         image_size=grid * patch,
         patch_size=patch,
         hidden_act="quick_gelu",
+        attn_implementation=ATTENTION,
     )
     check_sizes(config, SIZES, source)
     vision = CLIPVisionModel(config)
@@ -166,14 +176,12 @@ def _transformers_names(name: str) -> list[str] | None:
 
 def _vision_config(name: str) -> CLIPVisionConfig:
     source = f"--clip_model {name}"
+    saved = find_config(name, source, WEIGHTS_REMEDY)
+    check_model_type(saved, ("clip_vision_model", "clip"), f"{source}: config.json")
     try:
-        saved, _ = CLIPVisionConfig.get_config_dict(name)
-        check_model_type(saved, ("clip_vision_model", "clip"), f"{source}: config.json")
-        config = CLIPVisionConfig.from_pretrained(name)
-    except InputError:
-        raise
+        config = clip_vision_config(saved)
     except Exception as error:  # transformers has one of its own for every wrong field
-        raise InputError(f"{source}: no such model ({brief(error)}); {WEIGHTS_REMEDY}") from None
+        raise InputError(f"{source}: config.json: {brief(error)}; {WEIGHTS_REMEDY}") from None
     check_sizes(config, SIZES, f"{source}: config.json")
     return config
 
@@ -188,19 +196,23 @@ def _load_openai_package(name: str) -> CLIPVisionModel:
             f"--clip_model {name}: OpenAI's names need OpenAI's package: "
             "pip install git+https://github.com/openai/CLIP.git (PyPI's `clip` is something else)"
         ) from None
-    return vision_from_openai(clip.load(name, device="cpu", jit=False)[0].state_dict(), source=name)
+    try:  # the package knows the file's hash; its loader is not used, as it runs the code in the file
+        path = clip.clip._download(clip.clip._MODELS[name], str(Path.home() / ".cache" / "clip"))
+    except Exception as error:  # of the network, the disk, or a hash that does not match
+        raise InputError(f"--clip_model {name}: no download ({brief(error)}); {WEIGHTS_REMEDY}") from None
+    return vision_from_openai(_read_openai_file(path), source=name)
 
 
 def _read_openai_file(path: str) -> dict[str, Tensor]:
-    """OpenAI's files are TorchScript archives; a state dict saved by torch.save is taken as well. Runs no Python code."""
+    """OpenAI's files are TorchScript archives; a state dict saved by torch.save is taken as well. No code of theirs is run."""
+    if is_torchscript(path):
+        return read_torchscript_tensors(path)
     try:
-        return torch.jit.load(path, map_location="cpu").state_dict()
-    except RuntimeError:
-        pass
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path}: neither OpenAI's CLIP file nor a state dict ({brief(error)})") from None
+        state = read_torch_file(path)
+    except InputError as error:
+        raise InputError(
+            f"{path}: neither OpenAI's CLIP file nor a state dict ({str(error).removeprefix(f'{path}: ')})"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise InputError(f"{path}: not a state dict of tensors")
     return state

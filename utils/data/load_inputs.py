@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+from pathlib import Path
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM
@@ -13,6 +14,7 @@ from utils.data.image_check import check_images
 from utils.data.image_folder import ImageFolder
 from utils.data.image_inputs import ImageInputs, find_pictures
 from utils.data.records import Records, read_records
+from utils.data.text_codec import count_special_tokens
 from utils.data.vad_lookup import Lexicon, read_lexicon
 from utils.errors import InputError
 from utils.opts import data_folders, needs_lexicon
@@ -23,6 +25,8 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[Records], ImageFolder | 
     lexicon = read_lexicon(args.vad_lexicon) if needs_lexicon(args) else None
     paths = [args.nle_data_val_path] + ([] if args.eval_only else [args.nle_data_train_path])
     splits = [read_records(path) for path in paths]
+    for path, records in zip(paths, splits, strict=True):
+        say_special_tokens(path, records, args.plain_special_tokens)
     if args.image_root is None:  # a finished feature cache stands in for the images
         places = [folder / name for folder in data_folders(args) for name in IMAGE_FOLDERS]
         return splits, next((ImageFolder(place) for place in places if place.is_dir()), None), lexicon
@@ -33,6 +37,20 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[Records], ImageFolder | 
         for records, path in zip(splits, paths, strict=True)
     ]
     return splits, folder, lexicon
+
+
+def say_special_tokens(path: Path, records: Records, plain: bool) -> None:
+    """Print how many special tokens the explanations of a split spell, and what becomes of them; nothing when it is none."""
+    found = count_special_tokens(text for record in records.values() for text in record["explanations"])
+    if not found:
+        return
+    numbers = ", ".join(f"{count} {token}" for token, count in sorted(found.items()))
+    fate = (
+        "read as ordinary text"
+        if plain
+        else "read as control tokens, as in the published code; --plain_special_tokens reads them as ordinary text"
+    )
+    print(f"{path}: {sum(found.values())} special tokens inside explanations ({numbers}): {fate}")
 
 
 def check_annotated(args: argparse.Namespace, scorer: CaptionScorer, records: Records) -> None:

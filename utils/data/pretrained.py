@@ -1,17 +1,101 @@
-"""Configs and weights that others made: one line where they are damaged, hostile, or do not fit each other."""
+"""Configs and weights that others made: one line where they are damaged, hostile, or do not fit each other.
 
+A folder is read file by file: config.json by a list of fields, weights as tensors. transformers is only handed what was
+read. Left to itself it would act on what a folder says: `auto_map` (Python files beside the config), an
+`_attn_implementation` of the form "name/repository" (a download of compiled code), adapters, quantisers, and more.
+"""
+
+import os
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import CLIPVisionConfig, GPT2Config, PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
+from utils.data.torch_files import read_torch_file
 from utils.errors import InputError, brief
+from utils.files import check_regular, read_json
 
 MOST_PARAMETERS = 3 * 10**9  # the largest GPT-2 with cross-attention has 2.0e9
 MOST_LAYERS = 200
 MOST_OTHERWISE = 10**6  # of any other size
+
+ATTENTION = "sdpa"  # what transformers takes by itself on every torch that we run on
+
+SHARED_FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "initializer_range")
+GPT2_FIELDS = (
+    *SHARED_FIELDS,
+    *("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "max_position_embeddings"),
+    *("activation_function", "layer_norm_epsilon", "resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    *("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "add_cross_attention", "tie_word_embeddings", "use_cache"),
+    # SEVLM's
+    *("len_prefix", "encoder_dim", "prefix_size", "max_seq_len", "use_cl_loss", "use_VAD_loss", "use_emotion_loss"),
+    *("vad_layers", "vad_heads", "vad_causal", "emotion_span"),
+)
+CLIP_VISION_FIELDS = (
+    *SHARED_FIELDS,
+    *("intermediate_size", "projection_dim", "num_channels", "image_size", "patch_size"),
+    *("hidden_act", "layer_norm_eps", "attention_dropout", "initializer_factor"),
+)
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+def find_file(name: str | Path, file: str) -> Path | None:
+    """A file of a model's folder, or of a Hugging Face id (downloaded when online); None when there is none."""
+    if os.path.isdir(name):
+        path = Path(name) / file
+        return path if os.path.lexists(path) else None
+    try:
+        found = cached_file(str(name), file, _raise_exceptions_for_missing_entries=False)
+    except Exception:  # no such id, no network, and a few more for names that no id can have
+        return None
+    return None if found is None else Path(found)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a config.json or tokenizer_config.json; InputError when it is no JSON object or wants code to be run."""
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: a JSON object was expected; take another")
+    if "auto_map" in config:
+        raise InputError(f"{path}: asks for code of its own to be run (auto_map), which is never done; take another")
+    return config
+
+
+def find_config(name: str, source: str, remedy: str) -> dict[str, Any]:
+    """The config.json of a folder or id; InputError, which names `source` and `remedy`, when there is none."""
+    path = find_file(name, "config.json")
+    if path is None:
+        raise InputError(f"{source}: no such model (no config.json found); {remedy}")
+    try:
+        return read_config(path)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def gpt2_config(saved: dict[str, Any], **flags: Any) -> GPT2Config:
+    """The GPT2Config of a config.json, with the fields given as flags put over it; fields that we do not know are left out."""
+    known = {name: saved[name] for name in GPT2_FIELDS if name in saved}
+    return GPT2Config(**(known | flags), attn_implementation=ATTENTION)
+
+
+def clip_vision_config(saved: dict[str, Any]) -> CLIPVisionConfig:
+    """The CLIPVisionConfig of a config.json of a whole CLIP or of its vision tower; other fields are left out."""
+    if isinstance(saved.get("vision_config"), dict):
+        saved = saved["vision_config"]
+    known = {name: saved[name] for name in CLIP_VISION_FIELDS if name in saved}
+    return CLIPVisionConfig(**known, attn_implementation=ATTENTION)
 
 
 def check_model_type(config: dict[str, Any], known: tuple[str, ...], source: str) -> None:
@@ -67,19 +151,18 @@ def load_pretrained(
     Raises:
         InputError: no weights, torn or hostile ones, or some of another shape.
     """
+    state = read_weights(name, source, remedy)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would warn of each new weight; the caller checks what is new
     try:
         model, report = kind.from_pretrained(
-            name,
+            None,  # nothing but what is given here
             config=config,
+            state_dict=state,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are reported, and refused below
-            weights_only=True,
         )
-    except OSError as error:
-        raise InputError(f"{source}: no weights found ({brief(error)}); {remedy}") from None
     except Exception as error:  # a different one for every way in which a file can be wrong
         raise InputError(f"{source}: weights torn, altered or unsafe ({brief(error)}); {remedy}") from None
     finally:
@@ -89,3 +172,49 @@ def load_pretrained(
         shapes = f"{tuple(shape)} in the file, {tuple(expected)} by config.json"
         raise InputError(f"{source}: weights of another shape: {weight} ({shapes}); {remedy}")
     return model, set(report["missing_keys"])
+
+
+def read_weights(name: str, source: str, remedy: str) -> dict[str, Tensor]:
+    """The tensors of a folder or an id: of its first one of `WEIGHT_FILES`, and of the files that an index names.
+
+    Raises:
+        InputError: no weights, or torn or hostile ones.
+    """
+    for file in WEIGHT_FILES:
+        path = find_file(name, file)
+        if path is None:
+            continue
+        if not file.endswith(".index.json"):
+            return _read_state(path, source, remedy)
+        state = {}
+        for part in _named_in_index(path, source, remedy):
+            part_path = find_file(name, part)
+            if part_path is None:
+                raise InputError(f"{source}: {path.name} names {part}, which is missing; {remedy}")
+            state |= _read_state(part_path, source, remedy)
+        return state
+    raise InputError(f"{source}: no weights found (neither {WEIGHT_FILES[0]} nor {WEIGHT_FILES[2]}); {remedy}")
+
+
+def _named_in_index(path: Path, source: str, remedy: str) -> list[str]:
+    index = read_json(path)
+    table = index.get("weight_map") if isinstance(index, dict) else None
+    files = list(table.values()) if isinstance(table, dict) else []
+    if not files or not all(
+        isinstance(file, str) and re.fullmatch(r"[\w.-]+\.(safetensors|bin)", file) for file in files
+    ):
+        raise InputError(f"{source}: {path.name} is no index of weight files; {remedy}")
+    return sorted(set(files))
+
+
+def _read_state(path: Path, source: str, remedy: str) -> dict[str, Tensor]:
+    try:
+        check_regular(path)
+        state = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    except Exception as error:  # safetensors' own
+        raise InputError(f"{source}: weights torn, altered or unsafe ({brief(error)}); {remedy}") from None
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        raise InputError(f"{source}: {path.name} holds something else than named tensors; {remedy}")
+    return state

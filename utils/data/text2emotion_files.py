@@ -8,9 +8,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models.text2emotion import Text2Emotion
-from utils.data.safe_pickle import load_text2emotion_state, load_vocabulary
+from utils.data.safe_pickle import load_vocabulary
+from utils.data.torch_files import read_module_tensors
 from utils.errors import InputError
-from utils.files import atomic_path, read_bytes
+from utils.files import atomic_path, check_regular
 
 # Our names of the tensors and, behind them, their names in the module that ArtEmis pickled as best_model.pt.
 ARTEMIS_NAMES = {
@@ -51,7 +52,7 @@ def load_text2emotion(
     if path.suffix == ".safetensors":
         state, vocabulary = _read_safetensors(path)
     else:
-        state = load_text2emotion_state(path)
+        state = read_module_tensors(path)
         for ours, theirs in ARTEMIS_NAMES.items():
             state = {
                 ours + name.removeprefix(theirs) if name.startswith(theirs) else name: state[name] for name in state
@@ -81,7 +82,7 @@ def load_text2emotion(
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
-    read_bytes(path)  # for its message when the file is missing or unreadable
+    check_regular(path, "train one with preprocess/train_text2emotion.py")
     try:
         with safe_open(path, framework="pt") as file:
             words = json.loads((file.metadata() or {})[METADATA_KEY])["vocabulary"]

@@ -1,17 +1,24 @@
 """Text <-> tokens: GPT-2's byte-pair encoding plus four added tokens, and the layout of one training text."""
 
 import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from transformers import AutoConfig, AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from utils.constants import ADDED_TOKENS, BECAUSE, EMOTION, EMOTIONS, EXPLANATION, IGNORED_LABEL, PAD, PREFIX
-from utils.errors import InputError, brief
+from utils.constants import ADDED_TOKENS, BECAUSE, BOS, EMOTION, EMOTIONS, EXPLANATION, IGNORED_LABEL, PAD, PREFIX
+from utils.data.pretrained import find_config
+from utils.data.tokenizer_files import has_tokenizer, read_tokenizer
+from utils.errors import InputError
 
 SHIPPED_BPE = Path(__file__).resolve().parents[2] / "models" / "gpt2-bpe"
 GPT2_VOCABULARY = 50257
+SPECIAL_TOKENS = re.compile("|".join(map(re.escape, (BOS, *ADDED_TOKENS))))
 
 # What transformers calls clean_up_tokenization_spaces (and no longer does for BPE): spaces before punctuation go.
 SPACE_CLEANUPS = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"))
@@ -28,22 +35,15 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     Raises:
         InputError: the tokenizer found is empty or of another vocabulary than the model.
     """
-    folder = Path(name)
-    if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file():
-        try:
-            tokenizer = GPT2TokenizerFast.from_pretrained(folder)
-        except Exception as error:
-            raise InputError(f"{folder}: tokenizer files cannot be read ({str(error)[:120]})") from None
+    if os.path.isdir(name) and has_tokenizer(name):
+        tokenizer = read_tokenizer(name)
     else:
-        try:
-            vocabulary = AutoConfig.from_pretrained(name).vocab_size
-        except (OSError, ValueError) as error:
-            raise InputError(f"--gpt2_model {name}: no such model ({brief(error)})") from None
-        if vocabulary in (GPT2_VOCABULARY, GPT2_VOCABULARY + len(ADDED_TOKENS)):
-            tokenizer = GPT2TokenizerFast.from_pretrained(SHIPPED_BPE)
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-    # transformers builds an empty tokenizer without a word when files are missing
+        source = f"--gpt2_model {name}"
+        vocabulary = find_config(name, source, "give a folder with config.json, or an id while online").get(
+            "vocab_size"
+        )
+        ours = vocabulary in (None, GPT2_VOCABULARY, GPT2_VOCABULARY + len(ADDED_TOKENS))
+        tokenizer = read_tokenizer(SHIPPED_BPE if ours else name)
     if len(tokenizer) < 256:
         raise InputError(f"{name}: the tokenizer has {len(tokenizer)} tokens; its vocab.json or merges.txt is missing")
     tokenizer.add_special_tokens({"pad_token": PAD})
@@ -69,10 +69,21 @@ class TextCodec:
         tokens    <prefix>*k  bos       the emotion is awe   because the sky ...  eos       <pad> ...
         labels    -100        -100      the emotion is awe   because the sky ...  eos       -100
         segments  <prefix>    <emotion> <emotion>            <explanation>                  <explanation>
+
+    An explanation that spells one of the special tokens holds that token, as in the published code, or, with
+    plain_special_tokens, its letters.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, prompt_text: str, max_seq_len: int, len_prefix: int = 0):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        prompt_text: str,
+        max_seq_len: int,
+        len_prefix: int = 0,
+        plain_special_tokens: bool = False,
+    ):
         self.tokenizer, self.prompt_text = tokenizer, prompt_text
+        self.plain_special_tokens = plain_special_tokens
         self.max_seq_len, self.len_prefix = max_seq_len, len_prefix
         self.pad_id, self.prefix_id, self.emotion_id, self.explanation_id = (
             tokenizer.convert_tokens_to_ids(token) for token in ADDED_TOKENS
@@ -87,14 +98,19 @@ class TextCodec:
             raise InputError(f"this tokenizer splits {BECAUSE!r} into {len(ids)} tokens: only GPT-2's fits")
         return ids[0]
 
-    def bpe(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    def bpe(self, texts: list[str], plain: bool = False) -> list[list[int]]:
+        """Ids of each text. With `plain` the spelling of a special token, e.g. "<pad>", is text like any other."""
+        if not texts:
+            return []
+        return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=plain)["input_ids"]
 
     def encode(self, emotions: list[str], explanations: list[str]) -> EncodedTexts:
         """Encode parallel lists of N emotions and explanations."""
         kinds = sorted(set(emotions))
         emotion_parts = dict(zip(kinds, self.bpe([f"{self.prompt_text} {emotion}" for emotion in kinds]), strict=True))
-        explanation_parts = self.bpe([f"{BECAUSE} {explanation}" for explanation in explanations])
+        explanation_parts = self.bpe(
+            [f"{BECAUSE} {explanation}" for explanation in explanations], self.plain_special_tokens
+        )
         shape = (len(emotions), self.max_seq_len)
         input_ids = np.full(shape, self.pad_id, dtype=np.int32)
         labels = np.full(shape, IGNORED_LABEL, dtype=np.int32)
@@ -143,6 +159,11 @@ class TextCodec:
     def fingerprint(self) -> str:
         """What the encoding of a text depends on, for cache keys."""
         return json.dumps([self.prompt_text, self.max_seq_len, self.len_prefix, len(self.tokenizer)])
+
+
+def count_special_tokens(texts: Iterable[str]) -> dict[str, int]:
+    """How often each special token is spelled in texts; those that are not are left out."""
+    return dict(Counter(token for text in texts for token in SPECIAL_TOKENS.findall(text)))
 
 
 def split_generated(full: str) -> tuple[str, str]:

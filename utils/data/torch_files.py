@@ -1,18 +1,314 @@
-"""Files of torch.save, read without running anything in them."""
+"""Files of torch.save and TorchScript archives, read without torch.load and torch.jit.load.
 
+Both run what a file says: torch.jit.load compiles the archive's own `__setstate__` and calls it, and torch.load, though
+it looks up names in a list, takes a storage's length from the file and reads past its end. Here a file's pickle goes
+through `SafeUnpickler`, which builds stand-ins, and tensors are views of the storages' bytes.
+
+    zip file (torch >= 1.6, TorchScript)    <name>/data.pkl, and <name>/data/<key> for each storage
+    legacy file (before)                    pickles of a magic number, a version, the machine, the object and the
+                                            storages' keys; then for each storage its length and its bytes
+"""
+
+import io
+import math
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
+from utils.data.safe_pickle import SafeUnpickler, StandIn, stand_ins, unreadable
 from utils.errors import InputError, brief
+from utils.files import check_regular
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+MOST_DIMENSIONS = 16
+MOST_NAMES = 10**5  # of a module's tensors; modules may share parts
+
+DTYPES = {
+    "Double": torch.float64,
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+}
 
 
-def read_torch_file(path: Path) -> Any:
-    """torch.load with weights_only=True; InputError when the file is torn, or holds anything but tensors and plain data."""
+class _Tensor(StandIn):
+    """`_rebuild_tensor_v2(storage, offset, size, stride, ...)`; counts in elements."""
+
+
+class _Storage(StandIn):
+    """Key and number of elements."""
+
+    dtype: torch.dtype
+
+
+class _First(StandIn):
+    """A call that wraps its first argument in a way that does not matter here."""
+
+    def __new__(cls, first: Any, *_: Any) -> Any:
+        return first
+
+
+class _Size(StandIn):
+    def __new__(cls, numbers: tuple = ()) -> tuple:
+        return tuple(numbers)
+
+
+STATE_NAMES = {
+    "collections.OrderedDict": OrderedDict,
+    "torch.Size": _Size,
+    "torch._utils._rebuild_parameter": _First,
+    "torch._utils._rebuild_tensor_v2": _Tensor,
+    **{f"torch.{name}Storage": type(name, (_Storage,), {"dtype": dtype}) for name, dtype in DTYPES.items()},
+}
+MODULE_NAMES = STATE_NAMES | {
+    "__builtin__.set": set,
+    "builtins.set": set,
+    **stand_ins("torch.nn.backends.thnn._get_thnn_function_backend"),  # an attribute of every module up to torch 1.3
+}
+SCRIPT_NAMES = STATE_NAMES | {
+    **stand_ins("torch.device"),
+    **{
+        f"torch.jit._pickle.{function}": _First
+        for function in ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "restore_type_tag")
+    },
+}
+# classes whose objects only hold tensors and other modules
+MODULE_CLASSES = re.compile(r"(artemis\.neural_models|torch\.nn\.modules)\.\w+\.\w+")
+SCRIPT_CLASSES = re.compile(r"__torch__(\.\w+)+")
+
+
+class _TorchUnpickler(SafeUnpickler):
+    """Storages come as persistent ids; `classes` are those of modules, whose objects are stood for."""
+
+    def __init__(self, path: Path, file: BinaryIO, allowed: dict[str, type], classes: re.Pattern | None = None):
+        super().__init__(path, file, allowed)
+        self.classes = classes
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> type:
+        if self.classes is not None and self.classes.fullmatch(f"{module}.{name}"):
+            return type(name, (StandIn,), {})
+        return super().find_class(module, name)
+
+    def persistent_load(self, identity: tuple) -> Any:
+        kind, cls, *rest = identity
+        if kind == "module":  # legacy torch.save keeps the source text of a module's class beside it
+            return cls
+        key, _, elements, *view = rest
+        if kind != "storage" or not issubclass(cls, _Storage) or (view and view[0] is not None):
+            raise ValueError("a storage of an unknown kind")
+        if not isinstance(key, str) or not isinstance(elements, int) or elements < 0:
+            raise ValueError("a storage without name and length")
+        known = self.storages.setdefault(key, cls(key, elements))
+        if type(known) is not cls or known.args[1] != elements:
+            raise ValueError("a storage of two kinds or lengths")
+        return known
+
+
+def read_torch_file(path: str | Path) -> Any:
+    """Read what torch.save wrote: tensors, numbers, texts, and lists, tuples and dictionaries of them. On the CPU.
+
+    An OrderedDict comes as a dictionary, a Parameter as a tensor.
+
+    Raises:
+        InputError: the file is missing, torn or altered, holds or names anything else, or would fill the memory.
+    """
+    check_regular(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # torch raises a different one for every way in which a file can be wrong
-        raise InputError(f"{path}: torn, altered or unsafe ({brief(error)}); take another checkpoint") from None
+        value, storages = _read(path, STATE_NAMES, None)
+        return _Builder(storages).build(value)
+    except Exception as error:  # a damaged pickle raises nearly anything
+        reason = brief(error).removeprefix(f"{path}: ") or type(error).__name__
+        raise InputError(f"{path}: torn, altered or unsafe ({reason}); take another file") from None
+
+
+def read_module_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a whole module that torch.save wrote, such as ArtEmis' `best_model.pt`.
+
+    Returns:
+        name -> tensor on the CPU, parameters and buffers, named as `state_dict()` of the saved module would.
+
+    Raises:
+        InputError: the file is missing or damaged, or names anything but modules, tensors and plain containers.
+    """
+
+    def parts(state: dict) -> tuple[dict, dict]:
+        return state["_parameters"] | state["_buffers"], state["_modules"]
+
+    return _module_tensors(path, MODULE_NAMES, MODULE_CLASSES, parts)
+
+
+def is_torchscript(path: str | Path) -> bool:
+    """Whether a file is a TorchScript archive, as OpenAI's CLIP files are; InputError when it is no regular file."""
+    check_regular(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except Exception:  # no zip file, or a damaged one
+        return False
+
+
+def read_torchscript_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a TorchScript archive, and leave its code alone.
+
+    Returns:
+        name -> tensor on the CPU: parameters, buffers and other tensors that the modules keep as attributes.
+
+    Raises:
+        InputError: the file is missing or damaged, or a module of it is restored by code of its own (`__setstate__`).
+    """
+
+    def parts(state: dict) -> tuple[dict, dict]:
+        tensors = {name: value for name, value in state.items() if isinstance(value, _Tensor)}
+        return tensors, {name: value for name, value in state.items() if isinstance(value, StandIn) and value.state}
+
+    return _module_tensors(path, SCRIPT_NAMES, SCRIPT_CLASSES, parts)
+
+
+def _module_tensors(
+    path: str | Path, allowed: dict[str, type], classes: re.Pattern, parts: Callable[[dict], tuple[dict, dict]]
+) -> dict[str, Tensor]:
+    """The tensors of a module and its submodules by name; `parts` tells a state's tensors and submodules."""
+    try:
+        root, storages = _read(path, allowed, classes)
+        builder = _Builder(storages)
+        found: dict[str, Tensor] = {}
+        modules = [("", root)]
+        for met in range(MOST_NAMES):
+            if not modules:
+                return found
+            prefix, module = modules.pop()
+            if not isinstance(module.state, dict):
+                raise ValueError(f"module {prefix[:80]!r} is restored by code of its own, which is not run")
+            tensors, inner = parts(module.state)
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    found[f"{prefix}{name}"] = builder.tensor(tensor)
+            modules += [(f"{prefix}{name}.", part) for name, part in reversed(inner.items()) if part is not None]
+            if met + len(found) + len(modules) > MOST_NAMES:
+                break
+        raise ValueError(f"a module of more than {MOST_NAMES} parts")
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file raises nearly anything
+        raise unreadable(path, error) from None
+
+
+def _read(path: str | Path, allowed: dict[str, type], classes: re.Pattern | None) -> tuple[Any, dict[str, Tensor]]:
+    """What the file's pickle holds, in stand-ins, and its storages as tensors [elements]."""
+    check_regular(path)
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"PK"
+        file.seek(0)
+        return (_read_zip if zipped else _read_legacy)(path, file, allowed, classes)
+
+
+def _read_zip(
+    path: str | Path, file: BinaryIO, allowed: dict[str, type], classes: re.Pattern | None
+) -> tuple[Any, dict[str, Tensor]]:
+    with zipfile.ZipFile(file) as archive:
+        members = {member.filename: member for member in archive.infolist()}
+        (pickled,) = (name for name in members if re.fullmatch(r"[^/]*/data\.pkl", name))
+        folder = pickled.removesuffix("data.pkl")
+        ours = [member for name, member in members.items() if name == pickled or name.startswith(f"{folder}data/")]
+        if any(member.compress_type != zipfile.ZIP_STORED for member in ours):
+            raise ValueError("a compressed archive, which torch.save does not write")
+        if sum(member.file_size for member in ours) > file.seek(0, 2) or len(members) != len(archive.infolist()):
+            raise ValueError("an archive of parts that lie over each other")
+        if f"{folder}byteorder" in members and archive.read(f"{folder}byteorder") != b"little":
+            raise ValueError("saved on a big-endian machine")
+        unpickler = _TorchUnpickler(path, io.BytesIO(archive.read(pickled)), allowed, classes)
+        value = unpickler.load()
+        storages = {}
+        for key, storage in unpickler.storages.items():
+            with archive.open(f"{folder}data/{key}") as part:
+                storages[key] = _fill(storage, part, members[f"{folder}data/{key}"].file_size)
+        return value, storages
+
+
+def _read_legacy(
+    path: str | Path, file: BinaryIO, allowed: dict[str, type], classes: re.Pattern | None
+) -> tuple[Any, dict[str, Tensor]]:
+    size = file.seek(0, 2)
+    file.seek(0)
+    magic, version, machine = (SafeUnpickler(path, file, {}).load() for _ in range(3))
+    if magic != LEGACY_MAGIC or version != LEGACY_PROTOCOL or machine["little_endian"] is not True:
+        raise ValueError("no file of torch.save from a little-endian machine")
+    unpickler = _TorchUnpickler(path, file, allowed, classes)
+    value = unpickler.load()
+    storages = {}
+    for key in SafeUnpickler(path, file, {}).load():
+        storage = unpickler.storages[key]
+        if int.from_bytes(file.read(8), "little", signed=True) != storage.args[1]:
+            raise ValueError("a storage that is not as long as its tensors need")
+        storages[key] = _fill(storage, file, min(_bytes(storage), size - file.tell()))
+    return value, storages
+
+
+def _bytes(storage: _Storage) -> int:
+    return storage.args[1] * storage.dtype.itemsize
+
+
+def _fill(storage: _Storage, part: BinaryIO, size: int) -> Tensor:
+    """A tensor of a storage's elements; `size` is the number of bytes there are."""
+    if size != _bytes(storage):
+        raise ValueError("a storage that is not as long as its tensors need")
+    if not size:
+        return torch.empty(0, dtype=storage.dtype)
+    content = bytearray(size)
+    if part.readinto(content) != size:
+        raise ValueError("the file ends within a tensor")
+    return torch.frombuffer(content, dtype=storage.dtype)
+
+
+class _Builder:
+    """Turns stand-ins into tensors and containers, each once however often it is shared."""
+
+    def __init__(self, storages: dict[str, Tensor]):
+        self.storages = storages
+        self.built: dict[int, Any] = {}
+
+    def build(self, value: Any) -> Any:
+        """Raises ValueError for what is neither a tensor nor plain data."""
+        if value is None or isinstance(value, bool | int | float | str | bytes):
+            return value
+        if id(value) in self.built:
+            return self.built[id(value)]
+        if isinstance(value, _Tensor):
+            built = self.tensor(value)
+        elif isinstance(value, dict):
+            built = self.built[id(value)] = {}
+            for name, part in OrderedDict.items(value) if isinstance(value, OrderedDict) else value.items():
+                built[self.build(name)] = self.build(part)
+        elif isinstance(value, list):
+            built = self.built[id(value)] = []
+            built += map(self.build, value)
+        elif isinstance(value, tuple):
+            built = tuple(map(self.build, value))
+        else:
+            raise ValueError(f"holds a {type(value).__name__[:40]}")
+        self.built[id(value)] = built
+        return built
+
+    def tensor(self, tensor: _Tensor) -> Tensor:
+        """A view of its storage; torch refuses one that reaches beyond it."""
+        storage, offset, size, stride = tensor.args[:4]
+        values = self.storages[storage.args[0]]
+        if not all(type(number) is int and number >= 0 for number in (offset, *size, *stride)):
+            raise ValueError("a tensor without offset, size and stride")
+        if len(size) > MOST_DIMENSIONS or math.prod(size) > len(values):
+            raise ValueError("a tensor that its storage is too short for")
+        return values.as_strided(tuple(size), tuple(stride), offset)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError
-from utils.files import atomic_path, read_bytes, sha256
+from utils.files import atomic_path, check_regular, read_bytes, sha256
 
 LEMMATIZERS = ("nltk", "simplemma", "none")
 MAX_LINE = 10_000
@@ -47,6 +47,7 @@ def read_lexicon(path: str | Path) -> Lexicon:
     """
     path = Path(path)
     values: dict[str, tuple[float, float, float]] = {}
+    check_regular(path, LEXICON_REMEDY)
     try:
         with open(path, encoding="utf-8-sig") as file:
             for number in range(1, 1 << 62):
@@ -75,10 +76,6 @@ def read_lexicon(path: str | Path) -> Lexicon:
                 values[fields[0]] = entry
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; {LEXICON_REMEDY}") from None
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such lexicon; {LEXICON_REMEDY}") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; {LEXICON_REMEDY}") from None
     if not values:
         raise InputError(f"{path}: holds no line `word<tab>v<tab>a<tab>d`; {LEXICON_REMEDY}")
     unipolar = min(map(min, values.values())) >= 0

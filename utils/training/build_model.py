@@ -10,10 +10,10 @@ from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from utils.constants import EMOTION_SPAN, MAX_NEW_TOKENS
 from utils.data.image_encoder_weights import WEIGHTS_REMEDY, load_image_encoder
-from utils.data.pretrained import check_model_type, check_sizes, load_pretrained
+from utils.data.pretrained import check_model_type, check_sizes, find_config, gpt2_config, load_pretrained
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError, brief
-from utils.training.named_checkpoints import NamedCheckpoint, decoder_config
+from utils.training.named_checkpoints import NamedCheckpoint
 
 # What distilgpt2 does not bring, by the beginning or a part of its name; all else must be in its weights.
 NEW_WEIGHTS = (
@@ -79,10 +79,7 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
         _check_positions(config, args, codec, f"{checkpoint.folder}: config.json")
         return Explainer(config)
     source = f"--gpt2_model {args.gpt2_model}"
-    try:
-        saved, _ = GPT2Config.get_config_dict(args.gpt2_model)
-    except Exception as error:  # transformers has several for a file that is missing or is no JSON object
-        raise InputError(f"{source}: no such model ({brief(error)})") from None
+    saved = find_config(args.gpt2_model, source, "give a folder with config.json, or an id while online")
     check_model_type(saved, ("gpt2",), f"{source}: config.json")
     config = _checked_config(saved, fields, f"{source}: config.json")
     _check_positions(config, args, codec, source)
@@ -144,7 +141,7 @@ def _checkpoint_config(args: argparse.Namespace, checkpoint: NamedCheckpoint, fi
 def _checked_config(saved: dict, fields: dict, source: str) -> GPT2Config:
     """The config of a config.json under `fields`; InputError where no model can be built of it."""
     try:
-        config = decoder_config(saved, **fields)
+        config = gpt2_config(saved, **fields)
     except Exception as error:  # transformers has one of its own for every wrong field
         raise InputError(f"{source}: {brief(error)}; take another") from None
     check_sizes(config, SIZES, source)

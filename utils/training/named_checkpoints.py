@@ -23,14 +23,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import GPT2Config, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from models.sevlm import SEVLM
 from utils.data.image_encoder_weights import load_openai_weights, openai_state_dict
+from utils.data.pretrained import read_config
 from utils.data.torch_files import read_torch_file
 from utils.errors import InputError, brief
-from utils.files import read_json, sync
-from utils.settings import SETTINGS_KEY
+from utils.files import sync
 from utils.training.manifests import (
     MANIFEST,
     damaged_file,
@@ -109,13 +109,6 @@ def _load_part(module: torch.nn.Module, state: dict[str, Tensor], source: str) -
     return [f"{source}: not used: {', '.join(left_over)}"] if left_over else []
 
 
-def decoder_config(checkpoint: dict[str, Any], **flags: Any) -> GPT2Config:
-    """The GPT2Config of a config.json, with the fields given as flags put over it; its labels are not ours, and not read."""
-    skipped = ("architectures", "torch_dtype", "dtype", "num_labels", "id2label", "label2id", SETTINGS_KEY)
-    known = {key: value for key, value in checkpoint.items() if key not in skipped}
-    return GPT2Config(**(known | flags))
-
-
 def list_names(ckpt_path: Path) -> list[str]:
     """Names of the checkpoints in a folder."""
     return sorted(
@@ -144,9 +137,7 @@ def load_named(ckpt_path: Path, name: str) -> NamedCheckpoint:
             raise InputError(
                 f"{folder}: torn or altered ({damaged} is not as its manifest says); take another checkpoint"
             )
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict):
-        raise InputError(f"{folder}/config.json: a JSON object was expected")
+    config = read_config(folder / "config.json")
     if present[0].suffix == ".safetensors":
         try:
             decoder = load_file(present[0])
@@ -301,7 +292,7 @@ def _generation_of_stats(path: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        stats = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # maps the tensors, reads the rest
-    except Exception:  # torch raises a different one for every way in which a file can be torn
+        stats = read_torch_file(path)
+    except InputError:
         return None
     return stats.get(GENERATION) if isinstance(stats, dict) else None
