@@ -16,14 +16,18 @@ import sys
 
 from utils.errors import InputError, run_script
 from utils.opts import check_paths, parse_args
+from utils.processes import PROCESS_GROUP_TIMEOUT, leave_signals_to_parent, prepare_script
 
-if __name__ == "__main__" and (status := run_script(lambda: check_paths(parse_args(), early=True))):
-    sys.exit(status)  # wrong flags and missing files answer here, seconds before torch is imported
+if __name__ == "__main__":
+    prepare_script()
+    if status := run_script(lambda: check_paths(parse_args(), early=True)):
+        sys.exit(status)  # wrong flags and missing files answer here, seconds before torch is imported
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import InitProcessGroupKwargs
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -44,6 +48,7 @@ from utils.training.checkpoint import TOKENIZER_FOLDER, has_states, load_named, 
 from utils.training.folder_lock import locked
 from utils.training.memory import reuse_freed_memory
 from utils.training.run import Run, config_fields, continue_from, resume, save_run, stats
+from utils.training.stop_signals import StopSignals
 
 PARTS = ("loss", "lm_loss", "contrastive_loss", "vad_loss", "emotion_loss")
 # Several processes agree on a stop only so often, as agreeing makes them wait for each other.
@@ -66,6 +71,7 @@ def prepare_training(run: Run, dataset: TrainingPairs) -> None:
         num_workers=args.num_workers,
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),
+        worker_init_fn=leave_signals_to_parent,
     )
     # the sampler has dealt the images out to the processes already; accelerate moves batches and sees the epoch's end
     run.loader = prepare_data_loader(
@@ -331,6 +337,7 @@ def main(argv: list[str] | None = None) -> int:
         mixed_precision=args.mixed_precision,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         cpu=not torch.accelerator.is_available(),  # else accelerate does not see torchrun's processes on a CPU
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],
     )
     if args.demo:
         with accelerator.main_process_first():
@@ -342,9 +349,11 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(args.cpu_threads or max(os.cpu_count() // local_processes, 1))
         reuse_freed_memory()
     with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(StopSignals(accelerator.is_main_process))
         scorer = None
         if accelerator.is_main_process:
-            for folder in dict.fromkeys((args.ckpt_path, args.caption_save_path)):
+            folders = {os.path.realpath(folder): folder for folder in (args.ckpt_path, args.caption_save_path)}
+            for folder in folders.values():
                 stack.enter_context(locked(folder))
             if not (args.resume or args.eval_only or args.load_from_epoch) and has_states(args.ckpt_path):
                 raise InputError(
@@ -357,7 +366,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.eval_only:
             score_checkpoint(run)
             return 0
-        stack.enter_context(run.signals)
+        run.signals, signals.immediate = signals, False
         train(run)
         print_summary(run)
     accelerator.end_training()

@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.constants import PIXEL_STATISTICS
 from utils.data.image_files import ImageFolder, image_size
 from utils.data.records import read_records
-from utils.errors import InputError, OneLineParser, run_script
+from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import check_place
+from utils.processes import PROCESS_GROUP_TIMEOUT, leave_signals_to_parent, prepare_script
 from utils.training.memory import reuse_freed_memory
 
 # float16 keeps 11 bits; on top of that comes what batches of another size round differently
@@ -37,7 +38,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=42, help="of random weights (default: %(default)s)")
     parser.add_argument("--clip_normalization", action="store_true", help="CLIP's own statistics instead of ImageNet's")
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: %(default)s)")
-    parser.add_argument("--num_workers", type=int, default=2, help="loader processes (default: %(default)s)")
+    parser.add_argument(
+        "--num_workers", type=number(int, 0, MOST_PROCESSES), default=2, help="loader processes (default: %(default)s)"
+    )
     parser.add_argument(
         "--check", type=int, default=16, help="images to encode again at the end (default: %(default)s)"
     )
@@ -56,6 +59,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
     import torch
     from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
@@ -63,7 +67,10 @@ def main(argv: list[str] | None = None) -> int | None:
     from utils.data.feature_cache import FeatureCache, make_header, size_in_bytes
     from utils.data.image_encoder_weights import load_image_encoder
 
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],
+    )
     if accelerator.device.type == "cpu":
         reuse_freed_memory()
     torch.manual_seed(args.seed)
@@ -97,6 +104,7 @@ def main(argv: list[str] | None = None) -> int | None:
         args.batch_size,
         num_workers=args.num_workers,
         collate_fn=unzip,
+        worker_init_fn=leave_signals_to_parent,
     )
     for some, images in tqdm(loader, "encoding", unit="batch", disable=not accelerator.is_main_process):
         cache.write(list(some), encoder(torch.stack(images).to(accelerator.device)))
@@ -111,8 +119,8 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    if args.batch_size < 1 or args.num_workers < 0 or args.check < 0:
-        raise InputError("--batch_size must be at least 1, --num_workers and --check at least 0")
+    if args.batch_size < 1 or args.check < 0:
+        raise InputError("--batch_size must be at least 1, --check at least 0")
     if not 0 <= args.seed < 2**63:
         raise InputError(f"--seed {args.seed}: must be from 0 to {2**63 - 1}")
     check_place(args.out_dir / "header.json")
@@ -152,4 +160,5 @@ def difference(cached: dict, fresh) -> float:
 
 
 if __name__ == "__main__":
+    prepare_script()
     sys.exit(run_script(main))

@@ -22,6 +22,7 @@ from utils.data.vad_lookup import VADLookup
 from utils.evaluation.decoding import caption_batch
 from utils.evaluation.emotion_metrics import emotion_accuracy, emotion_head_scores
 from utils.files import write_json
+from utils.processes import leave_signals_to_parent
 
 
 @dataclass
@@ -60,6 +61,7 @@ class Evaluator:
             batch_size=args.eval_batch_size,
             num_workers=min(args.num_workers, max(len(share) // args.eval_batch_size, 0)),
             generator=torch.Generator(),  # the default one would draw from the training's random numbers
+            worker_init_fn=leave_signals_to_parent,
         )
 
     def __call__(self, model: SEVLM) -> Evaluation:
