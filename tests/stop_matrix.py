@@ -2,6 +2,7 @@
 
     python tests/stop_matrix.py                  (all; some ten minutes on two cores)
     python tests/stop_matrix.py --launcher torchrun --signals TERM USR1
+    python tests/stop_matrix.py --slurm          (the README's Slurm script, with a stand-in for Slurm)
 
 Runs are of tiny models, with two loader processes and with METEOR's Java, started as users start them: torchrun with two
 processes, accelerate's launcher with one, plain python. Each row: who was signalled with what; whether the launcher ended, and
@@ -19,9 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -182,6 +185,110 @@ def case(workspace: Workspace, launcher: str, moment: str, target: str, name: st
     return row + ("" if good else "   BAD"), good
 
 
+def job_script(processes: int) -> str:
+    """The Slurm script of the README, for this machine."""
+    text = (REPOSITORY / "README.md").read_text()
+    script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", text, re.S).group(1)
+    launcher, count = re.subn(
+        r"torchrun --standalone --nproc_per_node \d+", " ".join(LAUNCHERS["torchrun"][:-1]) + f" {processes}", script
+    )
+    assert count == 1
+    return launcher
+
+
+def run_as_job(
+    folder: Path, argv: list[str], processes: int, whole_group: bool, warnings: int = 1
+) -> tuple[str, list[int]]:
+    """Stand in for Slurm: run the README's script, warn it once it trains, and start it anew as often as it asks for it.
+
+    Args:
+        whole_group: send USR1 to every process of the job's group, not to the batch shell alone.
+        warnings: runs to warn; the ones after these go on to their end.
+
+    Returns:
+        what the runs printed, and each one's exit status.
+    """
+    (folder / "job.sh").write_text(job_script(processes))
+    commands = folder / "bin"
+    commands.mkdir()
+    (commands / "scontrol").write_text('#!/bin/sh\necho "$@" > "$SLURM_STAND_IN/requeued"\n')
+    (commands / "scontrol").chmod(0o755)
+    marks = {"SLURM_JOB_ID": "17", "SLURM_STAND_IN": str(folder), "RUN_OF_MATRIX": str(folder)}
+    environment = os.environ | marks | {"PATH": f"{commands}:{os.environ['PATH']}"}
+    log, statuses = folder / "job.log", []
+    with open(log, "wb") as output:
+        while True:
+            seen = log.stat().st_size
+            job = subprocess.Popen(
+                ["bash", str(folder / "job.sh"), *argv],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=REPOSITORY,
+                env=environment,
+                start_new_session=True,
+            )
+            if len(statuses) < warnings:
+                wait_for(partial(trains, log, seen, job), 120)
+                (os.killpg if whole_group else os.kill)(job.pid, signal.SIGUSR1)
+            statuses.append(job.wait(timeout=300))
+            left = processes_of(folder)  # Slurm would kill them now
+            for process in left:
+                process.kill()
+            assert not left, f"left behind: {left}"
+            if not (folder / "requeued").is_file():
+                return log.read_text(errors="replace"), statuses
+            assert (folder / "requeued").read_text() == "requeue 17\n"
+            (folder / "requeued").unlink()
+
+
+def trains(log: Path, seen: int, job: subprocess.Popen) -> bool:
+    """Whether the job's log shows a step behind its first `seen` bytes, or the job is over."""
+    return re.search(rb"epoch \d+: +\d+%.*[1-9]\d*/", log.read_bytes()[seen:]) is not None or job.poll() is not None
+
+
+def final_state(out: Path) -> dict:
+    """The newest state that a run left."""
+    folder = max((out / "ckpts" / "resume").iterdir(), key=lambda path: path.stat().st_mtime)
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def same_end(left: dict, right: dict) -> bool:
+    """Whether two runs ended with the same weights, losses and scores."""
+    return left["progress"] == right["progress"] and all(
+        torch.equal(left["model"][name], tensor) for name, tensor in right["model"].items()
+    )
+
+
+# long enough to be warned on the way
+JOB_FLAGS = ("--num_workers", "1", "--num_train_epochs", "8", "--eval_steps", "1000000", "--log_steps", "1")
+
+
+def slurm(workspace: Workspace) -> bool:
+    """The README's Slurm script, with two processes, warned twice in both ways; whether all ended as an uninterrupted run."""
+    good = True
+    flags = [*JOB_FLAGS, "--batch_size", "4"]
+    whole = workspace.root / "whole"
+    ended = subprocess.run(
+        [*LAUNCHERS["torchrun"], "artEmisX_train.py", *workspace.argv(whole, *flags)],
+        cwd=REPOSITORY,
+        capture_output=True,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    for whole_group in (False, True):
+        folder = workspace.root / f"job-{whole_group}"
+        folder.mkdir()
+        output, statuses = run_as_job(folder, workspace.argv(folder, *flags), 2, whole_group, warnings=2)
+        resumed = re.findall(r"resumed at epoch \d+, step \d+", output)
+        same = same_end(final_state(folder), final_state(whole))
+        good &= same and len(resumed) == 2 and statuses[-1] == 0
+        where = "process group" if whole_group else "batch shell"
+        print(
+            f"USR1 to the {where}: exit {statuses}, {', '.join(resumed)}, end {'equal' if same else 'DIFFERENT'}",
+            flush=True,
+        )
+    return good
+
+
 def traced(output: str) -> str:
     """The output without what the launchers print of themselves."""
     kept = []
@@ -205,12 +312,15 @@ def main() -> int:
     parser.add_argument(
         "--targets", nargs="+", choices=("launcher", "worker", "group"), default=["launcher", "worker", "group"]
     )
+    parser.add_argument("--slurm", action="store_true", help="try the README's Slurm script instead")
     parser.add_argument("--loaders", type=int, default=2, help="loader processes (default: %(default)s)")
     args = parser.parse_args()
     bad = 0
     with tempfile.TemporaryDirectory() as root:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             workspace = Workspace(Path(root))
+        if args.slurm:
+            return int(not slurm(workspace))
         for launcher in args.launcher:
             for moment in args.moments:
                 for name in args.signals:

@@ -52,11 +52,9 @@ class OneLineParser(argparse.ArgumentParser):
         return parsed, rest
 
     def _check_path(self, name: str, path: Path) -> None:
-        longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
-        if longest > LONGEST_NAME or len(os.fsencode(path)) > LONGEST_PATH or "\0" in str(path):
-            self.error(
-                f"argument --{name}: {brief(path)} cannot be a path (a name of {longest} bytes); take a shorter one"
-            )
+        sizes = [len(os.fsencode(part)) for part in path.parts]
+        if max(sizes, default=0) > LONGEST_NAME or sum(sizes) + len(sizes) > LONGEST_PATH:
+            self.error(f"argument --{name}: {brief(path)}: this path is too long; take a shorter one")
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"(\S{60})\S{60,}", r"\1...", message)  # a number of 5000 digits, say

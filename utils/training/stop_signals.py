@@ -2,6 +2,7 @@
 
 import os
 import signal
+from typing import NoReturn
 
 from utils.processes import SAVE, STOP
 
@@ -12,7 +13,7 @@ class StopSignals:
     A second SIGINT stops at once. `immediate` is for times when there is nothing to save (loading, evaluations): the
     main process then unwinds at the first signal, so that locks and Java end with it; the others have nothing to tidy
     and are left to the signal's default action, which also ends a process that waits inside a collective call.
-    SIGHUP stays ignored where the program was started so (nohup).
+    Signals that were ignored when the program started stay so (nohup), but for SIGINT and SIGTERM.
 
     Attributes:
         save: a state was asked for; whoever writes it resets this.
@@ -51,7 +52,7 @@ class StopSignals:
     def immediate(self, immediate: bool) -> None:
         self._immediate = immediate
         if immediate and self.stop is not None:
-            raise SystemExit(128 + self.stop)
+            _stop(self.stop)
         if not self._main_process:
             for number in self._previous.keys() & set(STOP):
                 signal.signal(number, signal.SIG_DFL if immediate else self._received)
@@ -62,8 +63,12 @@ class StopSignals:
         if number in SAVE:
             self.save = True
         elif self._immediate or (self.stop is not None and number == signal.SIGINT):
-            name = signal.Signals(number).name
-            os.write(2, f"stopped by {name}; continue with --resume\n".encode())  # print is not safe in a handler
-            raise SystemExit(128 + number)
+            _stop(number)
         else:
             self.stop = number
+
+
+def _stop(number: int) -> NoReturn:
+    # print is not safe in a handler, which may have interrupted another print
+    os.write(2, f"stopped by {signal.Signals(number).name}; continue with --resume\n".encode())
+    raise SystemExit(128 + number)
