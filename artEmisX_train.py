@@ -18,14 +18,18 @@ from typing import Any, NamedTuple
 
 from utils.errors import InputError, run_script
 from utils.opts import check_paths, parse_args
+from utils.processes import PROCESS_GROUP_TIMEOUT, leave_signals_to_parent, prepare_script
 
-if __name__ == "__main__" and (status := run_script(lambda: check_paths(parse_args(), early=True))):
-    sys.exit(status)  # wrong flags and missing files answer here, seconds before torch is imported
+if __name__ == "__main__":
+    prepare_script()
+    if status := run_script(lambda: check_paths(parse_args(), early=True)):
+        sys.exit(status)  # wrong flags and missing files answer here, seconds before torch is imported
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import InitProcessGroupKwargs
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -52,6 +56,7 @@ from utils.training.named_checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, 
 from utils.training.optimizer import build_optimizer, count_parameters, linear_decay, parameter_groups
 from utils.training.resume_states import state_folders
 from utils.training.run_log import RunLog
+from utils.training.stop_signals import StopSignals
 from utils.training.training_run import TrainingRun, save_best, save_run
 
 LOSSES = ("loss", "lm_loss", "contrastive_loss", "vad_loss", "emotion_loss")
@@ -309,7 +314,7 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
 
 
 def build_training(
-    args: argparse.Namespace, accelerator: Accelerator, setup: Setup, dataset: TrainingPairs
+    args: argparse.Namespace, accelerator: Accelerator, setup: Setup, dataset: TrainingPairs, signals: StopSignals
 ) -> TrainingRun:
     """Loader, optimiser and schedule; the model as accelerate wants it; a new run, or one that goes on."""
     model, codec = setup.model, setup.codec
@@ -323,6 +328,7 @@ def build_training(
         num_workers=args.num_workers,
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),
+        worker_init_fn=leave_signals_to_parent,
     )
     # the sampler has dealt the images out to the processes already; accelerate moves batches and sees the epoch's end
     loader = prepare_data_loader(
@@ -353,6 +359,7 @@ def build_training(
         optimizer=optimizer,
         scheduler=scheduler,
         log=RunLog(args.caption_save_path),
+        signals=signals,
     )
     for part in ("vad_encoder", "decoder", "image_encoder", "emotion_head"):
         run.say(f"{part}: {count_parameters(getattr(model, part)):,} trained parameters")
@@ -395,6 +402,7 @@ def main(argv: list[str] | None = None) -> int:
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         cpu=not torch.accelerator.is_available(),  # else accelerate does not see torchrun's processes on a CPU
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],
     )
     if args.demo:
         with accelerator.main_process_first():
@@ -408,9 +416,11 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(args.cpu_threads or max(os.cpu_count() // local_processes, 1))
         reuse_freed_memory()
     with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(StopSignals(accelerator.is_main_process))
         scorer = None
         if accelerator.is_main_process:
-            for folder in dict.fromkeys((args.ckpt_path, args.caption_save_path)):
+            folders = {os.path.realpath(folder): folder for folder in (args.ckpt_path, args.caption_save_path)}
+            for folder in folders.values():
                 stack.enter_context(locked(folder))
             if not (args.resume or args.eval_only or args.load_from_epoch) and state_folders(args.ckpt_path):
                 raise InputError(
@@ -437,8 +447,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.eval_only:
             score_checkpoint(args, accelerator, setup)
             return 0
-        run = build_training(args, accelerator, setup, dataset)
-        stack.enter_context(run.signals)
+        run = build_training(args, accelerator, setup, dataset, signals)
+        signals.immediate = False
         train(run)
         print_summary(run)
     accelerator.end_training()

@@ -8,7 +8,7 @@ from pathlib import Path
 from cococaption.files import read_results
 from cococaption.scorer import CaptionScorer
 from utils.constants import DEFAULT_METRICS, METRICS
-from utils.errors import OneLineParser, run_script
+from utils.errors import OneLineParser, number, run_script
 from utils.files import check_place, write_json
 
 
@@ -32,7 +32,10 @@ def get_parser() -> argparse.ArgumentParser:
         "--cache_dir", type=Path, help="keep the tokenised references there for later commands (default: not kept)"
     )
     parser.add_argument(
-        "--meteor_jvms", type=int, default=1, help="Java processes for METEOR, half a GiB each (default: %(default)s)"
+        "--meteor_jvms",
+        type=number(int, 1, 32),
+        default=1,
+        help="Java processes for METEOR, half a GiB each (default: %(default)s)",
     )
     return parser
 

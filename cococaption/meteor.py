@@ -23,6 +23,8 @@ from utils.errors import InputError
 _JAR = Path(meteor.__file__).with_name(meteor.METEOR_JAR)
 # a small young generation: 0.15 GiB less, at the same speed
 _ARGUMENTS = ("-Xmx2G", "-Xmn64m", "-jar", str(_JAR), "-", "-", "-stdio", "-l", "en", "-norm")
+# Between two answers; a caption takes about a millisecond, loading the tables some eight seconds.
+SECONDS_WITHOUT_ANSWER = 300
 
 
 class Meteor:
@@ -51,7 +53,7 @@ class Meteor:
             the corpus score and the I single scores, in [0, 1].
 
         Raises:
-            InputError: there is no Java, or a process died, was started anew and died again.
+            InputError: there is no Java, or a process died or fell silent, was started anew and did so again.
         """
         lines = [
             " ||| ".join(["SCORE", *of_image, candidate.replace("|||", "").replace("  ", " ")])
@@ -112,6 +114,7 @@ class _Process:
             process_group=0,  # Ctrl-C is for Python, which ends this process or keeps it
         )
         self.pid = self._java.pid
+        self._silent = False
         # somebody must read the warnings: a full pipe would stop the process
         self._warnings: deque[bytes] = deque(maxlen=5)
         self._drain = threading.Thread(target=self._warnings.extend, args=(self._java.stderr,), daemon=True)
@@ -119,10 +122,12 @@ class _Process:
         self.stop = weakref.finalize(self, _stop, self._java, os.getpid())
 
     def ask(self, lines: list[str], answers: int) -> list[str]:
-        """Send `lines` while reading so many `answers`. _Died when the process ends first."""
+        """Send `lines` while reading so many `answers`. _Died when the process ends first, or stops answering."""
         writer = threading.Thread(target=_write, args=(self._java.stdin, lines), daemon=True)
         writer.start()
-        received = []
+        received: list[str] = []
+        done = threading.Event()
+        threading.Thread(target=self._end_silence, args=(received, done), daemon=True).start()
         try:
             while len(received) < answers:
                 line = self._read_line()
@@ -132,6 +137,8 @@ class _Process:
         except BaseException:
             self.stop()  # answers may still be under way, so the next ones would be mistaken for others
             raise
+        finally:
+            done.set()
         writer.join()
         return received
 
@@ -141,8 +148,20 @@ class _Process:
         except ValueError:  # stop() has closed it
             return b""
 
+    def _end_silence(self, received: list[str], done: threading.Event) -> None:
+        """Kill the process when no answer comes for long (it hangs, or somebody stopped it); the reader then sees its end."""
+        seen = -1
+        while len(received) > seen:
+            seen = len(received)
+            if done.wait(SECONDS_WITHOUT_ANSWER):
+                return
+        self._silent = True
+        self._java.kill()
+
     def _last_words(self) -> str:
         status = self._java.wait()
+        if self._silent:
+            return f"no answer for {SECONDS_WITHOUT_ANSWER} seconds"
         self._drain.join(timeout=1)
         words = b" ".join(self._warnings).decode(errors="replace").split()
         return " ".join([f"exit status {status}", *words])[-300:]

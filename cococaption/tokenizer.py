@@ -12,6 +12,7 @@ from utils.errors import InputError
 
 _JAR = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
 _PUNCTUATIONS = frozenset(ptbtokenizer.PUNCTUATIONS)
+SECONDS = 1800  # all 400 000 texts of ArtEmis take about one minute
 
 # What the tokenizer takes for the end of a line besides "\n". pycocoevalcap replaces only "\n" by a space; any other
 # of these inside a caption silently gives all later captions to the wrong images. A final "\r" melts into the "\n".
@@ -45,14 +46,21 @@ def tokenize(captions: Sequence[str]) -> list[str]:
     """Tokenise captions that have passed `caption_problem`: one lower-case string each, tokens separated by a space.
 
     Raises:
-        InputError: there is no Java, or the tokenizer's Java process failed.
+        InputError: there is no Java, or the tokenizer's Java process failed or hangs.
     """
     if not captions:
         return []
     command = [find_java(), *JVM_FLAGS, "-cp", str(_JAR), "edu.stanford.nlp.process.PTBTokenizer"]
-    result = subprocess.run(
-        [*command, "-preserveLines", "-lowerCase"], input=join(captions).encode(), capture_output=True
-    )
+    try:
+        result = subprocess.run(
+            [*command, "-preserveLines", "-lowerCase"],
+            input=join(captions).encode(),
+            capture_output=True,
+            timeout=SECONDS,
+            process_group=0,  # signals to the process group are for Python, which ends this process
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(f"PTB tokenizer: its Java process took more than {SECONDS} seconds; try again") from None
     # a last caption that ends in "\r" makes one more, empty line
     lines = result.stdout.decode().split("\n")
     if result.returncode != 0 or not len(captions) <= len(lines) <= len(captions) + 1:

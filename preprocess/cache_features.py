@@ -20,8 +20,9 @@ from utils.data.image_folder import ImageFolder, shorten
 from utils.data.image_opening import image_size
 from utils.data.loader_errors import worker_errors
 from utils.data.records import read_records
-from utils.errors import InputError, OneLineParser, run_script
+from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import check_place
+from utils.processes import PROCESS_GROUP_TIMEOUT, leave_signals_to_parent, prepare_script
 from utils.training.memory import reuse_freed_memory
 
 # float16 keeps 11 bits; on top of that comes what batches of another size round differently
@@ -40,7 +41,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=42, help="of random weights (default: %(default)s)")
     parser.add_argument("--clip_normalization", action="store_true", help="CLIP's own statistics instead of ImageNet's")
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: %(default)s)")
-    parser.add_argument("--num_workers", type=int, default=2, help="loader processes (default: %(default)s)")
+    parser.add_argument(
+        "--num_workers", type=number(int, 0, MOST_PROCESSES), default=2, help="loader processes (default: %(default)s)"
+    )
     parser.add_argument(
         "--check", type=int, default=16, help="images to encode again at the end (default: %(default)s)"
     )
@@ -60,6 +63,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
     import torch
     from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
@@ -68,7 +72,10 @@ def main(argv: list[str] | None = None) -> int | None:
     from utils.data.image_encoder_weights import load_image_encoder
     from utils.data.image_inputs import ImageInputs, find_pictures
 
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],
+    )
     if accelerator.device.type == "cpu":
         reuse_freed_memory()
     torch.manual_seed(args.seed)
@@ -102,7 +109,12 @@ def main(argv: list[str] | None = None) -> int | None:
     images = ImageInputs(pixels, cache, dict(enumerate(names)), pictures)
     wanted = set(todo[accelerator.process_index :: accelerator.num_processes])
     mine = {str(index): {"image_name": name} for index, name in enumerate(names) if name in wanted}
-    loader = DataLoader(EvaluationImages(mine, images), args.batch_size, num_workers=args.num_workers)
+    loader = DataLoader(
+        EvaluationImages(mine, images),
+        args.batch_size,
+        num_workers=args.num_workers,
+        worker_init_fn=leave_signals_to_parent,
+    )
     for batch in tqdm(loader, "encoding", unit="batch", disable=not accelerator.is_main_process):
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
         images.encode(encoder, batch["image_id"], batch)
@@ -119,8 +131,8 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    if args.batch_size < 1 or args.num_workers < 0 or args.check < 0:
-        raise InputError("--batch_size must be at least 1, --num_workers and --check at least 0")
+    if args.batch_size < 1 or args.check < 0:
+        raise InputError("--batch_size must be at least 1, --check at least 0")
     if not 0 <= args.seed < 2**63:
         raise InputError(f"--seed {args.seed}: must be from 0 to {2**63 - 1}")
     check_place(args.out_dir / "header.json")
@@ -160,4 +172,5 @@ def difference(cached: dict, fresh) -> float:
 
 
 if __name__ == "__main__":
+    prepare_script()
     sys.exit(run_script(main))

@@ -38,7 +38,7 @@ from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2,
 from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize_all
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table
 from utils.constants import EMOTION_INDEX, EMOTIONS
-from utils.errors import InputError, OneLineParser, run_script
+from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
 
 RELEASE_COLUMNS = ["art_style", "painting", "emotion", "utterance", "repetition"]
@@ -71,7 +71,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out_dir", type=Path, required=True, help="where the two folders go")
     parser.add_argument("--spelling", type=Path, help="hand-made corrections: a json file, or ArtEmis' own spelling.py")
     parser.add_argument("--known_words", type=Path, help="words not to correct: GloVe's text file, or one word a line")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    parser.add_argument(
+        "--jobs", type=number(int, 1, MOST_PROCESSES), default=os.cpu_count(), help="processes (default: all cores)"
+    )
     return parser
 
 
@@ -215,8 +217,6 @@ def print_counts(counts: dict[str, int]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
-    if args.jobs < 1:
-        raise InputError("--jobs must be at least 1")
     corrections = read_corrections(args.spelling) if args.spelling else {}
     known_words = read_known_words(args.known_words) if args.known_words else None
     v2 = args.contrastive_csv is not None

@@ -28,7 +28,7 @@ from utils.data.image_folder import ImageFolder
 from utils.data.image_manifest import ARCHIVE_SIZE, ManifestRow, describe, measure, unreadable, write_manifest
 from utils.data.image_names import EXTENSIONS
 from utils.data.image_opening import image_size, open_image
-from utils.errors import InputError, OneLineParser, run_script
+from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
 
 # Above this, a JPEG is decoded at a fraction of its size first, which spares most of the memory.
@@ -48,7 +48,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max_size", type=int, default=600, help="longer side in pixels (default: %(default)s)")
     parser.add_argument("--quality", type=int, default=95, help="JPEG quality, 90 to 100 (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    parser.add_argument(
+        "--jobs", type=number(int, 1, MOST_PROCESSES), default=os.cpu_count(), help="processes (default: all cores)"
+    )
     parser.add_argument("--require_images", action="store_true", help="an annotated artwork without image is an error")
     parser.add_argument("--manifest", type=Path, help="csv of all images (default: manifest.csv in --out_dir)")
     return parser
@@ -112,8 +114,8 @@ def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int) -> Mani
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     folder = ImageFolder(args.wikiart_dir)
-    if args.max_size < 1 or not 90 <= args.quality <= 100 or args.jobs < 1:
-        raise InputError("--max_size and --jobs must be at least 1, --quality 90 to 100")
+    if args.max_size < 1 or not 90 <= args.quality <= 100:
+        raise InputError("--max_size must be at least 1, --quality 90 to 100")
     if args.out_dir.resolve() == args.wikiart_dir.resolve():
         raise InputError("--out_dir is --wikiart_dir: the originals would be overwritten; name another folder")
     if args.require_images and not args.release_csv:

@@ -1305,7 +1305,10 @@ SCRIPTS = [
         prepare_artemis.main, "no contrastive file", f"{PREPARE} --contrastive_csv gone.csv", "gone.csv: no such file"
     ),
     script(
-        prepare_artemis.main, "jobs", f"--release_csv {RELEASE_CSV} --out_dir out --jobs 0", "--jobs must be at least 1"
+        prepare_artemis.main,
+        "jobs",
+        f"--release_csv {RELEASE_CSV} --out_dir out --jobs 0",
+        "--jobs: 0 is not between 1",
     ),
     script(
         prepare_artemis.main,
@@ -1597,7 +1600,9 @@ SCRIPTS = [
     script(cococaption.main, "output is a folder", f"{COCO} --json data", "data: is a folder; give the name of a file"),
     script(cococaption.main, "output below a file", f"{COCO} --json vit/config.json/out.json", "vit/config.json"),
     script(cococaption.main, "unknown metric", f"{COCO} wer", "--metrics.*wer"),
-    script(cococaption.main, "no METEOR process", f"{COCO} --meteor_jvms 0", "meteor_jvms: 0.*give 1 or more"),
+    script(
+        cococaption.main, "no METEOR process", f"{COCO} --meteor_jvms 0", "--meteor_jvms: 0 is not between 1 and 32"
+    ),
     script(cococaption.main, "unknown flag", f"{COCO} --rouge", "--rouge"),
     # utils.report
     script(report.main, "no report", "gone.json", "gone.json: no such file"),

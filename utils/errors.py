@@ -3,10 +3,17 @@
 import argparse
 import errno
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from typing import NoReturn
+
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # in bytes, on Linux
+# Processes or threads that one flag may ask for: more than pay, fewer than bring a machine down.
+MOST_PROCESSES = max(64, 4 * (os.cpu_count() or 1))
 
 
 class InputError(Exception):
@@ -19,22 +26,68 @@ class InputError(Exception):
         super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message))
 
 
-def brief(error: Exception) -> str:
-    """The beginning of an error's message, in one line, to be quoted in an InputError's."""
+def brief(error: object) -> str:
+    """The beginning of an error's message (or of a path), in one line, to be quoted in an InputError's."""
     return " ".join(str(error).split())[:200]
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Reports wrong flags as an InputError: one line, as every other error of ours."""
+    """Reports wrong flags as an InputError: one line, as every other error of ours.
+
+    Refused for every flag: an empty value, text that is not UTF-8, and paths that no file system takes.
+    """
+
+    def parse_known_args(self, args=None, namespace=None):
+        for before, value in pairwise(["", *(sys.argv[1:] if args is None else args)]):
+            if value == "" or value.startswith("--") and value.endswith("="):
+                flag = value.rstrip("=") or (before if before.startswith("--") else "without a flag")
+                self.error(f"argument {flag}: its value is empty; give one, or leave it out")
+            if not _is_utf8(value):
+                self.error(f"argument {value!r}: not UTF-8 text; rename the file or folder")
+        parsed, rest = super().parse_known_args(args, namespace)
+        for name, value in vars(parsed).items():
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path):
+                    self._check_path(name, path)
+        return parsed, rest
+
+    def _check_path(self, name: str, path: Path) -> None:
+        sizes = [len(os.fsencode(part)) for part in path.parts]
+        if max(sizes, default=0) > LONGEST_NAME or sum(sizes) + len(sizes) > LONGEST_PATH:
+            self.error(f"argument --{name}: {brief(path)}: this path is too long; take a shorter one")
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"(\S{60})\S{60,}", r"\1...", message)  # a number of 5000 digits, say
         raise InputError(f"{message} (see --help)")
+
+
+def _is_utf8(text: str) -> bool:
+    """False for what the command line held in bytes of another encoding, which Python keeps as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def number(kind: type, low: float, high: float = 10**9) -> Callable[[str], float]:
+    """A type for argparse: numbers of `kind` (int or float) from `low` to `high`."""
+
+    def convert(text: str):
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
 
 
 def run_script(main: Callable[[], int | None]) -> int:
     """Run a script's `main` and turn what a user can put right into one line on stderr and an exit status.
 
-    Returns 0 for success, 2 for an `InputError`, 1 for a full disk or a file that cannot be written, 130 for Ctrl-C.
+    Returns 0 for success, 2 for an `InputError`, 1 for a full disk, a file that cannot be written or a lost process of
+    several, 130 for Ctrl-C.
     Other exceptions are faults of ours and keep their traceback.
     """
     try:
@@ -53,10 +106,36 @@ def run_script(main: Callable[[], int | None]) -> int:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             print(f"error: {error.filename}: {error.strerror}: check the permissions of this path", file=sys.stderr)
             return 1
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            name = ascii(str(error.filename))[1:-1][:200]
+            print(f"error: {name}: {error.strerror}: take another name", file=sys.stderr)
+            return 2
         raise
+    except RuntimeError as error:
+        if not _others_gone(error):
+            raise
+        time.sleep(0.1 * _rank())  # one line is enough: the launcher ends the others soon
+        print(
+            f"error: process {_rank()} cannot reach the others ({brief(error)}): one of them has ended, see above, or was "
+            "killed; continue with --resume",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def _let_first_process_speak() -> None:
     """Of several processes with the same error one should report it: the launcher ends the others as soon as it has."""
-    if int(os.environ.get("RANK", "0")) > 0:
+    if _rank() > 0:
         time.sleep(5)
+
+
+def _rank() -> int:
+    """This process's number among those of its launcher."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _others_gone(error: RuntimeError) -> bool:
+    """Whether a collective call failed because another process is gone: torch's kinds of error (no torch here), or gloo's."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return False
+    return type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError") or "gloo" in str(error)

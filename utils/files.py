@@ -1,6 +1,7 @@
 """Reading and writing files so that a result is either whole or absent."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.errors import InputError
+from utils.errors import LONGEST_NAME, InputError, brief
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 MOST_BYTES = 4 << 30  # of a file that is read whole
 
@@ -41,8 +47,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 def check_place(path: str | Path) -> None:
     """Refuse, if need be before long work, a path that no file can be written to (InputError): a folder, a pipe or device,
-    or below a file."""
+    or below a file.
+
+    Names are refused that leave no room for the temporary file of `atomic_path`, or that are not UTF-8.
+    """
     path = Path(path)
+    try:
+        longest = max((len(part.encode()) for part in path.parts), default=0)
+    except UnicodeEncodeError:
+        raise InputError(f"{path}: not UTF-8; give another name") from None
+    if longest > LONGEST_NAME - 20:
+        raise InputError(f"{brief(path)}: a name of {longest} bytes is too long; give a shorter one")
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the name of a file")
     if path.exists() and not path.is_file():
@@ -50,6 +65,49 @@ def check_place(path: str | Path) -> None:
     for parent in path.parents:
         if parent.is_file():
             raise InputError(f"{path}: cannot be written, as {parent} is a file; name another folder")
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path, wait: bool) -> Iterator[int]:
+    """Lock a folder against other processes of this machine while the block runs; gives its descriptor.
+
+    The lock is on the folder itself, not on a file in it, so nobody can remove it or put something else in its place. It
+    ends with the process, however that dies: processes that are forked meanwhile give their copy up at once. A file system
+    that has no such locks (some network ones) is left unlocked.
+
+    Args:
+        wait: for another process to be done; else BlockingIOError.
+
+    Raises:
+        InputError: this system has no such locks.
+    """
+    if fcntl is None:
+        raise InputError(f"{folder}: this system cannot lock a folder; work on Linux or macOS")
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _locked_folders.add(descriptor)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF):
+                raise
+        yield descriptor
+    finally:
+        _locked_folders.discard(descriptor)
+        os.close(descriptor)
+
+
+_locked_folders: set[int] = set()
+
+
+def _forget_locks() -> None:
+    for descriptor in _locked_folders:
+        os.close(descriptor)
+    _locked_folders.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def sync(path: Path) -> None:

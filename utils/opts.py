@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from utils.constants import DEFAULT_METRICS, IMAGE_FOLDERS, LEXICON_FILES, METRICS, PROMPT_TEXT
-from utils.errors import InputError, OneLineParser
+from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number
 from utils.files import check_place, read_json
 from utils.report import TEST_SETS, check_append_to
 from utils.settings import SETTINGS_KEY, compare_given, recorded_argv
@@ -71,17 +71,6 @@ class Boolean(argparse.Action):
         setattr(namespace, self.dest, not negative if value is None else value)
 
 
-def _number(kind: type, low: float, high: float = 10**9):
-    def convert(text: str):
-        value = kind(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
-        return value
-
-    convert.__name__ = kind.__name__
-    return convert
-
-
 def get_parser() -> argparse.ArgumentParser:
     """The command line. Flags of the published script keep their name, meaning and default."""
     parser = OneLineParser(
@@ -90,7 +79,8 @@ def get_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    count, natural, rate = _number(int, 1), _number(int, 0), _number(float, 0)
+    count, natural, rate = number(int, 1), number(int, 0), number(float, 0)
+    processes = number(int, 0, MOST_PROCESSES)
 
     group = parser.add_argument_group("what to do")
     add = group.add_argument
@@ -119,7 +109,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add(
         "--seed",
-        type=_number(int, 0, 2**32 - 1),
+        type=number(int, 0, 2**32 - 1),
         default=42,
         help="of initial weights, order, choice of texts, negatives and dropout",
     )
@@ -168,7 +158,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--prefix_dim", type=count, default=768, help="width of the image features")
     add("--len_prefix", type=natural, default=0, help="image tokens in front of the text (the paper uses none)")
     add("--prompt_text", default=PROMPT_TEXT, help="what every text begins with")
-    add("--max_seq_len", type=_number(int, 8, 1024), default=30, help="tokens per text")
+    add("--max_seq_len", type=number(int, 8, 1024), default=30, help="tokens per text")
     add("--use_VAD", action=Boolean, default=True, help="fuse VAD features into the explanation")
     add("--VAD_En_Layers", type=count, default=3, help="layers of the VAD encoder")
     add("--VAD_En_Heads", type=int, choices=(1, 3), default=1, help="its attention heads")
@@ -178,7 +168,7 @@ def get_parser() -> argparse.ArgumentParser:
         default="nltk",
         help="before the lexicon look-up: NLTK's tagger and WordNet (the paper's; their data is a download), simplemma, or none",
     )
-    add("--dropout", type=_number(float, 0, 0.99), default=0.1, help="on embeddings, attention weights and residuals")
+    add("--dropout", type=number(float, 0, 0.99), default=0.1, help="on embeddings, attention weights and residuals")
 
     group = parser.add_argument_group("objective")
     add = group.add_argument
@@ -211,7 +201,7 @@ def get_parser() -> argparse.ArgumentParser:
         default="walk",
         help="first text of a pair: another one every epoch, or always the image's last, as the published code does by accident",
     )
-    add("--num_workers", type=natural, default=2, help="loader processes")
+    add("--num_workers", type=processes, default=2, help="loader processes")
     add(
         "--skip_bad_images",
         action=Boolean,
@@ -239,7 +229,7 @@ def get_parser() -> argparse.ArgumentParser:
 
     add(
         "--cpu_threads",
-        type=natural,
+        type=processes,
         default=0,
         help="threads per process on a CPU; 0: all cores, shared among the processes (accelerate's launcher alone would take one)",
     )
@@ -256,7 +246,12 @@ def get_parser() -> argparse.ArgumentParser:
         "best-res goes by where --metrics leaves BLEU out)",
     )
     add("--metrics", nargs="+", choices=METRICS, default=list(DEFAULT_METRICS), help="caption metrics")
-    add("--meteor_jvms", type=count, default=1, help="Java machines that score METEOR side by side, 0.6 GiB each")
+    add(
+        "--meteor_jvms",
+        type=number(int, 1, 32),
+        default=1,
+        help="Java machines that score METEOR side by side, 0.6 GiB each",
+    )
     add(
         "--drop_last_token",
         action=Boolean,

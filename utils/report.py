@@ -5,7 +5,6 @@ python -m utils.report runs/*/report.json
 
 import argparse
 import csv
-import fcntl
 import io
 import json
 import os
@@ -18,7 +17,7 @@ from typing import Any
 from utils.constants import EMOTIONS
 from utils.data.records import Records
 from utils.errors import InputError, OneLineParser, run_script
-from utils.files import atomic_path, check_place, read_bytes, read_json, write_json, write_text
+from utils.files import atomic_path, check_place, folder_lock, read_bytes, read_json, write_json, write_text
 
 # score in a report -> heading; fractions 0 .. 1, shown in percent (CIDEr as well, as its papers do)
 CAPTION_SCORES = {
@@ -170,17 +169,13 @@ def _flat(report: dict) -> dict[str, Any]:
 
 def _append_row(path: Path, row: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # the file itself is replaced, so the lock is on its folder
+    with folder_lock(path.parent, wait=True):  # the file itself is replaced, so the lock is on its folder
         columns, rows = _read_rows(path) if path.exists() else ([], [])
         columns += [name for name in row if name not in columns]
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             for cells in (dict(zip(columns, columns, strict=True)), *rows, row):
                 writer.writerow({name: _without_formula(cell) for name, cell in cells.items()})
-    finally:
-        os.close(folder)
 
 
 def _without_formula(cell: Any) -> Any:

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 # "SCORE ||| ..." -> the line's last word; "EVAL ||| 1 ||| 2" -> 1, 2 and their sum; and more warnings than a pipe holds
 STAND_IN = f"""#!{sys.executable}
-import sys
+import sys, time
 print("started" * 100_000, file=sys.stderr, flush=True)
 for line in sys.stdin:
     if line.startswith("SCORE"):
@@ -101,6 +101,38 @@ def test_process_that_dies_twice_is_reported(stand_in):
     with pytest.warns(UserWarning, match="died"), pytest.raises(InputError, match="died twice .*out of memory.*free"):
         meteor.score(["1", "die"], [["a"], ["b"]])
     assert meteor.score(["1", "2"], [["a"], ["b"]]) == (3, [1, 2])
+    meteor.close()
+
+
+def test_process_that_falls_silent_once(stand_in, monkeypatch):
+    """Stopped, or hanging: it is killed after a while, and another one answers."""
+    meteor = Meteor()
+    assert meteor.score(["1"], [["a"]]) == (1, [1])
+    monkeypatch.setattr(cococaption.meteor, "SECONDS_WITHOUT_ANSWER", 2)
+    (pid,) = meteor.pids
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.warns(UserWarning, match="no answer for 2 seconds"):
+        assert meteor.score(["1", "2"], [["a"], ["b"]]) == (3, [1, 2])
+    assert meteor.pids != [pid] and not psutil.pid_exists(pid)
+    meteor.close()
+
+
+def test_process_that_falls_silent_twice_is_reported(tmp_path, monkeypatch):
+    (tmp_path / "java").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setattr(cococaption.meteor, "find_java", lambda: str(tmp_path / "java"))
+    monkeypatch.setattr(cococaption.meteor, "SECONDS_WITHOUT_ANSWER", 0.3)
+    with pytest.warns(UserWarning, match="no answer"), pytest.raises(InputError, match="twice .*no answer for 0.3 sec"):
+        Meteor().score(["1"], [["a"]])
+
+
+def test_slow_answers_are_no_silence(stand_in, monkeypatch):
+    """The limit is on the time between two answers, not on all of them."""
+    stand_in.write_text(STAND_IN.replace("    if line.startswith", "    time.sleep(0.3)\n    if line.startswith"))
+    meteor = Meteor()
+    assert meteor.score(["1"], [["a"]]) == (1, [1])
+    monkeypatch.setattr(cococaption.meteor, "SECONDS_WITHOUT_ANSWER", 1)
+    assert meteor.score(["1"] * 5, [["a"]] * 5) == (5, [1] * 5)
     meteor.close()
 
 

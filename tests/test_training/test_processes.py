@@ -2,14 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import pytest
+import torch
 
 import artEmisX_train
 from tests.conftest import REPOSITORY, logged_losses
+from tests.stop_matrix import JOB_FLAGS, final_state, run_as_job, same_end
+from utils.errors import InputError
+from utils.processes import PROCESS_GROUP_TIMEOUT
 
 # negatives come from a process's own images, and dropout from its own random numbers
 SAME_IN_ANY_NUMBER = ("--no-use_cl_loss", "--dropout", "0", "--log_steps", "1", "--use_emotion_loss")
@@ -51,7 +57,15 @@ def test_two_processes_train_as_one(workspace, tmp_path):
         )
 
 
-def test_a_failing_process_ends_all(workspace, tmp_path):
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("raise InputError('the second process has had enough; give it a rest')", "error: the second process has had"),
+        ("os.kill(os.getpid(), 9)", "error: process 0 cannot reach the others"),
+    ],
+)
+def test_a_failing_process_ends_all(workspace, tmp_path, end, said):
+    """One line of ours comes first; what follows it is torchrun's."""
     script = tmp_path / "failing.py"
     script.write_text(
         "import os, sys, artEmisX_train as t\n"
@@ -59,7 +73,7 @@ def test_a_failing_process_ends_all(workspace, tmp_path):
         "step = t.between_updates\n"
         "def between_updates(run, steps):\n"
         "    if os.environ['RANK'] == '1' and run.progress.step == 3:\n"
-        "        raise InputError('the second process has had enough; give it a rest')\n"
+        f"        {end}\n"
         "    step(run, steps)\n"
         "t.between_updates = between_updates\n"
         "sys.exit(run_script(t.main))\n"
@@ -67,7 +81,37 @@ def test_a_failing_process_ends_all(workspace, tmp_path):
     began = time.monotonic()
     ended = torchrun(script, workspace.argv(tmp_path, "--batch_size", "4"))
     assert ended.returncode != 0 and time.monotonic() - began < 100
-    assert "error: the second process has had enough" in ended.stderr
+    lines = [line for line in re.split("[\r\n]+", ended.stderr) if "rror:" in line or "Traceback" in line]
+    assert said in lines[0], ended.stderr[-3000:]
+    assert not any("error: process 1" in line for line in lines)
+
+
+def test_slurm_script_of_the_readme(workspace, tmp_path):
+    """Warned on the way, it writes a state, asks to be started anew, and ends as a run that nobody warned. stop_matrix.py
+    --slurm does it with two processes."""
+    whole, out = tmp_path / "whole", tmp_path / "job"
+    out.mkdir()
+    assert artEmisX_train.main(workspace.argv(whole, *JOB_FLAGS)) == 0
+    output, statuses = run_as_job(out, workspace.argv(out, *JOB_FLAGS), 1, whole_group=False)
+    assert len(statuses) == 2 and statuses[0] != 0 == statuses[1], output[-3000:]
+    assert "stopped by" in output and "resumed at epoch" in output and "DataLoader" not in output
+    assert same_end(final_state(out), final_state(whole))
+
+
+def test_processes_wait_for_hours(workspace, tmp_path, monkeypatch):
+    """Checking images or tagging texts may take one process longer than the 10 or 30 minutes that torch waits."""
+    given = {}
+
+    def init_process_group(*_, **options):
+        given.update(options)
+        raise InputError("far enough")
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", init_process_group)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="far enough"):
+        artEmisX_train.main(workspace.argv(tmp_path))
+    assert given["timeout"] == PROCESS_GROUP_TIMEOUT >= timedelta(hours=6)
 
 
 def test_killed_runs_end_as_if_never_killed():

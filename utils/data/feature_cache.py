@@ -4,19 +4,16 @@
     index.json      image names, in the order of the rows
     features.f16    float16 [images, 1 + G, D]: the class token, then the patch grid
     rows.bin        ROW [images]: whether the row is written, its checksum, and which picture it was computed from
-    lock            locked while something is written; empty
 
 At ArtEmis' size (80 031 images of 197 x 768) that is 24 GB. Files are read and written by `pread` and `pwrite`, not
 mapped: a full disk or a file cut short is then an error, where a map ends the process by SIGBUS.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +24,7 @@ from torch import Tensor
 
 from models.image_encoder import ImageEncoder, ImageFeatures
 from utils.errors import InputError
-from utils.files import read_json, sha256, write_json
+from utils.files import folder_lock, read_json, sha256, write_json
 
 FORMAT = 2
 # fields of a vision transformer's config that its features depend on
@@ -142,7 +139,7 @@ class FeatureCache:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
+        with folder_lock(folder, wait=True):
             if (folder / "header.json").is_file():
                 try:
                     cache = cls(folder, header, writable=True)
@@ -224,7 +221,7 @@ class FeatureCache:
 
     def forget(self, names: list[str]) -> None:
         """Let these images count as not written."""
-        with locked(self.folder):
+        with folder_lock(self.folder, wait=True):
             for name in names:
                 self._write("rows.bin", self.row[name] * ROW.itemsize, bytes(ROW.itemsize))
 
@@ -242,7 +239,7 @@ class FeatureCache:
         values = tokens.cpu().numpy()
         hashes = {name: bytes.fromhex(sha256(picture.path)) for name, picture in pictures.items() if picture}
         found_there = False
-        with locked(self.folder):
+        with folder_lock(self.folder, wait=True):
             for index, name in enumerate(names):
                 try:
                     kept = self._read(name)
@@ -287,7 +284,7 @@ class FeatureCache:
         self._write("rows.bin", self.row[name] * ROW.itemsize, row.tobytes())
 
     def _forget_damaged(self, name: str) -> None:
-        with locked(self.folder):
+        with folder_lock(self.folder, wait=True):
             try:  # again: another process may have mended it
                 self._read(name)
             except InputError:
@@ -378,17 +375,3 @@ def _flat(header: dict) -> dict:
 def _checksum(name: str, row: bytes, tokens: np.ndarray) -> int:
     """CRC-32 over everything a row holds, and its name, so that a row in another's place is noticed."""
     return zlib.crc32(tokens, zlib.crc32(row[5:], zlib.crc32(name.encode(errors="surrogatepass"))))
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing in `folder` while the block runs; the lock ends with its process."""
-    import fcntl  # not on every system, and only those that write need it
-
-    path = folder / "lock"
-    with open(path, "ab") as handle:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be locked ({error.strerror}); name a folder on another disk") from None
-        yield

@@ -57,7 +57,11 @@ def check_images(
 
     names = [record["image_name"] for record in records.values()]
     with ThreadPoolExecutor() as pool:
-        found = list(tqdm(pool.map(problem_of, names), "checking images", len(names), unit="image", leave=False))
+        try:
+            found = list(tqdm(pool.map(problem_of, names), "checking images", len(names), unit="image", leave=False))
+        except BaseException:  # a signal: leave now, not after the last image
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     kept: Records = {}
     problems = []
     for (image_id, record), (problem, _) in zip(records.items(), found, strict=True):

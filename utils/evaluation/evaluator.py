@@ -23,6 +23,7 @@ from utils.data.vad_lookup import VADLookup
 from utils.evaluation.decoding import caption_batch
 from utils.evaluation.emotion_metrics import emotion_accuracy, emotion_head_scores
 from utils.files import write_json
+from utils.processes import leave_signals_to_parent
 
 # The first of these scores that --metrics gives decides on best-res and, beside the accuracy, on the early stop.
 DECIDING_SCORES = {"bleu": "Bleu_4", "cider": "CIDEr", "meteor": "METEOR", "rouge": "ROUGE_L", "spice": "SPICE"}
@@ -69,6 +70,7 @@ class Evaluator:
             batch_size=args.eval_batch_size,
             num_workers=min(args.num_workers, max(len(share) // args.eval_batch_size, 0)),
             generator=torch.Generator(),  # the default one would draw from the training's random numbers
+            worker_init_fn=leave_signals_to_parent,
         )
 
     @worker_errors()

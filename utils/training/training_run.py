@@ -69,8 +69,8 @@ class TrainingRun:
     optimizer: AcceleratedOptimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR
     log: RunLog
+    signals: StopSignals
     progress: Progress = field(default_factory=Progress)
-    signals: StopSignals = field(default_factory=StopSignals)
     last_evaluation: Evaluation | None = None
 
     @property

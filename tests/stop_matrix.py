@@ -1,0 +1,339 @@
+"""What a signal does to a run: at its launcher and at a worker, in training and in an evaluation, as a table.
+
+    python tests/stop_matrix.py                  (all; some ten minutes on two cores)
+    python tests/stop_matrix.py --launcher torchrun --signals TERM USR1
+    python tests/stop_matrix.py --slurm          (the README's Slurm script, with a stand-in for Slurm)
+
+Runs are of tiny models, with two loader processes and with METEOR's Java, started as users start them: torchrun with two
+processes, accelerate's launcher with one, plain python. Each row: who was signalled with what; whether the launcher ended, and
+after how many seconds all processes of the run were gone; which were still there after a minute (orphans, ended then); whether a
+state was written after the signal; what stood on the terminal. SIGHUP goes to the terminal's foreground group, as when it is
+closed. Exit status 1 when an orphan stayed, a traceback of ours was printed, or a stop left no state.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import psutil
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from tests.conftest import REPOSITORY, Workspace
+
+LAUNCHERS = {
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+    "accelerate": [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1"],
+    "python": [sys.executable],
+}
+SIGNALS = ("TERM", "INT", "HUP", "USR1", "USR2", "KILL")
+MOMENTS = ("training", "evaluation", "loading")
+SECONDS = 60
+# slows the run so that a signal finds it where it should, and says where it is
+SCRIPT = """
+import os, sys, time
+sys.path.insert(0, {repository!r})
+from utils.processes import prepare_script
+prepare_script()
+import artEmisX_train as script
+from utils.errors import run_script
+
+def slowed(module, name, moment, seconds):
+    function = getattr(module, name)
+    def slow(*args, **kwargs):
+        value = function(*args, **kwargs)
+        with open(os.path.join({folder!r}, f"{{moment}}-{{os.getpid()}}"), "a") as file:
+            file.write("x")
+        for _ in range(int(seconds * 100)):
+            time.sleep(0.01)
+        return value
+    setattr(module, name, slow)
+
+slowed(script, "read_inputs", "loading", {loading})
+slowed(script, "update", "training", 0.1)
+import utils.evaluation.evaluator as evaluator
+slowed(evaluator, "caption_batch", "evaluation", {evaluation})
+sys.exit(run_script(script.main))
+"""
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Processes whose environment carries this run's mark, zombies left out."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("RUN_OF_MATRIX") == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def kind(process: psutil.Process, workers: set[int]) -> str:
+    try:
+        if "java" in process.name():
+            return "java"
+        return "worker" if process.pid in workers else "loader" if process.ppid() in workers else "other"
+    except psutil.Error:
+        return "other"
+
+
+def wait_for(condition, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def case(workspace: Workspace, launcher: str, moment: str, target: str, name: str, loaders: int) -> tuple[str, bool]:
+    """One row of the table, and whether it is as it should be."""
+    folder = Path(tempfile.mkdtemp(dir=workspace.root))
+    script = folder / "script.py"
+    seconds = {"loading": 4 if moment == "loading" else 0, "evaluation": 8 if moment == "evaluation" else 0}
+    script.write_text(SCRIPT.format(repository=str(REPOSITORY), folder=str(folder), **seconds))
+    more = [
+        "--batch_size",
+        "4",
+        "--num_workers",
+        str(loaders),
+        "--metrics",
+        "bleu",
+        "meteor",
+        "--num_train_epochs",
+        "4",
+    ]
+    if moment == "evaluation":
+        more += ["--eval_steps", "3"]
+    log = folder / "log"
+    with open(log, "w") as file:
+        # a session of its own, as a terminal's; the leader stands for the shell
+        started = subprocess.Popen(
+            [*LAUNCHERS[launcher], str(script), *workspace.argv(folder, *more)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=REPOSITORY,
+            env=os.environ | {"RUN_OF_MATRIX": str(folder)},
+        )
+    many = 2 if launcher == "torchrun" else 1
+
+    def here() -> list[Path]:
+        """The files of the processes that have got to the moment."""
+        times = 4 if moment == "training" else 1
+        return [path for path in folder.glob(f"{moment}-*") if path.stat().st_size >= times]
+
+    if not wait_for(lambda: len(here()) >= (1 if moment == "loading" else many) or started.poll() is not None, 120):
+        raise SystemExit(f"{launcher}, {moment}: the run did not get there; see {log}")
+    if started.poll() is not None:
+        raise SystemExit(f"{launcher}, {moment}: the run ended by itself:\n{log.read_text()[-2000:]}")
+    workers = {int(path.name.split("-")[1]) for path in here()}
+    if launcher == "python":
+        workers = {started.pid}
+    number = getattr(signal, f"SIG{name}")
+    before = time.time()
+    if target == "group":
+        os.killpg(started.pid, number)
+    elif target == "launcher":
+        os.kill(started.pid, number)
+    elif target == "worker":
+        os.kill(max(workers), number)  # the second of two, as a rule
+    goes_on = False
+
+    def over() -> bool:
+        return started.poll() is not None and not processes_of(folder)
+
+    began = time.monotonic()
+    saves = name.startswith("USR") and target == "worker" or launcher == "python" and name.startswith("USR")
+    if saves:  # it should go on
+        wait_for(over, 6)
+        goes_on = not over()
+        if goes_on:
+            for process in processes_of(folder):
+                process.kill()
+    gone = wait_for(over, SECONDS)
+    took = time.monotonic() - began
+    left = sorted(kind(process, workers) for process in processes_of(folder))
+    for process in processes_of(folder):
+        process.kill()
+    started.wait()
+    states = [path for path in (folder / "ckpts" / "resume").glob("*/state.pt") if path.stat().st_mtime >= before - 0.5]
+    any_state = list((folder / "ckpts" / "resume").glob("*/state.pt"))
+    output = log.read_text(errors="replace")
+    said = re.findall(r"(?:error:|stopped by) [^\r\n]*", output)
+    ended = "goes on" if goes_on else f"exit {started.returncode}" if gone else "STAYS"
+    state = "new" if states else "older" if any_state else "none"
+    good = gone and (moment != "training" or bool(states)) and "Traceback" not in traced(output)
+    if name == "KILL" and target != "launcher":  # nobody is left who could write
+        good = gone
+    row = (
+        f"{launcher:<10} {moment:<10} {name:<4} -> {target:<8} {ended:<8} {took:5.1f} s  state {state:<5}"
+        f"  left: {', '.join(left) or '-'}  {'TRACEBACK ' if 'Traceback' in traced(output) else ''}{' / '.join(dict.fromkeys(said))[:150]}"
+    )
+    return row + ("" if good else "   BAD"), good
+
+
+def job_script(processes: int) -> str:
+    """The Slurm script of the README, for this machine."""
+    text = (REPOSITORY / "README.md").read_text()
+    script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", text, re.S).group(1)
+    launcher, count = re.subn(
+        r"torchrun --standalone --nproc_per_node \d+", " ".join(LAUNCHERS["torchrun"][:-1]) + f" {processes}", script
+    )
+    assert count == 1
+    return launcher
+
+
+def run_as_job(
+    folder: Path, argv: list[str], processes: int, whole_group: bool, warnings: int = 1
+) -> tuple[str, list[int]]:
+    """Stand in for Slurm: run the README's script, warn it once it trains, and start it anew as often as it asks for it.
+
+    Args:
+        whole_group: send USR1 to every process of the job's group, not to the batch shell alone.
+        warnings: runs to warn; the ones after these go on to their end.
+
+    Returns:
+        what the runs printed, and each one's exit status.
+    """
+    (folder / "job.sh").write_text(job_script(processes))
+    commands = folder / "bin"
+    commands.mkdir()
+    (commands / "scontrol").write_text('#!/bin/sh\necho "$@" > "$SLURM_STAND_IN/requeued"\n')
+    (commands / "scontrol").chmod(0o755)
+    marks = {"SLURM_JOB_ID": "17", "SLURM_STAND_IN": str(folder), "RUN_OF_MATRIX": str(folder)}
+    environment = os.environ | marks | {"PATH": f"{commands}:{os.environ['PATH']}"}
+    log, statuses = folder / "job.log", []
+    with open(log, "wb") as output:
+        while True:
+            seen = log.stat().st_size
+            job = subprocess.Popen(
+                ["bash", str(folder / "job.sh"), *argv],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=REPOSITORY,
+                env=environment,
+                start_new_session=True,
+            )
+            if len(statuses) < warnings:
+                wait_for(partial(trains, log, seen, job), 120)
+                (os.killpg if whole_group else os.kill)(job.pid, signal.SIGUSR1)
+            statuses.append(job.wait(timeout=300))
+            left = processes_of(folder)  # Slurm would kill them now
+            for process in left:
+                process.kill()
+            assert not left, f"left behind: {left}"
+            if not (folder / "requeued").is_file():
+                return log.read_text(errors="replace"), statuses
+            assert (folder / "requeued").read_text() == "requeue 17\n"
+            (folder / "requeued").unlink()
+
+
+def trains(log: Path, seen: int, job: subprocess.Popen) -> bool:
+    """Whether the job's log shows a step behind its first `seen` bytes, or the job is over."""
+    return re.search(rb"epoch \d+: +\d+%.*[1-9]\d*/", log.read_bytes()[seen:]) is not None or job.poll() is not None
+
+
+def final_state(out: Path) -> dict:
+    """The newest state that a run left."""
+    folder = max((out / "ckpts" / "resume").iterdir(), key=lambda path: path.stat().st_mtime)
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def same_end(left: dict, right: dict) -> bool:
+    """Whether two runs ended with the same weights, losses and scores."""
+    return left["progress"] == right["progress"] and all(
+        torch.equal(left["model"][name], tensor) for name, tensor in right["model"].items()
+    )
+
+
+# long enough to be warned on the way
+JOB_FLAGS = ("--num_workers", "1", "--num_train_epochs", "8", "--eval_steps", "1000000", "--log_steps", "1")
+
+
+def slurm(workspace: Workspace) -> bool:
+    """The README's Slurm script, with two processes, warned twice in both ways; whether all ended as an uninterrupted run."""
+    good = True
+    flags = [*JOB_FLAGS, "--batch_size", "4"]
+    whole = workspace.root / "whole"
+    ended = subprocess.run(
+        [*LAUNCHERS["torchrun"], "artEmisX_train.py", *workspace.argv(whole, *flags)],
+        cwd=REPOSITORY,
+        capture_output=True,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    for whole_group in (False, True):
+        folder = workspace.root / f"job-{whole_group}"
+        folder.mkdir()
+        output, statuses = run_as_job(folder, workspace.argv(folder, *flags), 2, whole_group, warnings=2)
+        resumed = re.findall(r"resumed at epoch \d+, step \d+", output)
+        same = same_end(final_state(folder), final_state(whole))
+        good &= same and len(resumed) == 2 and statuses[-1] == 0
+        where = "process group" if whole_group else "batch shell"
+        print(
+            f"USR1 to the {where}: exit {statuses}, {', '.join(resumed)}, end {'equal' if same else 'DIFFERENT'}",
+            flush=True,
+        )
+    return good
+
+
+def traced(output: str) -> str:
+    """The output without what the launchers print of themselves."""
+    kept = []
+    for block in re.split(r"(?=Traceback \(most recent call last\))", output):
+        if (
+            "torch/distributed/launcher" in block
+            or "torch/distributed/elastic" in block
+            or "accelerate/commands" in block
+        ):
+            block = block.split("Traceback", 1)[0] if block.startswith("Traceback") else block
+            block = re.sub(r"Traceback.*", "", block, flags=re.S)
+        kept.append(block)
+    return "".join(kept)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--launcher", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
+    parser.add_argument("--signals", nargs="+", choices=SIGNALS, default=list(SIGNALS))
+    parser.add_argument("--moments", nargs="+", choices=MOMENTS, default=list(MOMENTS))
+    parser.add_argument(
+        "--targets", nargs="+", choices=("launcher", "worker", "group"), default=["launcher", "worker", "group"]
+    )
+    parser.add_argument("--slurm", action="store_true", help="try the README's Slurm script instead")
+    parser.add_argument("--loaders", type=int, default=2, help="loader processes (default: %(default)s)")
+    args = parser.parse_args()
+    for number in (signal.SIGHUP, signal.SIGINT):  # which may be ignored where this runs in the background
+        signal.signal(number, signal.SIG_DFL)
+    bad = 0
+    with tempfile.TemporaryDirectory() as root:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            workspace = Workspace(Path(root))
+        if args.slurm:
+            return int(not slurm(workspace))
+        for launcher in args.launcher:
+            for moment in args.moments:
+                for name in args.signals:
+                    for target in args.targets:
+                        if launcher == "python" and target == "worker":
+                            continue
+                        row, good = case(workspace, launcher, moment, target, name, args.loaders)
+                        bad += not good
+                        print(row, flush=True)
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Values that no flag of any command takes: empty, not UTF-8, longer than a path can be, more processes than a machine bears."""
+
+import pytest
+
+from cococaption import __main__ as cococaption
+from preprocess import cache_features, prepare_artemis, resize_wikiart, train_text2emotion
+from utils import opts, report
+from utils.errors import InputError
+from utils.files import atomic_path, check_place, write_text
+
+# a parser, and arguments that are good
+COMMANDS = {
+    "train": (opts.get_parser, []),
+    "cococaption": (cococaption.get_parser, ["--annotations", "a.json", "--results", "r.json"]),
+    "report": (report.get_parser, ["report.json"]),
+    "cache_features": (cache_features.get_parser, ["a.json", "--image_root", "images", "--out_dir", "out"]),
+    "prepare_artemis": (prepare_artemis.get_parser, ["--release_csv", "a.csv", "--out_dir", "out"]),
+    "resize_wikiart": (resize_wikiart.get_parser, ["--wikiart_dir", "WikiArt", "--out_dir", "out"]),
+    "train_text2emotion": (train_text2emotion.get_parser, []),
+}
+PATHS = {
+    "train": "--ckpt_path",
+    "cococaption": "--json",
+    "report": "--json",
+    "cache_features": "--clip_model",
+    "prepare_artemis": "--spelling",
+    "resize_wikiart": "--manifest",
+    "train_text2emotion": "--glove",
+}
+COUNTS = (
+    ("train", "--num_workers"),
+    ("train", "--cpu_threads"),
+    ("train", "--meteor_jvms"),
+    ("cococaption", "--meteor_jvms"),
+    ("cache_features", "--num_workers"),
+    ("prepare_artemis", "--jobs"),
+    ("resize_wikiart", "--jobs"),
+)
+
+
+def refused(command, *more):
+    """The one line that answers the command line."""
+    parser, good = COMMANDS[command]
+    parser().parse_args(good)
+    with pytest.raises(InputError) as error:
+        parser().parse_args([*good, *more])
+    line = str(error.value)
+    assert "\n" not in line and len(line) < 400 and more[0].split("=")[0] in line
+    return line
+
+
+@pytest.mark.parametrize(("command", "flag"), PATHS.items())
+def test_no_value_is_empty(command, flag):
+    assert "empty" in refused(command, flag, "") and "empty" in refused(command, f"{flag}=")
+
+
+@pytest.mark.parametrize(("command", "flag"), PATHS.items())
+def test_no_value_is_in_another_encoding(command, flag):
+    _, good = COMMANDS[command]
+    with pytest.raises(InputError, match=r"'caf\\udce9'.*UTF-8"):  # what Python makes of Latin-1's bytes
+        COMMANDS[command][0]().parse_args([*good, flag, "caf\udce9"])
+
+
+@pytest.mark.parametrize(("command", "flag"), [pair for pair in PATHS.items() if pair[1] != "--clip_model"])
+def test_no_path_is_too_long(command, flag):
+    parser, good = COMMANDS[command]
+    parser().parse_args([*good, flag, f"{'é' * 120}/{'a' * 255}"])
+    for path in ("a" * 256, f"folder/{'é' * 128}/file", "folder/" * 600):
+        assert "too long" in refused(command, flag, path)
+
+
+@pytest.mark.parametrize(("command", "flag"), COUNTS)
+def test_no_count_of_processes_brings_the_machine_down(command, flag):
+    parser, good = COMMANDS[command]
+    parser().parse_args([*good, flag, "32"])
+    for number in ("100000", str(10**9), "-1"):
+        assert "is not between" in refused(command, flag, number)
+    assert "invalid int value" in refused(command, flag, "9" * 5000)
+
+
+def test_files_are_not_begun_under_impossible_names(tmp_path):
+    write_text(tmp_path / ("a" * 235), "")
+    for name in ("a" * 236, "é" * 118, "caf\udce9"):
+        for use in (check_place, lambda path: atomic_path(path).__enter__()):
+            with pytest.raises(InputError, match="too long|UTF-8"):
+                use(tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 1

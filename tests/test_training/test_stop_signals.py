@@ -1,0 +1,154 @@
+"""What each signal does in each part of a run, and the end of processes whose parent is gone. tests/stop_matrix.py has more."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from tests.conftest import REPOSITORY
+from utils.training.stop_signals import StopSignals
+
+
+@pytest.fixture
+def send():
+    """Send a signal to this process and let Python handle it; what an earlier program ignored is put right first."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT)}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield lambda name: signal.raise_signal(getattr(signal, f"SIG{name}"))
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP"])
+def test_stop_waits_for_a_step_in_training_only(send, name, capfd):
+    number = getattr(signal, f"SIG{name}")
+    with StopSignals() as signals:
+        with pytest.raises(SystemExit) as stopped:  # still loading
+            send(name)
+        assert stopped.value.code == 128 + number and f"stopped by SIG{name}" in capfd.readouterr().err
+        signals.immediate = False
+        send(name)
+        assert signals.stop == number and not signals.save
+        with pytest.raises(SystemExit):  # asked for before the evaluation began
+            signals.immediate = True
+    assert signal.getsignal(number) != signals._received
+
+
+def test_second_ctrl_c_stops_at_once_and_a_second_sigterm_does_not(send):
+    with StopSignals() as signals:
+        signals.immediate = False
+        send("TERM")
+        send("TERM")
+        with pytest.raises(SystemExit):
+            send("INT")
+
+
+@pytest.mark.parametrize("name", ["USR1", "USR2"])
+def test_warnings_of_clusters_only_ask_for_a_state(send, name):
+    with StopSignals() as signals:
+        for signals.immediate in (True, False):
+            signals.save = False
+            send(name)
+            assert signals.save and signals.stop is None
+
+
+def test_nohup_stays_in_force(send):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopSignals() as signals:
+        send("HUP")
+        signals.immediate = False
+        send("HUP")
+        assert signals.stop is None
+
+
+def test_other_processes_have_nothing_to_tidy(send):
+    """They may wait inside a collective call, where no handler of Python's runs: the default action ends them."""
+    with StopSignals(main_process=False) as signals:
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        signals.immediate = False
+        send("TERM")
+        assert signals.stop == signal.SIGTERM
+
+
+def test_forked_helpers_end_at_once(send):
+    """multiprocessing's pools end their processes with SIGTERM and wait for them."""
+    with StopSignals() as signals:
+        signals.immediate = False
+        child = os.fork()
+        if not child:
+            send("TERM")
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
+
+
+# a launcher that starts the script, and a script that starts a loader process; each prints its pid
+FAMILY = """
+import os, signal, subprocess, sys, time
+sys.path.insert(0, {repository!r})
+if len(sys.argv) < 2:
+    subprocess.Popen([sys.executable, __file__, "script"], start_new_session=True)
+else:
+    from utils.processes import leave_signals_to_parent, prepare_script
+    prepare_script()
+    if os.fork() == 0:
+        leave_signals_to_parent()
+os.write(1, b"%d\\n" % os.getpid())  # in one piece, unlike print
+time.sleep(60)
+"""
+
+
+def family(tmp_path, launched):
+    """launcher, script, loader process."""
+    path = tmp_path / "family.py"
+    path.write_text(FAMILY.format(repository=str(REPOSITORY)))
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "ACCELERATE"))
+    }
+    launcher = subprocess.Popen(
+        [sys.executable, str(path)], env=environment | launched, stdout=subprocess.PIPE, start_new_session=True
+    )
+    processes = [psutil.Process(int(launcher.stdout.readline())) for _ in range(3)]
+    processes.sort(key=lambda process: (process.pid != launcher.pid, process.ppid() != launcher.pid))
+    return launcher, *processes[1:]
+
+
+def is_over(process, seconds=5):
+    for _ in range(int(seconds * 20)):
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes that their parent is gone")
+@pytest.mark.parametrize("launched", [{"TORCHELASTIC_RUN_ID": "none"}, {"ACCELERATE_MIXED_PRECISION": "no"}, {}])
+def test_launcher_gone_ends_the_family(tmp_path, launched):
+    """What nobody launched goes on when its shell ends."""
+    launcher, script, loader = family(tmp_path, launched)
+    launcher.kill()
+    launcher.wait()
+    if launched:
+        assert is_over(script) and is_over(loader)
+    else:
+        assert not is_over(script, 0.3)
+        script.kill()
+        assert is_over(loader)
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "USR1"])
+def test_loader_processes_outlive_signals_to_the_group(tmp_path, name):
+    """The script answers such a signal with a state, which it must live to write."""
+    launcher, script, loader = family(tmp_path, {})
+    script.suspend()  # so that it does not end of the signal, and the loader process with it
+    while script.status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
+    os.killpg(script.pid, getattr(signal, f"SIG{name}"))
+    assert not is_over(loader, 0.3)
+    script.kill()
+    assert is_over(loader)
+    launcher.kill()
+    launcher.wait()
