@@ -240,7 +240,7 @@ class FeatureCache:
         """
         tokens = torch.cat([features.cls[:, None], features.grid], dim=1).to(torch.float16)
         values = tokens.cpu().numpy()
-        hashes = {name: bytes.fromhex(sha256(picture.path)) for name, picture in pictures.items() if picture}
+        hashes = {name: bytes.fromhex(sha256(pictures[name].path)) for name in names if pictures[name]}
         found_there = False
         with locked(self.folder):
             for index, name in enumerate(names):
