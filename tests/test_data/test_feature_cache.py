@@ -361,6 +361,7 @@ def test_our_own_damaged_cache_is_made_anew(workspace, tmp_path, capsys, damage)
 @pytest.mark.parametrize("file", ["features.f16", "rows.bin"])
 def test_truncated_cache_is_refused(copy, file):
     cache = FeatureCache(copy)
+    cache.read(names_of(copy)[12])
     with open(copy / file, "r+b") as handle:
         handle.truncate(100)
     with pytest.raises(InputError, match=f"{file}: missing or not"):

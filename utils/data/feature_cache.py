@@ -269,7 +269,7 @@ class FeatureCache:
         tokens = np.empty(self._shape, np.float16)
         length = os.preadv(self._files["features.f16"].fileno(), [tokens], row * self._bytes)
         kept = int.from_bytes(content[1:5], "little")
-        if self._checked[row] != kept:
+        if length != self._bytes or self._checked[row] != kept:
             if length != self._bytes or kept != _checksum(name, content, tokens):
                 raise InputError(
                     f"{self.folder}/features.f16: row {row}, {name}, is damaged (its checksum differs); {REMEDY}, "
