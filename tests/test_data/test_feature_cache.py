@@ -191,6 +191,8 @@ def test_a_row_is_checked_once_a_run(workspace, tmp_path):
     load_all(again, workers=1)
     rows = [again.cache.row[record["image_name"]] for record in again.records.values()]
     assert (again.cache._checked[rows] == again.cache._rows()["checksum"][rows]).all()
+    rows_of(again.cache.folder)["checksum"][rows[0]] ^= 1  # a row that was written anew meanwhile is another one
+    assert again.cache.read(next(iter(again.records.values()))["image_name"]) is None
 
 
 def test_pictures_that_change_during_the_run_are_not_kept(workspace, tmp_path):
@@ -359,6 +361,7 @@ def test_our_own_damaged_cache_is_made_anew(workspace, tmp_path, capsys, damage)
 @pytest.mark.parametrize("file", ["features.f16", "rows.bin"])
 def test_truncated_cache_is_refused(copy, file):
     cache = FeatureCache(copy)
+    cache.read(names_of(copy)[12])
     with open(copy / file, "r+b") as handle:
         handle.truncate(100)
     with pytest.raises(InputError, match=f"{file}: missing or not"):

@@ -237,7 +237,7 @@ class FeatureCache:
         """
         tokens = torch.cat([features.cls[:, None], features.grid], dim=1).to(torch.float16)
         values = tokens.cpu().numpy()
-        hashes = {name: bytes.fromhex(sha256(picture.path)) for name, picture in pictures.items() if picture}
+        hashes = {name: bytes.fromhex(sha256(pictures[name].path)) for name in names if pictures[name]}
         found_there = False
         with folder_lock(self.folder, wait=True):
             for index, name in enumerate(names):
@@ -266,7 +266,7 @@ class FeatureCache:
         tokens = np.empty(self._shape, np.float16)
         length = os.preadv(self._files["features.f16"].fileno(), [tokens], row * self._bytes)
         kept = int.from_bytes(content[1:5], "little")
-        if self._checked[row] != kept:
+        if length != self._bytes or self._checked[row] != kept:
             if length != self._bytes or kept != _checksum(name, content, tokens):
                 raise InputError(
                     f"{self.folder}/features.f16: row {row}, {name}, is damaged (its checksum differs); {REMEDY}, "
