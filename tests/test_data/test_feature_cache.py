@@ -9,7 +9,7 @@ import torch
 
 import artEmisX_train
 from preprocess import cache_features
-from tests.test_training import newest_state
+from tests.test_training.test_training import newest_state
 from utils.data.feature_cache import FeatureCache, ImageInputs
 from utils.errors import InputError
 

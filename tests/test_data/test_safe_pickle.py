@@ -15,7 +15,7 @@ import pytest
 from utils.data.safe_pickle import load_grouped_references, load_text2emotion_state, load_vocabulary
 from utils.errors import InputError
 
-NETS = Path(__file__).parent / "data/artemis/preprocess_data_nets"
+NETS = Path(__file__).parents[1] / "data/artemis/preprocess_data_nets"
 LSTM = NETS / "txt_to_emotion/lstm_based"
 READERS = {
     "vocabulary.pkl": load_vocabulary,

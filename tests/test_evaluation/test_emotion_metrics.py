@@ -21,7 +21,7 @@ from utils.evaluation.emotion_metrics import (
     named_emotion,
 )
 
-GOLDEN = Path(__file__).parent / "data/golden/emotion_accuracy"
+GOLDEN = Path(__file__).parents[1] / "data/golden/emotion_accuracy"
 CASES = json.loads((GOLDEN / "cases.json").read_text(encoding="utf-8"))
 
 

@@ -15,7 +15,7 @@ from utils.data.safe_pickle import load_vocabulary
 from utils.data.text2emotion_files import load_text2emotion, save_text2emotion
 from utils.errors import InputError
 
-NETS = Path(__file__).parent / "data/artemis/preprocess_data_nets"
+NETS = Path(__file__).parents[1] / "data/artemis/preprocess_data_nets"
 LSTM = NETS / "txt_to_emotion/lstm_based"
 EXPECTED = json.loads((LSTM / "expected.json").read_text(encoding="utf-8"))
 SPECIAL = ["<pad>", "<sos>", "<eos>", "<unk>"]

@@ -16,7 +16,7 @@ from utils.data.records import read_records
 from utils.errors import InputError
 from utils.files import read_json, write_json
 
-FIXTURE = Path(__file__).parent / "data" / "artemis"
+FIXTURE = Path(__file__).parents[1] / "data" / "artemis"
 FILES = ["artEmisX_train.json", "artEmisX_val.json", "artEmisX_test.json", "artEmisX_cl_train.json"]
 
 

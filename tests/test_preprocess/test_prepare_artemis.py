@@ -16,7 +16,7 @@ from preprocess.artemis_text import SpellChecker, read_corrections, read_known_w
 from utils.data.safe_pickle import load_grouped_references, load_vocabulary
 from utils.errors import InputError
 
-FIXTURE = Path(__file__).parent / "data" / "artemis"
+FIXTURE = Path(__file__).parents[1] / "data" / "artemis"
 RELEASE = FIXTURE / "artemis_dataset_release_v0.csv"
 TABLES = [
     "preprocess_data_mini/image-emotion-histogram.csv",
