@@ -26,7 +26,7 @@ from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from utils.constants import EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import ImagePixels, TrainingPairs, derangement, label_positions, second_candidates
-from utils.data.image_encoder_weights import vision_from_openai
+from utils.data.image_encoder_weights import openai_state_dict, vision_from_openai
 from utils.data.image_files import ImageFolder, open_image
 from utils.data.text_codec import TextCodec, load_tokenizer, split_generated
 from utils.data.vad_lookup import Lexicon, VADLookup, read_lexicon
@@ -104,7 +104,7 @@ def check_image_encoder(root: Path, report: Report) -> None:
         features = encoder(io["image"])
         report.close(f"image_encoder heads={heads} class_token", features.cls, io[f"heads{heads}.class_token"])
         report.close(f"image_encoder heads={heads} grid", features.grid, io[f"heads{heads}.grid"])
-        names = encoder.openai_state_dict()
+        names = openai_state_dict(encoder.vision)
         report.same(f"image_encoder heads={heads} names back", sorted(names), sorted(set(state) - {"proj"}))
         for name in names:
             if not torch.equal(names[name], state[name]):
@@ -332,9 +332,7 @@ def check_checkpoint(root: Path, report: Report) -> None:
         state = torch.load(path, weights_only=True).get("encoder_state_dict")
         if state is not None:
             vision = vision_from_openai(state, source=str(path))
-            parts["encoder"] = {
-                f"encoder.{key}": tensor for key, tensor in ImageEncoder(vision).openai_state_dict().items()
-            }
+            parts["encoder"] = {f"encoder.{key}": tensor for key, tensor in openai_state_dict(vision).items()}
     for part, state in parts.items():
         for key, facts in manifest[part].items():
             if MASK_BUFFER.search(key) or key.endswith(".proj") or key == "proj":
