@@ -341,6 +341,7 @@ def build_training(
     if args.compile:  # the large parts; the vocabulary loss, whose size changes from step to step, stays outside
         for part in filter(None, (model.image_encoder, model.decoder)):
             part.compile()
+    model.train()  # what was loaded is in evaluation mode
     prepared, optimizer = accelerator.prepare(model, optimizer)
     run = TrainingRun(
         args=args,

@@ -176,9 +176,13 @@ def modules() -> list[str]:
     paths = [
         path
         for folder in ("models", "utils", "preprocess", "cococaption")
-        for path in (REPOSITORY / folder).glob("*.py")
+        for path in (REPOSITORY / folder).rglob("*.py")
     ]
-    names = [f"{path.parent.name}.{path.stem}".removesuffix(".__init__") for path in paths if path.stem != "__main__"]
+    names = [
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+        for path in paths
+        if path.stem != "__main__"
+    ]
     return sorted([*names, "artEmisX_train"])
 
 

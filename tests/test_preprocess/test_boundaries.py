@@ -1,0 +1,220 @@
+"""Where counting begins and ends: 40 annotations against 41, who is drawn for v2.0's sets, and how pictures are shrunk."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageChops, ImageStat
+
+from preprocess import prepare_artemis, resize_wikiart
+from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2, v2_set
+from preprocess.build_splits import choose_sets, image_id, several_emotions, signs_of_mini
+from utils.evaluation import emotion_metrics
+
+# ---- 40 and 41 annotations -------------------------------------------------------------------------------------------
+
+
+def artworks(*counts: int, style: str = "S", prefix: str = "p") -> pd.DataFrame:
+    """One row per annotation; `repetition` says how many the artwork has."""
+    rows = [(style, f"{prefix}{n:03}", count) for n, count in enumerate(counts) for _ in range(count)]
+    return pd.DataFrame(rows, columns=["art_style", "painting", "repetition"])
+
+
+def split_of(table: pd.DataFrame, split: pd.Series) -> dict[str, str]:
+    return dict(zip(table["painting"], split, strict=True))
+
+
+def test_v1_rest_begins_at_41():
+    table = artworks(*[5] * 40, 39, 40, 41, 42)
+    split = split_of(table, split_v1(table, rest=True))
+    assert [split[f"p{n:03}"] == "rest" for n in range(44)] == [False] * 42 + [True] * 2
+    assert "rest" not in set(split_v1(table, rest=False))
+
+
+def test_v2_rest_begins_at_41():
+    old = artworks(*[5] * 40, 40, 41, prefix="old").assign(version="old", anchor_art_style="", anchor_painting="")
+    new = artworks(*[5] * 10, prefix="new").assign(version="new", anchor_art_style="S", anchor_painting="old000")
+    table = pd.concat([new, old], ignore_index=True)
+    split = split_of(table, split_v2(table))
+    assert [name for name, part in split.items() if part == "rest"] == ["old041"]
+
+
+def test_json_splits_hold_artworks_of_40_and_not_of_41():
+    table = artworks(39, 40, 41, 42).assign(split="train", utterance_spelled="a b c d e")
+    kept = choose_sets(table, "v1", "combined", [])["train"]
+    assert set(kept["repetition"]) == {39, 40}
+    v2 = table.assign(version="new")
+    v2.loc[v2["repetition"] > 40, "split"] = "rest"
+    sets = choose_sets(v2, "v2", "new", ["test_40"])
+    assert set(sets["train"]["repetition"]) == {39, 40} and set(sets["test_40"]["repetition"]) == {41, 42}
+
+
+def test_signs_of_the_mini_variant(tmp_path):
+    """An artwork of 40 is no sign, one of 41 outside of "rest" is; nor are texts of five words, those of four are."""
+    fine = artworks(40).assign(split="train", utterance_spelled="a b c d e")
+    assert signs_of_mini(fine, tmp_path) == []
+    assert len(signs_of_mini(artworks(41).assign(split="train", utterance_spelled="a b c d e"), tmp_path)) == 1
+    assert signs_of_mini(fine.assign(utterance_spelled="a b c d"), tmp_path) == ["40 texts have fewer than 5 words"]
+
+
+def test_several_emotions_are_different_ones():
+    records = {"1": {"emotions": ["awe", "awe"]}, "2": {"emotions": ["awe", "fear"]}, "3": {"emotions": ["awe"]}}
+    assert list(several_emotions(records)) == ["2"]
+
+
+def test_a_known_image_id():
+    """Fixed for ever, as files of several machines are joined by it: SHA-256 of the name, eight bytes, one bit less."""
+    assert image_id("Abstract_Expressionism", "aaron-siskind_chicago-1951") == "1831236175493183382"
+
+
+# ---- v2.0 ------------------------------------------------------------------------------------------------------------
+
+
+def by_repetition(*groups: int) -> pd.DataFrame:
+    """10 new artworks of each of these repetitions, and 60 old ones of 5."""
+    counts = [count for count in groups for _ in range(10)]
+    new = artworks(*counts, prefix="new").assign(version="new", anchor_art_style="S", anchor_painting="old000")
+    old = artworks(*[5] * 60, prefix="old").assign(version="old", anchor_art_style="", anchor_painting="")
+    return pd.concat([new, old], ignore_index=True)
+
+
+@pytest.mark.parametrize(("groups", "first", "taken"), [((9, 50), "new000", 10), ((7, 9, 20), "new000", 6)])
+def test_held_out_new_artworks_have_5_to_9_annotations(groups, first, taken):
+    """9 and 50: all ten of 9, though 15 % of 590 rows are not reached; 7, 9, 20: six of 7, as 6 * 7 < 54 = 15 % of 360."""
+    table = by_repetition(*groups)
+    split = split_of(table, split_v2(table))
+    held_out = [name for name, part in split.items() if name.startswith("new") and part != "train"]
+    wanted = 8 if len(groups) == 3 else taken  # ceil(54 / 7) artworks reach the wanted rows
+    assert held_out == [f"new{n:03}" for n in range(wanted)]
+    tests = [name for name in held_out if split[name] == "test"]
+    assert tests == held_out[: wanted * 2 // 3] and first in tests
+
+
+def cleaned_v2() -> pd.DataFrame:
+    """Rows of both versions, train and test and rest, each with a number of its own."""
+    rows = [
+        (version, split, f"{version}-{split}-{n // 3:02}")
+        for version, split, count in (
+            ("new", "train", 12),
+            ("new", "test", 9),
+            ("old", "train", 60),
+            ("old", "test", 30),
+            ("old", "rest", 6),
+        )
+        for n in range(count)
+    ]
+    return pd.DataFrame(rows, columns=["version", "split", "painting"]).assign(art_style="S").reset_index(names="row")
+
+
+def test_training_sets_of_v2():
+    table = cleaned_v2()
+    rows = {name: v2_set(table, name)["row"].tolist() for name in TRAIN_SETS}
+    new, old = list(range(12)), list(range(21, 81))
+    old_train = table[(table["version"] == "old") & (table["split"] == "train")]
+    assert (rows["new"], rows["old_full"], rows["full_combined"]) == (new, old, new + old)
+    small, large = (old_train.sample(size, random_state=42)["row"].tolist() for size in (12, 24))
+    assert (rows["old_small"], rows["old_large"], rows["combined"]) == (small, large, new + small)
+    assert v2_set(table[table["row"] < 23], "old_large")["row"].tolist() in ([21, 22], [22, 21])
+
+
+def test_test_sets_of_v2():
+    table = cleaned_v2()
+    rows = {name: v2_set(table, name)["row"].tolist() for name in TEST_SETS}
+    new, ref = list(range(12, 21)), list(range(81, 111))
+    assert (rows["test_new"], rows["test_ref"], rows["test_40"]) == (new, ref, list(range(111, 117)))
+    ids = sorted({f"Sold-test-{n:02}" for n in range(10)})
+    chosen = np.random.RandomState(42).choice(ids, 5, replace=False)
+    half = [row for row in ref if "S" + table.loc[row, "painting"] in chosen]
+    assert len(half) == 15 and rows["test_old"] == half and rows["test_all"] == new + half
+
+
+def test_published_counts_of_v1():
+    """Of the release as its authors report it; a run is printed beside them."""
+    assert prepare_artemis.V1_COUNTS == {
+        "rows": 454_684,
+        "artworks": 80_031,
+        "too short": 3_057,
+        "too long": 22_196,
+        "longest kept (tokens)": 30,
+        "kept": 429_431,
+        "kept in train": 338_777,
+        "test artworks": 7_933,
+        "vocabulary": 14_469,
+    }
+
+
+def lengths_table(*lengths: int, split: str = "train") -> pd.DataFrame:
+    return pd.DataFrame({"tokens_len": lengths, "split": split})
+
+
+def test_lengths_kept():
+    """From 5 tokens to the training texts' 95th percentile, both included, short texts counted for the percentile."""
+    train = lengths_table(*[4] * 10, *range(11, 21), *[30] * 80)  # of 100 the 95th percentile is 30
+    kept, dropped = prepare_artemis.filter_lengths(pd.concat([train, lengths_table(4, 5, 30, 31, split="val")]))
+    assert sorted(set(kept["tokens_len"])) == [5, *range(11, 21), 30]
+    assert dropped == {"too short": 11, "too long": 1}
+    # with the short ones left out the percentile of 21 texts would be another: 1 .. 20 and 100
+    kept, dropped = prepare_artemis.filter_lengths(lengths_table(*range(1, 21), 100))
+    assert kept["tokens_len"].tolist() == list(range(5, 21)) and dropped == {"too short": 4, "too long": 1}
+    long, _ = prepare_artemis.filter_lengths(lengths_table(*[4] * 50, *range(10, 60)))
+    assert long["tokens_len"].max() == int(np.percentile([4] * 50 + list(range(10, 60)), 95)) == 54
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def test_shrunk_by_lanczos_at_the_quality_asked_for(tmp_path):
+    """What lies on disk is PIL's Lanczos picture at quality 95, and at 90 a smaller file."""
+    (tmp_path / "in/Baroque").mkdir(parents=True)
+    picture = noise(900, 700)
+    picture.save(tmp_path / "in/Baroque/a.png")
+    for quality in ("95", "90"):
+        flags = ["--wikiart_dir", str(tmp_path / "in"), "--out_dir", str(tmp_path / quality), "--jobs", "1"]
+        resize_wikiart.main([*flags, *([] if quality == "95" else ["--quality", quality])])
+        picture.resize((600, 467), Image.Resampling.LANCZOS).save(tmp_path / f"{quality}.jpg", quality=int(quality))
+        made = tmp_path / quality / "Baroque/a.jpg"
+        assert made.read_bytes() == (tmp_path / f"{quality}.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((600, 600), (600, 600)),
+        ((601, 600), (600, 599)),
+        ((599, 20), (599, 20)),
+        ((900, 700), (600, 467)),  # 466.7
+        ((700, 900), (467, 600)),
+        ((1, 6000), (1, 600)),
+    ],
+)
+def test_target_size(size, expected):
+    assert resize_wikiart.target_size(*size, 600) == expected
+
+
+def test_a_huge_jpeg_is_not_decoded_too_small(tmp_path, monkeypatch):
+    """It is decoded at a fraction of its size, but at twice the wanted one at least: no detail is lost."""
+    monkeypatch.setattr(resize_wikiart, "MANY_PIXELS", 10_000)
+    (tmp_path / "in/Baroque").mkdir(parents=True)
+    stripes = Image.fromarray(np.tile(np.uint8([[0] * 16 + [255] * 16]), (1600, 50)).repeat(1, axis=0)).convert("RGB")
+    stripes.save(tmp_path / "in/Baroque/a.jpg", quality=95)
+    flags = ["--wikiart_dir", str(tmp_path / "in"), "--out_dir", str(tmp_path / "out"), "--jobs", "1"]
+    resize_wikiart.main([*flags, "--max_size", "400"])
+    made = Image.open(tmp_path / "out/Baroque/a.jpg")
+    whole = stripes.resize((400, 400), Image.Resampling.LANCZOS)
+    assert made.size == (400, 400) and ImageStat.Stat(ImageChops.difference(made, whole)).mean[0] < 8
+
+
+# ---- numbers that papers fix -----------------------------------------------------------------------------------------
+
+
+def test_metaphors_are_the_published_phrases():
+    phrases = (
+        "could be, appears to be, appear to be, reminds me, remind me, seems like, looks like, look like, is like, are like, "
+        "think of, resembles, resembling"
+    )
+    assert emotion_metrics.METAPHORS == tuple(phrases.split(", "))
+    for phrase in phrases.split(", "):
+        assert emotion_metrics.diversity([f"This {phrase.upper()} a cloud", "a cloud"])["metaphors"] == 0.5

@@ -1,0 +1,278 @@
+"""Every update of a training: its rates, gradients, dropout and mode, and what the flags make of model and batches."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
+
+import artEmisX_train
+from models.dropout import Dropout
+from tests.conftest import TINY_GPT2, TINY_VIT
+from tests.test_training.recording import Recording, recording
+from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
+from utils.data.records import read_records
+from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
+
+RATES = {"emo_en_LR": 3e-3, "learning_rate": 1e-3, "en_LR": 2e-3}  # in the order of the optimiser's groups
+ALL_PARTS = ("--fixed_encoder", "False", "--use_emotion_loss")
+
+
+@pytest.fixture(scope="module")
+def made_before() -> dict[tuple[str, ...], Recording]:
+    """What tests of this file have recorded: the same flags are run once."""
+    return {}
+
+
+@pytest.fixture
+def run(workspace, tmp_path, monkeypatch, made_before):
+    """Train without any evaluation and give what was recorded; `--num_train_epochs` is 1 unless a flag says otherwise."""
+    monkeypatch.setattr(artEmisX_train, "evaluate", lambda run: None)
+
+    def train(*flags: str, anew: bool = False) -> Recording:
+        if flags not in made_before or anew:
+            out = tmp_path / str(len(list(tmp_path.iterdir())))
+            with recording(monkeypatch) as made:
+                assert artEmisX_train.main(workspace.argv(out, "--num_train_epochs", "1", *flags)) == 0
+            made_before[flags] = made
+        return made_before[flags]
+
+    return train
+
+
+def flags_of(rates: dict[str, float]) -> list[str]:
+    return [text for name, rate in rates.items() for text in (f"--{name}", str(rate))]
+
+
+# ---- the schedule ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("accumulation", "epochs", "updates"), [(1, 2, 12), (4, 3, 6)])
+def test_rates_fall_linearly_to_zero(run, accumulation, epochs, updates):
+    """45 images in 6 steps an epoch; with 4 steps an update the last update of an epoch has 2."""
+    more = ("--num_train_epochs", str(epochs), "--gradient_accumulation_steps", str(accumulation))
+    made = run(*ALL_PARTS, *flags_of(RATES), *more)
+    assert len(made.steps) == 6 * epochs and len(made.updates) == updates
+    expected = {name: [rate * (1 - k / updates) for k in range(updates)] for name, rate in RATES.items()}
+    for group, name in enumerate(("emo_en_LR", "emo_en_LR", "learning_rate", "learning_rate", "en_LR", "en_LR")):
+        assert made.rates(group) == pytest.approx(expected[name], rel=1e-9), f"group {group}"
+
+
+def test_groups_of_the_optimizer(run):
+    """VAD encoder, decoder with emotion head, image encoder; of each the weights, then the biases; every one once."""
+    made = run(*ALL_PARTS)
+    groups = made.updates[0].names
+    parts = [{name.partition(".")[0] for name in group} for group in groups]
+    assert parts == [{"vad_encoder"}] * 2 + [{"decoder", "emotion_head"}] * 2 + [{"image_encoder"}] * 2
+    for weights, biases in (groups[:2], groups[2:4], groups[4:]):
+        assert all(name.endswith("bias") for name in biases)
+        assert not any(name.endswith("bias") for name in weights)
+    names = [name for group in groups for name in group]
+    trained = [name for name, parameter in made.model.named_parameters() if parameter.requires_grad]
+    assert sorted(names) == sorted(trained)
+    unused = {"vad_encoder.decoder.weight", "vad_encoder.decoder.bias"}  # the authors' scorer that nothing reads
+    assert set(dict(made.model.named_parameters())) - set(names) == unused
+
+
+def test_optimizer_is_the_papers(run):
+    made = run("--adam_eps", "3e-5")
+    for group in made.optimizer.param_groups:
+        assert group["betas"] == (0.9, 0.999) and group["eps"] == 3e-5 and group["weight_decay"] == 0
+    assert type(made.optimizer) is torch.optim.AdamW
+    assert not any(name.startswith("image_encoder.") for names in made.updates[0].names for name in names)
+
+
+# ---- gradients -------------------------------------------------------------------------------------------------------
+
+
+def test_clipping(run):
+    """Gradients are shortened to the norm that was asked for, and only where they are longer."""
+    free = [update.norm for update in run().updates]
+    low, high = min(free), max(free)
+    assert low > 0.02
+    clipped = run("--max_grad_norm", "0.02")
+    assert [update.norm for update in clipped.updates] == pytest.approx([0.02] * 6, rel=1e-3)
+    untouched = run("--max_grad_norm", str(2 * high))
+    assert [update.norm for update in untouched.updates] == pytest.approx(free, rel=1e-4)
+
+
+def test_every_update_starts_from_no_gradient(run, monkeypatch):
+    """With rates of 0 and no dropout, an epoch in one order again has the gradients of the first."""
+    monkeypatch.setattr(EpochBatches, "set_position", lambda self, epoch, step: None)
+    frozen = ("--learning_rate", "0", "--emo_en_LR", "0", "--dropout", "0", "--first_text", "last")
+    norms = [update.norm for update in run(*frozen, "--num_train_epochs", "2", anew=True).updates]
+    assert norms[6:] == pytest.approx(norms[:6], rel=1e-4)
+
+
+# ---- dropout and mode ------------------------------------------------------------------------------------------------
+
+
+def test_every_step_has_its_own_dropout(run):
+    states = [step.random_state for step in run("--num_train_epochs", "2").steps]
+    assert len(set(states)) == len(states) == 12
+    assert [step.random_state for step in run().steps] == states[:6]  # whatever follows
+    other = [step.random_state for step in run("--seed", "7").steps]
+    assert not set(other) & set(states)
+
+
+def test_processes_have_their_own_dropout(run, monkeypatch):
+    """The number of the process is one of what the masks are drawn from."""
+    seeds = []
+    step_seed = artEmisX_train.step_seed
+    monkeypatch.setattr(artEmisX_train, "step_seed", lambda *numbers: seeds.append(numbers) or step_seed(*numbers))
+    run("--seed", "7", anew=True)
+    assert seeds == [(7, 0, step, 0) for step in range(6)]
+    assert len({step_seed(7, 0, 0, process) for process in range(8)}) == 8
+
+
+def wrong_modes(made: Recording, fixed: bool) -> dict[int, list[str]]:
+    """Step -> modules that are not in training mode, or, of a fixed image encoder, that are."""
+    wrong = {}
+    for number, step in enumerate(made.steps):
+        names = [
+            name for name, mode in step.training.items() if mode == (fixed and name.split(".")[0] == "image_encoder")
+        ]
+        if names:
+            wrong[number] = names
+    return wrong
+
+
+def test_a_fixed_encoder_is_in_evaluation_mode_and_all_else_in_training_mode(run):
+    assert wrong_modes(run("--use_emotion_loss"), fixed=True) == {}
+
+
+@pytest.fixture(scope="module")
+def saved_models(tmp_path_factory):
+    """Folders of a GPT-2 and a CLIP encoder with weights, as users have them."""
+    folder = tmp_path_factory.mktemp("saved")
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(**TINY_GPT2)).save_pretrained(folder / "gpt2")
+    CLIPVisionModel(CLIPVisionConfig(**TINY_VIT)).save_pretrained(folder / "vit")
+    return ("--no-from_scratch", "--gpt2_model", str(folder / "gpt2"), "--clip_model", str(folder / "vit"))
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_loaded_models_are_trained_in_training_mode_from_the_first_step(run, saved_models, fixed):
+    made = run(*saved_models, "--fixed_encoder", str(fixed))
+    assert wrong_modes(made, fixed) == {}
+
+
+def test_a_trained_encoder_is_in_training_mode_from_the_first_step(run):
+    assert wrong_modes(run(*ALL_PARTS), fixed=False) == {}
+
+
+def test_evaluation_gives_the_training_mode_back(workspace, tmp_path, monkeypatch):
+    """A trained encoder's, too, and with models that were loaded."""
+    with recording(monkeypatch) as made:
+        artEmisX_train.main(workspace.argv(tmp_path, *ALL_PARTS))
+    made.steps = made.steps[6:]
+    assert wrong_modes(made, fixed=False) == {}
+
+
+# ---- flags -----------------------------------------------------------------------------------------------------------
+
+
+def test_loss_is_the_weighted_sum(run):
+    """As flags give the weights; each loss has a gradient of its own size, so a swapped pair shows."""
+    weights = {"alpha": 0.5, "cl_Loss_weight": 2, "VAD_Loss_weight": 3, "emotion_loss_weight": 5}
+    flags = [text for name, weight in weights.items() for text in (f"--{name}", str(weight))]
+    for step in run("--use_emotion_loss", *flags).steps:
+        out = step.output
+        parts = (out.lm_loss, out.contrastive_loss, out.vad_loss, out.emotion_loss)
+        expected = sum(weight * part.item() for weight, part in zip(weights.values(), parts, strict=True))
+        assert out.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_flags_of_the_model(run):
+    made = run(
+        *("--VAD_En_Layers", "2", "--VAD_En_Heads", "3", "--vad_causal", "--dropout", "0.25", "--masked_pooling"),
+        *("--len_prefix", "2", "--max_seq_len", "24", "--prompt_text", " it feels like"),
+        *("--first_text", "last", "--use_emotion_loss", "--fixed_encoder", "False"),
+    )
+    model, batch = made.model, made.steps[0].batch
+    layers = model.vad_encoder.encoder["layers"]
+    assert len(layers) == 2 and all(layer.self_attention.heads == 3 for layer in layers)
+    assert all(layer.self_attention.causal for layer in layers) and model.vad_encoder.causal
+    assert model.masked_pooling and model.emotion_head is not None
+    dropouts = [m.p for part in (model.decoder, model.vad_encoder) for m in part.modules() if isinstance(m, nn.Dropout)]
+    assert len(dropouts) >= 1 + 2 * (2 + 2 + 1) + 2 and set(dropouts) == {0.25}
+    assert all(layer.self_attention.dropout == 0.25 for layer in layers)
+    assert isinstance(model.decoder.transformer.drop, Dropout)
+    tokenizer = load_tokenizer(str(SHIPPED_BPE))
+    assert batch["input_ids"].shape == batch["segment_ids"].shape == (16, 24) and batch["vad"].shape == (16, 24, 3)
+    prompt = tokenizer(" it feels like")["input_ids"]
+    start = [tokenizer.convert_tokens_to_ids("<prefix>")] * 2 + [tokenizer.eos_token_id, *prompt]
+    assert all(row[: len(start)] == start for row in batch["input_ids"].tolist())
+    assert model.decoder.config.len_prefix == 2 and hasattr(model.decoder.transformer, "clip_project")
+
+
+def test_parts_that_flags_leave_out(run):
+    made = run("--no-use_VAD", "--no-use_cl_loss", "--no-use_VAD_loss")
+    out = made.steps[0].output
+    assert made.model.vad_encoder is None and made.model.emotion_head is None and not made.model.masked_pooling
+    assert (out.contrastive_loss, out.vad_loss, out.emotion_loss) == (None, None, None)
+    assert out.loss.item() == out.lm_loss.item()
+
+
+@pytest.mark.parametrize("len_prefix", [0, 2])
+def test_counts_handed_to_the_model_are_the_batchs_own(run, len_prefix):
+    """One process, one step an update: the losses are divided by what the batch itself holds."""
+    made = run("--len_prefix", str(len_prefix), "--use_emotion_loss", "--dropout", "0")
+    made.model.eval()
+    batch = made.steps[-1].batch
+    with torch.no_grad():
+        given, own = made.model(**batch), made.model(**batch | {"counts": None})
+    for name, value in own.items():
+        assert given[name].item() == pytest.approx(value.item(), rel=1e-5), name
+
+
+def pixels_of(made: Recording) -> torch.Tensor:
+    return torch.cat([step.batch["pixels"] for step in made.steps])
+
+
+def test_normalisation(run):
+    """The same pictures, by ImageNet's statistics (the paper's) and by CLIP's."""
+    of = [(IMAGENET_MEAN, IMAGENET_STD), (CLIP_MEAN, CLIP_STD)]
+    made = [pixels_of(run()), pixels_of(run("--clip_normalization"))]
+    raw = [
+        pixels * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
+        for pixels, (mean, std) in zip(made, of, strict=True)
+    ]
+    assert torch.allclose(*raw, atol=1e-5) and raw[0].min() >= -1e-6 and raw[0].max() <= 1 + 1e-6
+    assert raw[0].max() > 0.9  # of 0..1, not of 0..255
+
+
+@pytest.mark.parametrize("first_text", ["walk", "last"])
+def test_batches_are_those_of_seed_and_epoch(run, workspace, first_text):
+    """Images, texts and negatives of both epochs, made again from the seed alone."""
+    made = run("--seed", "7", "--first_text", first_text, "--num_train_epochs", "2")
+    records = read_records(workspace.data / "artEmisX_cl_train.json")
+    codec = TextCodec(load_tokenizer(str(SHIPPED_BPE)), " the emotion is", 30)
+    pairs = TrainingPairs(records, {record["image_name"]: {} for record in records.values()}, codec, None, 7)
+    pairs.first_text = first_text
+    sampler, steps = EpochBatches(len(records), 8, 7), iter(made.steps)
+    for epoch in (0, 1):
+        sampler.set_position(epoch)
+        for keys in sampler:
+            batch, rows = next(steps).batch, []
+            for key in keys:
+                record = list(records.values())[key.index]
+                for place in pairs.choose_pair(epoch, key.index):
+                    texts = codec.encode([record["emotions"][place]], [record["explanations"][place]])
+                    rows.append(texts.input_ids[0])
+            assert batch["input_ids"].tolist() == np.stack(rows).tolist()
+            negatives = PairCollator(7, 0, 6).visual_negatives(keys[0], len(keys))
+            assert batch["visual_negatives"].tolist() == negatives.tolist()
+            shares = [list(records.values())[key.index]["origin_emotion_distribution"] for key in keys]
+            assert torch.allclose(batch["emotion_distribution"], torch.tensor(shares))
+
+
+def test_initial_weights_follow_the_seed(run):
+    def weights(seed: str, anew: bool) -> list[torch.Tensor]:
+        made = run("--seed", seed, "--learning_rate", "0", "--emo_en_LR", "0", anew=anew)
+        return [p.detach() for p in made.model.parameters() if p.numel() > 1 and p.detach().std() > 0]
+
+    one, again, other = weights("1", False), weights("1", True), weights("2", False)
+    assert all(torch.equal(*pair) for pair in zip(one, again, strict=True))
+    assert len(one) > 30 and not any(torch.equal(*pair) for pair in zip(one, other, strict=True))
