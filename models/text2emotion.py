@@ -6,10 +6,10 @@ import torch
 from nltk.tokenize import NLTKWordTokenizer
 from torch import Tensor, nn
 
-from utils.constants import EMOTIONS
+from utils.constants import EMOTIONS, PUNCTUATION
 
 PAD, SOS, EOS, UNK = range(4)
-PUNCTUATION = str.maketrans(dict.fromkeys(r".?!,:;/\-~*_=[–]{}$^@|%#<—>", " "))
+_TO_BLANKS = str.maketrans(dict.fromkeys(PUNCTUATION, " "))
 
 
 class Text2Emotion(nn.Module):
@@ -73,7 +73,7 @@ def encode_texts(texts: Iterable[str], vocabulary: dict[str, int]) -> Tensor:
     tokenizer = NLTKWordTokenizer()
     rows = []
     for text in texts:
-        words = tokenizer.tokenize(text.lower().translate(PUNCTUATION)) or ["<unk>"]
+        words = tokenizer.tokenize(text.lower().translate(_TO_BLANKS)) or ["<unk>"]
         rows.append(torch.tensor([SOS, *(vocabulary.get(word, UNK) for word in words), EOS]))
     return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
+from utils.constants import MOST_ANNOTATIONS
 from utils.errors import InputError
 
 SEED = 2021
-TOO_OFTEN = 41  # artworks with so many annotations are the split "rest"
 VAL_SHARE, TEST_SHARE = 0.05, 0.10
 V2_TEST_SHARE = 0.15  # val and test together
 
@@ -46,7 +46,7 @@ def split_v1(table: pd.DataFrame, rest: bool) -> pd.Series:
         rest: whether there is a split "rest".
     """
     artworks = artwork_ids(table)
-    drawn = table["repetition"] < TOO_OFTEN if rest else pd.Series(True, index=table.index)
+    drawn = table["repetition"] <= MOST_ANNOTATIONS if rest else pd.Series(True, index=table.index)
     return artworks.map(split_artworks(artworks[drawn])).where(drawn, "rest")
 
 
@@ -67,7 +67,7 @@ def split_v2(table: pd.DataFrame) -> pd.Series:
     is_new = table["version"] == "new"
     split = _split_new(artworks[is_new], table.loc[is_new, "repetition"])
 
-    often = set(artworks[~is_new & (table["repetition"] >= TOO_OFTEN)]) - set(split)
+    often = set(artworks[~is_new & (table["repetition"] > MOST_ANNOTATIONS)]) - set(split)
     old_only = sorted(set(artworks) - set(split) - often)
     anchors = set(table.loc[is_new, "anchor_art_style"] + table.loc[is_new, "anchor_painting"]) & set(old_only)
     split |= dict.fromkeys(often, "rest") | dict.fromkeys(anchors, "train")

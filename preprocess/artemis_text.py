@@ -16,12 +16,13 @@ from pathlib import Path
 from nltk.tokenize import NLTKWordTokenizer
 from symspellpy import SymSpell, Verbosity
 
+from utils.constants import PUNCTUATION
 from utils.errors import InputError
 from utils.files import check_regular, read_bytes, read_json
 
 CONTRACTIONS = Path(__file__).resolve().parent / "contractions.json"
 
-_PUNCTUATION = str.maketrans(dict.fromkeys(r".?!,:;/\-~*_=[–]{}$^@|%#<—>", " "))
+_TO_BLANKS = str.maketrans(dict.fromkeys(PUNCTUATION, " "))
 _QUOTED_WORD = re.compile(r"(?<!\w)(?:'(\w+)'|\"(\w+)\")(?!\w)")
 
 
@@ -48,7 +49,7 @@ def tokenize(utterance: str) -> list[str]:
     if "'" in text:  # every contraction has one
         pattern, expansions = contractions()
         text = pattern.sub(lambda match: expansions[match[0]], text)
-    return _tokenizer().tokenize(text.translate(_PUNCTUATION))
+    return _tokenizer().tokenize(text.translate(_TO_BLANKS))
 
 
 def tokenize_all(utterances: list[str]) -> list[str]:

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, v2_set
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table
-from utils.constants import EMOTIONS
+from utils.constants import EMOTIONS, MOST_ANNOTATIONS
 from utils.data.image_folder import ImageFolder
 from utils.data.image_manifest import manifest
 from utils.data.records import Records, read_records
@@ -36,7 +36,6 @@ from utils.errors import InputError, OneLineParser, run_script
 from utils.files import write_json
 
 SPLITS = ("train", "val", "test")
-MAX_REPETITION = 40  # artworks annotated more often belong to ArtEmis' split "rest"
 MINI_VOCABULARY = 35_466  # entries of v1.0's vocabulary when every word is kept
 REMEDY = "make the folder with preprocess/prepare_artemis.py or with ArtEmis' own tools"
 
@@ -130,7 +129,7 @@ def signs_of_mini(annotations: pd.DataFrame, nets_dir: Path) -> list[str]:
     vocabulary = nets_dir / "vocabulary.pkl"
     if vocabulary.is_file() and len(load_vocabulary(vocabulary)) == MINI_VOCABULARY:
         signs.append(f"its vocabulary has {MINI_VOCABULARY} words")
-    often = annotations.loc[annotations["repetition"] > MAX_REPETITION, "split"]
+    often = annotations.loc[annotations["repetition"] > MOST_ANNOTATIONS, "split"]
     if len(often) and "rest" not in set(often):
         signs.append('artworks annotated often are not in split "rest"')
     short = int((annotations["utterance_spelled"].str.count(" ") < 4).sum())
@@ -151,7 +150,7 @@ def choose_sets(
         sets |= {"train": v2_set(annotations, train_set), "test": v2_set(annotations, "test_all")}
         sets |= {name: v2_set(annotations, name) for name in test_sets}
     return {
-        name: rows if name == "test_40" else rows[rows["repetition"] <= MAX_REPETITION] for name, rows in sets.items()
+        name: rows if name == "test_40" else rows[rows["repetition"] <= MOST_ANNOTATIONS] for name, rows in sets.items()
     }
 
 
@@ -252,9 +251,9 @@ def main(argv: list[str] | None = None) -> None:
             f"warning: {nets_dir} looks like ArtEmis' mini variant in place of nets: {'; '.join(signs)}",
             file=sys.stderr,
         )
-    often = annotations["repetition"] > MAX_REPETITION
+    often = annotations["repetition"] > MOST_ANNOTATIONS
     empty = annotations["utterance_spelled"].str.strip() == ""
-    print(f"{len(annotations)} annotations read, {often.sum()} of artworks with more than {MAX_REPETITION} left out")
+    print(f"{len(annotations)} annotations read, {often.sum()} of artworks with more than {MOST_ANNOTATIONS} left out")
     if empty.any():
         print(f"{empty.sum()} annotations without a word left out")
     sets = choose_sets(annotations[~empty], args.dataset, args.train_set, args.test_sets)

@@ -21,7 +21,15 @@ BOS = EOS = "<|endoftext|>"
 IGNORED_LABEL = -100
 
 PROMPT_TEXT = " the emotion is"
-BECAUSE = " because"
+BECAUSE = "because"  # between emotion and explanation
+
+# ArtEmis' punctuation, each of which becomes a blank before a text is split into words.
+PUNCTUATION = r".?!,:;/\-~*_=[–]{}$^@|%#<—>"
+# Artworks with more annotations than this are ArtEmis' split "rest".
+MOST_ANNOTATIONS = 40
+
+# How a token becomes the word that the VAD lexicon is asked for.
+LEMMATIZERS = ("nltk", "simplemma", "none")
 
 # Positions of bos, the prompt's three tokens and the emotion's two at most. The published code takes them for the
 # emotion whatever the text says. Another prompt has another span: see TextCodec.emotion_span.

@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from utils.constants import DEFAULT_METRICS, IMAGE_FOLDERS, LEXICON_FILES, METRICS, PROMPT_TEXT
+from utils.constants import DEFAULT_METRICS, IMAGE_FOLDERS, LEMMATIZERS, LEXICON_FILES, METRICS, PROMPT_TEXT
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number
 from utils.files import check_place, read_json
 from utils.report import TEST_SETS, check_append_to
@@ -164,7 +164,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--VAD_En_Heads", type=int, choices=(1, 3), default=1, help="its attention heads")
     add(
         "--lemmatizer",
-        choices=("nltk", "simplemma", "none"),
+        choices=LEMMATIZERS,
         default="nltk",
         help="before the lexicon look-up: NLTK's tagger and WordNet (the paper's; their data is a download), simplemma, or none",
     )

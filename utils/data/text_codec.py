@@ -93,9 +93,9 @@ class TextCodec:
         self.stop_ids = (self.eos_id, self.pad_id, self.prefix_id, self.emotion_id, self.explanation_id)
 
     def _because_id(self) -> int:
-        ids = self.bpe([BECAUSE])[0]
+        ids = self.bpe([f" {BECAUSE}"])[0]
         if len(ids) != 1:
-            raise InputError(f"this tokenizer splits {BECAUSE!r} into {len(ids)} tokens: only GPT-2's fits")
+            raise InputError(f"this tokenizer splits ' {BECAUSE}' into {len(ids)} tokens: only GPT-2's fits")
         return ids[0]
 
     def bpe(self, texts: list[str], plain: bool = False) -> list[list[int]]:
@@ -109,7 +109,7 @@ class TextCodec:
         kinds = sorted(set(emotions))
         emotion_parts = dict(zip(kinds, self.bpe([f"{self.prompt_text} {emotion}" for emotion in kinds]), strict=True))
         explanation_parts = self.bpe(
-            [f"{BECAUSE} {explanation}" for explanation in explanations], self.plain_special_tokens
+            [f" {BECAUSE} {explanation}" for explanation in explanations], self.plain_special_tokens
         )
         shape = (len(emotions), self.max_seq_len)
         input_ids = np.full(shape, self.pad_id, dtype=np.int32)
@@ -172,7 +172,7 @@ def split_generated(full: str) -> tuple[str, str]:
     The emotion is what precedes the first "because", the explanation what follows the last, both stripped; without
     "because" the explanation is the words from the third on.
     """
-    emotion = full.split("because")[0].strip()
-    if "because" in full:
-        return emotion, full.split("because")[-1].strip()
+    emotion = full.split(BECAUSE)[0].strip()
+    if BECAUSE in full:
+        return emotion, full.split(BECAUSE)[-1].strip()
     return emotion, " ".join(full.split()[2:])

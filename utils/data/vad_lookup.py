@@ -15,7 +15,6 @@ from utils.data.text_codec import TextCodec
 from utils.errors import InputError
 from utils.files import atomic_path, check_regular, read_bytes, sha256
 
-LEMMATIZERS = ("nltk", "simplemma", "none")
 MAX_LINE = 10_000
 NLTK_DATA = {"averaged_perceptron_tagger_eng": "taggers", "wordnet": "corpora"}
 LEXICON_REMEDY = "download the NRC VAD Lexicon (https://saifmohammad.com/WebPages/nrc-vad.html) and name its file"

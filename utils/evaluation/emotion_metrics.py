@@ -6,10 +6,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from utils.constants import EMOTION_INDEX, EMOTIONS
+from utils.constants import BECAUSE, EMOTION_INDEX, EMOTIONS
 from utils.data.records import Records, dominant_emotion
 
-BECAUSE = "because"
 METAPHORS = (
     "could be",
     "appears to be",
