@@ -5,13 +5,12 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, GPT2Model, GPT2PreTrainedModel
 
-from models.dropout import Dropout, dropout, on_eager_cpu
 from models.heads import ContrastiveHead, VADHead
 from models.image_encoder import ImageFeatures
+from models.kernels import Dropout, OutputLayer, look_up, scaled_dot_product_attention
 from models.vad_encoder import VAD_WIDTH
 from utils.constants import EMOTION_SPAN
 
@@ -25,22 +24,8 @@ def attend(attention: GPT2Attention, query: Tensor, keys_values: KeysValues, cau
     positions.
     """
     query = query.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-    keys, values = keys_values
-    queries, size = query.shape[2], keys.shape[2]
-    p = attention.attn_dropout.p if attention.training else 0.0
-    # there PyTorch's function does what we do here, only with slower masks
-    by_hand = p > 0 and query.dtype == torch.float32 and on_eager_cpu(query)
-    mask = None
-    if causal and queries > 1 and (by_hand or size > queries):
-        mask = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()[-queries:]
-    if by_hand:
-        scores = query * attention.scaling @ keys.transpose(2, 3)
-        scores = scores if mask is None else scores.masked_fill(~mask, -math.inf)
-        attended = dropout(scores.softmax(dim=-1), p) @ values
-    else:
-        attended = F.scaled_dot_product_attention(
-            query, keys, values, mask, p, is_causal=causal and size == queries, scale=attention.scaling
-        )
+    dropout = attention.attn_dropout.p if attention.training else 0.0
+    attended = scaled_dot_product_attention(query, *keys_values, causal, dropout, attention.scaling)
     return attention.resid_dropout(attention.c_proj(attended.transpose(1, 2).flatten(2)))
 
 
@@ -146,9 +131,7 @@ class ExplainerTransformer(GPT2Model):
             cls: [T, D], read only when len_prefix > 0 and start is 0.
             start: position of the first column (decoding).
         """
-        # a dense gradient would be a table of zeros but for a few hundred rows, and on a CPU filling it takes its time
-        ids = torch.stack([input_ids, segment_ids])
-        words, segments = F.embedding(ids, self.wte.weight, sparse=on_eager_cpu(ids))
+        words, segments = look_up(self.wte.weight, torch.stack([input_ids, segment_ids]))
         if self.len_prefix > 0 and start == 0:
             words = torch.cat([self.clip_project(cls).to(words.dtype), words[:, self.len_prefix :]], dim=1)
         positions = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
@@ -177,16 +160,6 @@ class ExplainerTransformer(GPT2Model):
             x, keys_values = block(x, image[index], None if past is None else past[index], is_last)
             present.append(keys_values)
         return self.ln_f(x), present
-
-
-class OutputLayer(nn.Linear):
-    """Hidden states [..., D] -> logits [..., V] of the vocabulary, tied to the word table.
-
-    Computed words first, [V, N], which on a CPU takes two thirds of the time of nn.Linear's order.
-    """
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return (self.weight @ hidden.mT).mT
 
 
 class Explainer(GPT2LMHeadModel):

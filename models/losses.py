@@ -8,13 +8,12 @@ import math
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from models.kernels import linear_cross_entropy
 from utils.constants import IGNORED_LABEL
 
 CONTRASTIVE_EPSILON = 1e-8
-LOGIT_ROWS = 512  # positions whose logits are held at a time
 
 
 def lm_loss(hidden: Tensor, embedding: Tensor, targets: Tensor, count: Tensor | None = None) -> Tensor:
@@ -26,66 +25,8 @@ def lm_loss(hidden: Tensor, embedding: Tensor, targets: Tensor, count: Tensor | 
         targets: [N], token ids or -100.
         count: number of targets to divide by (default: those not -100).
     """
-    total = LinearCrossEntropy.apply(hidden, embedding, targets)
+    total = linear_cross_entropy(hidden, embedding, targets)
     return _mean(total, (targets != IGNORED_LABEL).sum() if count is None else count)
-
-
-class LinearCrossEntropy(torch.autograd.Function):
-    """Sum of the cross-entropies of `hidden @ embedding.T`, without ever holding all logits.
-
-    50 261 logits per position are the largest tensors of a training step, and their softmax and its gradient are bound
-    by memory, not by arithmetic. Positions are taken a few hundred at a time; each part's logits become its softmax's
-    gradient in place, and that the gradients of its inputs, all in the forward pass. Losses are computed in float32.
-    """
-
-    @staticmethod
-    def forward(ctx, hidden: Tensor, embedding: Tensor, targets: Tensor) -> Tensor:
-        device = hidden.device
-        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else hidden.dtype
-        rows, table = hidden.to(dtype), embedding.to(dtype)
-        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        grad_hidden = torch.empty_like(hidden) if needs_grad else None
-        grad_table = torch.empty_like(embedding, dtype=torch.float32) if needs_grad else None
-        # one buffer for all parts: fresh memory of this size costs as much as the arithmetic
-        buffer = torch.empty(len(table) * min(LOGIT_ROWS, len(rows)), device=device)
-        total = torch.zeros((), device=device)
-        with torch.autocast(device.type, enabled=False):
-            for start in range(0, max(len(rows), 1), LOGIT_ROWS):
-                part, wanted = rows[start : start + LOGIT_ROWS], targets[start : start + LOGIT_ROWS]
-                kept = (wanted != IGNORED_LABEL).float()
-                index = wanted.clamp(min=0)[None]
-                # [V, N], words first: the matrix product is up to 1.6 times faster than into [N, V]
-                logits = buffer[: len(table) * len(part)].view(len(table), len(part))
-                if dtype == torch.float32:
-                    torch.mm(table, part.T, out=logits)
-                else:
-                    logits.copy_(table @ part.T)
-                largest = logits.amax(dim=0)
-                logits -= largest
-                of_target = logits.gather(0, index)[0]
-                shares = logits.exp_()
-                normaliser = shares.sum(dim=0)
-                total += ((normaliser.log() - of_target) * kept).sum()
-                if needs_grad:
-                    # d loss / d logits = softmax - one-hot
-                    grad = shares.mul_(kept / normaliser).scatter_add_(0, index, -kept[None]).to(dtype)
-                    grad_hidden[start : start + LOGIT_ROWS] = grad.T @ table
-                    if dtype == torch.float32:
-                        torch.addmm(grad_table, grad, part, beta=int(start > 0), out=grad_table)
-                    elif start == 0:
-                        grad_table.copy_(grad @ part)
-                    else:
-                        grad_table += grad @ part
-        if needs_grad:
-            ctx.save_for_backward(grad_hidden, grad_table)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, Tensor, None]:
-        grad_hidden, grad_table = ctx.saved_tensors
-        # in place: a second copy of the table's gradient costs as much time as it does memory
-        return grad_hidden.mul_(grad_output), grad_table.mul_(grad_output), None
 
 
 def contrastive_loss(

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
 
 import artEmisX_train
-from models.dropout import Dropout
+from models.kernels import Dropout
 from tests.conftest import TINY_GPT2, TINY_VIT
 from tests.test_training.recording import Recording, recording
 from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import GPT2Config
 
-from models import decoder
+from models import kernels
 from models.decoder import ExplainerBlock, attend
-from models.dropout import Dropout, dropout
+from models.kernels import Dropout, dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -55,8 +55,8 @@ def test_attention_in_training_is_that_of_evaluation_but_for_dropout(causal, que
     query, keys, values = torch.randn(2, queries, 12), torch.randn(2, 3, 7, 4), torch.randn(2, 3, 7, 4)
     expected = attend(attention.eval(), query, (keys, values), causal)
     calls = []
-    monkeypatch.setattr(decoder, "dropout", lambda x, p: calls.append(p) or x)
+    monkeypatch.setattr(kernels, "dropout", lambda x, p: calls.append(p) or x)
     attention.resid_dropout.p = 0.0
     given = attend(attention.train(), query, (keys, values), causal)
-    assert calls == [config.attn_pdrop]
+    assert calls == [config.attn_pdrop, 0.0]  # on the weights; then the module behind the projection
     assert torch.allclose(given, expected, atol=1e-6)
