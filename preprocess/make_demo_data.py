@@ -18,9 +18,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from preprocess.demo_explanations import NUMBERS, PATTERN_SHARES, explain, noun
-from preprocess.demo_lexicon import lexicon_text
-from preprocess.demo_pictures import ACCENT_RGB, ACCENTS, EMOTION_SUBJECTS, GROUNDS, POSITIONS, STYLES, Picture, paint
+from preprocess.demo_data.explanations import NUMBERS, PATTERN_SHARES, explain, noun
+from preprocess.demo_data.lexicon import lexicon_text
+from preprocess.demo_data.palette import ACCENT_RGB, ACCENTS, GROUNDS
+from preprocess.demo_data.pictures import POSITIONS, Picture, paint
+from preprocess.demo_data.styles import STYLES
+from preprocess.demo_data.subjects import EMOTION_SUBJECTS
 from utils.constants import EMOTION_INDEX, EMOTIONS
 from utils.errors import InputError, OneLineParser, run_script
 from utils.files import check_place, write_text

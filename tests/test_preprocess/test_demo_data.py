@@ -16,9 +16,10 @@ from pycocoevalcap.bleu.bleu import Bleu
 from sklearn.linear_model import RidgeClassifier
 from tokenizers import ByteLevelBPETokenizer
 
-from preprocess.demo_explanations import BRUSHWORK, PATTERNS, explain, noun
-from preprocess.demo_lexicon import DEMO_LEXICON, lexicon_text
-from preprocess.demo_pictures import SIDE_RANGE, STYLES, paint
+from preprocess.demo_data.explanations import BRUSHWORK, PATTERNS, explain, noun
+from preprocess.demo_data.lexicon import DEMO_LEXICON, lexicon_text
+from preprocess.demo_data.pictures import SIDE_RANGE, paint
+from preprocess.demo_data.styles import STYLES
 from preprocess.make_demo_data import (
     AGREEMENT,
     ANNOTATORS,

@@ -6,7 +6,7 @@ in American English, and most are one GPT-2 token, so that a sentence fits into 
 
 import numpy as np
 
-from preprocess.demo_pictures import Picture
+from preprocess.demo_data.pictures import Picture
 
 OMISSION = 0.05  # share of annotators who leave out the colour or the number of the subject
 

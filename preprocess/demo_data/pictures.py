@@ -1,0 +1,193 @@
+"""Invented "paintings" for the demo: palette and composition follow an emotion, the rendering follows an art style.
+
+A picture is a scene (ground colour, composition of the emotion, subject in an accent colour) that a style then paints:
+flat bands, strokes, facets, dabs, dots or smooth shading.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from preprocess.demo_data.palette import ACCENT_RGB, GROUNDS, to_rgb
+from preprocess.demo_data.styles import STYLES, strokes
+from preprocess.demo_data.subjects import SUBJECTS, Shape
+
+TINT_NOISE = 6  # standard deviation, in 0..255, of each picture's shift in colour
+GRAIN = 5  # standard deviation, in 0..255, of the noise of each pixel
+SIDE_RANGE = (96, 160)  # pixels
+SUPERSAMPLING = 2
+
+POSITIONS = {"left": 0.25, "middle": 0.5, "right": 0.75}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is in one picture; `mood` and `undertone` are emotions, `undertone_share` in 0..1 blends the latter in."""
+
+    style: str
+    mood: str
+    undertone: str
+    undertone_share: float
+    ground: str
+    accent: str
+    subject: str
+    count: int
+    position: str
+
+
+def paint(picture: Picture, rng: np.random.Generator) -> Image.Image:
+    """Draw `picture` as an RGB image with sides in `SIDE_RANGE`; the same generator state gives the same pixels."""
+    width, height = (int(side) * SUPERSAMPLING for side in rng.integers(SIDE_RANGE[0], SIDE_RANGE[1] + 1, 2))
+    tint = rng.normal(0, TINT_NOISE, 3) * 0.5 + rng.normal(0, TINT_NOISE)
+    ground = np.array(GROUNDS[picture.mood][picture.ground][0], float)
+    under = np.array(next(iter(GROUNDS[picture.undertone].values()))[0], float)
+    ground = np.clip(ground * (1 - picture.undertone_share) + under * picture.undertone_share + tint, 4, 250)
+    accent = np.clip(np.array(ACCENT_RGB[picture.accent], float) + tint * 0.4, 0, 255)
+
+    image = _sky(picture, ground, width, height, rng)
+    if rng.random() < picture.undertone_share:
+        _compose(image, picture.undertone, ground, accent, picture.position, rng)
+    _compose(image, picture.mood, ground, accent, picture.position, rng)
+    if picture.style == "Abstract_Expressionism":
+        strokes(image, picture.mood, ground, accent, rng)
+    _subjects(image, picture, accent, rng)
+    image = STYLES[picture.style](image, rng)
+
+    image = image.resize((width // SUPERSAMPLING, height // SUPERSAMPLING), Image.Resampling.LANCZOS)
+    pixels = np.asarray(image, float)
+    return Image.fromarray(np.clip(pixels + rng.normal(0, GRAIN, (*pixels.shape[:2], 1)), 0, 255).astype(np.uint8))
+
+
+def _sky(picture: Picture, ground: np.ndarray, width: int, height: int, rng: np.random.Generator) -> Image.Image:
+    """The ground colour as a vertical gradient, with land below a horizon or as bands with blurred edges."""
+    ramp = np.linspace(1.18, 0.88, height)[:, None, None]
+    pixels = np.broadcast_to(ground * ramp, (height, width, 3)).copy()
+    if picture.style == "Color_Field_Painting":
+        edges = np.sort(rng.uniform(0.12, 0.88, 2)) * height
+        for top, bottom, factor in zip((0, *edges), (*edges, height), rng.permutation([0.7, 1.0, 1.3]), strict=True):
+            pixels[int(top) : int(bottom)] = ground * factor
+        border = int(0.08 * min(width, height))
+        frame = pixels.mean((0, 1)) * 0.45
+        pixels[:border], pixels[-border:], pixels[:, :border], pixels[:, -border:] = frame, frame, frame, frame
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    if picture.style == "Color_Field_Painting":
+        return image.filter(ImageFilter.GaussianBlur(0.02 * height))
+    if picture.style in ("Impressionism", "Realism", "Pointillism"):
+        xs = np.linspace(0, width, 24)
+        for level, factor in ((0.68, 0.85), (0.82, 0.68)):
+            phase, waves = rng.uniform(0, 6.3), rng.uniform(1, 3)
+            ys = (level + 0.04 * np.sin(phase + waves * 6.3 * xs / width)) * height
+            outline = [*zip(xs, ys, strict=True), (width, height), (0, height)]
+            ImageDraw.Draw(image).polygon(outline, to_rgb(ground, factor))
+    return image
+
+
+def _compose(
+    image: Image.Image, mood: str, ground: np.ndarray, accent: np.ndarray, position: str, rng: np.random.Generator
+) -> None:
+    """Draw what an emotion's pictures have in common besides their palette, onto `image`."""
+    draw = ImageDraw.Draw(image, "RGBA")
+    width, height = image.size
+    unit = min(width, height)
+    center = (POSITIONS[position] * width, rng.uniform(0.4, 0.55) * height)
+    if mood == "amusement":  # confetti in all colours
+        colors = [ACCENT_RGB[name] for name in ("red", "blue", "green", "orange", "purple", "white")]
+        for _ in range(26):
+            x, y, r = rng.uniform(0, width), rng.uniform(0, height), unit * rng.uniform(0.015, 0.045)
+            draw.ellipse((x - r, y - r, x + r, y + r), (*colors[rng.integers(len(colors))], 225))
+    elif mood == "awe":  # light around the subject, and stars
+        for r in np.linspace(0.62, 0.16, 6) * unit:
+            draw.ellipse((center[0] - r, center[1] - r, center[0] + r, center[1] + r), (255, 236, 170, 46))
+        for x, y in rng.uniform(0, 1, (16, 2)) * (width, 0.6 * height):
+            r = unit * rng.uniform(0.006, 0.014)
+            draw.ellipse((x - r, y - r, x + r, y + r), (255, 250, 225, 230))
+    elif mood == "contentment":  # a low pale sun and round hills
+        x, y, r = rng.uniform(0.1, 0.9) * width, rng.uniform(0.1, 0.25) * height, 0.1 * unit
+        draw.ellipse((x - r, y - r, x + r, y + r), (255, 247, 205, 230))
+        for level, factor in ((0.72, 0.9), (0.84, 0.76)):
+            x = rng.uniform(0.1, 0.9) * width
+            draw.ellipse((x - width, level * height, x + width, 2 * height), (*to_rgb(ground, factor), 200))
+    elif mood == "excitement":  # a burst of rays
+        start = rng.uniform(0, 6.3)
+        for angle in start + np.arange(12) * 6.283 / 12:
+            sides = angle + np.array((-0.11, 0.11))
+            ends = np.stack((2 * width * np.cos(sides), 2 * height * np.sin(sides)), 1) + center
+            draw.polygon([center, *map(tuple, ends)], (255, 232, 90, 120))
+    elif mood == "anger":  # jagged slashes
+        for index in range(7):
+            x, step = rng.uniform(-0.1, 1.0) * width, unit * rng.uniform(0.1, 0.2)
+            points = [(x + step * (i * 0.45 + i % 2), i * height / 5) for i in range(6)]
+            color = (10, 5, 5, 235) if index % 2 else (*to_rgb(np.array((240.0, 60, 25))), 220)
+            draw.line(points, color, max(2, int(unit * rng.uniform(0.015, 0.04))))
+    elif mood == "disgust":  # drips and blisters
+        for x in rng.uniform(0, width, 8):
+            r, bottom = unit * rng.uniform(0.02, 0.05), rng.uniform(0.25, 0.75) * height
+            color = (*to_rgb(ground, 0.62), 235)
+            draw.rectangle((x - r, 0, x + r, bottom), color)
+            draw.ellipse((x - 1.3 * r, bottom - 1.3 * r, x + 1.3 * r, bottom + 1.3 * r), color)
+        for x, y in rng.uniform(0, 1, (10, 2)) * (width, height):
+            r = unit * rng.uniform(0.02, 0.05)
+            draw.ellipse((x - r, y - r, x + r, y + r), (195, 190, 80, 215), (60, 45, 15, 255), 2)
+    elif mood == "fear":  # bare branches from the edges, dark corners
+        for _ in range(9):
+            x, y = rng.choice([0.0, 1.0]) * width, rng.uniform(0, 1) * height
+            points, angle = [(x, y)], rng.uniform(-0.6, 0.6) + (0 if x == 0 else 3.14)
+            for _ in range(4):
+                angle += rng.normal(0, 0.45)
+                x, y = x + 0.1 * width * np.cos(angle), y + 0.1 * height * np.sin(angle)
+                points.append((x, y))
+            draw.line(points, (120, 128, 120, 200) if rng.random() < 0.4 else (2, 2, 4, 255), max(2, int(unit * 0.018)))
+        for inset in np.linspace(0, 0.2, 5) * unit:
+            draw.rectangle((0, 0, width, height), None, (0, 0, 0, 70), int(inset) + 1)
+    elif mood == "sadness":  # rain, a dark cloud
+        for x, y in rng.uniform(0, 1, (38, 2)) * (width, height):
+            draw.line((x, y, x - 0.02 * width, y + 0.13 * height), (222, 230, 240, 150), max(1, int(0.008 * unit)))
+        for x in rng.uniform(0, width, 6):
+            draw.ellipse((x - 0.2 * unit, -0.14 * unit, x + 0.2 * unit, 0.14 * unit), (62, 66, 76, 170))
+    else:  # something else: a grid that follows no rule
+        for x in rng.uniform(0, width, 4):
+            draw.line((x, 0, x, height), (45, 45, 50, 200), max(1, int(0.012 * unit)))
+        for y in rng.uniform(0, height, 3):
+            draw.line((0, y, width, y), (45, 45, 50, 200), max(1, int(0.012 * unit)))
+        x, y = rng.uniform(0, 0.8, 2) * (width, height)
+        draw.rectangle((x, y, x + 0.2 * unit, y + 0.14 * unit), (*to_rgb(accent, 1, 0.35), 200))
+
+
+def _subjects(image: Image.Image, picture: Picture, accent: np.ndarray, rng: np.random.Generator) -> None:
+    """Draw the subject `picture.count` times about its position."""
+    width, height = image.size
+    size = min(width, height) * {1: 0.3, 2: 0.2, 3: 0.15}[picture.count] * rng.uniform(0.9, 1.15)
+    x = POSITIONS[picture.position] * width + rng.normal(0, 0.02) * width
+    y = rng.uniform(0.48, 0.58) * height
+    offsets = {1: ((0, 0),), 2: ((-0.85, 0.2), (0.85, -0.2)), 3: ((-1.1, 0.75), (1.1, 0.6), (0, -1.0))}[picture.count]
+    draw = ImageDraw.Draw(image)
+    for dx, dy in offsets:
+        _shapes(draw, SUBJECTS[picture.subject], (x + dx * size, y + dy * size), size, accent, rng)
+
+
+def _shapes(
+    draw: ImageDraw.ImageDraw,
+    shapes: tuple[Shape, ...],
+    center: tuple[float, float],
+    size: float,
+    color: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    tones = {
+        "c": to_rgb(color),
+        "d": to_rgb(color, 0.72, 0.08),
+        "l": to_rgb(color, 1, 0.5),
+        "k": (22, 20, 24),
+        "w": (246, 244, 238),
+    }
+    stretch = size * rng.uniform(0.9, 1.1, 2) * (rng.choice([-1, 1]), 1)
+    for kind, tone, coordinates in shapes:
+        points = [tuple(point) for point in np.array(coordinates).reshape(-1, 2) * stretch + center]
+        if kind == "poly":
+            draw.polygon(points, tones[tone])
+        elif kind == "oval":
+            (x0, y0), (x1, y1) = points
+            draw.ellipse((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), tones[tone])
+        else:
+            draw.line(points, tones[tone], max(2, int(size * (0.3 if kind == "fat" else 0.11))), joint="curve")
