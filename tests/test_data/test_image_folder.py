@@ -93,6 +93,7 @@ def test_what_is_absent_stays_absent(tmp_path):
     folder = ImageFolder(tmp_path)
     assert folder.find("Baroque/b.jpg") is None
     assert folder.find("Rococo/a.jpg") is None
+    assert folder.find("Baroque/\ud800\udce9.jpg") is None  # halves of characters
     with pytest.raises(InputError, match="no such image folder"):
         ImageFolder(tmp_path / "nowhere")
 
