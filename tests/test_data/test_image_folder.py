@@ -93,6 +93,7 @@ def test_what_is_absent_stays_absent(tmp_path):
     folder = ImageFolder(tmp_path)
     assert folder.find("Baroque/b.jpg") is None
     assert folder.find("Rococo/a.jpg") is None
+    assert folder.find("Baroque/\ud800\udce9.jpg") is None  # halves of characters
     with pytest.raises(InputError, match="no such image folder"):
         ImageFolder(tmp_path / "nowhere")
 
@@ -219,3 +220,12 @@ def test_a_root_of_any_length_is_refused():
     with pytest.raises(InputError, match="no such image folder") as refusal:
         ImageFolder("a" * 100_000)
     assert len(str(refusal.value)) < 300
+
+
+def test_what_is_another_artwork_is_not_guessed(tmp_path):
+    put(tmp_path, "Baroque/müller_a.jpg")
+    dropped = put(tmp_path, "Baroque/max_title1.jpg")
+    assert ImageFolder(tmp_path).find("Baroque/möller_a.jpg") is None  # both names are whole, and they differ
+    assert ImageFolder(tmp_path).find("Baroque/max_title(1).jpg") == dropped
+    put(tmp_path, "Baroque/max_another(1).jpg")  # nobody has dropped brackets here
+    assert ImageFolder(tmp_path).find("Baroque/max_title(1).jpg") is None

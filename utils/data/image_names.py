@@ -4,6 +4,7 @@ Names are compared without folder and extension. `spellings` gives equal names; 
 and hold only where a single file of a folder fits.
 """
 
+import contextlib
 import html
 import re
 import unicodedata
@@ -116,8 +117,9 @@ def _repair(text: str) -> str:
         if text.isascii():
             break
     if any("\udc80" <= character <= "\udcff" for character in text):  # how Python shows bytes that are no UTF-8
-        raw = text.encode("utf-8", errors="surrogateescape")
-        return unicodedata.normalize("NFC", raw.decode("cp1252", errors="replace"))
+        with contextlib.suppress(UnicodeError):  # the other halves of characters, which JSON can hold, are no bytes
+            raw = text.encode("utf-8", errors="surrogateescape")
+            return unicodedata.normalize("NFC", raw.decode("cp1252", errors="replace"))
     return text
 
 
