@@ -105,7 +105,7 @@ def read_annotations(path: Path, dataset: str) -> pd.DataFrame:
     if dataset == "v2":
         columns.append("version")
     table = read_table(path, columns, REMEDY)
-    if dataset == "v1" and "version" in pd.read_csv(path, nrows=0):
+    if dataset == "v1" and "version" in pd.read_csv(path, nrows=0, compression=None):
         raise InputError(f"{path}: has a column version, so it is ArtEmis v2.0; add --dataset v2")
     table = table.assign(repetition=column_of_integers(table, "repetition", path, REMEDY))
     check_emotions(table, EMOTIONS, path, REMEDY)

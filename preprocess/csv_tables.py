@@ -38,6 +38,7 @@ def read_table(path: str | Path, columns: list[str], remedy: str, all_columns: b
                 keep_default_na=False,
                 encoding="utf-8-sig",
                 index_col=False,
+                compression=None,  # not by the name's ending
             )
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8, or {remedy}") from None

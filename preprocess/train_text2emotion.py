@@ -80,7 +80,7 @@ def read_splits(path: Path, vocabulary: dict[str, int]) -> dict[str, Split]:
     """
     check_regular(path, "make it with preprocess/prepare_artemis.py")
     try:
-        table = pd.read_csv(path, usecols=COLUMNS)
+        table = pd.read_csv(path, usecols=COLUMNS, compression=None)
     except (OSError, ValueError) as error:  # pandas' parser and Unicode errors are ValueErrors
         raise InputError(
             f"{path}: no artemis_preprocessed.csv ({' '.join(str(error).split())[:120]}); make it with preprocess/prepare_artemis.py"
