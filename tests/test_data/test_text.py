@@ -11,7 +11,7 @@ import pytest
 from utils.constants import EMOTIONS
 from utils.data.load_inputs import say_special_tokens
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, count_special_tokens, load_tokenizer, split_generated
-from utils.data.vad_lookup import VADLookup, _keep, _read_kept, nltk_lemmatizer, read_lexicon
+from utils.data.vad_lookup import Lexicon, VADLookup, _keep, _read_kept, nltk_lemmatizer, read_lexicon
 from utils.errors import InputError
 
 PAD, PREFIX, EMOTION, EXPLANATION, END = 50257, 50258, 50259, 50260, 50256
@@ -373,6 +373,17 @@ def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer
     for wrong in (5.0, float("nan")):
         _keep(kept, b"", np.full_like(values, wrong))
         assert _read_kept(kept, b"") is None
+
+
+def test_another_lexicon_or_prompt_has_a_file_of_its_own(by_context, lexicon, tokenizer, codec, tmp_path):
+    """What was kept for one is never read for another, though the texts be the same."""
+    lookup, calls = by_context
+    ids = np.array([[one_token(tokenizer, " sky"), PAD]])
+    of_sky = lookup.of_texts(ids, tmp_path)[0, 0].tolist()
+    other = Lexicon({"sky": (1.0, 1.0, 1.0)}, lexicon.path, "0" * 64, lexicon.scale)
+    assert of_sky == list(SKY) and VADLookup(other, "nltk", codec).of_texts(ids, tmp_path)[0, 0].tolist() == [1, 1, 1]
+    VADLookup(lexicon, "nltk", TextCodec(tokenizer, " it feels like", 30)).of_texts(ids, tmp_path)
+    assert len(calls) == len(list(tmp_path.iterdir())) == 3
 
 
 def stub_nltk(monkeypatch, lemmas: dict[tuple[str, str], str], tags: dict[str, str]) -> list:

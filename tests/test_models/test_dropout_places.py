@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models import vad_encoder
+from models import decoder, vad_encoder
 from models.vad_encoder import SelfAttention, VADEncoderLayer
 from tests.test_models.test_reference import IMAGES, VARIANTS, build, collate, random_items
 
@@ -54,6 +54,19 @@ def test_strengths_of_the_decoders_dropouts():
     for block in transformer.h:
         assert block.attn.attn_dropout.p == block.crossattention.attn_dropout.p == 0.2
         assert block.attn.resid_dropout.p == block.crossattention.resid_dropout.p == block.mlp.dropout.p == 0.3
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_weights_are_dropped_after_the_softmax(monkeypatch, causal):
+    """Doubled there, the values that come out are doubled; doubled before it, they would be others."""
+    block = build(0)[0].decoder.transformer.h[0]
+    attention = block.attn if causal else block.crossattention
+    attention.resid_dropout = nn.Identity()
+    query, keys, values = torch.randn(2, 5, 16), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)
+    plain = decoder.attend(attention.eval(), query, (keys, values), causal) - attention.c_proj.bias
+    monkeypatch.setattr(decoder, "dropout", lambda x, p: 2 * x)
+    doubled = decoder.attend(attention.train(), query, (keys, values), causal) - attention.c_proj.bias
+    assert torch.allclose(doubled, 2 * plain, atol=1e-5)
 
 
 def test_vad_encoder_layer():

@@ -8,7 +8,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.image_encoder import ImageEncoder, ImageFeatures
-from models.losses import contrastive_loss
+from models.losses import contrastive_loss, emotion_loss, lm_loss, vad_loss
 from models.sevlm import SEVLM
 from models.text2emotion import Text2Emotion
 from models.vad_encoder import VADEncoder
@@ -64,6 +64,19 @@ def test_each_count_divides_its_own_loss(model, batch, place):
     for index, name in enumerate(PARTS):
         expected = own[name].item() / (2 if index == place else 1)
         assert given[name].item() == pytest.approx(expected, rel=1e-5), name
+
+
+def test_a_count_may_be_a_fraction():
+    """The mean over processes: one text, word or image on two of them is a half, and the loss twice the sum."""
+    half, one = torch.tensor(0.5), torch.tensor(1.0)
+    target = torch.eye(9)[:1]
+    for loss in (
+        lambda count: lm_loss(torch.ones(1, 2), torch.eye(3, 2), torch.tensor([1]), count),
+        lambda count: contrastive_loss(torch.zeros(1), torch.ones(1), None, count=count),
+        lambda count: vad_loss(torch.ones(1, 1, 3), 0.5 * torch.ones(1, 1, 3), count),
+        lambda count: emotion_loss(torch.zeros(1, 9), target, count=count),
+    ):
+        assert loss(half).item() == pytest.approx(2 * loss(one).item()) and loss(one) > 0
 
 
 def test_images_that_do_not_count(model, batch):

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
 
 import artEmisX_train
+from models import losses
 from models.kernels import Dropout
 from tests.conftest import TINY_GPT2, TINY_VIT
 from tests.test_training.recording import Recording, recording
@@ -103,6 +104,21 @@ def test_every_update_starts_from_no_gradient(run, monkeypatch):
     frozen = ("--learning_rate", "0", "--emo_en_LR", "0", "--dropout", "0", "--first_text", "last")
     norms = [update.norm for update in run(*frozen, "--num_train_epochs", "2", anew=True).updates]
     assert norms[6:] == pytest.approx(norms[:6], rel=1e-4)
+
+
+def test_an_update_that_is_left_out_is_not_made(run, monkeypatch):
+    """--nan_policy skip: no step of the optimiser at the third step; the schedule goes on as if there had been one."""
+    vad_loss, calls = losses.vad_loss, []
+
+    def broken(*tensors, **options):
+        calls.append(1)
+        return vad_loss(*tensors, **options) * (float("nan") if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(losses, "vad_loss", broken)
+    made = run("--nan_policy", "skip", "--emo_en_LR", "6e-3", anew=True)
+    assert len(made.steps) == 6
+    assert made.rates(0) == pytest.approx([6e-3, 5e-3, 3e-3, 2e-3, 1e-3])
+    assert all(torch.isfinite(parameter).all() for parameter in made.model.parameters())
 
 
 # ---- dropout and mode ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import artEmisX_train
+from tests.conftest import logged_losses
 from tests.test_training.recording import recording
 from utils.evaluation.evaluator import Evaluation
 from utils.training.resume_states import load_state, save_state
@@ -38,33 +39,37 @@ def stats(folder, name: str) -> dict:
 # ---- early stop and best checkpoints ---------------------------------------------------------------------------------
 
 SAME = (0.5, 0.5)
-COURSES = {
-    "never a gain": [SAME, SAME, SAME, SAME],
-    "a gain in accuracy alone starts anew": [SAME, SAME, SAME, (0.6, 0.4), SAME, (0.6, 0.5), (0.1, 0.1)],
-    "a gain in BLEU-4 alone starts anew": [SAME, SAME, (0.4, 0.6), SAME, SAME, (0.5, 0.6)],
-    "back to where it was is no gain": [(0.5, 0.5), (0.2, 0.2), (0.5, 0.3), (0.4, 0.5)],
-    "one falls while the other rises": [(0.1, 0.9), (0.2, 0.8), (0.3, 0.7), (0.3, 0.7), (0.3, 0.9), (0.1, 0.8)],
-}
 
 
-@pytest.mark.parametrize("course", COURSES)
-def test_stop_after_evaluations_without_gain(train, capsys, course):
-    """--stop_after_evals 2: the third evaluation in a row without a better score is the last."""
-    train(COURSES[course], "--stop_after_evals", "2", "--num_train_epochs", "12")
+def test_stop_after_evaluations_without_gain(train, capsys):
+    """--stop_after_evals 2: the third in a row is the last. One score that rises is a gain, whatever the other does; a
+    score that is only equalled, or rises from a fall, is none."""
+    gain_in_accuracy, gain_in_bleu = (0.6, 0.4), (0.4, 0.6)
+    course = [SAME, SAME, SAME, gain_in_accuracy, SAME, gain_in_bleu, (0.1, 0.1), (0.6, 0.5), (0.5, 0.6)]
+    train(course, "--stop_after_evals", "2", "--num_train_epochs", "12")
     assert "stopped early: 3 evaluations in a row" in capsys.readouterr().out
 
 
 def test_best_checkpoints(train):
     """Each by its own score; a score that is only equalled replaces nothing."""
-    folder = train([(0.3, 0.2), (0.5, 0.4), (0.4, 0.6), (0.5, 0.6), (0.2, 0.1)], "--num_train_epochs", "5")
+    folder = train([(0.0, 0.0), (0.5, 0.4), (0.4, 0.6), (0.5, 0.6)], "--num_train_epochs", "4")
     by_accuracy, by_bleu = stats(folder, "best-acc"), stats(folder, "best-res")
     assert (by_accuracy["epoch"], by_accuracy["best_acc"], by_accuracy["best_res"]) == (1, 0.5, 0.4)
     assert (by_bleu["epoch"], by_bleu["best_acc"], by_bleu["best_res"]) == (2, 0.5, 0.6)
 
 
-def test_a_first_score_of_zero_is_kept(train):
-    folder = train([(0.0, 0.0)], "--num_train_epochs", "1")
-    assert stats(folder, "best-acc")["epoch"] == stats(folder, "best-res")["epoch"] == 0
+def test_evaluations_between_and_at_the_end(train, tmp_path):
+    """Three steps, evaluated every second one: after the second, and at the end although none is due there."""
+    train([(0.2, 0.2), (0.1, 0.3)], "--eval_steps", "2", "--batch_size", "15", "--num_train_epochs", "1")
+    names = sorted(path.name for path in (tmp_path / "results").glob("scores_exp_*.json"))
+    assert names == ["scores_exp_0_1_step.json", "scores_exp_0_2_step.json"]
+    assert stats(tmp_path / "ckpts", "best-res")["progress"]["step"] == 3
+
+
+def test_losses_are_logged_at_the_first_step_and_every_so_many(train, tmp_path):
+    train([SAME, SAME], "--log_steps", "2", "--batch_size", "12", "--num_train_epochs", "2")
+    logged = [(line["epoch"], line["step"]) for line in logged_losses(tmp_path)]
+    assert logged == [(0, 0), (0, 2), (1, 0), (1, 2)]
 
 
 # ---- continued at the next epoch -------------------------------------------------------------------------------------
