@@ -14,7 +14,7 @@ import itertools
 import os
 import signal
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from utils.errors import InputError, run_script
 from utils.opts import check_paths, parse_args
@@ -163,12 +163,15 @@ def log_losses(run: TrainingRun, losses: dict[str, torch.Tensor], step: int) -> 
     return values["loss"]
 
 
-def agreed_signals(run: TrainingRun) -> tuple[bool, int | None]:
-    """Whether a state is asked for, and the signal that asks for a stop: the same on all processes."""
+def agreed_signals(run: TrainingRun, now: bool = False) -> tuple[bool, int | None]:
+    """Whether a state is asked for, and the signal that asks for a stop: the same on all processes.
+
+    Several processes agree every few updates only, or `now`; in between nothing is asked for.
+    """
     signals = run.signals
     if run.accelerator.num_processes == 1:
         return signals.save, signals.stop
-    if run.progress.updates % UPDATES_BETWEEN_AGREEMENTS:
+    if not now and run.progress.updates % UPDATES_BETWEEN_AGREEMENTS:
         return False, None
     asked = torch.tensor([float(signals.save), float(signals.stop is not None)], device=run.accelerator.device)
     save, stop = (run.accelerator.reduce(asked, "sum") > 0).tolist()
@@ -189,10 +192,15 @@ def between_updates(run: TrainingRun, steps: int) -> None:
         save_run(run)
         run.signals.save = False
     if stop:
-        run.say(f"stopped by signal {int(stop)}; continue with --resume")
-        raise SystemExit(128 + stop)
+        stop_here(run, stop)
     if progress.evaluation_due:
         evaluate(run)
+
+
+def stop_here(run: TrainingRun, stop: int) -> NoReturn:
+    """End the run after its state was written."""
+    run.say(f"stopped by {signal.Signals(stop).name}; continue with --resume")
+    raise SystemExit(128 + stop)
 
 
 def train(run: TrainingRun) -> None:
@@ -225,6 +233,9 @@ def evaluate(run: TrainingRun) -> None:
     """Score the model, write captions and scores, keep it where it is the best so far."""
     args, progress = run.args, run.progress
     save_run(run)
+    _, stop = agreed_signals(run, now=True)  # of one process's stop the others would learn only by its end
+    if stop:
+        stop_here(run, stop)
     run.signals.immediate = True  # nothing is lost by stopping within an evaluation
     evaluation = run.evaluator(run.model)
     accuracy, result = evaluation.scores["sub_acc"], evaluation.scores[deciding_score(args.metrics)]
@@ -242,8 +253,6 @@ def evaluate(run: TrainingRun) -> None:
     run.accelerator.wait_for_everyone()
     run.signals.immediate = False
     run.say(one_line(progress.scores[-1]))
-    if run.signals.stop:
-        raise SystemExit(128 + run.signals.stop)
 
 
 def one_line(scores: dict) -> str:

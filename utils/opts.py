@@ -5,10 +5,10 @@ import re
 import sys
 from pathlib import Path
 
-from utils.constants import DEFAULT_METRICS, IMAGE_FOLDERS, LEMMATIZERS, LEXICON_FILES, METRICS, PROMPT_TEXT
+from utils.constants import DEFAULT_METRICS, IMAGE_FOLDERS, LEMMATIZERS, LEXICON_FILES, METRICS, PROMPT_TEXT, TEST_SETS
+from utils.csv_rows import check_append_to
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number
 from utils.files import check_place, read_json
-from utils.report import TEST_SETS, check_append_to
 from utils.settings import SETTINGS_KEY, compare_given, recorded_argv
 
 CONFIGS = Path(__file__).resolve().parents[1] / "models" / "configs"
@@ -261,7 +261,7 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--test_set",
         choices=TEST_SETS,
-        help="name of the scored set, for the report (all but v1.0 are of ArtEmis v2.0)",
+        help="name of the scored set, for the report (test_... are of ArtEmis v2.0)",
     )
     add("--append_to", type=Path, help="csv file to which --eval_only adds its row")
     add(

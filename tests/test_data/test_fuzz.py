@@ -26,8 +26,8 @@ from utils.data.text_codec import load_tokenizer
 from utils.data.torch_files import read_module_tensors, read_torch_file, read_torchscript_tensors
 from utils.data.vad_lookup import read_lexicon
 from utils.errors import InputError
+from utils.evaluation.report_tables import read_report
 from utils.files import read_json, sha256
-from utils.report import read_report
 from utils.training.build_model import _checked_config
 from utils.training.named_checkpoints import load_named
 from utils.training.resume_states import load_state, save_state

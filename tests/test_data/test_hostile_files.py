@@ -18,6 +18,7 @@ from preprocess.artemis_text import read_corrections, read_known_words
 from preprocess.build_splits import read_annotations as read_csv_annotations
 from preprocess.prepare_artemis import read_release
 from preprocess.train_text2emotion import read_glove, read_splits
+from utils.csv_rows import check_append_to
 from utils.data.feature_cache import FeatureCache
 from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.pickle_limits import MOST_OPCODES, check_limits
@@ -29,8 +30,8 @@ from utils.data.text_codec import SHIPPED_BPE, load_tokenizer
 from utils.data.torch_files import LEGACY_MAGIC, LEGACY_PROTOCOL, read_module_tensors, read_torch_file
 from utils.data.vad_lookup import read_lexicon
 from utils.errors import InputError
+from utils.evaluation.report_tables import read_report
 from utils.files import check_place, read_json, sha256, write_json
-from utils.report import check_append_to, read_report
 
 # ---- pipes, sockets, devices -----------------------------------------------------------------------------------------
 

@@ -6,26 +6,39 @@ from pathlib import Path
 import pytest
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from utils import constants, report
+from utils import constants
+from utils.evaluation import published_scores
 from utils.evaluation.emotion_metrics import emotion_head_scores, max_lcs
+from utils.evaluation.report_tables import aggregate, data_set_of
+from utils.evaluation.split_warnings import V1_TEST_IMAGES
 from utils.opts import check_paths, parse_args
 
 # ACC, BLEU-1 .. 4, METEOR, ROUGE-L
 PUBLISHED = {
     ("v1.0", "NLX-GPT"): (63.6, 53.8, 29.9, 16.3, 9.3, 13.8, 30.3),
     ("v1.0", "SEVLM"): (65.6, 54.2, 30.3, 16.4, 9.2, 13.9, 30.4),
+    ("v1.0", "LLaVA-OV"): (69.8, 49.9, 27.2, 15.0, 8.4, 14.3, 28.8),
     ("v1.0", "SAEA"): (70.5, 56.3, 32.2, 17.8, 10.3, 14.8, 31.2),
     ("test_all", "SEVLM"): (44.2, 51.8, 30.4, 17.2, 10.1, 13.9, 30.4),
+    ("test_all", "LLaVA-OV"): (53.7, 50.7, 29.8, 17.6, 10.7, 14.9, 29.9),
     ("test_all", "SAEA"): (56.2, 54.7, 33.4, 19.9, 12.2, 15.2, 32.0),
+    ("affection", "SEVLM"): (69.4, 62.0, 36.3, 21.0, 12.3, 15.5, 30.9),
+    ("affection", "LLaVA-OV"): (76.6, 61.2, 36.0, 21.4, 12.9, 16.5, 30.8),
+    ("affection", "SAEA"): (78.2, 64.5, 38.9, 23.1, 13.7, 16.6, 32.3),
 }
 
 
 @pytest.mark.parametrize(("test_set", "name"), PUBLISHED)
 def test_scores_of_the_papers(test_set, name):
-    rows = [values for title, values in report.PUBLISHED[test_set].items() if title.startswith(name)]
+    rows = [values for title, values in published_scores.PUBLISHED[test_set].items() if title.startswith(name)]
     assert rows == [PUBLISHED[test_set, name]]
     order = ("sub_acc", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L")
-    assert order == report.PUBLISHED_SCORES and report.V1_TEST_IMAGES == 7933
+    assert order == published_scores.PUBLISHED_SCORES and V1_TEST_IMAGES == 7933
+
+
+def test_data_sets():
+    sets = {"v1.0": "v1.0", "test_all": "v2.0", "test_40": "v2.0", "affection": "affection", None: None}
+    assert {test_set: data_set_of(test_set) for test_set in sets} == sets
 
 
 def test_statistics_of_pictures():
@@ -59,7 +72,7 @@ def test_novelty_is_a_mean_over_all_productions():
 def test_runs_that_differ_in_a_fact_are_not_averaged(fact):
     one = {"scores": {"sub_acc": 0.5}, "seed": 1, "data_set": "v1.0", "test_set": "v1.0", "images": 10, "judge": "a"}
     runs = {"a": one, "b": one | {"seed": 2}, "c": one | {"seed": 3, fact: "another"}}
-    assert [summary["runs"] for summary in report.aggregate(runs)] == [2, 1]
+    assert [summary["runs"] for summary in aggregate(runs)] == [2, 1]
 
 
 # ---- where files are looked for --------------------------------------------------------------------------------------

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from utils import report
+from utils.csv_rows import check_append_to
 from utils.errors import InputError
+from utils.evaluation import report_tables
+from utils.evaluation.split_warnings import split_warnings
 
 SCORES = {"sub_acc": 0.6561, "Bleu_1": 0.5, "Bleu_4": 0.0951, "METEOR": 0.139, "ROUGE_L": 0.304, "CIDEr": 0.114}
 
@@ -32,7 +35,7 @@ def rows_of(table: str) -> dict[str, list[str]]:
 
 
 def test_the_run_stands_beside_the_published_rows(tmp_path):
-    text = report.write_report(tmp_path / "r", run())
+    text = report_tables.write_report(tmp_path / "r", run())
     rows = rows_of(text)
     assert rows[""] == ["ACC", "B-1", "B-2", "B-3", "B-4", "METEOR", "ROUGE-L", "CIDEr"]
     assert rows["this run"] == ["65.6", "50.0", "-", "-", "9.5", "13.9", "30.4", "11.4"]
@@ -48,11 +51,11 @@ def test_the_run_stands_beside_the_published_rows(tmp_path):
 
 
 def test_v2_and_unnamed_test_sets(tmp_path):
-    rows = rows_of(report.write_report(tmp_path, run(test_set="test_all")))
+    rows = rows_of(report_tables.write_report(tmp_path, run(test_set="test_all")))
     assert rows["SEVLM (published)"][:5] == ["44.2", "51.8", "30.4", "17.2", "10.1"]
     assert rows["SAEA, 2026 (published)"][:3] == ["56.2", "54.7", "33.4"] and "NLX-GPT (published)" not in rows
     for test_set, words in (("test_new", "published for test_new"), (None, "an unnamed test set")):
-        text = report.write_report(tmp_path, run(test_set=test_set))
+        text = report_tables.write_report(tmp_path, run(test_set=test_set))
         assert words in text and "SEVLM" not in text
     assert json.loads((tmp_path / "report.json").read_text())["data_set"] is None
 
@@ -61,7 +64,7 @@ def test_warnings_come_first_and_all_scores_are_shown(tmp_path):
     scores = SCORES | {"Unique": 0.5, "max_lcs": 4.567, "distinct_words": 1234, "EA_more_than_half": 0.5}
     matrix = [[0] * 10 for _ in range(9)]
     matrix[1][9] = 77
-    text = report.write_report(tmp_path, run(scores=scores, warnings=["val scored"], confusion_matrix=matrix))
+    text = report_tables.write_report(tmp_path, run(scores=scores, warnings=["val scored"], confusion_matrix=matrix))
     assert text.startswith("**WARNING: val scored**")
     assert rows_of(text)[""][-3:] == ["EA > 1/2", "Unique", "max-LCS"]
     assert rows_of(text)["this run"][-3:] == ["50.0", "50.0", "4.57"] and "- distinct words: 1234" in text
@@ -71,9 +74,9 @@ def test_warnings_come_first_and_all_scores_are_shown(tmp_path):
 
 def test_rows_are_appended(tmp_path):
     table = tmp_path / "deep/all.csv"
-    report.write_report(tmp_path / "a", run(1, note='a "quoted", one\nof two lines'), table)
-    report.write_report(tmp_path / "b", run(2, judge=None, extra=3), table)
-    report.check_append_to(table)
+    report_tables.write_report(tmp_path / "a", run(1, note='a "quoted", one\nof two lines'), table)
+    report_tables.write_report(tmp_path / "b", run(2, judge=None, extra=3), table)
+    check_append_to(table)
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["seed"] for row in rows] == ["1", "2"] and [row["extra"] for row in rows] == ["", "3"]
@@ -85,7 +88,8 @@ def test_rows_are_appended(tmp_path):
 def test_runs_that_end_together_lose_no_row(tmp_path):
     table = tmp_path / "all.csv"
     threads = [
-        threading.Thread(target=report.write_report, args=(tmp_path / str(seed), run(seed), table)) for seed in range(8)
+        threading.Thread(target=report_tables.write_report, args=(tmp_path / str(seed), run(seed), table))
+        for seed in range(8)
     ]
     for thread in threads:
         thread.start()
@@ -99,12 +103,12 @@ HOSTILE = "a|b\n# c <script>alert(1)</script> [x](javascript:y) `z` **w** \x1b[2
 
 
 def test_texts_from_files_cannot_act_as_markdown_or_html(tmp_path):
-    text = report.write_report(tmp_path, run(checkpoint=HOSTILE, test_set=HOSTILE, warnings=[HOSTILE]))
+    text = report_tables.write_report(tmp_path, run(checkpoint=HOSTILE, test_set=HOSTILE, warnings=[HOSTILE]))
     shown = (tmp_path / "report.md").read_text(encoding="utf-8")
     escaped = r"a\|b # c \<script\>alert(1)\</script\> \[x\](javascript:y) \`z\` \*\*w\*\*  \[2J"
     assert f"- checkpoint: {escaped}\n" in shown and f"**WARNING: {escaped}**\n" in shown
     assert f"published for {escaped}.\n" in shown and "\x1b" not in text + shown
-    summary = report.format_summary(report.aggregate({"r": run(seed=HOSTILE, judge=HOSTILE)})[0])
+    summary = report_tables.format_summary(report_tables.aggregate({"r": run(seed=HOSTILE, judge=HOSTILE)})[0])
     assert f"- judge: {escaped}\n" in summary and f"- seeds: {escaped}" in summary
 
 
@@ -112,7 +116,7 @@ def test_texts_from_files_cannot_act_as_formulas(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("test_set,=1+1,checkpoint\n@SUM(A1),2,-0.5\n")
     for seed, text in enumerate(("=cmd|' /C calc'!A0", "+1+1", "-2+3", "\t=1", "@x", "plain = text")):
-        report.write_report(tmp_path / "r", run(seed=seed, checkpoint=text, warnings=["=warn"]), path)
+        report_tables.write_report(tmp_path / "r", run(seed=seed, checkpoint=text, warnings=["=warn"]), path)
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert not [
@@ -127,17 +131,17 @@ def test_another_files_content_is_never_overwritten(tmp_path, content):
     table = tmp_path / "all.csv"
     table.write_bytes(content)
     with pytest.raises(InputError, match="all.csv: not a CSV file"):
-        report.check_append_to(table)
+        check_append_to(table)
     with pytest.raises(InputError, match="all.csv: not a CSV file"):
-        report.write_report(tmp_path / "r", run(), table)
+        report_tables.write_report(tmp_path / "r", run(), table)
     assert table.read_bytes() == content
     assert (tmp_path / "r/report.json").exists()  # the scores themselves are kept
 
 
 def test_aggregation(tmp_path, capsys):
     for seed, accuracy in enumerate((0.6, 0.62, 0.67)):
-        report.write_report(tmp_path / f"{seed}", run(seed, scores=SCORES | {"sub_acc": accuracy}))
-    report.write_report(tmp_path / "other", run(0, test_set="test_new"))
+        report_tables.write_report(tmp_path / f"{seed}", run(seed, scores=SCORES | {"sub_acc": accuracy}))
+    report_tables.write_report(tmp_path / "other", run(0, test_set="test_new"))
     paths = [str(tmp_path / name / "report.json") for name in ("0", "1", "2", "other")]
     assert not report.main([*paths, "--json", str(tmp_path / "summary.json")])
     output = capsys.readouterr().out
@@ -153,9 +157,9 @@ def test_aggregation(tmp_path, capsys):
 
 def test_aggregation_says_when_a_seed_repeats_and_leaves_out_what_not_all_have():
     runs = {"a": run(1), "b": run(1, scores={"sub_acc": 0.5})}
-    (summary,) = report.aggregate(runs)
+    (summary,) = report_tables.aggregate(runs)
     assert list(summary["mean"]) == ["sub_acc"]
-    assert "the same seed more than once" in report.format_summary(summary)
+    assert "the same seed more than once" in report_tables.format_summary(summary)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"scores": {"a": "b"}}', '{"scores": 3}', "x"])
@@ -171,7 +175,7 @@ def records(*images: int) -> dict:
 
 
 def warnings(name: str, evaluated: dict, train: dict | None, test_set: str | None, folder: Path = Path("nowhere")):
-    return report.split_warnings(folder / name, evaluated, train, test_set)
+    return split_warnings(folder / name, evaluated, train, test_set)
 
 
 def test_a_sound_split_gives_no_warning():

@@ -8,8 +8,9 @@ from utils.data.records import Records, read_records
 from utils.data.vad_lookup import Lexicon
 from utils.evaluation.emotion_metrics import confusion_matrix, diversity, emotion_alignment, max_lcs
 from utils.evaluation.evaluator import Evaluation
+from utils.evaluation.report_tables import write_report
+from utils.evaluation.split_warnings import split_warnings
 from utils.files import sha256
-from utils.report import split_warnings, write_report
 
 WHOLE_TRAINING_SPLIT = "artEmisX_train.json"  # the training file itself may hold only the images with several emotions
 
