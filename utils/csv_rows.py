@@ -46,6 +46,6 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV file ({error}); name another with --append_to") from None
     columns = list(reader.fieldnames or [])
-    if columns and ("test_set" not in columns or any(None in row or None in row.values() for row in rows)):
+    if (columns or rows) and ("test_set" not in columns or any(None in row or None in row.values() for row in rows)):
         raise InputError(f"{path}: not a CSV file of test reports; name another with --append_to")
     return columns, rows

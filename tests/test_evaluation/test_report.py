@@ -126,7 +126,9 @@ def test_texts_from_files_cannot_act_as_formulas(tmp_path):
     assert [row[2] for row in rows[2:]] == ["'=cmd|' /C calc'!A0", "'+1+1", "'-2+3", "'\t=1", "'@x", "plain = text"]
 
 
-@pytest.mark.parametrize("content", [b"hello", b"a,b\n1,2\n", b"\xff\xfe\x00", b"test_set,b\n1,2,3\n", b'test_set\n"a'])
+@pytest.mark.parametrize(
+    "content", [b"hello", b"a,b\n1,2\n", b"\xff\xfe\x00", b"test_set,b\n1,2,3\n", b'test_set\n"a', b"\n.0ts"]
+)
 def test_another_files_content_is_never_overwritten(tmp_path, content):
     table = tmp_path / "all.csv"
     table.write_bytes(content)
