@@ -42,7 +42,7 @@ from utils.data.load_inputs import build_images, check_annotated, read_inputs
 from utils.data.loader_errors import worker_errors
 from utils.data.records import Records
 from utils.data.text2emotion_files import load_text2emotion
-from utils.data.text_codec import TextCodec, load_tokenizer
+from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import Lexicon, VADLookup
 from utils.evaluation.evaluator import Evaluator, deciding_score, write_evaluation
 from utils.evaluation.score_report import report_checkpoint
@@ -51,8 +51,9 @@ from utils.training.build_model import build_model
 from utils.training.continuation import continue_from, resume
 from utils.training.facts import collect_facts, encoder_identity
 from utils.training.folder_lock import locked
+from utils.training.load_checkpoint import load_checkpoint_tokenizer
 from utils.training.memory import reuse_freed_memory
-from utils.training.named_checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named
+from utils.training.named_checkpoints import NamedCheckpoint, load_named
 from utils.training.optimizer import build_optimizer, count_parameters, linear_decay, parameter_groups
 from utils.training.resume_states import state_folders
 from utils.training.run_log import RunLog
@@ -304,10 +305,7 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     if scorer is not None:
         check_annotated(args, scorer, splits[0])
     checkpoint = load_named(args.ckpt_path, args.load_from_epoch) if args.load_from_epoch else None
-    saved_tokenizer = args.ckpt_path / TOKENIZER_FOLDER
-    own_tokenizer = checkpoint is not None and saved_tokenizer.is_dir()
-    tokenizer = load_tokenizer(str(saved_tokenizer) if own_tokenizer else args.gpt2_model)
-    codec = TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix, args.plain_special_tokens)
+    codec = load_checkpoint_tokenizer(args, checkpoint)
     model = build_model(args, codec, checkpoint)
     encoder = encoder_identity(model.image_encoder)
     train_records = None if args.eval_only else splits[1]

@@ -318,6 +318,7 @@ def without_manifest(config: Callable[[dict], dict]) -> Callable[[Path], object]
 
 
 def hostile_tokenizer(ckpts: Path) -> None:
+    (ckpts / "nle_model_best-acc" / "manifest.json").unlink()  # it would refuse the change by its hash
     path = ckpts / "nle_gpt2_tokenizer_0" / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": AUTO_MAP}))
     (path.parent / "own.py").write_text(PYTHON)

@@ -1,0 +1,92 @@
+"""A trained model, ready to be asked: what the commands that use a checkpoint start from."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.sevlm import SEVLM
+from utils.constants import PIXEL_STATISTICS
+from utils.data.datasets import ImagePixels
+from utils.data.image_opening import open_image
+from utils.data.text_codec import TextCodec, load_tokenizer
+from utils.data.vad_lookup import VADLookup, read_lexicon
+from utils.errors import InputError
+from utils.opts import parse_args
+from utils.settings import compare_facts
+from utils.training.build_model import build_model
+from utils.training.facts import encoder_identity
+from utils.training.named_checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named
+
+
+@dataclass
+class TrainedModel:
+    """A checkpoint in use.
+
+    args: its settings, as the training script's flags. model: in evaluation mode, on `device`. vad: the lexicon look-up, or
+    None for a model without VAD fusion. pixels: the image transform.
+    """
+
+    args: argparse.Namespace
+    model: SEVLM
+    codec: TextCodec
+    vad: VADLookup | None
+    pixels: ImagePixels
+    device: torch.device
+
+    def read_images(self, paths: list[Path]) -> Tensor:
+        """Pictures as the model takes them: float32 [B, 3, S, S], normalised, on its device; InputError for a bad one."""
+        return torch.stack([self.pixels.transform(open_image(path)) for path in paths]).to(self.device)
+
+
+def load_checkpoint_tokenizer(args: argparse.Namespace, checkpoint: NamedCheckpoint | None) -> TextCodec:
+    """The codec of a run: the tokenizer saved beside its checkpoint where there is one, else --gpt2_model's."""
+    saved = args.ckpt_path / TOKENIZER_FOLDER
+    own = checkpoint is not None and saved.is_dir()
+    tokenizer = load_tokenizer(str(saved) if own else args.gpt2_model)
+    return TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix, args.plain_special_tokens)
+
+
+def load_checkpoint(
+    ckpt_path: Path, name: str = "best-res", flags: list[str] | None = None, device: str | None = None
+) -> TrainedModel:
+    """Load checkpoint `name` of a folder with the settings it was trained with.
+
+    Args:
+        ckpt_path: the folder that holds nle_model_<name>/. flags: further flags of the training script, such as
+            --vad_lexicon FILE or --clip_model FOLDER; the lexicon is else the one that the training used, where it still is.
+        device: default the accelerator, if there is one.
+
+    Raises:
+        InputError: no such checkpoint, a damaged one, or files it needs are not there or are not those it was trained with.
+    """
+    args = parse_args(["--eval_only", "--load_from_epoch", name, f"--ckpt_path={ckpt_path}", *(flags or [])])
+    checkpoint = load_named(args.ckpt_path, name)
+    torch.manual_seed(args.seed)  # the weights of an encoder that was drawn and kept fixed are the seed's
+    codec = load_checkpoint_tokenizer(args, checkpoint)
+    model = build_model(args, codec, checkpoint)
+    facts = {"image_encoder_sha256": encoder_identity(model.image_encoder)}
+    vad = None
+    if args.use_VAD:
+        lexicon = read_lexicon(_lexicon_path(args))
+        facts["lexicon_sha256"] = lexicon.sha256
+        vad = VADLookup(lexicon, args.lemmatizer, codec)
+    notes = [] if args.record is None else compare_facts(args.record, facts, True, checkpoint.folder)
+    for note in [*args.notes, *notes]:
+        print(note)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    chosen = torch.device(device or accelerator or "cpu")
+    mean, std = PIXEL_STATISTICS[args.clip_normalization]
+    pixels = ImagePixels(None, model.image_encoder.image_size, mean, std)
+    return TrainedModel(args, model.eval().to(chosen), codec, vad, pixels, chosen)
+
+
+def _lexicon_path(args: argparse.Namespace) -> Path:
+    recorded = None if args.record is None else args.record["flags"].get("vad_lexicon")
+    path = args.vad_lexicon or (Path(recorded) if recorded else None)
+    if path is None or not path.is_file():
+        where = "" if path is None else f" ({path} is not there)"
+        raise InputError(f"{args.ckpt_path}: its model takes a VAD lexicon{where}; name the file with --vad_lexicon")
+    return path
