@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cococaption.files import read_results
 from cococaption.scorer import CaptionScorer
-from utils.constants import DEFAULT_METRICS, METRICS
+from utils.constants import DEFAULT_METRICS, METEOR_GIB, METRICS
 from utils.errors import OneLineParser, number, run_script
 from utils.files import check_place, write_json
 
@@ -35,7 +35,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--meteor_jvms",
         type=number(int, 1, 32),
         default=1,
-        help="Java processes for METEOR, half a GiB each (default: %(default)s)",
+        help=f"Java processes for METEOR, {METEOR_GIB} GiB each (default: %(default)s)",
     )
     return parser
 

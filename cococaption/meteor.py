@@ -18,6 +18,7 @@ from pathlib import Path
 from pycocoevalcap.meteor import meteor
 
 from cococaption.java import JVM_FLAGS, find_java
+from utils.constants import METEOR_GIB
 from utils.errors import InputError
 
 _JAR = Path(meteor.__file__).with_name(meteor.METEOR_JAR)
@@ -28,7 +29,7 @@ SECONDS_WITHOUT_ANSWER = 300
 
 
 class Meteor:
-    """METEOR over `jvms` Java processes of half a GiB each; `score` may be called from several threads.
+    """METEOR over `jvms` Java processes of METEOR_GIB each; `score` may be called from several threads.
 
     The processes end with `close()` and with this object; also when Python is killed, as their input closes then (a
     process that is still loading finishes that first, some seconds).
@@ -93,7 +94,7 @@ class Meteor:
         try:
             return self._processes[jvm].ask(lines, answers)
         except _Died as death:
-            message = f"METEOR: its Java process died twice ({death}); free 1 GiB of memory for each process"
+            message = f"METEOR: its Java process died twice ({death}); free {METEOR_GIB} GiB of memory for each process"
             raise InputError(message) from None
 
 

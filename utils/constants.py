@@ -49,6 +49,7 @@ LEXICON_FILES = ("NRC-VAD-Lexicon.txt", "NRC-VAD-Lexicon-v2.1.txt")
 # COCO-caption's; SPICE needs a download.
 METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
 DEFAULT_METRICS = METRICS[:4]
+METEOR_GIB = 0.5  # memory of one of its Java processes; 0.45 GiB were measured after an evaluation
 
 # Names of test sets: ArtEmis v1.0's; v2.0's (see preprocess/artemis_splits.py; papers' "v2.0" is test_all); Affection's.
 TEST_SETS = ("v1.0", "test_all", "test_new", "test_ref", "test_old", "test_40", "affection")

@@ -5,7 +5,16 @@ import re
 import sys
 from pathlib import Path
 
-from utils.constants import DEFAULT_METRICS, IMAGE_FOLDERS, LEMMATIZERS, LEXICON_FILES, METRICS, PROMPT_TEXT, TEST_SETS
+from utils.constants import (
+    DEFAULT_METRICS,
+    IMAGE_FOLDERS,
+    LEMMATIZERS,
+    LEXICON_FILES,
+    METEOR_GIB,
+    METRICS,
+    PROMPT_TEXT,
+    TEST_SETS,
+)
 from utils.csv_rows import check_append_to
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number
 from utils.files import check_place, read_json
@@ -250,7 +259,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--meteor_jvms",
         type=number(int, 1, 32),
         default=1,
-        help="Java machines that score METEOR side by side, 0.6 GiB each",
+        help=f"Java processes that score METEOR side by side, {METEOR_GIB} GiB each",
     )
     add(
         "--drop_last_token",
