@@ -15,6 +15,7 @@ from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
 from utils.data.records import read_records
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
+from utils.errors import InputError
 
 RATES = {"emo_en_LR": 3e-3, "learning_rate": 1e-3, "en_LR": 2e-3}  # in the order of the optimiser's groups
 ALL_PARTS = ("--fixed_encoder", "False", "--use_emotion_loss")
@@ -231,6 +232,16 @@ def test_parts_that_flags_leave_out(run):
     assert made.model.vad_encoder is None and made.model.emotion_head is None and not made.model.masked_pooling
     assert (out.contrastive_loss, out.vad_loss, out.emotion_loss) == (None, None, None)
     assert out.loss.item() == out.lm_loss.item()
+
+
+def test_images_of_one_emotion_are_for_trainings_without_contrastive_loss(run, workspace):
+    train = ("--nle_data_train_path", str(workspace.data / "artEmisX_train.json"))
+    images = len(read_records(train[1]))
+    assert images > 45  # which have several emotions
+    made = run(*train, "--no-use_cl_loss")
+    assert sum(len(step.batch["input_ids"]) for step in made.steps) == 2 * images
+    with pytest.raises(InputError, match="all its explanations have one emotion"):
+        run(*train)
 
 
 @pytest.mark.parametrize("len_prefix", [0, 2])
