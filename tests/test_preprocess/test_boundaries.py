@@ -1,14 +1,20 @@
 """Where counting begins and ends: 40 annotations against 41, who is drawn for v2.0's sets, and how pictures are shrunk."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from preprocess import prepare_artemis, resize_wikiart
+from preprocess import build_splits, prepare_artemis, resize_wikiart
 from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2, v2_set
 from preprocess.build_splits import choose_sets, image_id, several_emotions, signs_of_mini
+from tests.conftest import REPOSITORY
+from utils.data.records import read_records
 from utils.evaluation import emotion_metrics
+
+FIXTURE = REPOSITORY / "tests/data/artemis"
 
 # ---- 40 and 41 annotations -------------------------------------------------------------------------------------------
 
@@ -46,6 +52,23 @@ def test_json_splits_hold_artworks_of_40_and_not_of_41():
     v2.loc[v2["repetition"] > 40, "split"] = "rest"
     sets = choose_sets(v2, "v2", "new", ["test_40"])
     assert set(sets["train"]["repetition"]) == {39, 40} and set(sets["test_40"]["repetition"]) == {41, 42}
+
+
+def test_an_artwork_of_40_goes_through_the_whole_command(tmp_path, capsys):
+    """The release's first artwork counted as 40, the next one of its split as 41: one is written, the other left out."""
+    shutil.copytree(FIXTURE, tmp_path / "artemis")
+    path = tmp_path / "artemis/preprocess_data_nets/artemis_preprocessed.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    train = table[table["split"] == "train"].drop_duplicates(["art_style", "painting"])
+    names = [f"{row.art_style}/{row.painting}.jpg" for row in train[:2].itertuples()]
+    for count, row in zip(("40", "41"), train[:2].itertuples(), strict=True):
+        table.loc[(table["art_style"] == row.art_style) & (table["painting"] == row.painting), "repetition"] = count
+    table.to_csv(path, index=False)
+    build_splits.main(["--artemis_dir", str(tmp_path / "artemis"), "--out_dir", str(tmp_path)])
+    written = {record["image_name"] for record in read_records(tmp_path / "artEmisX_train.json").values()}
+    assert names[0] in written and names[1] not in written
+    often = (table["repetition"].astype(int) > 40).sum()
+    assert f"{often} of artworks with more than 40 left out" in capsys.readouterr().out
 
 
 def test_signs_of_the_mini_variant(tmp_path):
@@ -140,6 +163,7 @@ def test_published_counts_of_v1():
         "test artworks": 7_933,
         "vocabulary": 14_469,
     }
+    assert build_splits.MINI_VOCABULARY == 35_466
 
 
 def lengths_table(*lengths: int, split: str = "train") -> pd.DataFrame:
