@@ -12,6 +12,7 @@ from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2,
 from preprocess.build_splits import choose_sets, image_id, several_emotions, signs_of_mini
 from tests.conftest import REPOSITORY
 from utils.data.records import read_records
+from utils.data.safe_pickle import load_vocabulary
 from utils.evaluation import emotion_metrics
 
 FIXTURE = REPOSITORY / "tests/data/artemis"
@@ -180,7 +181,28 @@ def test_lengths_kept():
     kept, dropped = prepare_artemis.filter_lengths(lengths_table(*range(1, 21), 100))
     assert kept["tokens_len"].tolist() == list(range(5, 21)) and dropped == {"too short": 4, "too long": 1}
     long, _ = prepare_artemis.filter_lengths(lengths_table(*[4] * 50, *range(10, 60)))
+    _, dropped = prepare_artemis.filter_lengths(lengths_table(*[3] * 20, 4))  # 4 is longer than most, and too short
+    assert dropped == {"too short": 21, "too long": 0}
     assert long["tokens_len"].max() == int(np.percentile([4] * 50 + list(range(10, 60)), 95)) == 54
+
+
+def test_words_seen_5_times_are_kept_and_in_the_mini_variant_all(tmp_path):
+    """Of two invented words in training texts, one is written four times, the other five."""
+    release = pd.read_csv(FIXTURE / "artemis_dataset_release_v0.csv", dtype=str, keep_default_na=False)
+    prepared = pd.read_csv(FIXTURE / "preprocess_data_nets/artemis_preprocessed.csv", dtype=str)
+    train = set(prepared.loc[prepared["split"] == "train", "art_style"] + prepared["painting"])
+    rows = release.index[(release["art_style"] + release["painting"]).isin(train)]
+    for word, places in (("qwxzvy", rows[:4]), ("wzqxyv", rows[4:9]), ("vyxwzq", rows[9:10])):
+        release.loc[places, "utterance"] = f"the old {word} looks calm to me"
+    release.to_csv(tmp_path / "release.csv", index=False)
+    prepare_artemis.main(
+        ["--release_csv", str(tmp_path / "release.csv"), "--out_dir", str(tmp_path), "--jobs", "1"],
+    )
+    vocabulary = load_vocabulary(tmp_path / "preprocess_data_nets/vocabulary.pkl")
+    assert "wzqxyv" in vocabulary and "qwxzvy" not in vocabulary
+    mini = pd.read_csv(tmp_path / "preprocess_data_mini/artemis_preprocessed.csv", dtype=str)
+    mini = mini[mini["utterance_spelled"].str.contains("vyxwzq") & (mini["split"] == "train")]
+    assert len(mini) == 1 and " 3," not in mini["tokens_encoded"].item()  # no <unk>
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
