@@ -193,6 +193,7 @@ def test_decode_leaves_special_tokens_out(tokenizer, codec):
     tokens = [PREFIX, END, *bpe(tokenizer, " awe"), EMOTION, *bpe(tokenizer, " because"), EXPLANATION, PAD, END]
     assert codec.decode(tokens) == "awe because"
     assert codec.decode([]) == ""
+    assert codec.decode(bpe(tokenizer, "  awe ")) == "awe "  # stripped on the left alone, as published
 
 
 def test_training_text_is_read_back_from_its_tokens(codec):

@@ -3,6 +3,7 @@
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -66,6 +67,14 @@ def test_samples_and_bins():
 def test_novelty_is_a_mean_over_all_productions():
     """Also over those that are written more than once."""
     assert max_lcs(["a b c", "a b c", "a b c", "x"], ["a b c d"]) == 9 / 4
+
+
+def test_a_confidence_on_the_border_belongs_to_the_bin_below():
+    """Two bins: one half, right, is alone in ]0, 1/2]; three quarters, wrong, in ]1/2, 1]. Together they would be 1/8 off."""
+    records = {str(n): {"origin_emotion_distribution": [1.0] + [0.0] * 8} for n in (1, 2)}
+    probabilities = np.array([[0.5, 0.5] + [0] * 7, [0.25, 0.75] + [0] * 7])
+    scores = emotion_head_scores(probabilities, [1, 2], records, bins=2)
+    assert scores["head_ece"] == (abs(1 - 0.5) + abs(0 - 0.75)) / 2
 
 
 @pytest.mark.parametrize("fact", ["data_set", "test_set", "images", "references_per_image", "lexicon_sha256", "judge"])

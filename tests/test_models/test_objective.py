@@ -424,6 +424,11 @@ def test_negatives_are_other_images_same_slot():
             assert sorted(rows[slot::2].tolist()) == list(range(slot, 2 * images, 2))
 
 
+def test_the_two_slots_have_negatives_of_their_own():
+    rows = PairCollator(seed=3, len_prefix=0, span_start=6).visual_negatives(ItemKey(2, 5), 16)
+    assert (rows[::2] // 2 != rows[1::2] // 2).any()
+
+
 def test_negatives_depend_on_seed_epoch_and_first_image_alone():
     collator = PairCollator(3, 0, 6)
     rows = collator.visual_negatives(ItemKey(2, 5), 8)

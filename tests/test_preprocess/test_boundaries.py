@@ -1,14 +1,21 @@
 """Where counting begins and ends: 40 annotations against 41, who is drawn for v2.0's sets, and how pictures are shrunk."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from preprocess import prepare_artemis, resize_wikiart
+from preprocess import build_splits, prepare_artemis, resize_wikiart
 from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2, v2_set
 from preprocess.build_splits import choose_sets, image_id, several_emotions, signs_of_mini
+from tests.conftest import REPOSITORY
+from utils.data.records import read_records
+from utils.data.safe_pickle import load_vocabulary
 from utils.evaluation import emotion_metrics
+
+FIXTURE = REPOSITORY / "tests/data/artemis"
 
 # ---- 40 and 41 annotations -------------------------------------------------------------------------------------------
 
@@ -46,6 +53,23 @@ def test_json_splits_hold_artworks_of_40_and_not_of_41():
     v2.loc[v2["repetition"] > 40, "split"] = "rest"
     sets = choose_sets(v2, "v2", "new", ["test_40"])
     assert set(sets["train"]["repetition"]) == {39, 40} and set(sets["test_40"]["repetition"]) == {41, 42}
+
+
+def test_an_artwork_of_40_goes_through_the_whole_command(tmp_path, capsys):
+    """The release's first artwork counted as 40, the next one of its split as 41: one is written, the other left out."""
+    shutil.copytree(FIXTURE, tmp_path / "artemis")
+    path = tmp_path / "artemis/preprocess_data_nets/artemis_preprocessed.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    train = table[table["split"] == "train"].drop_duplicates(["art_style", "painting"])
+    names = [f"{row.art_style}/{row.painting}.jpg" for row in train[:2].itertuples()]
+    for count, row in zip(("40", "41"), train[:2].itertuples(), strict=True):
+        table.loc[(table["art_style"] == row.art_style) & (table["painting"] == row.painting), "repetition"] = count
+    table.to_csv(path, index=False)
+    build_splits.main(["--artemis_dir", str(tmp_path / "artemis"), "--out_dir", str(tmp_path)])
+    written = {record["image_name"] for record in read_records(tmp_path / "artEmisX_train.json").values()}
+    assert names[0] in written and names[1] not in written
+    often = (table["repetition"].astype(int) > 40).sum()
+    assert f"{often} of artworks with more than 40 left out" in capsys.readouterr().out
 
 
 def test_signs_of_the_mini_variant(tmp_path):
@@ -140,6 +164,7 @@ def test_published_counts_of_v1():
         "test artworks": 7_933,
         "vocabulary": 14_469,
     }
+    assert build_splits.MINI_VOCABULARY == 35_466
 
 
 def lengths_table(*lengths: int, split: str = "train") -> pd.DataFrame:
@@ -156,7 +181,28 @@ def test_lengths_kept():
     kept, dropped = prepare_artemis.filter_lengths(lengths_table(*range(1, 21), 100))
     assert kept["tokens_len"].tolist() == list(range(5, 21)) and dropped == {"too short": 4, "too long": 1}
     long, _ = prepare_artemis.filter_lengths(lengths_table(*[4] * 50, *range(10, 60)))
+    _, dropped = prepare_artemis.filter_lengths(lengths_table(*[3] * 20, 4))  # 4 is longer than most, and too short
+    assert dropped == {"too short": 21, "too long": 0}
     assert long["tokens_len"].max() == int(np.percentile([4] * 50 + list(range(10, 60)), 95)) == 54
+
+
+def test_words_seen_5_times_are_kept_and_in_the_mini_variant_all(tmp_path):
+    """Of two invented words in training texts, one is written four times, the other five."""
+    release = pd.read_csv(FIXTURE / "artemis_dataset_release_v0.csv", dtype=str, keep_default_na=False)
+    prepared = pd.read_csv(FIXTURE / "preprocess_data_nets/artemis_preprocessed.csv", dtype=str)
+    train = set(prepared.loc[prepared["split"] == "train", "art_style"] + prepared["painting"])
+    rows = release.index[(release["art_style"] + release["painting"]).isin(train)]
+    for word, places in (("qwxzvy", rows[:4]), ("wzqxyv", rows[4:9]), ("vyxwzq", rows[9:10])):
+        release.loc[places, "utterance"] = f"the old {word} looks calm to me"
+    release.to_csv(tmp_path / "release.csv", index=False)
+    prepare_artemis.main(
+        ["--release_csv", str(tmp_path / "release.csv"), "--out_dir", str(tmp_path), "--jobs", "1"],
+    )
+    vocabulary = load_vocabulary(tmp_path / "preprocess_data_nets/vocabulary.pkl")
+    assert "wzqxyv" in vocabulary and "qwxzvy" not in vocabulary
+    mini = pd.read_csv(tmp_path / "preprocess_data_mini/artemis_preprocessed.csv", dtype=str)
+    mini = mini[mini["utterance_spelled"].str.contains("vyxwzq") & (mini["split"] == "train")]
+    assert len(mini) == 1 and " 3," not in mini["tokens_encoded"].item()  # no <unk>
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from cococaption.__main__ import get_parser as cococaption_parser
-from preprocess import build_splits, resize_wikiart, train_text2emotion
+from preprocess import build_annotations, build_splits, resize_wikiart, train_text2emotion
+from tests.conftest import REPOSITORY
 from utils.opts import get_parser, parse_args
 
 DEFAULTS = {
@@ -94,6 +95,7 @@ def test_defaults_of_the_other_commands():
     assert defaults_of(resize_wikiart.get_parser(), "max_size", "quality") == {"max_size": 600, "quality": 95}
     chosen = defaults_of(build_splits.get_parser(), "dataset", "train_set", "test_sets")
     assert chosen == {"dataset": "v1", "train_set": "combined", "test_sets": []}
+    assert build_annotations.get_parser().get_default("out_dir") == REPOSITORY / "cococaption" / "annotations"
     judge = {
         "data_dir": Path("data/artEmis/preprocess_data_nets"),
         "sizes": [100, 256, 256, 100],  # embedding, projection, LSTM, classifier

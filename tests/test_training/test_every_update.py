@@ -15,6 +15,8 @@ from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
 from utils.data.records import read_records
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
+from utils.data.vad_lookup import VADLookup, read_lexicon
+from utils.errors import InputError
 
 RATES = {"emo_en_LR": 3e-3, "learning_rate": 1e-3, "en_LR": 2e-3}  # in the order of the optimiser's groups
 ALL_PARTS = ("--fixed_encoder", "False", "--use_emotion_loss")
@@ -231,6 +233,16 @@ def test_parts_that_flags_leave_out(run):
     assert out.loss.item() == out.lm_loss.item()
 
 
+def test_images_of_one_emotion_are_for_trainings_without_contrastive_loss(run, workspace):
+    train = ("--nle_data_train_path", str(workspace.data / "artEmisX_train.json"))
+    images = len(read_records(train[1]))
+    assert images > 45  # which have several emotions
+    made = run(*train, "--no-use_cl_loss")
+    assert sum(len(step.batch["input_ids"]) for step in made.steps) == 2 * images
+    with pytest.raises(InputError, match="all its explanations have one emotion"):
+        run(*train)
+
+
 @pytest.mark.parametrize("len_prefix", [0, 2])
 def test_counts_handed_to_the_model_are_the_batchs_own(run, len_prefix):
     """One process, one step an update: the losses are divided by what the batch itself holds."""
@@ -267,6 +279,7 @@ def test_batches_are_those_of_seed_and_epoch(run, workspace, first_text):
     codec = TextCodec(load_tokenizer(str(SHIPPED_BPE)), " the emotion is", 30)
     pairs = TrainingPairs(records, {record["image_name"]: {} for record in records.values()}, codec, None, 7)
     pairs.first_text = first_text
+    vad = VADLookup(read_lexicon(workspace.data / "demo-VAD-Lexicon.txt"), "simplemma", codec)
     sampler, steps = EpochBatches(len(records), 8, 7), iter(made.steps)
     for epoch in (0, 1):
         sampler.set_position(epoch)
@@ -282,6 +295,7 @@ def test_batches_are_those_of_seed_and_epoch(run, workspace, first_text):
             assert batch["visual_negatives"].tolist() == negatives.tolist()
             shares = [list(records.values())[key.index]["origin_emotion_distribution"] for key in keys]
             assert torch.allclose(batch["emotion_distribution"], torch.tensor(shares))
+            assert batch["vad"].any() and np.array_equal(batch["vad"], vad.of_texts(batch["input_ids"].numpy()))
 
 
 def test_initial_weights_follow_the_seed(run):
