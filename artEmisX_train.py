@@ -17,7 +17,7 @@ import sys
 from typing import Any, NamedTuple, NoReturn
 
 from utils.errors import InputError, run_script
-from utils.opts import check_paths, parse_args
+from utils.opts import check_paths, parse_args, recorded_settings
 from utils.processes import PROCESS_GROUP_TIMEOUT, leave_signals_to_parent, prepare_script
 
 if __name__ == "__main__":
@@ -46,7 +46,7 @@ from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import Lexicon, VADLookup
 from utils.evaluation.evaluator import Evaluator, deciding_score, write_evaluation
 from utils.evaluation.score_report import report_checkpoint
-from utils.settings import compare_facts, flags_of
+from utils.settings import compare_facts, compare_flags, flags_of
 from utils.training.build_model import build_model
 from utils.training.continuation import continue_from, resume
 from utils.training.facts import collect_facts, encoder_identity
@@ -311,8 +311,10 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     train_records = None if args.eval_only else splits[1]
     training_images = None if train_records is None else len(train_records)
     facts = collect_facts(args, accelerator, model, encoder, codec, lexicon, training_images)
-    if args.record is not None:
-        for note in compare_facts(args.record, facts, args.eval_only, checkpoint.folder):
+    record = recorded_settings(args)
+    if record is not None:
+        notes = compare_flags(record, args, args.eval_only, checkpoint.folder)
+        for note in notes + compare_facts(record, facts, args.eval_only, checkpoint.folder):
             accelerator.print(note)
     vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec)
     images = build_images(args, model, folder, splits)
@@ -416,8 +418,6 @@ def main(argv: list[str] | None = None) -> int:
         with accelerator.main_process_first():
             make_demo(args.nle_data_train_path.parent)
     check_paths(args)
-    for note in args.notes:
-        accelerator.print(note)
     torch.manual_seed(args.seed)
     if accelerator.device.type == "cpu":
         local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

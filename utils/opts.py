@@ -18,7 +18,7 @@ from utils.constants import (
 from utils.csv_rows import check_append_to
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number
 from utils.files import check_place, read_json
-from utils.settings import SETTINGS_KEY, compare_given, recorded_argv
+from utils.settings import SETTINGS_KEY, compare_flags, recorded_argv
 
 CONFIGS = Path(__file__).resolve().parents[1] / "models" / "configs"
 DEMO = Path("runs/demo")
@@ -323,10 +323,6 @@ def get_parser() -> argparse.ArgumentParser:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse and check the command line; a checkpoint to be used brings its settings along as defaults.
 
-    Returns:
-        the flags; besides, `given`: names of those on the command line; `record`: settings of the checkpoint, or None;
-        `notes`: lines to be said about them.
-
     Raises:
         InputError: unknown flags, wrong values, flags that contradict each other or the checkpoint.
     """
@@ -336,36 +332,33 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(**DEMO_DEFAULTS)
     args = parser.parse_args(argv)
     check_flags(args)
-    given, record, notes = _given(argv), None, []
-    if args.load_from_epoch and not args.resume:
-        source = args.ckpt_path / f"nle_model_{args.load_from_epoch}" / "config.json"
-        record = _recorded_settings(source)
-        if record is not None:
-            recorded = recorded_argv(record, args.eval_only, source)
-            try:
-                parser.parse_args(recorded)
-            except InputError as error:
-                raise InputError(f"{source}: its settings are damaged ({error}); take another checkpoint") from None
-            args = parser.parse_args([*recorded, *argv])
-            notes = compare_given(record, args, given, args.eval_only, source)
-            check_flags(args)
-    args.given, args.record, args.notes = given, record, notes
+    record = recorded_settings(args)
+    if record is not None:
+        source = checkpoint_config(args)
+        recorded = recorded_argv(record, args.eval_only, source)
+        try:
+            parser.parse_args(recorded)
+        except InputError as error:
+            raise InputError(f"{source}: its settings are damaged ({error}); take another checkpoint") from None
+        args = parser.parse_args([*recorded, *argv])
+        check_flags(args)
+        compare_flags(record, args, args.eval_only, source)
     return args
 
 
-def _given(argv: list[str]) -> set[str]:
-    """The flags that stand on the command line."""
-    parser = get_parser()
-    for action in parser._actions:
-        action.default = argparse.SUPPRESS
-    return set(vars(parser.parse_args(argv)))
+def checkpoint_config(args: argparse.Namespace) -> Path:
+    """The config.json of the checkpoint that --load_from_epoch names."""
+    return args.ckpt_path / f"nle_model_{args.load_from_epoch}" / "config.json"
 
 
-def _recorded_settings(config: Path) -> dict | None:
-    """The settings that a checkpoint of ours recorded in its config.json; None for the authors' checkpoints."""
-    if not config.is_file():
-        return None  # loading it says what is missing
-    fields = read_json(config)
+def recorded_settings(args: argparse.Namespace) -> dict | None:
+    """The settings recorded in the checkpoint that is scored or continued.
+
+    None where no checkpoint is named, where it is the authors', or where it is missing (loading it says so).
+    """
+    if not args.load_from_epoch or args.resume or not checkpoint_config(args).is_file():
+        return None
+    fields = read_json(checkpoint_config(args))
     return fields.get(SETTINGS_KEY) if isinstance(fields, dict) else None
 
 

@@ -216,22 +216,18 @@ def recorded_argv(record: dict[str, Any], score: bool, source: Path) -> list[str
     return argv
 
 
-def compare_given(
-    record: dict[str, Any], args: argparse.Namespace, given: set[str], score: bool, source: Path
-) -> list[str]:
-    """What the command line says otherwise than a checkpoint's record: one line for each flag that may.
-
-    Args:
-        given: names of the flags on the command line.
+def compare_flags(record: dict[str, Any], args: argparse.Namespace, score: bool, source: Path) -> list[str]:
+    """What a run's flags say otherwise than a checkpoint's record: one line for each flag that may differ.
 
     Raises:
         InputError: a flag contradicts what the model was trained with; names it and both values.
     """
     notes = []
+    flags = flags_of(args)
     for name, rules in RULES.items():
         rule = rules.score if score else rules.proceed
-        recorded, value = record["flags"].get(name), flags_of(args)[name]
-        if rule == FREE or name in FACTS or name not in given or recorded == value:
+        recorded, value = record["flags"].get(name), flags[name]
+        if rule == FREE or name in FACTS or recorded == value:
             continue
         change = f"{source}: --{name} was {_shown(recorded)} in training and is {_shown(value)} now"
         if rule == EQUAL:
@@ -241,7 +237,7 @@ def compare_given(
 
 
 def compare_facts(record: dict[str, Any], facts: dict[str, Any], score: bool, source: Path) -> list[str]:
-    """As `compare_given`, for the flags that are compared by what they stand for; `facts` may lack some."""
+    """As `compare_flags`, for the flags that are compared by what they stand for; `facts` may lack some."""
     notes = []
     for name, fact in FACTS.items():
         rule = RULES[name].score if score else RULES[name].proceed

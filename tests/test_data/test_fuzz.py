@@ -345,7 +345,7 @@ CLIP_JSON = json.dumps({"vision_config": {"hidden_size": 16, "num_attention_head
     damaged(GPT2_JSON.encode()) | json_values.map(lambda value: json.dumps({"n_embd": value, "n_head": value}).encode())
 )
 def test_gpt2_config(content):
-    fields = {"vad_layers": 1, "vad_heads": 1}
+    fields = {"vad_layers": 1, "vad_heads": 1, "emotion_span": 6}
     config = outcome(lambda path: _checked_config(read_config(path), fields, str(path)), content, "config.json")
     assert config is None or config._attn_implementation == "sdpa"
 

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from utils.data.datasets import EvaluationImages, ImagePixels
 from utils.data.image_folder import ImageFolder
+from utils.data.image_inputs import ImageInputs
 from utils.data.loader_errors import worker_errors
 from utils.errors import InputError
 
@@ -24,7 +25,7 @@ class Pictures(ImagePixels):
 
 def load(folder, *names):
     records = {str(number): {"image_name": name} for number, name in enumerate(names)}
-    images = Pictures(folder, 4, (0.5,) * 3, (0.5,) * 3)
+    images = ImageInputs(Pictures(folder, 4, (0.5,) * 3, (0.5,) * 3), None, {})
     with worker_errors():
         for batch in DataLoader(EvaluationImages(records, images), batch_size=1, num_workers=2):
             assert batch["pixels"].shape == (1, 3, 4, 4)

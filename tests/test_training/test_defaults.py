@@ -78,6 +78,7 @@ DEFAULTS = {
     "emotion_loss_weight": 1.0,
     "vad_causal": False,
     "masked_pooling": False,
+    "plain_special_tokens": False,
     "clip_normalization": False,
 }
 

@@ -14,8 +14,8 @@ from utils.data.image_opening import open_image
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.vad_lookup import VADLookup, read_lexicon
 from utils.errors import InputError
-from utils.opts import parse_args
-from utils.settings import compare_facts
+from utils.opts import parse_args, recorded_settings
+from utils.settings import compare_facts, compare_flags
 from utils.training.build_model import build_model
 from utils.training.facts import encoder_identity
 from utils.training.named_checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named
@@ -63,19 +63,20 @@ def load_checkpoint(
         InputError: no such checkpoint, a damaged one, or files it needs are not there or are not those it was trained with.
     """
     args = parse_args(["--eval_only", "--load_from_epoch", name, f"--ckpt_path={ckpt_path}", *(flags or [])])
-    checkpoint = load_named(args.ckpt_path, name)
+    record, checkpoint = recorded_settings(args), load_named(args.ckpt_path, name)
     torch.manual_seed(args.seed)  # the weights of an encoder that was drawn and kept fixed are the seed's
     codec = load_checkpoint_tokenizer(args, checkpoint)
     model = build_model(args, codec, checkpoint)
     facts = {"image_encoder_sha256": encoder_identity(model.image_encoder)}
     vad = None
     if args.use_VAD:
-        lexicon = read_lexicon(_lexicon_path(args))
+        lexicon = read_lexicon(_lexicon_path(args, record))
         facts["lexicon_sha256"] = lexicon.sha256
         vad = VADLookup(lexicon, args.lemmatizer, codec)
-    notes = [] if args.record is None else compare_facts(args.record, facts, True, checkpoint.folder)
-    for note in [*args.notes, *notes]:
-        print(note)
+    if record is not None:
+        notes = compare_flags(record, args, True, checkpoint.folder)
+        for note in notes + compare_facts(record, facts, True, checkpoint.folder):
+            print(note)
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     chosen = torch.device(device or accelerator or "cpu")
     mean, std = PIXEL_STATISTICS[args.clip_normalization]
@@ -83,8 +84,8 @@ def load_checkpoint(
     return TrainedModel(args, model.eval().to(chosen), codec, vad, pixels, chosen)
 
 
-def _lexicon_path(args: argparse.Namespace) -> Path:
-    recorded = None if args.record is None else args.record["flags"].get("vad_lexicon")
+def _lexicon_path(args: argparse.Namespace, record: dict | None) -> Path:
+    recorded = None if record is None else record["flags"].get("vad_lexicon")
     path = args.vad_lexicon or (Path(recorded) if recorded else None)
     if path is None or not path.is_file():
         where = "" if path is None else f" ({path} is not there)"
