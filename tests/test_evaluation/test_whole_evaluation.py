@@ -147,9 +147,13 @@ def test_captions_of_a_whole_evaluation(workspace, tmp_path, monkeypatch, flags)
     argv = workspace.argv(tmp_path, "--num_train_epochs", "1", "--batch_size", "45", "--dropout", "0.5", *flags)
     assert artEmisX_train.main(argv) == 0
     assert len(set(expected.values())) > 1
+    records = json.loads((workspace.data / "artEmisX_val.json").read_text())
     for kind, place in (("full", 0), ("exp", 1)):
         written = json.loads((tmp_path / "results" / f"unf_captions_{kind}_0_0_step.json").read_text())
-        wanted = [{"image_id": image, "caption": by_hand(full)[place]} for image, full in expected.items()]
+        wanted = [
+            {"image_id": image, "caption": by_hand(full)[place], "image_name": records[str(image)]["image_name"]}
+            for image, full in expected.items()
+        ]
         assert written == wanted
 
 
