@@ -29,9 +29,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM, SEVLMOutput
@@ -44,23 +43,31 @@ from utils.data.records import Records
 from utils.data.text2emotion_files import load_text2emotion
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import Lexicon, VADLookup
+from utils.evaluation.collapse import collapse_warning
 from utils.evaluation.evaluator import Evaluator, deciding_score, write_evaluation
 from utils.evaluation.score_report import report_checkpoint
+from utils.progress_line import ProgressLine, duration
 from utils.settings import compare_facts, compare_flags, flags_of
 from utils.training.build_model import build_model
 from utils.training.continuation import continue_from, resume
+from utils.training.disk import check_disk, shown
 from utils.training.facts import collect_facts, encoder_identity
 from utils.training.folder_lock import locked
+from utils.training.last_words import words_of_scoring, words_of_training
 from utils.training.load_checkpoint import load_checkpoint_tokenizer
 from utils.training.memory import reuse_freed_memory
 from utils.training.named_checkpoints import NamedCheckpoint, load_named
-from utils.training.optimizer import build_optimizer, count_parameters, linear_decay, parameter_groups
+from utils.training.optimizer import build_optimizer, count_parameters, linear_decay, parameter_groups, rates_of_update
+from utils.training.peak_memory import peak_memory
 from utils.training.resume_states import state_folders
 from utils.training.run_log import RunLog
 from utils.training.stop_signals import StopSignals
+from utils.training.trackers import TENSORBOARD, loss_values, score_values, start_trackers
 from utils.training.training_run import TrainingRun, save_best, save_run
 
 LOSSES = ("loss", "lm_loss", "contrastive_loss", "vad_loss", "emotion_loss")
+UPDATES_BEFORE_ESTIMATE = 10  # of the time that the run will take
+SAMPLES = 3  # pictures whose explanations are shown
 # Several processes agree on a stop only so often, as agreeing makes them wait for each other.
 UPDATES_BETWEEN_AGREEMENTS = 8
 
@@ -79,26 +86,20 @@ def train_epoch(run: TrainingRun) -> None:
     An update is made of the gradients of --gradient_accumulation_steps batches, its window; the epoch's last window may
     be shorter.
     """
-    args, accelerator, progress = run.args, run.accelerator, run.progress
+    args, progress = run.args, run.progress
     run.batches.set_position(progress.epoch, progress.step)
-    bar = tqdm(
-        total=run.steps_per_epoch,
-        desc=f"epoch {progress.epoch}",
-        initial=progress.step,
-        unit="step",
-        disable=not accelerator.is_main_process,
-    )
     batches = iter(run.loader)
-    with bar:
+    with epoch_line(run) as line:
         while window := list(itertools.islice(batches, args.gradient_accumulation_steps)):
             window = [run.images.encode(run.model.image_encoder, batch["image_ids"], batch) for batch in window]
             losses = accumulate_gradients(run, window)
             update(run, losses, torch.cat([batch["image_ids"] for batch in window]))
             first, last = progress.step, progress.step + len(window) - 1
             if last // args.log_steps > (first - 1) // args.log_steps:
-                bar.set_postfix(loss=f"{log_losses(run, losses, last):.3f}")
+                log_losses(run, losses, last)
             progress.step = last + 1
-            bar.update(len(window))
+            line.advance(pairs_before(run, progress.step))
+            tell_time(run, line)
             between_updates(run, len(window))
             if stopped_early(run):
                 return
@@ -156,12 +157,46 @@ def update(run: TrainingRun, losses: dict[str, torch.Tensor], image_ids: torch.T
     run.progress.updates += 1
 
 
-def log_losses(run: TrainingRun, losses: dict[str, torch.Tensor], step: int) -> float:
-    """Log an update's losses, averaged over the processes: `loss`, and its terms before their weights; returns `loss`."""
-    values = {name: float(run.accelerator.reduce(loss, "mean")) for name, loss in losses.items()}
+def log_losses(run: TrainingRun, losses: dict[str, torch.Tensor], step: int) -> None:
+    """Log an update's losses, averaged over the processes: `loss`, and its terms before their weights."""
+    run.last_losses = {name: float(run.accelerator.reduce(loss, "mean")) for name, loss in losses.items()}
     if run.accelerator.is_main_process:
-        run.log.write("losses", {"epoch": run.progress.epoch, "step": step} | values)
-    return values["loss"]
+        updates = run.progress.updates
+        point = {"epoch": run.progress.epoch, "step": step, "updates": updates} | run.last_losses
+        rates = rates_of_update(run.scheduler, run.parameter_names, updates)
+        run.log.write("losses", point, learning_rates=rates)
+        run.accelerator.log(loss_values(point, rates), step=updates)
+
+
+def epoch_line(run: TrainingRun) -> ProgressLine:
+    """The progress of this epoch, for people: pairs, losses as last logged, memory."""
+
+    def more() -> str:
+        losses = "  ".join(f"{name.removesuffix('_loss')} {value:.3f}" for name, value in run.last_losses.items())
+        memory = peak_memory(run.accelerator.device)
+        return losses if memory is None else f"{losses}  {shown(memory)}"
+
+    title = f"epoch {run.progress.epoch} (last: {run.args.num_train_epochs - 1})"
+    done, hidden = pairs_before(run, run.progress.step), not run.accelerator.is_main_process
+    return ProgressLine(title, run.batches.size, "pairs", done, hidden, more)
+
+
+def pairs_before(run: TrainingRun, step: int) -> int:
+    """Pairs of an epoch, of all processes, that are trained on before `step`."""
+    return min(step * run.batches.global_batch, run.batches.size)
+
+
+def tell_time(run: TrainingRun, line: ProgressLine) -> None:
+    """Say once, after the first updates, how long the training will take."""
+    progress = run.progress
+    enough = progress.step == run.steps_per_epoch or line.done - line.first >= (
+        UPDATES_BEFORE_ESTIMATE * run.args.gradient_accumulation_steps * run.batches.global_batch
+    )
+    if run.time_told or not enough:
+        return
+    run.time_told = True
+    left = (run.args.num_train_epochs - progress.epoch) * run.batches.size - line.done
+    run.say(f"at {line.rate:.1f} pairs/s the training takes {duration(left / line.rate)} more, evaluations not counted")
 
 
 def agreed_signals(run: TrainingRun, now: bool = False) -> tuple[bool, int | None]:
@@ -242,18 +277,34 @@ def evaluate(run: TrainingRun) -> None:
     accuracy, result = evaluation.scores["sub_acc"], evaluation.scores[deciding_score(args.metrics)]
     better = {"best-acc": accuracy > progress.best_acc, "best-res": result > progress.best_res}
     progress.best_acc, progress.best_res = max(accuracy, progress.best_acc), max(result, progress.best_res)
+    if better["best-res"]:
+        progress.best_res_at = [progress.epoch, progress.step]
     progress.without_gain = 0 if any(better.values()) else progress.without_gain + 1
     progress.scores.append({"epoch": progress.epoch, "step": progress.step - 1} | evaluation.scores)
     progress.evaluation_due, progress.evaluated = False, [progress.epoch, progress.step]
     run.last_evaluation = evaluation
     if run.accelerator.is_main_process:
-        write_evaluation(args.caption_save_path, evaluation, progress.epoch, progress.step - 1)
-        run.log.write("scores", progress.scores[-1])
+        write_evaluation(args.caption_save_path, evaluation, run.evaluator.records, progress.epoch, progress.step - 1)
+        log_scores(run)
         for name in (name for name, is_better in better.items() if is_better):
             save_best(run, name)
     run.accelerator.wait_for_everyone()
     run.signals.immediate = False
     run.say(one_line(progress.scores[-1]))
+    if warning := collapse_warning(list(evaluation.explanations.values())):
+        run.say(warning)
+
+
+def log_scores(run: TrainingRun) -> None:
+    """Log the last evaluation, with the explanations of a few pictures; on the main process only."""
+    explanations = run.last_evaluation.explanations
+    records, updates = run.evaluator.records, run.progress.updates
+    point = {"epoch": 0, "step": 0, "updates": updates} | run.progress.scores[-1]
+    samples = {
+        records[str(image_id)]["image_name"]: explanations[image_id] for image_id in list(explanations)[:SAMPLES]
+    }
+    run.log.write("scores", point, samples=samples)
+    run.accelerator.log(score_values(point, samples), step=updates)
 
 
 def one_line(scores: dict) -> str:
@@ -262,7 +313,12 @@ def one_line(scores: dict) -> str:
 
 
 def print_summary(run: TrainingRun) -> None:
-    """A table of the scores of every evaluation, and three explanations of the last one."""
+    """A table of the scores of every evaluation, three explanations of the last one, and what to do next."""
+    print_scores(run)
+    run.say(words_of_training(run.args, run.progress, len(run.evaluator.records)))
+
+
+def print_scores(run: TrainingRun) -> None:
     if not run.progress.scores:
         return
     names = [name for name in run.progress.scores[-1] if name not in ("epoch", "step")]
@@ -272,7 +328,7 @@ def print_summary(run: TrainingRun) -> None:
         run.say(" ".join(row + [f"{scores[name]:>9.4f}" if name in scores else f"{'-':>9}" for name in names]))
     if run.last_evaluation is None:  # resumed after its last evaluation
         return
-    for image_id in list(run.last_evaluation.full)[:3]:
+    for image_id in list(run.last_evaluation.full)[:SAMPLES]:
         record = run.evaluator.records[str(image_id)]
         run.say(f"\n{record['image_name']}\n  generated: the emotion is {run.last_evaluation.full[image_id]}")
         run.say(f"  reference: {record['emotions'][0]} because {record['explanations'][0]}")
@@ -383,6 +439,7 @@ def build_training(
         start["continued"] = {"from": args.load_from_epoch, "epoch": run.progress.epoch}
     if accelerator.is_main_process:
         run.log.write("start", start)
+        start_trackers(run)
     return run
 
 
@@ -393,10 +450,13 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
     setup.model.to(accelerator.device)
     evaluation = setup.evaluator(setup.model)
     if accelerator.is_main_process:
-        write_evaluation(args.caption_save_path, evaluation, args.load_from_epoch, 0)
-        references = sum(map(len, setup.evaluator.scorer.references.values()))
         records = setup.evaluator.records
+        write_evaluation(args.caption_save_path, evaluation, records, args.load_from_epoch, 0)
+        references = sum(map(len, setup.evaluator.scorer.references.values()))
         accelerator.print(report_checkpoint(args, evaluation, records, setup.lexicon, references, judge))
+        if warning := collapse_warning(list(evaluation.explanations.values())):
+            accelerator.print(warning)
+        accelerator.print(words_of_scoring(args, evaluation.scores, len(records)))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -413,6 +473,8 @@ def main(argv: list[str] | None = None) -> int:
         mixed_precision=args.mixed_precision,
         cpu=not torch.accelerator.is_available(),  # else accelerate does not see torchrun's processes on a CPU
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],
+        log_with=None if args.report_to == ["none"] else args.report_to,
+        project_config=ProjectConfiguration(logging_dir=args.caption_save_path / TENSORBOARD),
     )
     if args.demo:
         with accelerator.main_process_first():
@@ -440,6 +502,8 @@ def main(argv: list[str] | None = None) -> int:
         with accelerator.main_process_first():  # the others find what it has checked and computed in the cache folder
             setup = prepare(args, accelerator, scorer)
             if not args.eval_only:
+                if accelerator.is_main_process:
+                    accelerator.print(check_disk(setup.model, args.ckpt_path, args.resume))
                 dataset = TrainingPairs(
                     setup.train_records,
                     setup.images,

@@ -101,6 +101,6 @@ def test_output(demo):
     folder, output, seconds = demo
     table = output[output.index("epoch   step") :]
     assert len(re.findall(r"^ +\d+ +\d+ +0\.", table, re.MULTILINE)) == 5
-    assert table.count("wrote: the emotion is") == 3
+    assert table.count("generated: the emotion is") == 3
     assert {path.name for path in folder.iterdir()} == {"data", "ckpts", "results", "cache"}
     print(f"the demo took {seconds:.0f} s")

@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from utils.constants import (
@@ -22,6 +23,7 @@ from utils.settings import SETTINGS_KEY, compare_flags, recorded_argv
 
 CONFIGS = Path(__file__).resolve().parents[1] / "models" / "configs"
 DEMO = Path("runs/demo")
+TRACKERS = ("tensorboard", "wandb", "trackio")  # names of their packages, too
 
 # What --demo changes: paths under runs/demo/, the same model classes in small sizes, from random weights.
 DEMO_DEFAULTS = {
@@ -49,6 +51,12 @@ DEMO_DEFAULTS = {
     "learning_rate": 2e-3,
     "en_LR": 1e-3,
     "emo_en_LR": 2e-3,
+}
+# What --demo --split test changes besides.
+DEMO_TEST = {
+    "nle_data_val_path": DEMO / "data" / "artEmisX_test.json",
+    "annFileExp": DEMO / "data" / "annotations" / "artEmisX_test_annot_exp.json",
+    "caption_save_path": DEMO / "results" / "test",
 }
 
 
@@ -97,6 +105,12 @@ def get_parser() -> argparse.ArgumentParser:
         "--demo",
         action="store_true",
         help="make a small data set of drawn pictures in runs/demo/ and train a small model on it",
+    )
+    add(
+        "--split",
+        choices=("val", "test"),
+        default="val",
+        help="of the demo's data, the split that --demo --eval_only scores (results of test go to runs/demo/results/test/)",
     )
     add(
         "--load_from_epoch",
@@ -235,7 +249,13 @@ def get_parser() -> argparse.ArgumentParser:
         help="also save a state to resume from every so many steps (0: every epoch)",
     )
     add("--log_steps", type=count, default=50, help="steps between two lines of the loss log")
-
+    add(
+        "--report_to",
+        nargs="+",
+        choices=(*TRACKERS, "none"),
+        default=["none"],
+        help="also draw losses, learning rates, scores and sample captions there (packages of their own; several may be given)",
+    )
     add(
         "--cpu_threads",
         type=processes,
@@ -331,6 +351,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if "--demo" in argv:
         parser.set_defaults(**DEMO_DEFAULTS)
     args = parser.parse_args(argv)
+    if args.split != "val" and not args.demo:
+        raise InputError(
+            "--split names a part of the demo's data: give --demo, or the files of another split with --nle_data_val_path and "
+            "--annFileExp"
+        )
+    if args.split == "test":
+        parser.set_defaults(**DEMO_TEST)
+    if args.demo and args.eval_only:
+        parser.set_defaults(load_from_epoch="best-res")
+    args = parser.parse_args(argv)
     check_flags(args)
     record = recorded_settings(args)
     if record is not None:
@@ -378,6 +408,17 @@ def check_flags(args: argparse.Namespace) -> None:
         raise InputError("--vad_causal is about the VAD encoder, which --no-use_VAD leaves out: give one of them")
     if args.feature_cache and not args.fixed_encoder:
         raise InputError("--feature_cache keeps what a fixed encoder computes: not with --fixed_encoder False")
+    if args.split == "test" and not args.eval_only:
+        raise InputError("--split test is for --eval_only: checkpoints are chosen on the validation split")
+    if "none" in args.report_to and len(args.report_to) > 1:
+        raise InputError("--report_to none and others: give none, or the others")
+    if args.report_to != ["none"] and args.eval_only:
+        raise InputError(
+            "--report_to draws the curves of a training: not with --eval_only, whose scores are in report.json"
+        )
+    for tracker in args.report_to:
+        if tracker in TRACKERS and not _is_installed(tracker):
+            raise InputError(f"--report_to {tracker}: its package is not installed: pip install {tracker}")
     if args.append_to and not args.eval_only:
         raise InputError("--append_to adds the row of an --eval_only run: give both")
     if args.len_prefix + 8 > args.max_seq_len:
@@ -391,6 +432,15 @@ def check_flags(args: argparse.Namespace) -> None:
     )
     if args.alpha == 0 and not any(other_weights):
         raise InputError("--alpha 0 with no other loss leaves nothing to learn")
+
+
+def _is_installed(package: str) -> bool:
+    """By the installed metadata: a folder of that name in the working directory, as wandb leaves one, is no package."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def check_paths(args: argparse.Namespace, early: bool = False) -> None:

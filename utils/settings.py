@@ -40,6 +40,7 @@ _FREE = Rules(FREE, FREE, FREE)
 
 RULES: dict[str, Rules] = {
     "demo": _FREE,
+    "split": _FREE,
     "load_from_epoch": _FREE,
     "resume": _FREE,
     "eval_only": _FREE,
@@ -91,6 +92,7 @@ RULES: dict[str, Rules] = {
     "feature_cache": Rules(SAID, FREE, FREE),  # cached features are rounded to float16
     "save_steps": _FREE,
     "log_steps": _FREE,
+    "report_to": _FREE,
     "cpu_threads": Rules(SAID, FREE, FREE),
     # evaluation
     "eval_steps": _LOOSE,

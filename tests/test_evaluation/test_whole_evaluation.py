@@ -172,9 +172,13 @@ def test_captions_of_a_whole_evaluation(workspace, codec, tmp_path, monkeypatch,
     argv += ["--vad_lexicon", str(lexicon)]
     assert artEmisX_train.main(argv) == 0
     assert len(set(expected.values())) > 1 and len(forgotten) == 1  # else memoised texts would fill the memory
+    records = json.loads((workspace.data / "artEmisX_val.json").read_text())
     for kind, place in (("full", 0), ("exp", 1)):
         written = json.loads((tmp_path / "results" / f"unf_captions_{kind}_0_0_step.json").read_text())
-        wanted = [{"image_id": image, "caption": by_hand(full)[place]} for image, full in expected.items()]
+        wanted = [
+            {"image_id": image, "caption": by_hand(full)[place], "image_name": records[str(image)]["image_name"]}
+            for image, full in expected.items()
+        ]
         assert written == wanted
 
 

@@ -48,7 +48,8 @@ def test_output_files(finished):
     assert set(values) == {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "sub_acc"}
     assert all(0 <= value <= 1 for value in values.values())
     captions = json.loads((finished / "results" / "unf_captions_exp_1_5_step.json").read_text())
-    assert all(set(caption) == {"image_id", "caption"} and isinstance(caption["image_id"], int) for caption in captions)
+    assert all(set(caption) == {"image_id", "caption", "image_name"} for caption in captions)
+    assert all(isinstance(caption["image_id"], int) for caption in captions)
     assert {path.name for path in (finished / "ckpts").glob("nle_model_*")} == {
         "nle_model_best-acc",
         "nle_model_best-res",

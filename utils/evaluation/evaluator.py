@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM
@@ -24,6 +23,7 @@ from utils.evaluation.decoding import caption_batch
 from utils.evaluation.emotion_metrics import emotion_accuracy, emotion_head_scores
 from utils.files import write_json
 from utils.processes import leave_signals_to_parent
+from utils.progress_line import ProgressLine
 
 # The first of these scores that --metrics gives decides on best-res and, beside the accuracy, on the early stop.
 DECIDING_SCORES = {"bleu": "Bleu_4", "cider": "CIDEr", "meteor": "METEOR", "rouge": "ROUGE_L", "spice": "SPICE"}
@@ -39,13 +39,15 @@ class Evaluation:
     """What one evaluation brought.
 
     full: image id -> whole generated text; explanations: image id -> its explanation; scores: as fractions 0..1 (CIDEr
-    0..10); counts: images, and images with a majority emotion that sub_acc rests on.
+    0..10); counts: images, and images with a majority emotion that sub_acc rests on; heads: image id -> the emotion head's
+    nine probabilities, empty without that head.
     """
 
     full: dict[int, str]
     explanations: dict[int, str]
     scores: dict[str, float]
     counts: dict[str, int]
+    heads: dict[int, list[float]] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -86,8 +88,16 @@ class Evaluator:
 
     def _captions(self, model: SEVLM) -> Iterator[tuple[int, str, str, list[float] | None]]:
         """(image id, full text, explanation, probabilities of the emotion head) of this process's share."""
-        hidden = not self.accelerator.is_main_process
-        for batch in tqdm(self.loader, "captioning", unit="batch", disable=hidden, leave=False):
+        hidden, share = not self.accelerator.is_main_process, len(self.loader.dataset)
+        with ProgressLine("captioning", share, "pictures", hidden=hidden) as line:
+            for texts in self._captions_of_batches(model):
+                yield from texts
+                line.advance(line.done + len(texts))
+        if self.vad is not None:
+            self.vad.forget()
+
+    def _captions_of_batches(self, model: SEVLM) -> Iterator[list[tuple[int, str, str, list[float] | None]]]:
+        for batch in self.loader:
             batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
             with torch.inference_mode(), self.accelerator.autocast():
                 batch = self.images.encode(model.image_encoder, batch["image_id"], batch)
@@ -97,12 +107,8 @@ class Evaluator:
                 heads = [None] * len(texts)
                 if model.emotion_head is not None:
                     heads = model.emotion_head(image.cls).float().softmax(-1).tolist()
-            for image_id, (full, explanation), probabilities in zip(
-                batch["image_id"].tolist(), texts, heads, strict=True
-            ):
-                yield image_id, full, explanation, probabilities
-        if self.vad is not None:
-            self.vad.forget()
+            rows = zip(batch["image_id"].tolist(), texts, heads, strict=True)
+            yield [(image_id, *text, probabilities) for image_id, text, probabilities in rows]
 
     def _score(self, generated: dict[int, list]) -> Evaluation:
         generated = {int(image_id): generated[int(image_id)] for image_id in self.records}  # in the split's order
@@ -110,12 +116,12 @@ class Evaluator:
         explanations = {image_id: explanation for image_id, (_, explanation, _) in generated.items()}
         scores, _ = self.scorer.score({image_id: printable(text) for image_id, text in explanations.items()})
         scores["sub_acc"], with_majority = emotion_accuracy(full, self.records)
-        if None not in [probabilities for _, _, probabilities in generated.values()]:
-            probabilities = np.array([probabilities for _, _, probabilities in generated.values()])
-            head = emotion_head_scores(probabilities, list(generated), self.records)
+        heads = {image_id: row for image_id, (_, _, row) in generated.items() if row is not None}
+        if heads:
+            head = emotion_head_scores(np.array(list(heads.values())), list(heads), self.records)
             scores |= {name: head[name] for name in ("head_acc", "head_ece")}
         counts = {"images": len(full), "with_majority": with_majority}
-        return Evaluation(full, explanations, {name: float(value) for name, value in scores.items()}, counts)
+        return Evaluation(full, explanations, {name: float(value) for name, value in scores.items()}, counts, heads)
 
 
 def printable(caption: str) -> str:
@@ -123,9 +129,22 @@ def printable(caption: str) -> str:
     return "".join(character if character.isprintable() else " " for character in caption)
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation, epoch: int, step: int) -> None:
-    """Write captions (lists of {"image_id", "caption"}) and scores (one flat object) under their published names."""
-    for kind, captions in (("full", evaluation.full), ("exp", evaluation.explanations)):
-        listed = [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()]
-        write_json(folder / f"unf_captions_{kind}_{epoch}_{step}_step.json", listed)
+def write_evaluation(folder: Path, evaluation: Evaluation, records: Records, epoch: int | str, step: int) -> None:
+    """Write captions, scores and what the emotion head says, under their published names where they have one.
+
+    Captions are COCO's lists of {"image_id", "caption"}, with "image_name" beside; scores one flat object; the head's file
+    a list of {"image_id", "image_name", "probabilities"}, nine of them in the order of `EMOTIONS`.
+    """
+    files = [
+        ("unf_captions_full", "caption", evaluation.full),
+        ("unf_captions_exp", "caption", evaluation.explanations),
+        ("emotion_head", "probabilities", evaluation.heads),
+    ]
+    for name, key, values in files:
+        listed = [
+            {"image_id": image_id, key: value, "image_name": records[str(image_id)]["image_name"]}
+            for image_id, value in values.items()
+        ]
+        if listed:
+            write_json(folder / f"{name}_{epoch}_{step}_step.json", listed)
     write_json(folder / f"scores_exp_{epoch}_{step}_step.json", evaluation.scores)

@@ -70,8 +70,10 @@ def checked_progress(run: TrainingRun, record: dict[str, Any]) -> Progress:
             raise ValueError(f"{name} {str(score)[:40]} is no score")
     if not isinstance(progress.evaluation_due, bool):
         raise ValueError("evaluation_due is neither true nor false")
-    if not isinstance(progress.evaluated, list) or not all(type(number) is int for number in progress.evaluated):
-        raise ValueError("evaluated is no list of numbers")
+    for name in ("evaluated", "best_res_at"):
+        numbers = getattr(progress, name)
+        if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
+            raise ValueError(f"{name} is no list of numbers")
     if not isinstance(progress.scores, list):
         raise ValueError("scores is no list")
     for scores in progress.scores:

@@ -57,6 +57,14 @@ def set_schedule(scheduler: torch.optim.lr_scheduler.LambdaLR, rates: list[float
     scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
 
 
+def rates_of_update(
+    scheduler: torch.optim.lr_scheduler.LambdaLR, names: list[list[str]], update: int
+) -> dict[str, float]:
+    """Learning rates of update 1, 2, ... by part of the model, from the names of each group's parameters."""
+    shares = zip(names, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    return {of_group[0].partition(".")[0]: rate * share(update - 1) for of_group, rate, share in shares}
+
+
 def count_parameters(module: nn.Module | None) -> int:
     """Trained parameters."""
     return (

@@ -30,7 +30,8 @@ class Progress:
     epoch, step: the next step to do (step: index within the epoch). updates: of the optimiser, skipped ones included.
     best_acc, best_res: best emotion accuracy, and best score of those that decide on best-res. without_gain: evaluations
     in a row that brought no better score. evaluation_due: the state was saved just before an evaluation. evaluated: the
-    [epoch, step] last scored. scores: of every evaluation so far.
+    [epoch, step] last scored, best_res_at: where best-res was scored, empty where that was before this run. scores: of
+    every evaluation so far.
     """
 
     epoch: int = 0
@@ -41,6 +42,7 @@ class Progress:
     without_gain: int = 0
     evaluation_due: bool = False
     evaluated: list[int] = field(default_factory=list)
+    best_res_at: list[int] = field(default_factory=list)
     scores: list[dict] = field(default_factory=list)
 
 
@@ -50,7 +52,8 @@ class TrainingRun:
 
     model is the bare module, prepared the same as accelerate wants it. parameters are those that are trained,
     parameter_names their names by parameter group. settings is the record of flags and facts, see utils/settings.py.
-    last_evaluation is None until there is one.
+    last_evaluation is None until there is one, last_losses (as last logged) empty. time_told: whether the time that the
+    training takes has been said.
     """
 
     args: argparse.Namespace
@@ -72,6 +75,8 @@ class TrainingRun:
     signals: StopSignals
     progress: Progress = field(default_factory=Progress)
     last_evaluation: Evaluation | None = None
+    last_losses: dict[str, float] = field(default_factory=dict)
+    time_told: bool = False
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,0 +1,89 @@
+"""Progress for people: one bar in a terminal, one plain line every few minutes in a log file."""
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 180
+
+
+class ProgressLine:
+    """How far a loop is: a tqdm bar on stderr where that is a terminal, else a plain line on stdout now and then.
+
+    Used as a context manager; `advance` after each piece of work.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        unit: str,
+        done: int = 0,
+        hidden: bool = False,
+        more: Callable[[], str] = str,
+        seconds: float = SECONDS_BETWEEN_LINES,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """
+        Args:
+            total, done: pieces of work, and how many of them were done before.
+            hidden: on all processes but one.
+            more: gives what stands at the end of the line, such as losses.
+            seconds: between two plain lines.
+        """
+        self.title, self.total, self.unit, self.done = title, total, unit, done
+        self.more, self.seconds, self.clock = more, seconds, clock
+        self.terminal = sys.stderr.isatty()
+        self.plain = not hidden and not self.terminal
+        self.first, self.began = done, clock()
+        self.said = self.began
+        self.bar = tqdm(
+            total=total,
+            desc=title,
+            initial=done,
+            unit=f" {unit}",
+            disable=hidden or not self.terminal,
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> "ProgressLine":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()
+
+    @property
+    def rate(self) -> float:
+        """Pieces of work per second since the beginning, 0.0 before there are any."""
+        seconds = self.clock() - self.began
+        return (self.done - self.first) / seconds if seconds > 0 else 0.0
+
+    def advance(self, done: int) -> None:
+        """`done` pieces of work are done now."""
+        if self.terminal:
+            self.bar.set_postfix_str(self.more(), refresh=False)
+            self.bar.update(done - self.done)
+        self.done = done
+        if self.plain and self.clock() - self.said >= self.seconds:
+            self.said = self.clock()
+            print(self.text(), flush=True)
+
+    def text(self) -> str:
+        """The plain line."""
+        share = 100 * self.done / max(self.total, 1)
+        parts = [f"{self.done} of {self.total} {self.unit} ({share:.0f} %)"]
+        if self.rate:
+            left = duration((self.total - self.done) / self.rate)
+            parts += [f"{self.rate:.1f} {self.unit}/s", f"{left} left"]
+        if more := self.more():
+            parts.append(more)
+        return f"{self.title}: {', '.join(parts)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as hours:minutes:seconds."""
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,105 @@
+"""What a run says at its end: how good the model is, where everything lies, and what to type next."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from utils.evaluation.report_tables import CAPTION_SCORES
+from utils.opts import DEMO_DEFAULTS, get_parser
+from utils.training.run_log import LOG_FILE
+from utils.training.training_run import Progress
+
+
+def words_of_training(args: argparse.Namespace, progress: Progress, images: int) -> str:
+    """The last lines of a training.
+
+    Args:
+        images: pictures of the scored split.
+    """
+    if not progress.scores:
+        return f"\nno evaluation was made; the log is {args.caption_save_path / LOG_FILE}"
+    best = next((point for point in progress.scores if _place(point) == progress.best_res_at), None)
+    if best is None:
+        best = progress.scores[-1]
+        of_best = f"best-res is still that of the run before; this run ended with {_scores(best)}"
+    else:
+        of_best = f"best-res is of epoch {best['epoch']}: {_scores(best)}"
+    name = f"{best['epoch']}_{best['step']}_step.json"
+    places = {
+        "captions": args.caption_save_path / f"unf_captions_full_{name}",
+        "checkpoint": args.ckpt_path / "nle_model_best-res",
+        "report": f"{test_folder(args) / 'report.json'} (to be written by the third command below)",
+        "log": args.caption_save_path / LOG_FILE,
+    }
+    good = f"{of_best} on {args.nle_data_val_path} ({images} pictures)"
+    commands = [
+        command("python", "-m", "utils.explain", example_picture(args), "--ckpt", args.ckpt_path),
+        command("python", "-m", "utils.gallery", args.caption_save_path),
+        test_command(args),
+    ]
+    return "\n".join(["", good, *_rows(places), "next:", *(f"  {line}" for line in commands)])
+
+
+def words_of_scoring(args: argparse.Namespace, scores: dict[str, float], images: int) -> str:
+    """The last lines of --eval_only."""
+    places = {
+        "captions": args.caption_save_path / f"unf_captions_full_{args.load_from_epoch}_0_step.json",
+        "checkpoint": args.ckpt_path / f"nle_model_{args.load_from_epoch}",
+        "report": args.caption_save_path / "report.json",
+    }
+    good = f"{args.load_from_epoch}: {_scores(scores)} on {args.nle_data_val_path} ({images} pictures)"
+    return "\n".join(["", good, *_rows(places)])
+
+
+def _place(point: dict) -> list[int]:
+    return [point["epoch"], point["step"] + 1]
+
+
+def _scores(scores: dict[str, float]) -> str:
+    return ", ".join(f"{title} {100 * scores[name]:.1f}" for name, title in CAPTION_SCORES.items() if name in scores)
+
+
+def _rows(places: dict[str, object]) -> list[str]:
+    return [f"  {name:<11} {place}" for name, place in places.items()]
+
+
+def command(*words: object) -> str:
+    """A command line as a shell takes it."""
+    return shlex.join(map(str, words))
+
+
+def test_folder(args: argparse.Namespace) -> Path:
+    """Where the test report goes."""
+    return args.caption_save_path / "test"
+
+
+def test_command(args: argparse.Namespace) -> str:
+    """The command that writes the test report of best-res; a test split that lies beside the scored one is named."""
+    words = ["python", "artEmisX_train.py", "--eval_only", "--load_from_epoch", "best-res"]
+    places = ("nle_data_val_path", "annFileExp", "ckpt_path", "caption_save_path")
+    if args.demo and all(getattr(args, name) == DEMO_DEFAULTS[name] for name in places):
+        return command(*words, "--demo", "--split", "test")
+    flags = {
+        "ckpt_path": args.ckpt_path,
+        "caption_save_path": test_folder(args),
+        "nle_data_val_path": of_test(args.nle_data_val_path),
+        "annFileExp": of_test(args.annFileExp),
+    }
+    optional = ("image_root", "vad_lexicon", "cache_dir", "feature_cache", "metrics", "test_set")
+    default = get_parser().get_default
+    flags |= {name: getattr(args, name) for name in optional if getattr(args, name) != default(name)}
+    for name, value in flags.items():
+        words += [f"--{name}", *(value if isinstance(value, list) else [value])]
+    return command(*words)
+
+
+def of_test(path: Path) -> Path:
+    """The test split's counterpart of a file of the validation split; the file itself where its name says no val."""
+    return path.with_name(path.name.replace("_val", "_test"))
+
+
+def example_picture(args: argparse.Namespace) -> Path:
+    """A picture to be explained: the first in the image folder, or the folder where there is none."""
+    if args.image_root is None:  # a feature cache is trained on
+        return Path("PICTURE.jpg")
+    return next(args.image_root.rglob("*.jpg"), args.image_root)
