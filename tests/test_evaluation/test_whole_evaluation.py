@@ -198,7 +198,7 @@ def scored(workspace, split, tmp_path_factory):
     flags, records, _ = split
     texts = answers(records)
 
-    def captions(model, image, codec, vad_of, drop_last_token):
+    def captions(model, image, codec, vad_of, drop_last_token, num_beams):
         return [by_hand(next(left)) for _ in image.cls]
 
     with pytest.MonkeyPatch.context() as patch:
