@@ -25,10 +25,10 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             for cells in (dict(zip(columns, columns, strict=True)), *rows, row):
-                writer.writerow({name: _without_formula(cell) for name, cell in cells.items()})
+                writer.writerow({name: without_formula(cell) for name, cell in cells.items()})
 
 
-def _without_formula(cell: Any) -> Any:
+def without_formula(cell: Any) -> Any:
     """A text that a spreadsheet would run as a formula gets an apostrophe in front, which makes it a text there too."""
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         return cell

@@ -288,6 +288,12 @@ def get_parser() -> argparse.ArgumentParser:
         help="as published: a text that meets no end loses its 25th token",
     )
     add(
+        "--num_beams",
+        type=number(int, 1, 64),
+        default=1,
+        help="beam search with so many beams; 1: greedy, as published",
+    )
+    add(
         "--test_set",
         choices=TEST_SETS,
         help="name of the scored set, for the report (test_... are of ArtEmis v2.0)",

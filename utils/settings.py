@@ -101,6 +101,7 @@ RULES: dict[str, Rules] = {
     "metrics": Rules(EQUAL, SAID, FREE),
     "meteor_jvms": _FREE,
     "drop_last_token": _USE,
+    "num_beams": _USE,
     "test_set": _FREE,
     "append_to": _FREE,
     "text2emotion": _FREE,

@@ -227,7 +227,7 @@ def scored(workspace, split, tmp_path_factory):
     flags, records, _ = split
     texts = answers(records)
 
-    def captions(model, image, codec, vad_of, drop_last_token):
+    def captions(model, image, codec, vad_of, drop_last_token, num_beams):
         assert vad_of.__func__ is VADLookup.of_generated  # words, not the pieces of training texts
         return [by_hand(next(left)) for _ in image.cls]
 

@@ -69,6 +69,7 @@ DEFAULTS = {
     "metrics": ["bleu", "meteor", "rouge", "cider"],
     "meteor_jvms": 1,
     "drop_last_token": False,
+    "num_beams": 1,
     "test_set": None,
     "append_to": None,
     "text2emotion": None,

@@ -44,8 +44,8 @@ stop_after_evals said said free             | test_set free free free           
 use_VAD equal equal equal                   | use_VAD_loss equal said free        | use_cl_loss equal said free
 use_emotion_loss equal said equal           | vad_causal equal equal equal        | vad_lexicon equal said said
 VAD_En_Heads equal equal equal              | VAD_En_Layers equal equal equal     | VAD_Loss_weight equal said free
-vocabulary free free free                   | plain_special_tokens equal said free | demo free free free
-split free free free                        | report_to free free free
+vocabulary free free free                   | plain_special_tokens equal said free | num_beams equal said said
+split free free free                        | report_to free free free           | demo free free free
 """
 PINNED = {cell.split()[0]: tuple(cell.split()[1:]) for cell in TABLE.replace("\n", "|").split("|") if cell.strip()}
 

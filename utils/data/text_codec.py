@@ -131,11 +131,17 @@ class TextCodec:
         emotions = self.bpe([f"{self.prompt_text} {emotion}" for emotion in EMOTIONS])
         return 1 + max(map(len, emotions))
 
-    def prompt(self) -> tuple[list[int], list[int]]:
-        """Token and segment ids that generation starts from: `[<prefix>]*k + [bos] + bpe(prompt)`."""
+    def prompt(self, emotion: str | None = None) -> tuple[list[int], list[int]]:
+        """Token and segment ids that generation starts from: `[<prefix>]*k + [bos] + bpe(prompt)`, and `given(emotion)`."""
         tokens = [self.prefix_id] * self.len_prefix + [self.bos_id, *self.bpe([self.prompt_text])[0]]
         segments = [self.prefix_id] * self.len_prefix + [self.emotion_id] * (len(tokens) - self.len_prefix)
-        return tokens, segments
+        given = self.given(emotion)
+        explained = [self.explanation_id if token == self.because_id else self.emotion_id for token in given]
+        return tokens + given, segments + explained
+
+    def given(self, emotion: str | None) -> list[int]:
+        """Tokens of " <emotion> because", or none."""
+        return [] if emotion is None else [*self.bpe([f" {emotion}"])[0], self.because_id]
 
     def decode(self, token_ids: list[int]) -> str:
         """Ids -> text without special tokens, spaces before punctuation cleaned up, left-stripped."""

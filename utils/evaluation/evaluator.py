@@ -103,7 +103,7 @@ class Evaluator:
                 batch = self.images.encode(model.image_encoder, batch["image_id"], batch)
                 image = model.image_features(batch.get("pixels"), batch.get("cls"), batch.get("grid"))
                 vad_of = None if self.vad is None else self.vad.of_generated
-                texts = caption_batch(model, image, self.codec, vad_of, self.args.drop_last_token)
+                texts = caption_batch(model, image, self.codec, vad_of, self.args.drop_last_token, self.args.num_beams)
                 heads = [None] * len(texts)
                 if model.emotion_head is not None:
                     heads = model.emotion_head(image.cls).float().softmax(-1).tolist()
