@@ -1,4 +1,4 @@
-"""COCO-caption scores: pycocoevalcap 1.2's numbers, with the costly parts done once per program."""
+"""COCO-caption scores: the same values as pycocoevalcap 1.2, with the slow parts done once per program."""
 
 from cococaption.eval import COCOEvalCap
 from cococaption.files import read_annotations, read_results

@@ -1,4 +1,4 @@
-"""Scores of a file of captions: python -m cococaption --annotations A.json --results R.json [--json OUT.json]"""
+"""Score a file of captions: python -m cococaption --annotations A.json --results R.json [--json OUT.json]"""
 
 import argparse
 import math
@@ -13,7 +13,7 @@ from utils.files import check_place, write_json
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
+    """Build the parser of the command's flags."""
     parser = OneLineParser(
         prog="python -m cococaption",
         description="Score captions against references: BLEU-1..4, METEOR, ROUGE-L, CIDEr and, on request, SPICE.",
@@ -26,10 +26,12 @@ def get_parser() -> argparse.ArgumentParser:
         "--metrics", nargs="+", choices=METRICS, default=DEFAULT_METRICS, help="what to compute (default: %(default)s)"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="OUT", help='write {"eval": {...}, "imgToEval": {id: {...}}} there'
+        "--json", type=Path, metavar="OUT", help='write {"eval": {...}, "imgToEval": {id: {...}}} to this file'
     )
     parser.add_argument(
-        "--cache_dir", type=Path, help="keep the tokenised references there for later commands (default: not kept)"
+        "--cache_dir",
+        type=Path,
+        help="folder in which tokenised references are kept for later runs (default: not kept)",
     )
     parser.add_argument(
         "--meteor_jvms",
@@ -41,7 +43,11 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Read, score, print; InputError for whatever is wrong with the files."""
+    """Read the files, score the captions, print the scores.
+
+    Raises:
+        InputError: a flag or a file is wrong.
+    """
     args = get_parser().parse_args(argv)
     if args.json:
         check_place(args.json)
@@ -57,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _finite(scores: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN, which SPICE gives for what it could not parse."""
+    """Replace NaN by None: SPICE gives NaN for a text it cannot parse, and JSON has no NaN."""
     return {name: value if math.isfinite(value) else None for name, value in scores.items()}
 
 

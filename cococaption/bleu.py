@@ -1,4 +1,4 @@
-"""BLEU-1..4 as in pycocoevalcap 1.2: its own arithmetic on counts that are joined here."""
+"""BLEU-1..4 as in pycocoevalcap 1.2: n-gram matches are counted here, pycocoevalcap computes BLEU from the counts."""
 
 import numpy as np
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
@@ -11,12 +11,12 @@ def bleu(references: References, counts: list[Counts], lengths: np.ndarray) -> t
     """BLEU against the closest reference length.
 
     Args:
-        references: those of I images.
-        counts: of the I candidates, numbered by `references.numbering`, for n = 1..4.
+        references: references of I images.
+        counts: n-gram counts of the I candidates for n = 1..4, numbered by `references.numbering`.
         lengths: words per candidate, int64 [I].
 
     Returns:
-        corpus BLEU-1..4 and, for each of the four, a list with the value of every image, in [0, 1].
+        corpus BLEU-1..4, and four lists with BLEU-1..4 of every image; all values in [0, 1].
     """
     correct = np.zeros((len(lengths), MAX_N), np.int64)
     for n, (candidate, most) in enumerate(zip(counts, references.most, strict=True)):

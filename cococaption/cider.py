@@ -1,4 +1,4 @@
-"""CIDEr (CIDEr-D) as in pycocoevalcap 1.2; document frequencies come from the references of the images scored."""
+"""CIDEr (CIDEr-D) as in pycocoevalcap 1.2; document frequencies come from the references of the scored images."""
 
 import numpy as np
 
@@ -13,18 +13,18 @@ def cider(references: References, counts: list[Counts], lengths: np.ndarray) -> 
     """CIDEr of every image, float64 [I] in [0, 10]; the corpus score is the mean.
 
     Args:
-        references: those of I images.
-        counts: of the I candidates, numbered by `references.numbering`, for n = 1..4.
+        references: references of I images.
+        counts: n-gram counts of the I candidates for n = 1..4, numbered by `references.numbering`.
         lengths: words per candidate, int64 [I].
 
     Raises:
-        InputError: no reference holds a word (pycocoevalcap stops at the maximum of nothing).
+        InputError: no reference contains a word (pycocoevalcap fails with a ValueError).
     """
     if not references.lengths.any():
         raise InputError("CIDEr: the references of the images scored hold no word; score against other references")
-    similarity = np.zeros(len(references.lengths))  # of every reference, summed over n
+    similarity = np.zeros(len(references.lengths))  # per reference, summed over n
     for n, candidate in enumerate(counts):
-        # an n-gram that no reference holds counts as if one image did: its weight is the whole log(I)
+        # as in pycocoevalcap, an n-gram in no reference gets the document frequency 1, so its idf is log(I)
         idf = np.append(references.idf[n], references.log_images)
         weight = candidate.count * idf[np.minimum(candidate.gram, len(idf) - 1)]
         norm = np.sqrt(np.bincount(candidate.text, weight**2, minlength=len(lengths)))
@@ -38,8 +38,8 @@ def cider(references: References, counts: list[Counts], lengths: np.ndarray) -> 
         dot = np.bincount(reference.text[found], product, minlength=len(similarity))
         norms = norm[references.image] * references.norms[n]
         similarity += np.divide(dot, norms, out=np.zeros(len(norms)), where=norms != 0)
-    # pycocoevalcap takes the number of word pairs for the length; the difference is that of the words, except beside an
-    # empty text, whose similarity is 0
+    # pycocoevalcap uses the number of bigrams as length. The difference of two lengths is the same in words and in
+    # bigrams, except for an empty text, whose similarity is 0 anyway.
     difference = lengths[references.image] - references.lengths
     similarity *= np.e ** (-(difference**2) / (2 * SIGMA**2))
     per_image = np.bincount(references.image, similarity, minlength=len(lengths))

@@ -1,4 +1,4 @@
-"""A drop-in for pycocoevalcap's COCOEvalCap."""
+"""A drop-in replacement for pycocoevalcap's COCOEvalCap."""
 
 import functools
 from collections.abc import Sequence
@@ -13,16 +13,24 @@ from utils.errors import InputError
 
 
 class COCOEvalCap:
-    """Scores the captions of `cocoRes` against those of `coco`, both pycocotools COCO objects or alike.
+    """Score generated captions against references; same scores and attributes as in pycocoevalcap 1.2.
 
-    As in pycocoevalcap 1.2, but SPICE only when `metrics` names it; METEOR's process and the last references stay for
-    later evaluations of the same program.
+    There are two differences. SPICE is computed only when `metrics` names it. METEOR's process and the prepared
+    references are kept for later evaluations in the same program.
+
+    Args:
+        coco: the references, a pycocotools COCO object or one with `getImgIds()` and `imgToAnns`.
+        cocoRes: the generated captions, an object of the same kind.
+        metrics: names from METRICS.
 
     Attributes:
-        params: {"image_id": ids of the images to score}; at first all of `coco`'s.
-        eval: after `evaluate()`, corpus scores: Bleu_1..Bleu_4, METEOR, ROUGE_L, CIDEr.
+        params: {"image_id": ids of the images to score}; initially all images of `coco`.
+        eval: corpus scores after `evaluate()`: Bleu_1..Bleu_4, METEOR, ROUGE_L, CIDEr.
         imgToEval: image id -> {"image_id": id, "Bleu_1": ..., ...}.
         evalImgs: the values of `imgToEval` as a list.
+
+    Raises:
+        InputError: a metric is unknown, no metric is named, or SPICE's models are missing.
     """
 
     def __init__(self, coco: Any, cocoRes: Any, metrics: Sequence[str] = DEFAULT_METRICS):
@@ -39,8 +47,8 @@ class COCOEvalCap:
         """Fill `eval`, `imgToEval` and `evalImgs`, and print the corpus scores.
 
         Raises:
-            InputError: no image to score, an image without reference or without exactly one result (pycocoevalcap
-                stops at an assertion), a caption that cannot be scored, or Java is missing or fails.
+            InputError: there is no image to score; an image has no reference, or not exactly one result; a caption
+                cannot be scored; Java is missing or fails.
         """
         image_ids = list(dict.fromkeys(self.params["image_id"]))
         if not image_ids:
@@ -71,7 +79,7 @@ def _prepare(captions: tuple[tuple[str, ...], ...]) -> References:
 
 @functools.cache
 def _meteor() -> Meteor:
-    """One for all evaluations of the program; it ends with the program."""
+    """The METEOR process that all evaluations of the program share."""
     return Meteor()
 
 

@@ -1,4 +1,4 @@
-"""Annotation and result files in COCO's caption format."""
+"""Read annotation and result files in COCO's caption format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +12,13 @@ def read_annotations(path: str | Path) -> dict[int, list[str]]:
     """Read and check reference captions: {"images": [{"id"}], "annotations": [{"id", "image_id", "caption"}], ...}.
 
     Returns:
-        image id (64-bit integer) -> its captions, at least one; images in the order of "images", captions in theirs.
+        image id (64-bit integer) -> list of at least one caption. Images are in the order of "images", captions in the
+        order of "annotations".
 
     Raises:
-        InputError: naming the file, the first bad record and the remedy.
+        InputError: the file is missing or not such a file; the message names the first bad record and the remedy.
     """
-    remedy = "make the file anew with preprocess/build_annotations.py"
+    remedy = "rebuild the file with preprocess/build_annotations.py"
     data = read_json(path)
     if not isinstance(data, dict):
         raise InputError(f"{path}: a JSON object with images and annotations was expected; {remedy}")
@@ -30,7 +31,7 @@ def read_annotations(path: str | Path) -> dict[int, list[str]]:
     for index, image in enumerate(data["images"]):
         problem = _fields_problem(image, {"id": _id_problem})
         if not problem and image["id"] in captions:
-            problem = f"duplicate image id {image['id']}, which images[{places[image['id']]}] has"
+            problem = f"duplicate image id {image['id']} (also in images[{places[image['id']]}])"
         if problem:
             raise InputError(f"{path}: images[{index}]: {problem}; {remedy}")
         captions[image["id"]], places[image["id"]] = [], index
@@ -40,7 +41,7 @@ def read_annotations(path: str | Path) -> dict[int, list[str]]:
         fields = {"id": _id_problem, "image_id": _id_problem, "caption": caption_problem}
         problem = _fields_problem(annotation, fields)
         if not problem and annotation["id"] in seen:
-            problem = f"duplicate annotation id {annotation['id']}, which annotations[{seen[annotation['id']]}] has"
+            problem = f"duplicate annotation id {annotation['id']} (also in annotations[{seen[annotation['id']]}])"
         if not problem and annotation["image_id"] not in captions:
             problem = f"image_id {annotation['image_id']} is not in images"
         if problem:
@@ -58,7 +59,7 @@ def read_results(path: str | Path) -> dict[int, str]:
     """Read and check generated captions: [{"image_id", "caption"}, ...], one per image, in the order of the file.
 
     Raises:
-        InputError: naming the file, the first bad record and the remedy.
+        InputError: the file is missing or not such a file; the message names the first bad record and the remedy.
     """
     remedy = 'one record per image is expected, {"image_id": integer, "caption": text}'
     data = read_json(path)
@@ -68,8 +69,8 @@ def read_results(path: str | Path) -> dict[int, str]:
     for index, record in enumerate(data):
         problem = _fields_problem(record, {"image_id": _id_problem, "caption": caption_problem})
         if not problem and record["image_id"] in captions:
-            first = list(captions).index(record["image_id"])  # one record, one image so far
-            problem = f"a second caption for image {record['image_id']}, which record {first} is of"
+            first = list(captions).index(record["image_id"])  # so far every record has added one image
+            problem = f"a second caption for image {record['image_id']} (the first is in record {first})"
         if problem:
             raise InputError(f"{path}: record {index}: {problem}; {remedy}")
         captions[record["image_id"]] = record["caption"]

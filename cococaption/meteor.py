@@ -1,7 +1,7 @@
-"""METEOR 1.5 as in pycocoevalcap 1.2, in Java processes that stay up between evaluations.
+"""METEOR 1.5 as in pycocoevalcap 1.2, in Java processes that are kept between evaluations.
 
-Starting METEOR takes some eight seconds (it reads a paraphrase table of 61 MB, compressed), scoring takes one or two:
-so a process is started early, kept, and given a whole evaluation at once instead of line by line.
+Starting METEOR takes about eight seconds, because it reads a compressed paraphrase table of 61 MB. Scoring takes one or
+two. A process is therefore started early, kept, and sent a whole evaluation at once instead of line by line.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ from utils.constants import METEOR_GIB
 from utils.errors import InputError
 
 _JAR = Path(meteor.__file__).with_name(meteor.METEOR_JAR)
-# a small young generation: 0.15 GiB less, at the same speed
+# -Xmn64m (a small young generation) saves 0.15 GiB at the same speed
 _ARGUMENTS = ("-Xmx2G", "-Xmn64m", "-jar", str(_JAR), "-", "-", "-stdio", "-l", "en", "-norm")
-# Between two answers; a caption takes about a millisecond, loading the tables some eight seconds.
+# Longest wait for the next answer. A caption takes about a millisecond, loading the tables about eight seconds.
 SECONDS_WITHOUT_ANSWER = 300
 
 
 class Meteor:
-    """METEOR over `jvms` Java processes of METEOR_GIB each; `score` may be called from several threads.
+    """METEOR in `jvms` Java processes of METEOR_GIB each; `score` may be called from several threads.
 
-    The processes end with `close()` and with this object; also when Python is killed, as their input closes then (a
-    process that is still loading finishes that first, some seconds).
+    The processes end with `close()` or when this object is deleted. They also end when Python is killed, because their
+    input closes; a process that is loading its tables finishes that first, which takes some seconds.
     """
 
     def __init__(self, jvms: int = 1):
@@ -40,10 +40,10 @@ class Meteor:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Start the processes and return at once; they load their tables in the background.
+        """Start the processes and return immediately; they load their tables in the background.
 
         Raises:
-            InputError: there is no Java.
+            InputError: Java is missing.
         """
         self._processes = [process if process and process.stop.alive else _Process() for process in self._processes]
 
@@ -51,10 +51,10 @@ class Meteor:
         """METEOR of I tokenised candidates against the tokenised references of their images.
 
         Returns:
-            the corpus score and the I single scores, in [0, 1].
+            the corpus score and the I scores of single images, in [0, 1].
 
         Raises:
-            InputError: there is no Java, or a process died or fell silent, was started anew and did so again.
+            InputError: Java is missing; or a process died or stopped answering, was restarted, and failed again.
         """
         lines = [
             " ||| ".join(["SCORE", *of_image, candidate.replace("|||", "").replace("  ", " ")])
@@ -87,9 +87,9 @@ class Meteor:
         try:
             return process.ask(lines, answers)
         except _Died as death:
-            if self._processes[jvm] is not process:  # ended by close(), not by itself
+            if self._processes[jvm] is not process:  # close() has ended the process
                 raise
-            warnings.warn(f"METEOR: its Java process died ({death}); started anew", stacklevel=1)
+            warnings.warn(f"METEOR: its Java process died ({death}); restarted", stacklevel=1)
             self._processes[jvm] = _Process()
         try:
             return self._processes[jvm].ask(lines, answers)
@@ -103,7 +103,7 @@ class _Died(Exception):
 
 
 class _Process:
-    """One METEOR process: lines in, lines out."""
+    """One METEOR process, which reads lines from stdin and answers with lines on stdout."""
 
     def __init__(self) -> None:
         self._java = subprocess.Popen(
@@ -112,18 +112,22 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            process_group=0,  # Ctrl-C is for Python, which ends this process or keeps it
+            process_group=0,  # Ctrl-C must reach only Python, which decides about this process
         )
         self.pid = self._java.pid
         self._silent = False
-        # somebody must read the warnings: a full pipe would stop the process
+        # read stderr all the time: a full pipe would block the process
         self._warnings: deque[bytes] = deque(maxlen=5)
         self._drain = threading.Thread(target=self._warnings.extend, args=(self._java.stderr,), daemon=True)
         self._drain.start()
         self.stop = weakref.finalize(self, _stop, self._java, os.getpid())
 
     def ask(self, lines: list[str], answers: int) -> list[str]:
-        """Send `lines` while reading so many `answers`. _Died when the process ends first, or stops answering."""
+        """Send `lines` and read `answers` lines meanwhile.
+
+        Raises:
+            _Died: the process ended, or it gave no answer for SECONDS_WITHOUT_ANSWER.
+        """
         writer = threading.Thread(target=_write, args=(self._java.stdin, lines), daemon=True)
         writer.start()
         received: list[str] = []
@@ -136,7 +140,7 @@ class _Process:
                     raise _Died(self._last_words())
                 received.append(line.decode().strip())
         except BaseException:
-            self.stop()  # answers may still be under way, so the next ones would be mistaken for others
+            self.stop()  # unread answers would be taken for the answers to the next call
             raise
         finally:
             done.set()
@@ -150,7 +154,10 @@ class _Process:
             return b""
 
     def _end_silence(self, received: list[str], done: threading.Event) -> None:
-        """Kill the process when no answer comes for long (it hangs, or somebody stopped it); the reader then sees its end."""
+        """Kill the process when it gives no answer for SECONDS_WITHOUT_ANSWER; the reader then sees the end of its output.
+
+        The process may hang, or somebody may have stopped it.
+        """
         seen = -1
         while len(received) > seen:
             seen = len(received)
@@ -169,14 +176,14 @@ class _Process:
 
 
 def _write(pipe, lines: list[str]) -> None:
-    # when the process is gone, the reader sees the end of the answers and says so
+    # a dead process closes the pipe; the reader reports it
     with contextlib.suppress(OSError, ValueError):
         pipe.write("".join(f"{line}\n" for line in lines).encode())
         pipe.flush()
 
 
 def _stop(java: subprocess.Popen, owner: int) -> None:
-    if os.getpid() != owner:  # a forked worker of a data loader is not the one to end it
+    if os.getpid() != owner:  # a forked data loader worker must not end its parent's process
         return
     java.kill()
     java.wait()

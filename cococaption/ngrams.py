@@ -1,7 +1,8 @@
-"""Counts of n-grams of 1 to 4 words as integer arrays: what BLEU and CIDEr both rest on.
+"""Counts of n-grams of 1 to 4 words as integer arrays, for BLEU and CIDEr.
 
-An n-gram is numbered by looking up the pair (number of its first n - 1 words, number of its last word) in a sorted
-table, so texts that come later find the numbers of the references' n-grams without any dictionary of tuples.
+Every distinct n-gram has a number. It is found by looking up the pair (number of the first n - 1 words, number of the
+last word) in a sorted table. Candidates therefore find the numbers of the references' n-grams without a dictionary of
+tuples, which would be slower.
 """
 
 from collections.abc import Sequence
@@ -14,21 +15,21 @@ _SHIFT = 32  # two numbers below 2**31 are packed into one int64
 
 
 class Counts(NamedTuple):
-    """The n-grams of one length in a list of texts: a row per text and distinct n-gram, sorted by text, then n-gram."""
+    """The n-grams of one length in a list of texts: one row per text and distinct n-gram, sorted by text, then n-gram."""
 
     text: np.ndarray  # int64 [E], index of the text
     gram: np.ndarray  # int64 [E], number of the n-gram
-    count: np.ndarray  # int64 [E], how often the text holds it
+    count: np.ndarray  # int64 [E], how often the n-gram occurs in the text
 
 
 class Numbering(NamedTuple):
-    """The n-grams that have a number: the words in the order of theirs, and a sorted table of pairs for n = 2, 3, 4."""
+    """The numbers of known n-grams: word -> number, and a sorted table of pairs for n = 2, 3, 4."""
 
     words: dict[str, int]
     tables: tuple[np.ndarray, np.ndarray, np.ndarray]
 
     def size(self, n: int) -> int:
-        """How many n-grams of n words there are."""
+        """Number of known n-grams of n words."""
         return len(self.words) if n == 1 else len(self.tables[n - 2])
 
 
@@ -36,7 +37,7 @@ EMPTY = Numbering({}, (np.empty(0, np.int64),) * 3)
 
 
 def pack(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """One sortable int64 from two numbers below 2**31."""
+    """Combine two numbers below 2**31 into one int64 that sorts like the pair."""
     return high << _SHIFT | low
 
 
@@ -46,7 +47,7 @@ def unpack(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def find(keys: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of `keys` in the sorted `table`, and whether they are there (where not, the place is meaningless)."""
+    """Indices of `keys` in the sorted `table`, and whether each key is there; if not, its index is meaningless."""
     if not len(table):
         return np.zeros(len(keys), np.int64), np.zeros(len(keys), bool)
     place = np.minimum(np.searchsorted(table, keys), len(table) - 1)
@@ -54,13 +55,13 @@ def find(keys: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def count_ngrams(texts: Sequence[str], known: Numbering) -> tuple[list[Counts], np.ndarray, Numbering]:
-    """Count the n-grams of 1 to 4 words of each text; words are what `str.split()` gives.
+    """Count the n-grams of 1 to 4 words in each of T texts; `str.split()` gives the words.
 
-    N-grams that are not in `known` get fresh numbers from `known.size(n)` on.
+    N-grams that are not in `known` get new numbers, starting at `known.size(n)`.
 
     Returns:
-        the counts for n = 1, 2, 3, 4; the number of words of each text, int64 [T]; and the numbering of the fresh
-        n-grams alone. When `known` is EMPTY that is the numbering to pass for later texts.
+        the counts for n = 1, 2, 3, 4; the number of words of each text, int64 [T]; and the numbering of the new n-grams
+        only. If `known` is EMPTY, the latter is the complete numbering and can be passed as `known` for later texts.
     """
     fresh: dict[str, int] = {}
     numbers: list[int] = []

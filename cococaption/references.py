@@ -1,4 +1,4 @@
-"""The reference side of an evaluation, prepared once for many evaluations."""
+"""References, tokenised and counted once for many evaluations."""
 
 import hashlib
 import warnings
@@ -12,28 +12,29 @@ from cococaption.tokenizer import join, tokenize
 from utils.errors import InputError
 from utils.files import read_json, write_json
 
-# part of the key: another tokenizer, or another form of the file, and the file has another name
+# Part of the file name's hash: another tokenizer or file format needs another file.
 _FORMAT = "2: Stanford CoreNLP 3.4.1, lower case, no punctuation"
 
 
 class References:
-    """Tokenised references of I images (R in all) and what BLEU and CIDEr need to know of them.
+    """The R tokenised references of I images, with the statistics that BLEU and CIDEr need.
 
     Attributes:
         texts: the tokenised references of each image, I lists of strings.
         per_image: number of references of each image, int64 [I]; at least 1.
-        image: index of the image of each reference, int64 [R].
+        image: index of each reference's image, int64 [R].
         lengths: words per reference, int64 [R].
         numbering: numbers of the references' n-grams.
-        counts: n-grams of each reference, for n = 1..4.
-        most: the same over images: the highest count that one of the image's references reaches.
-        log_images: log(I), CIDEr's weight of an n-gram that one image or none has.
+        counts: n-gram counts of each reference, for n = 1..4.
+        most: n-gram counts of each image, for n = 1..4: the highest count in any of the image's references.
+        log_images: log(I), CIDEr's idf of an n-gram that occurs in the references of at most one image.
         idf: for n = 1..4, float64 [n-grams]: log(I) - log(number of images with the n-gram).
-        weights, norms: for n = 1..4, tf-idf of the rows of `counts`, and its length per reference, float64 [R].
+        weights: for n = 1..4, the tf-idf weight of each row of `counts`.
+        norms: for n = 1..4, the Euclidean norm of each reference's tf-idf vector, float64 [R].
     """
 
     def __init__(self, tokenized: list[str], per_image: np.ndarray):
-        """`tokenized`: R strings, image by image; `per_image`: int64 [I], sum R."""
+        """Count the references: `tokenized` has R strings, image by image; `per_image`, int64 [I], sums to R."""
         self.per_image = per_image
         self.image = np.repeat(np.arange(len(per_image)), per_image)
         self._starts = np.cumsum(per_image) - per_image
@@ -52,7 +53,7 @@ class References:
             self.norms.append(np.sqrt(np.bincount(counts.text, weight**2, minlength=len(tokenized))))
 
     def lengths_per_image(self) -> list[list[int]]:
-        """Words of every reference, a list per image."""
+        """Number of words of every reference, as one list per image."""
         lengths = self.lengths.tolist()
         return [
             lengths[start : start + number]
@@ -63,12 +64,16 @@ class References:
 def prepare_references(captions: Sequence[Sequence[str]], cache_dir: str | Path | None = None) -> References:
     """Tokenise and count the references of I images.
 
-    The tokens are kept in `cache_dir` (None: nowhere) in a JSON file named by a hash of the captions; a damaged file is
-    said to be so and made anew. The counts are not kept on disk: counting again takes no longer than reading the counts would (0.2 s for
-    12 000 references).
+    The tokens are stored in `cache_dir` in a JSON file, whose name contains a hash of the captions. A damaged file is
+    reported and replaced. The counts are not stored: counting takes no longer than reading them (0.2 s for 12 000
+    references).
 
     Args:
         captions: at least one per image; all have passed `tokenizer.caption_problem`.
+        cache_dir: folder of the JSON file; None: do not store the tokens.
+
+    Raises:
+        InputError: Java is missing, or the tokenizer fails.
     """
     per_image = np.array([len(of_image) for of_image in captions], np.int64)
     flat = [caption for of_image in captions for caption in of_image]
@@ -81,13 +86,13 @@ def prepare_references(captions: Sequence[Sequence[str]], cache_dir: str | Path 
         tokenized = tokenize(flat)
         try:
             write_json(path, {"tokenized": tokenized, "sha256": _hash(key, *tokenized)})
-        except (OSError, InputError) as error:  # a full disk must not end a training run for a cache's sake
+        except (OSError, InputError) as error:  # a full disk must not end a training run that can do without the cache
             warnings.warn(f"{path}: tokenised references not kept ({error})", stacklevel=2)
     return References(tokenized, per_image)
 
 
 def _read_tokens(path: Path, key: str, number: int) -> list[str] | None:
-    """The tokenised texts in a file of ours; None when it is missing or, as is then said, not as it was written."""
+    """The tokenised texts in a cache file; None when the file is missing or damaged, and the latter is printed."""
     if not path.is_file():
         return None
     try:
@@ -97,7 +102,7 @@ def _read_tokens(path: Path, key: str, number: int) -> list[str] | None:
     except (InputError, OSError, KeyError, TypeError, AttributeError, UnicodeEncodeError):
         whole = False
     if not whole:
-        print(f"{path}: damaged, made anew", flush=True)
+        print(f"{path}: damaged; recreating it", flush=True)
     return tokenized if whole else None
 
 
@@ -106,7 +111,7 @@ def _hash(*texts: str) -> str:
 
 
 def _most(counts: Counts, image: np.ndarray) -> Counts:
-    """The highest count of every n-gram over an image's references."""
+    """The highest count of every n-gram in any of an image's references."""
     keys = pack(image[counts.text], counts.gram)
     order = np.argsort(keys, kind="stable")
     rows, first = np.unique(keys[order], return_index=True)
@@ -116,7 +121,9 @@ def _most(counts: Counts, image: np.ndarray) -> Counts:
 
 
 def _log(frequency: np.ndarray) -> np.ndarray:
-    """Natural logarithms, number by number: numpy's logarithm of an array may differ in the last bit, and an n-gram
-    that all images have must get the weight 0 exactly."""
+    """Natural logarithms, computed one number at a time.
+
+    numpy's logarithm of an array may differ in the last bit, and the idf of an n-gram in all images must be exactly 0.
+    """
     values, inverse = np.unique(frequency, return_inverse=True)
     return np.array([np.log(float(value)) for value in values])[inverse]

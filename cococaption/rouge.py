@@ -8,8 +8,8 @@ BETA = 1.2
 def rouge_l(candidate: str, references: Sequence[str]) -> float:
     """ROUGE-L of one tokenised candidate: F-measure of the best precision and the best recall over its references.
 
-    Texts are split at single spaces, so an empty text is one empty word that matches another empty text, as in
-    pycocoevalcap. Returns a share in [0, 1].
+    Returns a value in [0, 1]. As in pycocoevalcap, texts are split at single spaces, so that an empty text is one empty
+    word and matches another empty text.
     """
     words = candidate.split(" ")
     places: dict[str, int] = {}  # word -> bit set of its positions in the candidate

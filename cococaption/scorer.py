@@ -1,4 +1,4 @@
-"""All scores of a set of captions: the training script's way to COCO-caption."""
+"""Compute all COCO-caption scores of a set of captions; the training script evaluates with this module."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -22,19 +22,20 @@ from utils.errors import InputError
 
 
 class CaptionScorer:
-    """Scores captions against the references of one annotation file, as often as wanted.
+    """Score captions against the references of one annotation file, any number of times.
 
-    Reference preparation and METEOR's start are done once; call `start()` early to have them done while other work
-    goes on. Use as a context manager, or call `close()`.
+    The references are prepared and METEOR is started only once. Call `start()` early to let both run in the background.
+    Use the scorer as a context manager, or call `close()`.
 
     Args:
         annotation_file: references in COCO's caption format.
         metrics: names from METRICS.
-        cache_dir: where tokenised references are kept between programs; None: not kept.
-        meteor_jvms: Java processes for METEOR; more than one helps only when cores are idle.
+        cache_dir: folder in which tokenised references are kept for later runs; None: not kept.
+        meteor_jvms: number of Java processes for METEOR; more than one helps only when cores are idle.
 
     Raises:
-        InputError: the file is not as it should be, a metric is unknown, there is no Java, SPICE's models are missing.
+        InputError: the file is missing or malformed, a metric is unknown, Java is missing, SPICE's models are missing,
+            or `meteor_jvms` is below 1.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class CaptionScorer:
         self._some: tuple[tuple[int, ...], References] | None = None
 
     def start(self) -> None:
-        """Start METEOR and the preparation of all references in the background, and return at once."""
+        """Start METEOR and the preparation of all references in the background, and return immediately."""
         if self._all is None:
             self._all = self._pool.submit(prepare_references, list(self.references.values()), self._cache_dir)
         if "meteor" in self._metrics:
@@ -67,19 +68,19 @@ class CaptionScorer:
     def score(self, captions: dict[int, str]) -> tuple[dict[str, float], dict[int, dict[str, float]]]:
         """Score one caption per image.
 
-        Images without a caption are left out, references included, as if the annotation file held only the others
-        (`len()` of the second result against `len(scorer.references)` tells): an evaluation of a part is well defined,
-        but CIDEr's document frequencies are then those of the part.
+        Images without a caption are left out together with their references, as if the annotation file did not contain
+        them. CIDEr's document frequencies then come from the scored images only. To detect this, compare the length of
+        the second result with `len(scorer.references)`.
 
         Args:
             captions: image id -> caption; at least one.
 
         Returns:
-            corpus scores (Bleu_1..Bleu_4, METEOR, ROUGE_L, CIDEr, SPICE: those asked for; all in [0, 1] but CIDEr, in
-            [0, 10]) and the same for each image, in the order of the annotation file.
+            the corpus scores and the scores of each image, in the order of the annotation file. The scores are those
+            requested of Bleu_1..Bleu_4, METEOR, ROUGE_L and SPICE, in [0, 1], and CIDEr, in [0, 10].
 
         Raises:
-            InputError: no captions, an image that the annotation file has not, a caption that cannot be scored, or
+            InputError: there is no caption, an image is not in the annotation file, a caption cannot be scored, or
                 METEOR's process died twice.
         """
         unknown = captions.keys() - self.references.keys()
@@ -108,14 +109,14 @@ class CaptionScorer:
     def _prepared(self, image_ids: tuple[int, ...]) -> References:
         if len(image_ids) == len(self.references):
             return self._all.result()
-        # the tokenizer and CIDEr look beyond a single image: tokens and counts are made for just these images
+        # tokens and document frequencies depend on the set of images, so these images are prepared separately
         if self._some is None or self._some[0] != image_ids:
             captions = [self.references[image_id] for image_id in image_ids]
             self._some = image_ids, prepare_references(captions)
         return self._some[1]
 
     def close(self) -> None:
-        """End METEOR's processes; the scorer cannot be used afterwards (RuntimeError)."""
+        """End METEOR's processes. Using the scorer afterwards raises a RuntimeError."""
         self._meteor.close()
         self._all = None
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -128,7 +129,7 @@ class CaptionScorer:
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
-    """InputError for unknown or no metrics, and for SPICE without its models."""
+    """Raise InputError when a metric is unknown, none is named, or SPICE is named and its models are missing."""
     unknown = [name for name in metrics if name not in METRICS]
     if unknown or not metrics:
         raise InputError(f"metrics: {', '.join(map(str, unknown)) or 'none'}; known are {', '.join(METRICS)}")
@@ -139,9 +140,17 @@ def check_metrics(metrics: Sequence[str]) -> None:
 def compute_scores(
     references: References, candidates: Sequence[str], metrics: Sequence[str], meteor: Meteor
 ) -> tuple[dict[str, float], dict[str, list]]:
-    """Scores of I tokenised candidates: name -> corpus score, and name -> I single scores; Bleu first, SPICE last."""
+    """Score I tokenised candidates.
+
+    Returns:
+        name -> corpus score, and name -> list of the I scores of single images, in the order BLEU, METEOR, ROUGE-L,
+        CIDEr, SPICE. SPICE's per-image values are pycocoevalcap's tables.
+
+    Raises:
+        InputError: Java or SPICE fails, or no reference contains a word (CIDEr).
+    """
     with ThreadPoolExecutor(1) as pool, _closed_on_error(meteor):
-        # METEOR works in its own process, the others meanwhile in this one
+        # METEOR runs in its own process while this one computes the other metrics
         waiting = pool.submit(meteor.score, candidates, references.texts) if "meteor" in metrics else None
         corpus: dict[str, float] = {}
         columns: dict[str, list] = {}
@@ -168,7 +177,7 @@ def compute_scores(
 
 @contextlib.contextmanager
 def _closed_on_error(meteor: Meteor) -> Iterator[None]:
-    """End METEOR when the block is left by an error or Ctrl-C, so that nobody waits for its answers."""
+    """End METEOR when an error or Ctrl-C leaves the block; otherwise the thread pool would wait for METEOR's answers."""
     try:
         yield
     except BaseException:

@@ -1,4 +1,4 @@
-"""SPICE through pycocoevalcap, which needs a download of Stanford CoreNLP 3.6.0 and an old Java: on request only."""
+"""SPICE through pycocoevalcap; off by default, because it needs a download (Stanford CoreNLP 3.6.0) and Java 8 or 11."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
 
 def check_models() -> None:
-    """InputError when a file that SPICE needs is missing; pycocoevalcap would try to download it, and fail offline."""
+    """Raise InputError when a file that SPICE needs is missing. pycocoevalcap would download it, and fail offline."""
     folder = Path(importlib.util.find_spec("pycocoevalcap.spice").origin).parent / "lib"
     for model in _MODELS:
         if not (folder / model).is_file():
@@ -25,15 +25,16 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tup
     """SPICE of I tokenised candidates.
 
     Returns:
-        the corpus score and, per image, pycocoevalcap's table: category ("All", "Object", ...) -> {"f", "pr", "re"}.
+        the corpus score in [0, 1] and, per image, pycocoevalcap's table: category ("All", "Object", ...) -> {"f", "pr",
+        "re"}.
 
     Raises:
-        InputError: its models are missing, or its Java program failed.
+        InputError: SPICE's models are missing, or its Java program failed.
     """
     check_models()
     from pycocoevalcap.spice.spice import Spice
 
-    # numbered images: SPICE answers in the order of the sorted ids
+    # SPICE returns images sorted by id, so ids are the positions
     try:
         return Spice().compute_score(
             dict(enumerate(map(list, references))), {index: [text] for index, text in enumerate(candidates)}

@@ -1,4 +1,4 @@
-"""PTB tokenisation of captions, as pycocoevalcap 1.2 does it: Stanford's tokenizer, lower case, without punctuation."""
+"""PTB tokenisation of captions as in pycocoevalcap 1.2: Stanford's tokenizer, lower case, without punctuation."""
 
 import re
 import subprocess
@@ -12,15 +12,15 @@ from utils.errors import InputError
 
 _JAR = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
 _PUNCTUATIONS = frozenset(ptbtokenizer.PUNCTUATIONS)
-SECONDS = 1800  # all 400 000 texts of ArtEmis take about one minute
+SECONDS = 1800  # time limit; all 400 000 texts of ArtEmis take about one minute
 
-# What the tokenizer takes for the end of a line besides "\n". pycocoevalcap replaces only "\n" by a space; any other
-# of these inside a caption silently gives all later captions to the wrong images. A final "\r" melts into the "\n".
+# Line separators of the tokenizer other than "\n". pycocoevalcap replaces only "\n" by a space. Any other separator
+# inside a caption would silently assign all later captions to the wrong images. A final "\r" merges with the "\n".
 _LINE_END = re.compile(r"[\x0b\x0c\u2028\u2029]|\r(?!\Z)")
 
 
 def caption_problem(caption: object) -> str | None:
-    """Why a caption cannot be scored, in words with the remedy, or None. Any other text scores as in pycocoevalcap."""
+    """Say why a caption cannot be scored, with the remedy; None if it can, with the same score as in pycocoevalcap."""
     if not isinstance(caption, str):
         return f"the caption is {type(caption).__name__}, not text; make it a string"
     found = _LINE_END.search(caption.replace("\n", " "))
@@ -34,10 +34,10 @@ def caption_problem(caption: object) -> str | None:
 
 
 def join(captions: Sequence[str]) -> str:
-    """The text that the tokenizer reads, one caption per line. Every caption must have passed `caption_problem`.
+    """Join captions to the tokenizer's input, one per line. Every caption must have passed `caption_problem`.
 
-    Captions are tokenised together because the tokenizer looks past the end of a line: "no." keeps its full stop when
-    the next caption starts with a digit. The same captions in the same order therefore give pycocoevalcap's tokens.
+    All captions are tokenised in one text, as in pycocoevalcap, because the tokenizer looks past the end of a line: "no."
+    keeps its full stop when the next caption starts with a digit.
     """
     return "\n".join(caption.replace("\n", " ") for caption in captions)
 
@@ -46,7 +46,7 @@ def tokenize(captions: Sequence[str]) -> list[str]:
     """Tokenise captions that have passed `caption_problem`: one lower-case string each, tokens separated by a space.
 
     Raises:
-        InputError: there is no Java, or the tokenizer's Java process failed or hangs.
+        InputError: Java is missing, or the tokenizer's Java process failed or took more than SECONDS.
     """
     if not captions:
         return []
@@ -57,11 +57,11 @@ def tokenize(captions: Sequence[str]) -> list[str]:
             input=join(captions).encode(),
             capture_output=True,
             timeout=SECONDS,
-            process_group=0,  # signals to the process group are for Python, which ends this process
+            process_group=0,  # Ctrl-C must reach only Python, which ends this process
         )
     except subprocess.TimeoutExpired:
         raise InputError(f"PTB tokenizer: its Java process took more than {SECONDS} seconds; try again") from None
-    # a last caption that ends in "\r" makes one more, empty line
+    # a last caption that ends in "\r" gives one more, empty line
     lines = result.stdout.decode().split("\n")
     if result.returncode != 0 or not len(captions) <= len(lines) <= len(captions) + 1:
         last_words = " ".join(result.stderr.decode(errors="replace").split())[-300:]

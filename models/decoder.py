@@ -1,4 +1,9 @@
-"""The explainer: GPT-2 that cross-attends to the image in every block, with the VAD features fused into the explanation."""
+"""The paper's cross-attention explainer: GPT-2 that attends to the image grid in every block.
+
+It also holds the fusion step of the paper's VAD embedding: VAD encoder outputs are fused into the explanation's tokens.
+
+Shapes: B images, T texts, L tokens per text, G grid patches, D the model width, V the vocabulary size.
+"""
 
 import math
 from collections.abc import Iterable
@@ -18,10 +23,16 @@ KeysValues = tuple[Tensor, Tensor]  # each [rows, heads, positions, D / heads]
 
 
 def attend(attention: GPT2Attention, query: Tensor, keys_values: KeysValues, causal: bool) -> Tensor:
-    """Scaled dot-product attention with the dropouts and the output projection of one GPT-2 attention.
+    """Scaled dot-product attention, then the output projection and dropout of one GPT-2 attention module.
 
-    query [N, Q, D], keys and values [N, heads, K, d] -> [N, Q, D]. With `causal` the queries are the last Q of the K
-    positions.
+    Args:
+        attention: the module whose dropout rates, scale and output projection are used.
+        query: [N, Q, D].
+        keys_values: [N, heads, K, d] each, d = D / heads.
+        causal: the queries are the last Q of the K positions, and no query sees a later position.
+
+    Returns:
+        [N, Q, D].
     """
     query = query.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
     dropout = attention.attn_dropout.p if attention.training else 0.0
@@ -30,12 +41,12 @@ def attend(attention: GPT2Attention, query: Tensor, keys_values: KeysValues, cau
 
 
 class ExplainerBlock(GPT2Block):
-    """A GPT-2 block whose image keys and values come ready-made, one set for all texts of an image."""
+    """A GPT-2 block with cross-attention; it takes precomputed image keys and values, one set per image."""
 
     def __init__(self, config: GPT2Config, layer_idx: int):
         super().__init__(config, layer_idx=layer_idx)
         if config.activation_function == "gelu_new":
-            self.mlp.act = nn.GELU(approximate="tanh")  # the same function, in one pass over memory instead of eight
+            self.mlp.act = nn.GELU(approximate="tanh")  # the same function, one memory pass instead of eight
         self.attn.resid_dropout = Dropout(config.resid_pdrop)
         self.crossattention.resid_dropout = Dropout(config.resid_pdrop)
         self.mlp.dropout = Dropout(config.resid_pdrop)
@@ -47,16 +58,23 @@ class ExplainerBlock(GPT2Block):
     def forward(
         self, x: Tensor, image: KeysValues, past: KeysValues | None = None, last_only: bool = False
     ) -> tuple[Tensor, KeysValues]:
-        """ln_1, self-attention, +; ln_cross_attn, cross-attention, +; ln_2, MLP, +.
+        """One block of the paper's cross-attention explainer; cross-attention comes after self-attention.
+
+            x = x + attn(ln_1(x))
+            x = x + crossattention(ln_cross_attn(x), grid)
+            x = x + mlp(ln_2(x))
+
+        No mask hides padding: self-attention is causal and padding is on the right.
 
         Args:
-            x: [T, L, D]; the texts of an image are neighbours.
+            x: [T, L, D]; the n texts of an image are adjacent rows.
             image: cross-attention keys and values of the T / n images, [T / n, heads, G, d] each.
             past: self-attention keys and values of the positions before x (decoding only).
-            last_only: return the last position alone, [T, 1, D] (the last block in decoding).
+            last_only: return only the last position (used in the last block while decoding).
 
         Returns:
-            x [T, L, D], and the self-attention keys and values of past and present positions.
+            x, [T, L, D] or, with `last_only`, [T, 1, D]; and the self-attention keys and values of all positions so
+            far, [T, heads, positions, d] each.
         """
         query, key_value = self.attn.c_attn(self.ln_1(x)).split([x.shape[2], 2 * x.shape[2]], dim=2)
         keys_values = _split_heads(self.attn, key_value)
@@ -66,7 +84,7 @@ class ExplainerBlock(GPT2Block):
             x, query = x[:, -1:], query[:, -1:]
         x = x + attend(self.attn, query, keys_values, causal=True)
 
-        # No mask separates queries here, so the texts of one image stand in one long row of queries: [T / n, n L, D].
+        # Cross-attention has no mask, so the n texts of an image can share one sequence of queries: [T / n, n L, D].
         images = image[0].shape[0]
         query = self.crossattention.q_attn(self.ln_cross_attn(x)).reshape(images, -1, x.shape[2])
         x = x + attend(self.crossattention, query, image, causal=False).view_as(x)
@@ -75,7 +93,11 @@ class ExplainerBlock(GPT2Block):
 
 
 class ClipProject(nn.Module):
-    """The image as len_prefix tokens in front of the text: cls [T, E] -> [T, len_prefix, D]. The paper uses none."""
+    """Turn the class token into len_prefix prefix embeddings: cls [T, E] -> [T, len_prefix, D].
+
+    clip_project(cls): Linear E -> D len_prefix / 2, tanh, Linear -> D len_prefix. The paper uses no prefix
+    (len_prefix = 0).
+    """
 
     def __init__(self, encoder_width: int, width: int, len_prefix: int):
         super().__init__()
@@ -91,10 +113,13 @@ class ClipProject(nn.Module):
 
 
 class ExplainerTransformer(GPT2Model):
-    """GPT-2 without its output layer: embeddings with VAD fusion (the paper's VAD embedding), blocks, ln_f."""
+    """GPT-2 without its output layer: embeddings with VAD fusion, blocks with cross-attention, ln_f.
+
+    `embed` is the fusion step of the paper's VAD embedding; the blocks are the paper's cross-attention explainer.
+    """
 
     def __init__(self, config: GPT2Config):
-        GPT2PreTrainedModel.__init__(self, config)  # GPT2Model's own would build stock blocks first
+        GPT2PreTrainedModel.__init__(self, config)  # GPT2Model.__init__ would first build standard blocks
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.drop = Dropout(config.embd_pdrop)
@@ -105,15 +130,18 @@ class ExplainerTransformer(GPT2Model):
         self.fusion_start = config.len_prefix + config.emotion_span
         if config.len_prefix > 0:
             self.clip_project = ClipProject(config.n_embd, config.n_embd, config.len_prefix)
-        if config.encoder_dim != config.n_embd:  # never so in the paper: both are 768
+        if config.encoder_dim != config.n_embd:  # not in the paper, where both are 768
             self.image_projection = nn.Linear(config.encoder_dim, config.n_embd)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: for a subclass transformers leaves the scaled projections out; see Explainer.draw_weights."""
+        """Do nothing: transformers would not scale a subclass's c_proj layers. Explainer.draw_weights does."""
 
     def project_image(self, image: ImageFeatures) -> ImageFeatures:
-        """Bring image features to the decoder's width where the encoder has another (not in the paper)."""
+        """Project image features to the decoder's width if the encoder's differs (not in the paper).
+
+        cls [B, E] -> [B, D], grid [B, G, E] -> [B, G, D].
+        """
         if self.config.encoder_dim == self.config.n_embd:
             return image
         return ImageFeatures(self.image_projection(image.cls), self.image_projection(image.grid))
@@ -121,15 +149,22 @@ class ExplainerTransformer(GPT2Model):
     def embed(
         self, input_ids: Tensor, segment_ids: Tensor, vad: Tensor | None, cls: Tensor | None = None, start: int = 0
     ) -> Tensor:
-        """Token + position + segment embeddings, dropout, then VAD fusion from the explanation's start on.
+        """Input embeddings with the fusion step of the paper's VAD embedding.
 
-        For positions >= h = len_prefix + emotion_span: e = VAD_linear([e ; vad]); positions before h stay as they are.
+            e = dropout(wte(token) + wpe(position) + wte(segment))
+            e = VAD_linear([e ; vad])   at positions >= h = len_prefix + emotion_span; VAD_linear: D + 3 -> D
+
+        Positions before h are not fused. The first len_prefix positions take clip_project(cls) in place of wte(token).
 
         Args:
-            input_ids: [T, L]. segment_ids: [T, L], ids of <prefix>, <emotion>, <explanation>: looked up in the word table.
+            input_ids: [T, L].
+            segment_ids: [T, L], ids of <prefix>, <emotion> or <explanation>; embedded with the token table wte.
             vad: VAD encoder output [T, L, 3], or None for no fusion.
             cls: [T, D], read only when len_prefix > 0 and start is 0.
             start: position of the first column (decoding).
+
+        Returns:
+            [T, L, D].
         """
         words, segments = look_up(self.wte.weight, torch.stack([input_ids, segment_ids]))
         if self.len_prefix > 0 and start == 0:
@@ -143,16 +178,24 @@ class ExplainerTransformer(GPT2Model):
         return torch.cat([x[:, :span_end].to(fused.dtype), fused], dim=1)
 
     def image_keys_values(self, grid: Tensor) -> list[KeysValues]:
-        """Every block's cross-attention keys and values of the grid [B, G, D], computed once per image."""
-        grid = grid.contiguous()  # the patches are a slice of the encoder's tokens
+        """Project the grid [B, G, D] to every block's cross-attention keys and values, [B, heads, G, d] each."""
+        grid = grid.contiguous()  # the grid is a slice of the encoder's tokens
         return [block.image_keys_values(grid) for block in self.h]
 
     def forward(
         self, x: Tensor, image: list[KeysValues], past: list[KeysValues] | None = None, last_only: bool = False
     ) -> tuple[Tensor, list[KeysValues]]:
-        """Embeddings x [T, L, D] -> final hidden states after ln_f, and the self-attention keys and values.
+        """Run all blocks and ln_f.
 
-        The hidden states are [T, L, D], or [T, 1, D] with `last_only`, which spares the last block all other positions.
+        Args:
+            x: embeddings [T, L, D].
+            image: cross-attention keys and values, one pair per block.
+            past: self-attention keys and values of the positions before x, one pair per block (decoding only).
+            last_only: compute the last block at the last position only.
+
+        Returns:
+            final hidden states, [T, L, D] or, with `last_only`, [T, 1, D]; and every block's self-attention keys and
+            values.
         """
         present = []
         for index, block in enumerate(self.h):
@@ -163,16 +206,21 @@ class ExplainerTransformer(GPT2Model):
 
 
 class Explainer(GPT2LMHeadModel):
-    """Transformer, tied output layer, contrastive head and VAD head: what published checkpoints call the model.
+    """The transformer with its tied output layer, the contrastive head and the VAD head.
 
-    Config fields beyond GPT-2's: len_prefix, emotion_span (positions of bos, prompt and emotion; six for the paper's
-    prompt, and where a config.json does not say), encoder_dim (width of the image features), use_cl_loss, use_VAD_loss.
+    Published checkpoints hold these parts, under these names, in `nle_model_<name>/`.
+
+    Config fields beyond GPT-2's:
+        len_prefix: number of prefix embeddings.
+        emotion_span: number of positions of bos, prompt and emotion (default: 6, which fits the paper's prompt).
+        encoder_dim: width of the image features.
+        use_cl_loss, use_VAD_loss: whether the model has a contrastive head and a VAD head.
     """
 
     _keys_to_ignore_on_load_unexpected = [r"attn\.bias", r"attention\.bias", r"masked_bias"]
 
     def __init__(self, config: GPT2Config):
-        # not GPT2LMHeadModel.__init__: it would build a stock GPT2Model first, only to throw it away
+        # GPT2LMHeadModel.__init__ would first build a standard GPT2Model
         GPT2PreTrainedModel.__init__(self, config)
         if not hasattr(config, "emotion_span"):
             config.emotion_span = EMOTION_SPAN
@@ -183,19 +231,20 @@ class Explainer(GPT2LMHeadModel):
         if config.use_VAD_loss:
             self.VAD_head = VADHead(config.n_embd)
         self.post_init()
-        if self.lm_head.weight.device.type != "meta":  # where from_pretrained builds it, for a file to fill
+        if self.lm_head.weight.device.type != "meta":  # from_pretrained fills meta tensors from a file
             self.draw_weights()
 
     _init_weights = ExplainerTransformer._init_weights
 
     @torch.no_grad()
     def draw_weights(self, names: Iterable[str] | None = None) -> None:
-        """Draw initial values as GPT-2 does: N(0, r), the projections that end a residual branch (every c_proj) N(0, r / sqrt(2 blocks)).
+        """Draw initial weights as GPT-2 does.
 
-        r is the config's initializer_range, 0.02 for distilgpt2. Biases are 0, layer norms the identity.
+        Weights are drawn from N(0, r), r being the config's initializer_range (0.02 for distilgpt2). Every c_proj, which
+        ends a residual branch, is drawn from N(0, r / sqrt(2 blocks)). Biases are 0 and layer norms the identity.
 
         Args:
-            names: the parameters to draw; None draws all.
+            names: the parameters to draw; None draws all of them.
         """
         wanted = None if names is None else set(names)
         std = self.config.initializer_range
@@ -213,7 +262,7 @@ class Explainer(GPT2LMHeadModel):
 
     @torch.no_grad()
     def grow_vocabulary(self, size: int) -> None:
-        """Add rows N(0, r) to the word table for added tokens; the rows that are there keep their values."""
+        """Resize the token table to `size` rows. New rows are drawn from N(0, r); existing rows keep their values."""
         before = self.transformer.wte.weight.shape[0]
         self.resize_token_embeddings(size, mean_resizing=False)
         self.transformer.wte.weight[before:].normal_(0.0, self.config.initializer_range)
@@ -221,12 +270,15 @@ class Explainer(GPT2LMHeadModel):
     def forward(
         self, input_ids: Tensor, segment_ids: Tensor, image: ImageFeatures, vad: Tensor | None = None
     ) -> Tensor:
-        """Texts and their images -> final hidden states [T, L, D].
+        """Compute the final hidden states of texts that are given in full (teacher forcing).
 
         Args:
-            input_ids, segment_ids: [T, L], T = n B; the n texts of an image are neighbours.
+            input_ids, segment_ids: [T, L], T = n B; the n texts of an image are adjacent rows.
             image: features of the B images.
             vad: VAD encoder output [T, L, 3], or None for no fusion.
+
+        Returns:
+            [T, L, D], after ln_f.
         """
         image = self.transformer.project_image(image)
         texts_per_image = input_ids.shape[0] // image.grid.shape[0]

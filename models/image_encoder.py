@@ -1,4 +1,4 @@
-"""The image encoder: CLIP's vision transformer, ln_post applied to every token (the paper: ViT-B/16 at 224 px, frozen)."""
+"""The image encoder: CLIP's vision transformer (in the paper: ViT-B/16 at 224 px, frozen)."""
 
 import contextlib
 from typing import NamedTuple
@@ -9,19 +9,23 @@ from transformers import CLIPVisionModel
 
 
 class ImageFeatures(NamedTuple):
-    """What the image encoder returns: cls [B, D], the class token; grid [B, G, D], the patches."""
+    """Output of the image encoder: cls [B, D], the class token; grid [B, G, D], the patches."""
 
     cls: Tensor
     grid: Tensor
 
 
 class ImageEncoder(nn.Module):
-    """Pixels -> class token and patch grid, both after ln_post, without CLIP's projection.
+    """Encode pixels into the class token and the patch grid. ln_post is applied to every token; there is no projection.
 
-    The published code hands on the first *patch*, layer-normed twice, in place of the class token; only len_prefix > 0
+    The published code returns the first *patch*, layer-normed twice, in place of the class token. Only len_prefix > 0
     reads it. We return the class token.
 
-    A fixed encoder takes no gradient and stays in evaluation mode, whatever `train()` says of the model around it.
+    A fixed encoder has no gradient and stays in evaluation mode, even if `train()` is called on the whole model.
+
+    Args:
+        vision: CLIP's vision tower.
+        fixed: freeze the weights (the paper's setting).
     """
 
     def __init__(self, vision: CLIPVisionModel, fixed: bool = True):

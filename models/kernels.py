@@ -1,6 +1,6 @@
-"""Functions of PyTorch's, computed another way where PyTorch's takes long, mostly on CPUs: the same values, less time.
+"""Faster versions of PyTorch functions, mostly for CPUs. They compute the same values.
 
-The equations of the model are in the other files; nothing here is SEVLM's own.
+Nothing here is specific to SEVLM; the model's equations are in the other files.
 """
 
 import math
@@ -12,20 +12,20 @@ from torch.nn import functional as F
 
 from utils.constants import IGNORED_LABEL
 
-LOGIT_ROWS = 512  # positions whose logits are held at a time
-LEVELS = 2**16  # a mask's element is drawn from 16 random bits
+LOGIT_ROWS = 512  # positions whose logits are in memory at the same time
+LEVELS = 2**16  # each element of a dropout mask uses 16 random bits
 
 
 def on_eager_cpu(x: Tensor) -> bool:
-    """Whether x is computed on a CPU, and not traced for the compiler, which finds ways of its own."""
+    """Whether x is on a CPU and is not traced by torch.compile, which does its own optimisation."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
-    """Zero each element with probability p, in [0, 1), and multiply the others by 1 / (1 - p): F.dropout in training.
+    """F.dropout in training mode: zero each element with probability p in [0, 1), scale the others by 1 / (1 - p).
 
-    On a CPU p is rounded to 1 / 65 536 and four elements share one random number: PyTorch's own masks are drawn an
-    element at a time on AMD's processors, which takes longer there than the attention they are for.
+    On a CPU, p is rounded to a multiple of 1 / 65 536, and one 64-bit random number serves four elements. On AMD CPUs
+    PyTorch draws its masks element by element, which takes longer than the attention itself.
     """
     dropped = round(p * LEVELS)
     if not on_eager_cpu(x) or not 0 < dropped < LEVELS:
@@ -36,7 +36,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """`dropout` as a module: active in training only."""
+    """`dropout` as a module; active only in training mode."""
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p) if self.training else x
@@ -47,9 +47,9 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """softmax(scale * query keys^T) values, with dropout p on the weights.
 
-    query [N, heads, Q, d], keys and values [N, heads, K, d] -> [N, heads, Q, d]. With `causal` the queries are the last Q
-    of the K positions. With dropout on a CPU in float32 the weights are computed here, as PyTorch's function would draw
-    its masks one element at a time.
+    query [N, heads, Q, d], keys and values [N, heads, K, d] -> [N, heads, Q, d]. With `causal`, the queries are the last
+    Q of the K positions, and no query sees a later position. With dropout on a CPU in float32 the attention weights are
+    computed here, because PyTorch's function would draw its masks element by element.
     """
     queries, size = query.shape[2], keys.shape[2]
     by_hand = p > 0 and query.dtype == torch.float32 and on_eager_cpu(query)
@@ -66,17 +66,17 @@ def scaled_dot_product_attention(
 
 
 def look_up(table: Tensor, ids: Tensor) -> Tensor:
-    """Rows of a table: [V, D], [...] -> [..., D].
+    """Embedding lookup: table [V, D], ids [...] -> [..., D].
 
-    The gradient on a CPU is sparse: a dense one would be a table of zeros but for a few hundred rows, slow to fill.
+    On a CPU the gradient is sparse. Only a few hundred of the V rows are non-zero, and filling a dense one is slow.
     """
     return F.embedding(ids, table, sparse=on_eager_cpu(ids))
 
 
 class OutputLayer(nn.Linear):
-    """Hidden states [..., D] -> logits [..., V] of the vocabulary, tied to the word table.
+    """The output layer, tied to the token table: hidden states [..., D] -> logits [..., V].
 
-    Computed words first, [V, N], which on a CPU takes two thirds of the time of nn.Linear's order.
+    The product is computed as [V, N] and transposed. On a CPU this takes two thirds of nn.Linear's time.
     """
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -84,16 +84,20 @@ class OutputLayer(nn.Linear):
 
 
 def linear_cross_entropy(hidden: Tensor, embedding: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the cross-entropies of logits = hidden embedding^T: [N, D], [V, D], targets [N] (-100: none) -> scalar."""
+    """Sum of the cross-entropies of the logits hidden embedding^T: [N, D], [V, D], targets [N] -> scalar.
+
+    Targets of -100 are ignored.
+    """
     return LinearCrossEntropy.apply(hidden, embedding, targets)
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Sum of the cross-entropies of `hidden @ embedding.T`, without ever holding all logits.
+    """Sum of the cross-entropies of `hidden @ embedding.T`, without holding all logits in memory.
 
-    50 261 logits per position are the largest tensors of a training step, and their softmax and its gradient are bound
-    by memory, not by arithmetic. Positions are taken a few hundred at a time; each part's logits become its softmax's
-    gradient in place, and that the gradients of its inputs, all in the forward pass. Losses are computed in float32.
+    The logits (50 261 per position) are the largest tensors of a training step; their softmax and its gradient are bound
+    by memory, not by arithmetic. The forward pass therefore takes LOGIT_ROWS positions at a time. It turns their logits
+    in place into the gradient of the loss, and that into the gradients of both inputs. The backward pass only scales
+    these. The loss is computed in float32.
     """
 
     @staticmethod
@@ -104,7 +108,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         grad_hidden = torch.empty_like(hidden) if needs_grad else None
         grad_table = torch.empty_like(embedding, dtype=torch.float32) if needs_grad else None
-        # one buffer for all parts: fresh memory of this size costs as much as the arithmetic
+        # one buffer for all parts: allocating this much memory costs as much time as the arithmetic
         buffer = torch.empty(len(table) * min(LOGIT_ROWS, len(rows)), device=device)
         total = torch.zeros((), device=device)
         with torch.autocast(device.type, enabled=False):
@@ -112,7 +116,7 @@ class LinearCrossEntropy(torch.autograd.Function):
                 part, wanted = rows[start : start + LOGIT_ROWS], targets[start : start + LOGIT_ROWS]
                 kept = (wanted != IGNORED_LABEL).float()
                 index = wanted.clamp(min=0)[None]
-                # [V, N], words first: the matrix product is up to 1.6 times faster than into [N, V]
+                # the product is up to 1.6 times faster as [V, N] than as [N, V]
                 logits = buffer[: len(table) * len(part)].view(len(table), len(part))
                 if dtype == torch.float32:
                     torch.mm(table, part.T, out=logits)
@@ -142,5 +146,5 @@ class LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_hidden, grad_table = ctx.saved_tensors
-        # in place: a second copy of the table's gradient costs as much time as it does memory
+        # in place: a second copy of the table's gradient would cost memory and time
         return grad_hidden.mul_(grad_output), grad_table.mul_(grad_output), None

@@ -1,7 +1,10 @@
-"""The training objective: loss = alpha * LM + cl_Loss_weight * CL + VAD_Loss_weight * VAD (+ the optional emotion loss).
+"""The losses of the paper's training objective, and the optional emotion loss.
 
-Every loss is a sum divided by a count. The count defaults to that of the tensors given; with several processes the
-caller passes the mean count over the processes, and the average of the gradients is then that of one large batch.
+    loss = alpha * LM + cl_Loss_weight * CL + VAD_Loss_weight * VAD      all weights 1 in the paper
+
+`SEVLM.forward` computes the sum. Every loss is itself a sum divided by a count. By default the count is that of the
+given tensors. With several processes the caller passes the mean count over the processes, so that the averaged gradients
+equal those of one large batch.
 """
 
 import math
@@ -17,13 +20,18 @@ CONTRASTIVE_EPSILON = 1e-8
 
 
 def lm_loss(hidden: Tensor, embedding: Tensor, targets: Tensor, count: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the next token, mean over the targets that are not -100 (0 when there is none).
+    """The LM loss of the paper's objective: cross-entropy of the next token, mean over the targets that are not -100.
+
+    The loss is 0 when all targets are -100.
 
     Args:
         hidden: [N, D], final hidden states of the positions that predict the targets.
-        embedding: [V, D], the output layer (tied to the word table): logits = hidden embedding^T.
+        embedding: [V, D], weight of the output layer (tied to the token table): logits = hidden embedding^T.
         targets: [N], token ids or -100.
-        count: number of targets to divide by (default: those not -100).
+        count: number of targets to divide by (default: the number that are not -100).
+
+    Returns:
+        a scalar, in nats.
     """
     total = linear_cross_entropy(hidden, embedding, targets)
     return _mean(total, (targets != IGNORED_LABEL).sum() if count is None else count)
@@ -36,17 +44,23 @@ def contrastive_loss(
     weight: Tensor | None = None,
     count: Tensor | None = None,
 ) -> Tensor:
-    """Mean over texts of -log(eps + e^p / (eps + e^p + e^n1 + e^n2)), eps = 1e-8 (the paper's contrastive loss).
+    """The contrastive loss (CL) of the paper's objective.
 
-    Computed in log space and float32: equal to the formula where that is finite, and finite where the published form
-    overflows (scores beyond about 88).
+    CL = mean over texts of -log(eps + exp(s+) / (eps + exp(s+) + exp(s-1) + exp(s-2))), eps = 1e-8.
+
+    It is computed in log space and float32. The values equal the formula's where that is finite; they stay finite where
+    the published code overflows (scores above about 88).
 
     Args:
-        positive: [T], score of each text with its own explanation (p).
-        negative_emotion: [T], score with its partner's explanation: same image, other emotion (n1).
-        negative_visual: [T], score with the explanation of another image (n2); None for an image alone in its batch.
+        positive: [T], s+, score of each text with its own explanation.
+        negative_emotion: [T], s-1, score with the partner's explanation: same image, other emotion.
+        negative_visual: [T], s-2, score with the explanation of another image. None if the batch has only one image;
+            the term is then left out.
         weight: [T], 0 for texts that do not count (default: all 1).
         count: number of texts to divide by (default: the sum of the weights).
+
+    Returns:
+        a scalar.
     """
     positive = positive.float()
     log_epsilon = torch.full_like(positive, math.log(CONTRASTIVE_EPSILON))
@@ -60,12 +74,17 @@ def contrastive_loss(
 
 
 def vad_loss(predicted: Tensor, target: Tensor, count: Tensor | None = None) -> Tensor:
-    """Mean squared error over positions whose lexicon VAD is not all zero (the paper's VAD head); 0 when there is none.
+    """The VAD loss of the paper's objective: mean squared error of the VAD head.
+
+    Only positions whose target is not all zero count. The loss is 0 when there is none (the published code gives NaN).
 
     Args:
-        predicted: [T, M, 3], the head's output at positions t.
-        target: [T, M, 3], the lexicon's VAD of the tokens at t + 1, in [-1, 1].
-        count: number of positions to divide by (default: those with a target).
+        predicted: [T, M, 3], output of the VAD head at positions p.
+        target: [T, M, 3], lexicon VAD (before the VAD encoder) of the tokens at p + 1, in [-1, 1]; p + 1 >= h.
+        count: number of positions to divide by (default: those whose target is not all zero).
+
+    Returns:
+        a scalar.
     """
     known = vad_known(target)
     squares = ((predicted.float() - target) ** 2).sum(dim=-1)
@@ -73,7 +92,7 @@ def vad_loss(predicted: Tensor, target: Tensor, count: Tensor | None = None) -> 
 
 
 def vad_known(target: Tensor) -> Tensor:
-    """Which positions have a lexicon value: VAD [..., 3] -> bool [...]."""
+    """Whether a position's VAD is not all zero: VAD [..., 3] -> bool [...]."""
     return target.ne(0).any(dim=-1)
 
 
@@ -84,9 +103,12 @@ def emotion_loss(
 
     Args:
         logits: [B, 9] of the emotion head.
-        distribution: [B, 9], the shares of the image's votes, sum 1.
+        distribution: [B, 9], share of the annotators' votes per emotion, sum 1.
         weight: [B], 0 for images that do not count (default: all 1).
         count: number of images to divide by (default: the sum of the weights).
+
+    Returns:
+        a scalar, in nats.
     """
     terms = F.kl_div(logits.float().log_softmax(dim=-1), distribution, reduction="none").sum(dim=-1)
     weight = torch.ones_like(terms) if weight is None else weight
@@ -94,5 +116,5 @@ def emotion_loss(
 
 
 def _mean(total: Tensor, count: Tensor) -> Tensor:
-    """total / count, and 0 instead of NaN on an empty selection."""
+    """total / count; 0 instead of NaN when the count is 0."""
     return total / count.clamp(min=1e-6) if count.is_floating_point() else total / count.clamp(min=1)

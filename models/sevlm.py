@@ -1,4 +1,4 @@
-"""SEVLM: image encoder, VAD encoder, explainer and heads in one module with one `forward`."""
+"""SEVLM: the image encoder, the VAD encoder, the explainer and the heads in one module with one `forward`."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from models.vad_encoder import VADEncoder
 
 @dataclass
 class SEVLMOutput(ModelOutput):
-    """Named outputs of one training step; scalars, None where a loss is switched off."""
+    """The losses of one training step: scalars, or None for a loss that is switched off. `loss` is the weighted sum."""
 
     loss: Tensor | None = None
     lm_loss: Tensor | None = None
@@ -25,16 +25,16 @@ class SEVLMOutput(ModelOutput):
 
 
 class SEVLM(nn.Module):
-    """The joined model.
+    """The whole model.
 
     Args:
-        image_encoder: CLIP vision tower, or None when every batch brings cached features.
+        image_encoder: CLIP vision tower; None if every batch contains cached features.
         decoder: the explainer; its config says which heads it has.
-        vad_encoder: None trains without VAD fusion (`--no-use_VAD`).
+        vad_encoder: None for a model without VAD fusion (`--no-use_VAD`).
         emotion_head: 9-way head on the class token, or None (not in the paper).
-        weights: factors of the losses: alpha, cl_Loss_weight, VAD_Loss_weight, emotion_loss_weight.
-        masked_pooling: leave padding out of the contrastive means and end the emotion span where the explanation
-            segment begins, instead of after six positions (not in the paper).
+        weights: loss weights alpha, cl_Loss_weight, VAD_Loss_weight, emotion_loss_weight.
+        masked_pooling: leave padding out of the contrastive means, and end the emotion span where the explanation
+            segment begins instead of after emotion_span positions (not in the paper).
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class SEVLM(nn.Module):
         self.vad_encoder, self.emotion_head = vad_encoder, emotion_head
         self.weights, self.masked_pooling = weights, masked_pooling
         if vad_encoder is None:
-            decoder.transformer.VAD_linear.requires_grad_(False)  # it has no input then
+            decoder.transformer.VAD_linear.requires_grad_(False)  # unused without a VAD encoder
 
     def image_features(self, pixels: Tensor | None, cls: Tensor | None, grid: Tensor | None) -> ImageFeatures:
-        """Encode pixels, or take the cached float16 features in their place."""
+        """Encode pixels [B, 3, S, S], or convert cached float16 features cls [B, D] and grid [B, G, D] to float32."""
         if grid is not None:
             return ImageFeatures(cls.float(), grid.float())
         return self.image_encoder(pixels)
@@ -74,18 +74,25 @@ class SEVLM(nn.Module):
         cls: Tensor | None = None,
         grid: Tensor | None = None,
     ) -> SEVLMOutput:
-        """One training step on B images with two texts each (rows 2i and 2i + 1 are the texts of image i; T = 2B).
+        """Compute the paper's training objective on B images with two texts each.
+
+            loss = alpha * LM + cl_Loss_weight * CL + VAD_Loss_weight * VAD (+ emotion_loss_weight * emotion loss)
+
+        Rows 2i and 2i + 1 are the texts of image i, so T = 2B. The VAD head at position p predicts the lexicon VAD of
+        token p + 1, for p + 1 >= h = len_prefix + emotion_span.
 
         Args:
             input_ids, segment_ids: [T, L].
-            vad: lexicon VAD [T, L, 3].
+            vad: lexicon VAD [T, L, 3] in [-1, 1].
             lm_positions: [N], flat indices into [T, L] of the positions that predict a labelled token.
-            lm_targets: [N], those tokens; -100 for entries that only fill up the size.
-            visual_negatives: [T], row whose explanation is the other image's; None for an image alone.
-            emotion_distribution: [B, 9].
-            image_weight: [B], 0 for images that only fill up a batch (default: all count).
-            counts: [4], what to divide the LM, contrastive, VAD and emotion sums by (default: this batch's own).
-            pixels: [B, 3, S, S], or cached features cls [B, D] and grid [B, G, D] in their place.
+            lm_targets: [N], ids of these tokens; -100 for entries that pad the array.
+            visual_negatives: [T], for each text the row whose explanation is its visual negative (another image's).
+                None if the batch has only one image.
+            emotion_distribution: [B, 9], shares of the annotators' votes, sum 1.
+            image_weight: [B], 0 for images that do not count (default: all 1).
+            counts: [4], divisors of the LM, contrastive, VAD and emotion sums (default: this batch's counts).
+            pixels: [B, 3, S, S], normalised; None if cached features are given.
+            cls, grid: cached features [B, D] and [B, G, D]; None if pixels are given.
         """
         image = self.image_features(pixels, cls, grid)
         vad_features = None if self.vad_encoder is None else self.vad_encoder(vad)
@@ -122,7 +129,11 @@ class SEVLM(nn.Module):
         segment_ids: Tensor,
         visual_negatives: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """s+, s-1 and s-2 of the contrastive head, [T] each: own explanation, its partner's, another image's."""
+        """The scores s+, s-1 and s-2 that the paper's contrastive head gives to each text, [T] each.
+
+        The image and the emotion are always the text's own. The explanation is its own (s+), that of the other text of
+        the same image (s-1), or that of another image (s-2; None without `visual_negatives`).
+        """
         emotion, explanation = self.pool_spans(hidden, input_ids, segment_ids)
         pooled_image = self.decoder.transformer.project_image(image).grid.mean(dim=1)
         pooled_image = pooled_image.repeat_interleave(hidden.shape[0] // pooled_image.shape[0], dim=0)
@@ -136,10 +147,11 @@ class SEVLM(nn.Module):
         return scores[0], scores[1], scores[2] if visual_negatives is not None else None
 
     def pool_spans(self, hidden: Tensor, input_ids: Tensor, segment_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean hidden state of the emotion and of the explanation, [T, D] each.
+        """The emotion and explanation inputs of the paper's contrastive head: mean final hidden states, [T, D] each.
 
-        As published: positions k .. h - 1, h = k + emotion_span, and all behind them, padding included. `masked_pooling`: positions up to
-        the first of the explanation segment, and those of the explanation without padding.
+        In the paper, the emotion is the mean over positions k .. h - 1 and the explanation the mean over h .. L - 1,
+        padding included (k = len_prefix, h = k + emotion_span). With `masked_pooling` the emotion ends where the
+        explanation segment begins, and padding is left out.
         """
         prefix = self.decoder.config.len_prefix
         if not self.masked_pooling:

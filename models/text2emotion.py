@@ -1,4 +1,4 @@
-"""ArtEmis' text-to-emotion LSTM: the judge of emotion alignment, naming the emotion that an explanation conveys."""
+"""ArtEmis' text-to-emotion LSTM. It classifies the emotion that an explanation conveys, for emotion alignment (EA)."""
 
 from collections.abc import Iterable
 
@@ -13,9 +13,15 @@ _TO_BLANKS = str.maketrans(dict.fromkeys(PUNCTUATION, " "))
 
 
 class Text2Emotion(nn.Module):
-    """Words -> embedding, dropout, linear, ReLU, dropout, linear -> LSTM -> maximum over time -> MLP -> nine logits.
+    """A text classifier: embedding, projection MLP, LSTM, maximum over time, classifier MLP, nine logits.
 
-    The default sizes are ArtEmis' own (Achlioptas et al., "ArtEmis", 2021); the dropout is that of its saved modules.
+    The default sizes are those of Achlioptas et al., "ArtEmis", 2021. The dropout rate is that of its saved model.
+
+    Args:
+        vocabulary_size: number of words, special symbols included.
+        embedding_size, projection_size, hidden_size, classifier_size: widths of the word vectors, the projection, the
+            LSTM and the classifier's hidden layer.
+        dropout: rate in [0, 1).
     """
 
     def __init__(
@@ -46,12 +52,13 @@ class Text2Emotion(nn.Module):
         )
 
     def forward(self, tokens: Tensor, longest: int | None = None) -> Tensor:
-        """Emotion logits of texts.
+        """Compute the emotion logits of a batch of texts.
 
         Args:
             tokens: [B, L] integers, each row <sos> words <eos> <pad>...; at least one word in each.
-            longest: a text with fewer words than this has a 0 among the values of its maximum over time. ArtEmis' code
-                takes the batch's longest text (None, the default), so that its logits depend on the batch.
+            longest: number of words to which texts are padded. For a shorter text the maximum over time includes a 0
+                from the padding. None (default) pads to the longest text of the batch, as ArtEmis' code does; the
+                logits then depend on the batch.
 
         Returns:
             [B, 9] logits in the order of `EMOTIONS`.
@@ -66,9 +73,10 @@ class Text2Emotion(nn.Module):
 
 
 def encode_texts(texts: Iterable[str], vocabulary: dict[str, int]) -> Tensor:
-    """Token ids [N, L] of texts: <sos> words <eos>, padded with <pad>.
+    """Encode N texts as token ids [N, L]: <sos> words <eos>, padded with <pad>.
 
-    Texts are lower-cased, punctuation becomes a space, words are NLTK's; an empty text counts as one <unk>.
+    Texts are lower-cased, punctuation is replaced by spaces, and NLTK's word tokenizer splits the rest. An empty text
+    becomes one <unk>.
     """
     tokenizer = NLTKWordTokenizer()
     rows = []
@@ -82,10 +90,10 @@ def encode_texts(texts: Iterable[str], vocabulary: dict[str, int]) -> Tensor:
 def predict_emotions(
     model: Text2Emotion, texts: list[str], vocabulary: dict[str, int], batch_size: int = 1024
 ) -> list[str]:
-    """The emotion of each text, in the order of the texts.
+    """Predict the emotion of each text, in the order of the texts.
 
-    The 0 of shorter texts counts for every text, so that a text's emotion does not depend on the batch it is in; in
-    batches of ordinary size that is what all but the longest texts meet anyway.
+    All texts are padded beyond the longest one, so that the maximum over time includes the padding's 0 for every text
+    and a prediction does not depend on the batch. In ArtEmis' code this holds for all but a batch's longest texts.
     """
     was_training = model.training
     model.eval()

@@ -1,4 +1,7 @@
-"""The VAD encoder: a tiny transformer over the valence-arousal-dominance values of a text (the paper's VAD embedding)."""
+"""The VAD encoder of the paper's VAD embedding: a tiny transformer over a text's valence-arousal-dominance values.
+
+Its output is fused into the explanation's tokens by `ExplainerTransformer.embed`, the second part of the VAD embedding.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +13,10 @@ MAX_POSITIONS = 5000
 
 
 class SelfAttention(nn.Module):
-    """Attention of every position over every other; no output projection, dropout on the weights.
+    """Self-attention of the VAD encoder, [T, L, 3] -> [T, L, 3]: softmax(query key^T / sqrt(3 / heads)) value.
 
-    x [T, L, 3] -> [T, L, 3]. `causal` keeps a position from seeing later ones (not in the paper).
+    There is dropout on the attention weights and no output projection. Every position attends to every other, padding
+    included; with `causal` no position attends to later ones (not in the paper).
     """
 
     def __init__(self, heads: int, dropout: float, causal: bool):
@@ -32,7 +36,11 @@ class SelfAttention(nn.Module):
 
 
 class VADEncoderLayer(nn.Module):
-    """s = LN1(s + drop(attention(s))); s = LN2(s + drop(W2 relu(W1 s))), W1: 3 -> 128. [T, L, 3] -> [T, L, 3]."""
+    """One layer of the paper's VAD encoder, [T, L, 3] -> [T, L, 3].
+
+    s = LN1(s + drop(attention(s)))
+    s = LN2(s + drop(W2 relu(W1 s)))   W1: 3 -> 128, W2: 128 -> 3
+    """
 
     def __init__(self, heads: int, dropout: float, causal: bool):
         super().__init__()
@@ -50,19 +58,22 @@ class VADEncoderLayer(nn.Module):
 
 
 class VADEncoder(nn.Module):
-    """Encode lexicon VAD values into the features that are fused into the explanation's tokens.
+    """The VAD encoder of the paper's VAD embedding.
 
-    x = LayerNorm(x + position_embedding); then x = x + layer(x) for every layer. As published there is no mask: every
-    position sees every other, later tokens and padding included. `causal=True` removes that gap between training
-    (where later tokens are known) and generation (where they are not), and is what makes a full key/value cache exact.
+    x = LayerNorm(VAD + position_embedding)
+    x = x + layer(x)   for every layer
 
-    Initial values are PyTorch's defaults, the position table N(0, 1). Parameter names are those of published checkpoints.
+    As published, attention has no mask: every position sees later tokens and padding. In training later tokens are known,
+    in generation they are not. `causal=True` removes this difference; it also makes an exact key/value cache possible.
+
+    Initial weights are PyTorch's defaults; the position table is drawn from N(0, 1). Parameter names match the published
+    checkpoints.
 
     Args:
         layers: number of layers (paper: 3).
-        heads: attention heads; 1 or 3, as the width is 3 (paper: 1).
-        dropout: on attention weights and both sublayers' outputs (paper: 0.1).
-        causal: mask later positions (default as published: False).
+        heads: number of attention heads; 1 or 3, because the width is 3 (paper: 1).
+        dropout: rate in [0, 1), on the attention weights and on both sublayers' outputs (paper: 0.1).
+        causal: mask later positions (paper: False).
     """
 
     def __init__(self, layers: int = 3, heads: int = 1, dropout: float = 0.1, causal: bool = False):
@@ -73,11 +84,11 @@ class VADEncoder(nn.Module):
         self.encoder = nn.ModuleDict(
             {"layers": nn.ModuleList(VADEncoderLayer(heads, dropout, causal) for _ in range(layers))}
         )
-        # Published checkpoints carry this 3 -> 1 scorer, but nothing uses its output: kept for their sake, never trained.
+        # Nothing uses this 3 -> 1 layer. It is here because published checkpoints contain its weights.
         self.decoder = nn.Linear(VAD_WIDTH, 1).requires_grad_(False)
 
     def forward(self, vad: Tensor) -> Tensor:
-        """VAD values [T, L, 3] in [-1, 1] -> features [T, L, 3]."""
+        """Lexicon VAD [T, L, 3] in [-1, 1], L at most 5000 -> VAD features [T, L, 3]."""
         positions = torch.arange(vad.shape[1], device=vad.device)
         x = self.norm(vad + self.pos_encoder(positions))
         for layer in self.encoder["layers"]:

@@ -166,7 +166,7 @@ def test_killed_meteor_is_started_anew(scorer, invented, theirs, monkeypatch):
         write(pipe, lines[100:])
 
     monkeypatch.setattr(cococaption.meteor, "_write", killing_write)
-    with pytest.warns(UserWarning, match="died.*-9.*started anew"):
+    with pytest.warns(UserWarning, match="died.*-9.*restarted"):
         corpus, images = scorer.score(dict(reversed(invented[1].items())))
     assert scorer._meteor.pids != [victim]
     assert_equal(corpus, theirs[0])

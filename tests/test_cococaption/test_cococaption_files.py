@@ -44,10 +44,10 @@ def test_annotations_in_the_order_of_the_images(tmp_path):
         ([], "a JSON object"),
         ({"images": []}, "'images' is missing or empty"),
         ({"images": [{"id": 1}]}, "'annotations' is missing or empty"),
-        (changed("images", 1, id=1), r"images\[1\]: duplicate image id 1, which images\[0\] has;"),
+        (changed("images", 1, id=1), r"images\[1\]: duplicate image id 1 \(also in images\[0\]\);"),
         (changed("images", 1, id=2**63), r"images\[1\]: id: '9223372036854775808' is not a 64-bit integer"),
         (changed("images", 1, id=True), r"images\[1\]: id: 'True' is not"),
-        (changed("annotations", 2, id=1), r"annotations\[2\]: duplicate annotation id 1, which annotations\[0\] has;"),
+        (changed("annotations", 2, id=1), r"annotations\[2\]: duplicate annotation id 1 \(also in annotations\[0\]\);"),
         (changed("annotations", 2, image_id=5), r"annotations\[2\]: image_id 5 is not in images"),
         (changed("annotations", 1, image_id=BIG), "image 1 has no annotation"),
         (changed("annotations", 0, caption=None), r"annotations\[0\]: caption: the caption is NoneType, not text"),
@@ -71,7 +71,7 @@ def test_annotations_refused(tmp_path, data, problem):
         ([], "at least one record"),
         (
             [{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}],
-            "record 1: a second caption for image 1, which record 0",
+            r"record 1: a second caption for image 1 \(the first is in record 0\)",
         ),
         ([{"image_id": "1", "caption": "a"}], "record 0: image_id: '1' is not a 64-bit integer"),
         ([{"image_id": 1, "caption": 5}], "record 0: caption: the caption is int"),
@@ -146,7 +146,7 @@ def test_references_on_disk(tmp_path, monkeypatch, capsys):
         kept.write_bytes(damaged)
         assert prepare_references(captions, tmp_path).texts == expected
         assert calls == [3] * number and kept.read_bytes() == whole
-        assert capsys.readouterr().out == f"{kept}: damaged, made anew\n"
+        assert capsys.readouterr().out == f"{kept}: damaged; recreating it\n"
 
     assert prepare_references(other, tmp_path).texts[1] == ["6 calm seas"]
     assert len(list(tmp_path.iterdir())) == 2
