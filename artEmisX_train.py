@@ -14,11 +14,11 @@ import itertools
 import os
 import signal
 import sys
-from typing import Any, NamedTuple, NoReturn
+from typing import NoReturn
 
 from utils.errors import InputError, run_script
-from utils.opts import check_paths, parse_args, recorded_settings
-from utils.processes import PROCESS_GROUP_TIMEOUT, leave_signals_to_parent, prepare_script
+from utils.opts import check_paths, parse_args
+from utils.processes import PROCESS_GROUP_TIMEOUT, prepare_script
 
 if __name__ == "__main__":
     prepare_script()
@@ -28,41 +28,28 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
-from torch.utils.data import DataLoader
 
 from cococaption import CaptionScorer
-from models.sevlm import SEVLM, SEVLMOutput
+from models.sevlm import SEVLMOutput
 from preprocess.demo import make_demo
-from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
-from utils.data.image_inputs import ImageInputs
-from utils.data.load_inputs import build_images, check_annotated, read_inputs
+from utils.data.datasets import TrainingPairs
 from utils.data.loader_errors import worker_errors
-from utils.data.records import Records
 from utils.data.text2emotion_files import load_text2emotion
-from utils.data.text_codec import TextCodec
-from utils.data.vad_lookup import Lexicon, VADLookup
 from utils.evaluation.collapse import collapse_warning
-from utils.evaluation.evaluator import Evaluator, deciding_score, write_evaluation
+from utils.evaluation.evaluator import deciding_score, write_evaluation
 from utils.evaluation.score_report import report_checkpoint
 from utils.progress_line import ProgressLine, duration
-from utils.settings import compare_facts, compare_flags, flags_of
-from utils.training.build_model import build_model
-from utils.training.continuation import continue_from, resume
 from utils.training.disk import check_disk, shown
-from utils.training.facts import collect_facts, encoder_identity
 from utils.training.folder_lock import locked
 from utils.training.last_words import words_of_scoring, words_of_training
-from utils.training.load_checkpoint import load_checkpoint_tokenizer
 from utils.training.memory import reuse_freed_memory
-from utils.training.named_checkpoints import NamedCheckpoint, load_named
-from utils.training.optimizer import build_optimizer, count_parameters, linear_decay, parameter_groups, rates_of_update
+from utils.training.optimizer import rates_of_update
 from utils.training.peak_memory import peak_memory
 from utils.training.resume_states import state_folders
-from utils.training.run_log import RunLog
+from utils.training.run_setup import Setup, build_training, prepare
 from utils.training.stop_signals import StopSignals
-from utils.training.trackers import TENSORBOARD, loss_values, score_values, start_trackers
+from utils.training.trackers import TENSORBOARD, loss_values, score_values
 from utils.training.training_run import TrainingRun, save_best, save_run
 
 LOSSES = ("loss", "lm_loss", "contrastive_loss", "vad_loss", "emotion_loss")
@@ -335,112 +322,6 @@ def print_scores(run: TrainingRun) -> None:
 
 
 # ---- the whole -------------------------------------------------------------------------------------------------------
-
-
-class Setup(NamedTuple):
-    """What training and scoring have in common. train_records is None when a checkpoint is only scored."""
-
-    checkpoint: NamedCheckpoint | None
-    model: SEVLM
-    codec: TextCodec
-    lexicon: Lexicon | None
-    vad: VADLookup | None
-    images: ImageInputs
-    evaluator: Evaluator
-    train_records: Records | None
-    facts: dict[str, Any]
-
-
-def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionScorer | None) -> Setup:
-    """From files to a model and what it is scored on.
-
-    Raises:
-        InputError: files, flags and checkpoint do not go together.
-    """
-    splits, folder, lexicon = read_inputs(args)
-    if scorer is not None:
-        check_annotated(args, scorer, splits[0])
-    checkpoint = load_named(args.ckpt_path, args.load_from_epoch) if args.load_from_epoch else None
-    codec = load_checkpoint_tokenizer(args, checkpoint)
-    model = build_model(args, codec, checkpoint)
-    encoder = encoder_identity(model.image_encoder)
-    train_records = None if args.eval_only else splits[1]
-    training_images = None if train_records is None else len(train_records)
-    facts = collect_facts(args, accelerator, model, encoder, codec, lexicon, training_images)
-    record = recorded_settings(args)
-    if record is not None:
-        notes = compare_flags(record, args, args.eval_only, checkpoint.folder)
-        for note in notes + compare_facts(record, facts, args.eval_only, checkpoint.folder):
-            accelerator.print(note)
-    vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec)
-    images = build_images(args, model, folder, splits)
-    evaluator = Evaluator(args, accelerator, splits[0], images, codec, vad if args.use_VAD else None, scorer)
-    return Setup(checkpoint, model, codec, lexicon, vad, images, evaluator, train_records, facts)
-
-
-def build_training(
-    args: argparse.Namespace, accelerator: Accelerator, setup: Setup, dataset: TrainingPairs, signals: StopSignals
-) -> TrainingRun:
-    """Loader, optimiser and schedule; the model as accelerate wants it; a new run, or one that goes on."""
-    model, codec = setup.model, setup.codec
-    batches = EpochBatches(
-        len(dataset), args.batch_size, args.seed, accelerator.process_index, accelerator.num_processes
-    )
-    loader = DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=PairCollator(args.seed, args.len_prefix, model.decoder.transformer.fusion_start),
-        num_workers=args.num_workers,
-        pin_memory=accelerator.device.type == "cuda",
-        generator=torch.Generator(),
-        worker_init_fn=leave_signals_to_parent,
-    )
-    # the sampler has dealt the images out to the processes already; accelerate moves batches and sees the epoch's end
-    loader = prepare_data_loader(
-        loader, accelerator.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
-    )
-    groups, names = parameter_groups(args, model)
-    optimizer = build_optimizer(groups, args.adam_eps)
-    updates = args.num_train_epochs * -(-len(batches) // args.gradient_accumulation_steps)
-    scheduler = linear_decay(optimizer, updates)
-    if args.compile:  # the large parts; the vocabulary loss, whose size changes from step to step, stays outside
-        for part in filter(None, (model.image_encoder, model.decoder)):
-            part.compile()
-    model.train()  # what was loaded is in evaluation mode
-    prepared, optimizer = accelerator.prepare(model, optimizer)
-    run = TrainingRun(
-        args=args,
-        accelerator=accelerator,
-        settings={"flags": flags_of(args), "facts": setup.facts},
-        model=model,
-        prepared=prepared,
-        codec=codec,
-        images=setup.images,
-        evaluator=setup.evaluator,
-        dataset=dataset,
-        batches=batches,
-        loader=loader,
-        parameters=[parameter for group in groups for parameter in group["params"]],
-        parameter_names=names,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        log=RunLog(args.caption_save_path),
-        signals=signals,
-    )
-    for part in ("vad_encoder", "decoder", "image_encoder", "emotion_head"):
-        run.say(f"{part}: {count_parameters(getattr(model, part)):,} trained parameters")
-    run.say(f"{len(dataset)} images, {run.steps_per_epoch} steps per epoch, {updates} updates in all")
-    run.say(f"best-acc keeps the best emotion accuracy, best-res the best {deciding_score(args.metrics)}")
-    start = dict(run.settings)
-    if args.resume:
-        start["resumed"] = resume(run)
-    elif setup.checkpoint is not None:
-        continue_from(run, setup.checkpoint)
-        start["continued"] = {"from": args.load_from_epoch, "epoch": run.progress.epoch}
-    if accelerator.is_main_process:
-        run.log.write("start", start)
-        start_trackers(run)
-    return run
 
 
 def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: Setup) -> None:

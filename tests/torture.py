@@ -30,6 +30,7 @@ import torch
 import artEmisX_train
 from tests.conftest import Workspace
 from utils.errors import run_script
+from utils.evaluation.evaluator import Evaluator
 from utils.files import sha256
 from utils.training import named_checkpoints, resume_states
 
@@ -61,7 +62,7 @@ def start(argv: list[str], log: Path) -> tuple[int, int]:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    artEmisX_train.Evaluator.__call__ = announce(writing, "evaluation", artEmisX_train.Evaluator.__call__)
+    Evaluator.__call__ = announce(writing, "evaluation", Evaluator.__call__)
     # both kinds of checkpoint write a manifest once their large files are there: before that they are at it
     torch.save = announce(writing, "checkpoint", torch.save)
     os._exit(run_script(lambda: artEmisX_train.main(argv)))

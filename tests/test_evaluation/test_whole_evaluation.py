@@ -28,6 +28,7 @@ from utils.data.vad_lookup import VADLookup
 from utils.evaluation import decoding
 from utils.evaluation import evaluator as evaluator_module
 from utils.evaluation.decoding import Generated, caption_batch
+from utils.evaluation.evaluator import Evaluator
 from utils.files import write_json
 
 PAD, PREFIX, EMOTION, EXPLANATION, END = 50257, 50258, 50259, 50260, 50256
@@ -152,7 +153,7 @@ def test_captions_of_a_whole_evaluation(workspace, codec, tmp_path, monkeypatch,
     rng, lexicon = np.random.default_rng(0), tmp_path / "lexicon.txt"
     words = {simplemma.lemmatize(word, lang="en") for word in codec.words() if word.isalpha()}
     lexicon.write_text("".join("\t".join([word, *map(str, rng.uniform(-1, 1, 3))]) + "\n" for word in sorted(words)))
-    evaluate, expected = artEmisX_train.Evaluator.__call__, {}
+    evaluate, expected = Evaluator.__call__, {}
 
     def compared(self, model):
         torch.manual_seed(0)
@@ -166,7 +167,7 @@ def test_captions_of_a_whole_evaluation(workspace, codec, tmp_path, monkeypatch,
         return evaluate(self, model)
 
     forgotten = []
-    monkeypatch.setattr(artEmisX_train.Evaluator, "__call__", compared)
+    monkeypatch.setattr(Evaluator, "__call__", compared)
     monkeypatch.setattr(VADLookup, "forget", lambda self: forgotten.append(self))
     argv = workspace.argv(tmp_path, "--num_train_epochs", "1", "--batch_size", "45", "--dropout", "0.5", *flags)
     argv += ["--vad_lexicon", str(lexicon)]
@@ -318,14 +319,14 @@ def test_calibration_of_the_head_is_of_a_softmax(workspace, split, tmp_path, mon
     """With a head that is sure of one emotion, accuracy and calibration are known: e^2 / (e^2 + 8) and how often it is right."""
     captions = lambda model, image, *_: [("awe because x", "x")] * len(image.cls)  # noqa: E731
     monkeypatch.setattr(evaluator_module, "caption_batch", captions)
-    evaluate = artEmisX_train.Evaluator.__call__
+    evaluate = Evaluator.__call__
 
     def sure(self, model):
         torch.nn.init.zeros_(model.emotion_head.weight)
         model.emotion_head.bias.data = 2.0 * torch.eye(9)[EMOTIONS.index("awe")]
         return evaluate(self, model)
 
-    monkeypatch.setattr(artEmisX_train.Evaluator, "__call__", sure)
+    monkeypatch.setattr(Evaluator, "__call__", sure)
     argv = workspace.argv(tmp_path, *split[0], "--num_train_epochs", "1", "--batch_size", "45", "--use_emotion_loss")
     assert artEmisX_train.main(argv) == 0
     scores = json.loads((tmp_path / "results" / "scores_exp_0_0_step.json").read_text())

@@ -80,6 +80,8 @@ DEFAULTS = {
     "vad_causal": False,
     "masked_pooling": False,
     "plain_special_tokens": False,
+    "split": "val",
+    "report_to": ["none"],
     "clip_normalization": False,
 }
 

@@ -12,6 +12,7 @@ import artEmisX_train
 from models import losses
 from tests.conftest import REPOSITORY, logged_losses
 from utils.errors import InputError
+from utils.evaluation.evaluator import Evaluator
 from utils.training.folder_lock import locked
 from utils.training.named_checkpoints import load_named
 
@@ -99,15 +100,15 @@ def test_stopped_run_resumes_exactly(finished, workspace, tmp_path, monkeypatch,
 
 
 def test_killed_in_an_evaluation_resumes_exactly(finished, workspace, tmp_path, monkeypatch):
-    evaluator = artEmisX_train.Evaluator.__call__
+    evaluator = Evaluator.__call__
 
     def killed(*_):
         raise MemoryError("as good as a kill")
 
-    monkeypatch.setattr(artEmisX_train.Evaluator, "__call__", killed)
+    monkeypatch.setattr(Evaluator, "__call__", killed)
     with pytest.raises(MemoryError):
         artEmisX_train.main(workspace.argv(tmp_path))
-    monkeypatch.setattr(artEmisX_train.Evaluator, "__call__", evaluator)
+    monkeypatch.setattr(Evaluator, "__call__", evaluator)
     train(workspace, tmp_path, "--resume")
     assert same_state(newest_state(tmp_path), newest_state(finished))
     assert (tmp_path / "results" / "scores_exp_0_5_step.json").is_file()

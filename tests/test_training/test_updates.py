@@ -10,7 +10,7 @@ import artEmisX_train
 from models import losses
 from tests.conftest import logged_losses
 from utils.errors import InputError
-from utils.evaluation.evaluator import deciding_score
+from utils.evaluation.evaluator import Evaluator, deciding_score
 
 # negatives come from a batch's own images; other than them everything is a sum over the window
 COMPARABLE = ("--no-use_cl_loss", "--use_emotion_loss", "--dropout", "0", "--num_train_epochs", "1", "--log_steps", "1")
@@ -146,14 +146,14 @@ def test_an_early_stop_is_not_undone_by_resuming(workspace, tmp_path, capsys):
 
 def test_best_res_without_bleu(workspace, tmp_path, monkeypatch, capsys):
     """--metrics rouge: best-res is the evaluation with the best ROUGE-L, not the first."""
-    scores, call = iter((0.1, 0.3, 0.2)), artEmisX_train.Evaluator.__call__
+    scores, call = iter((0.1, 0.3, 0.2)), Evaluator.__call__
 
     def evaluated(evaluator, model):
         evaluation = call(evaluator, model)
         evaluation.scores |= {"ROUGE_L": next(scores), "sub_acc": 0.0}
         return evaluation
 
-    monkeypatch.setattr(artEmisX_train.Evaluator, "__call__", evaluated)
+    monkeypatch.setattr(Evaluator, "__call__", evaluated)
     flags = workspace.argv(tmp_path, "--num_train_epochs", "3")
     at = flags.index("--metrics")
     flags[at : at + 2] = ["--metrics", "rouge"]

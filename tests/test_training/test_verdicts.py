@@ -6,7 +6,7 @@ import torch
 import artEmisX_train
 from tests.conftest import logged_losses
 from tests.test_training.recording import recording
-from utils.evaluation.evaluator import Evaluation
+from utils.evaluation.evaluator import Evaluation, Evaluator
 from utils.training.resume_states import load_state, save_state
 
 
@@ -23,7 +23,7 @@ def train(workspace, tmp_path, monkeypatch):
             values = {"Bleu_1": 1 - bleu, "Bleu_2": 0.5, "Bleu_3": 0.5, "Bleu_4": bleu, "sub_acc": accuracy}
             return Evaluation({}, {}, values, {"images": 0, "with_majority": 0})
 
-        monkeypatch.setattr(artEmisX_train.Evaluator, "__call__", evaluation)
+        monkeypatch.setattr(Evaluator, "__call__", evaluation)
         more = ("--learning_rate", "0", "--batch_size", "45", "--eval_steps", "0")
         assert artEmisX_train.main(workspace.argv(tmp_path, *more, *flags)) == 0
         assert not list(left), "fewer evaluations were made than there are scores"
