@@ -49,14 +49,14 @@ def check_place(path: str | Path) -> None:
     """Refuse, if need be before long work, a path that no file can be written to (InputError): a folder, a pipe or device,
     or below a file.
 
-    Names are refused that leave no room for the temporary file of `atomic_path`, or that are not UTF-8.
+    Names that are too long for a file system, or not UTF-8, are refused.
     """
     path = Path(path)
     try:
         longest = max((len(part.encode()) for part in path.parts), default=0)
     except UnicodeEncodeError:
         raise InputError(f"{path}: not UTF-8; give another name") from None
-    if longest > LONGEST_NAME - 20:
+    if longest > LONGEST_NAME:
         raise InputError(f"{brief(path)}: a name of {longest} bytes is too long; give a shorter one")
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the name of a file")
