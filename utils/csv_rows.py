@@ -1,4 +1,4 @@
-"""A csv file of test reports that several runs append to."""
+"""Csv files: one of test reports that several runs append to, and tables that are written at once."""
 
 import csv
 import io
@@ -22,13 +22,18 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     with folder_lock(path.parent, wait=True):  # the file itself is replaced, so the lock is on its folder
         columns, rows = _read_rows(path) if path.exists() else ([], [])
         columns += [name for name in row if name not in columns]
-        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-            for cells in (dict(zip(columns, columns, strict=True)), *rows, row):
-                writer.writerow({name: without_formula(cell) for name, cell in cells.items()})
+        write_rows(path, columns, [*rows, row])
 
 
-def without_formula(cell: Any) -> Any:
+def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    """Write a csv file atomically: a header, then the rows; what a row lacks stays empty."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        for cells in (dict(zip(columns, columns, strict=True)), *rows):
+            writer.writerow({name: _without_formula(cell) for name, cell in cells.items()})
+
+
+def _without_formula(cell: Any) -> Any:
     """A text that a spreadsheet would run as a formula gets an apostrophe in front, which makes it a text there too."""
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         return cell

@@ -67,6 +67,13 @@ def check_place(path: str | Path) -> None:
             raise InputError(f"{path}: cannot be written, as {parent} is a file; name another folder")
 
 
+def check_writable(path: str | Path) -> None:
+    """Refuse, before long work, a file whose folder (or the nearest that is there) takes no files (InputError)."""
+    folder = next((parent for parent in Path(path).absolute().parents if parent.exists()), Path("/"))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: nothing can be written in {folder}; name another folder")
+
+
 @contextlib.contextmanager
 def folder_lock(folder: Path, wait: bool) -> Iterator[int]:
     """Lock a folder against other processes of this machine while the block runs; gives its descriptor.

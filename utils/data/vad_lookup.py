@@ -3,6 +3,7 @@
 import hashlib
 import io
 import multiprocessing
+import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -102,6 +103,7 @@ class VADLookup:
             self._tag_and_lemmatize = nltk_lemmatizer()
             return
         lemmatize = _lemmatize_english if lemmatizer == "simplemma" else str
+        self._tag_and_lemmatize = lambda tokens: [lemmatize(token) for token in tokens]
         self._piece_table = self._values([lemmatize(piece) for piece in self._pieces])
         self._word_table = self._values([lemmatize(word) for word in self._words])
 
@@ -125,6 +127,14 @@ class VADLookup:
                 self._memo[key] = self._tagged([self._words[token] for token in row])
             rows.append(self._memo[key])
         return np.stack(rows)
+
+    def of_words(self, words: list[str]) -> list[tuple[float, float, float] | None]:
+        """VAD of a text's whole words as a reader takes them: lower-cased, without punctuation around them; None without entry.
+
+        The model does not get these: it gets each BPE piece's.
+        """
+        bare = [word.strip(string.punctuation).lower() for word in words]
+        return [self.lexicon.values.get(lemma) if lemma else None for lemma in self._tag_and_lemmatize(bare)]
 
     def forget(self) -> None:
         """Drop the memoised sequences (after an evaluation: they would fill the memory)."""

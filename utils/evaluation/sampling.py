@@ -9,6 +9,8 @@ from utils.constants import MAX_NEW_TOKENS
 from utils.data.text_codec import TextCodec
 from utils.evaluation.generation_state import Generated, VADOfTokens, begin, last_hidden
 
+LIKELY = 512  # tokens that mostly hold the nucleus: the whole vocabulary is sorted only where they do not
+
 
 @torch.inference_mode()
 def sample_decode(
@@ -67,7 +69,9 @@ def draw(probabilities: Tensor, top_p: float, uniform: Tensor) -> Tensor:
 
     The nucleus is the smallest set of most probable tokens whose probabilities add up to top_p or more.
     """
-    ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
+    ordered, ids = probabilities.topk(min(LIKELY, probabilities.shape[-1]), dim=-1)
+    if bool((ordered.sum(dim=-1) < top_p).any()):
+        ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
     reached = ordered.cumsum(dim=-1)
     size = ((reached - ordered) < top_p).sum(dim=-1, keepdim=True)
     mass = reached.gather(-1, size - 1)

@@ -1,0 +1,168 @@
+"""Cross-attention weights are those of stock GPT-2 blocks, and land on the right patch of the right word's picture."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Model
+
+from models.image_encoder import ImageEncoder
+from models.sevlm import SEVLM
+from tests.test_evaluation.tiny import VAD_OF, build, features
+from utils.data.text_codec import TextCodec, load_tokenizer
+from utils.evaluation.attention_maps import cross_attention
+from utils.evaluation.decoding import generate
+from utils.evaluation.heat_map import PictureHeat, TextHeat, WordHeat, heat_of_words, shade, write_html, write_png
+
+TOKENS = [[5, 900, 3, 77, 11, 4000, 8], [13, 262], [290, 1310, 50, 60, 70], [50256, 1, 2]]
+
+
+@pytest.fixture(scope="module")
+def codec(workspace) -> TextCodec:
+    return TextCodec(load_tokenizer(str(workspace.root / "gpt2")), " the emotion is", 30)
+
+
+def stock(model: SEVLM) -> GPT2Model:
+    """transformers' own GPT-2 with eager attention and our weights."""
+    config = model.decoder.config.__class__(**model.decoder.config.to_dict() | {"attn_implementation": "eager"})
+    plain = GPT2Model(config).eval()
+    lacking = plain.load_state_dict(model.decoder.transformer.state_dict(), strict=False)
+    assert (
+        not [name for name in lacking.missing_keys if not name.endswith("bias")]
+        and plain.config._attn_implementation == "eager"
+    )
+    return plain
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_weights_of_stock_gpt2(codec: TextCodec, causal):
+    model, image = build(50261, 6, causal=causal), features(images=2)
+    plain, (prompt, segments) = stock(model), codec.prompt()
+    ours = cross_attention(model, image, codec, VAD_OF, TOKENS)
+    assert ours.shape == (4, 7, 2, 4)
+    torch.testing.assert_close(ours.sum(-1), torch.ones(4, 7, 2))
+    seen = []
+    for text, tokens in enumerate(TOKENS):
+        for step in range(len(tokens)):
+            ids = torch.tensor([prompt + tokens[:step]])
+            of_new = [
+                codec.explanation_id if codec.because_id in tokens[: place + 1] else codec.emotion_id
+                for place in range(step)
+            ]
+            vad = model.vad_encoder(torch.from_numpy(VAD_OF(ids.numpy())))
+            with torch.no_grad():
+                x = model.decoder.transformer.embed(ids, torch.tensor([segments + of_new]), vad)
+                x = x - model.decoder.transformer.wpe(torch.arange(ids.shape[1]))  # stock GPT-2 adds it itself
+                grid = image.grid[text // 2][None]  # two texts for each image
+                attentions = plain(inputs_embeds=x, encoder_hidden_states=grid, output_attentions=True).cross_attentions
+            for block in range(2):
+                expected = attentions[block][0, :, -1].mean(dim=0)
+                torch.testing.assert_close(ours[text, step, block], expected, atol=1e-5, rtol=0)
+                seen.append(expected)
+    assert torch.stack(seen).std(dim=0).min() > 0.02, "these weights would not show a wrong row"
+
+
+def test_decoding_is_left_as_it_was(codec):
+    model, image = build(50261, 6), features()
+    before = generate(model, image, codec, VAD_OF).tokens()
+    cross_attention(model, image, codec, VAD_OF, before)
+    assert not any(block.crossattention.q_attn._forward_hooks for block in model.decoder.transformer.h)
+    assert generate(model, image, codec, VAD_OF).tokens() == before
+
+
+def test_patches_are_counted_row_by_row():
+    """From pixels on: a patch of the picture is the same entry of the grid."""
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=16
+    )
+    encoder = ImageEncoder(CLIPVisionModel(config))
+    encoder.vision.encoder.layers = torch.nn.ModuleList()  # no mixing between patches
+    dark, lit = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
+    lit[..., 32:48, 16:32] = 1  # third row, second column
+    changed = (encoder(lit).grid - encoder(dark).grid).abs().sum(-1)[0]
+    assert changed.nonzero().flatten().tolist() == [4 * 2 + 1]
+
+
+def one_hot(row: int, column: int, side: int = 4) -> np.ndarray:
+    weights = np.full((side, side), 1e-6)
+    weights[row, column] = 1
+    return weights / weights.sum()
+
+
+def test_words_of_a_text(codec):
+    """Tokens are joined to words, their weights averaged; those of a given emotion are left out."""
+    tokens = codec.bpe([" contentment because the sunlit, hopeful"])[0]
+    weights = np.stack([one_hot(place // 4, place % 4).ravel() for place in range(len(tokens))])
+
+    class Values:
+        def of_words(self, words):
+            return [(0.5, 0, 0) if word == "hopeful" else None for word in words]
+
+    words = heat_of_words(tokens, weights, codec, Values())
+    assert " ".join(word.word for word in words) == "contentment because the sunlit, hopeful"
+    assert [word.valence for word in words] == [None] * 4 + [0.5]
+    assert words[0].weights[0].tolist() == pytest.approx([0.5, 0.5, 0, 0], abs=1e-4)  # " content" and "ment"
+    assert words[1].weights.argmax() == 2 and words[1].weights.shape == (4, 4)
+    assert all(word.weights.sum() == pytest.approx(1) for word in words)
+    assert [word.word for word in heat_of_words(tokens, weights, codec, None, 3)] == ["the", "sunlit,", "hopeful"]
+
+
+def heat_of(words: list[WordHeat], size=(120, 60), name="a.png") -> PictureHeat:
+    return PictureHeat(
+        name, Image.new("RGB", size, (250, 250, 250)), ["by its words: awe"], [TextHeat("the emotion", words)]
+    )
+
+
+def test_png_shows_the_patch(tmp_path):
+    """A white picture, twice as wide as high: the patch that a word attended to is the only bright one of its panel."""
+    places = [(0, 0), (2, 1), (3, 3), (1, 2), (0, 3), (3, 0), (2, 2)]  # seven words: two rows of panels
+    words = [WordHeat("word", one_hot(*place), None) for place in places]
+    write_png(tmp_path / "heat.png", heat_of(words), "all blocks")
+    pixels = np.asarray(Image.open(tmp_path / "heat.png").convert("L")).astype(int)
+    # the shade of a patch without attention appears nowhere else
+    dark = np.abs(pixels - 50) <= 2
+    rows = np.flatnonzero(dark.sum(axis=1) > 60)
+    bands = np.split(rows, np.flatnonzero(np.diff(rows) > 20) + 1)
+    assert [len(band) for band in bands] == [90, 90]  # 180 x 90 pixels each
+    for number, (row, column) in enumerate(places):
+        top = bands[number // 6][0]
+        columns = np.flatnonzero(dark[top : top + 90].any(axis=0))
+        left = columns[0] + (180 + 12) * (number % 6)
+        panel = pixels[top : top + 90, left : left + 180]
+        bright = np.argwhere(panel > 200)
+        assert (bright.min(axis=0) // [22, 45]).tolist() == [row, column]
+        assert bright.mean(axis=0).tolist() == pytest.approx([22.5 * row + 11, 45 * column + 22], abs=1)
+        assert len(bright) == pytest.approx(22.5 * 45, rel=0.05)
+
+
+def test_shade():
+    alpha = np.asarray(shade(one_hot(1, 2)))[..., 3]
+    assert alpha[1, 2] == 0 and (np.delete(alpha.ravel(), 6) == 204).all()
+
+
+def test_html_is_self_contained_and_hostile_names_stay_text(tmp_path):
+    name = '</h2><script>alert(1)</script>"><img onerror=alert(1)>.png'
+    words = [
+        WordHeat("<b>sad", one_hot(3, 1), -0.5),
+        WordHeat("sky", one_hot(0, 2), 0.25),
+        WordHeat("a", one_hot(0, 0), None),
+    ]
+    write_html(tmp_path / "heat.html", [heat_of(words, name=name), heat_of(words[:1])], "block 2")
+    page = (tmp_path / "heat.html").read_text()
+    assert "<script" not in page and "<img onerror" not in page and "<b>" not in page
+    assert "&lt;script&gt;alert(1)" in page and "block 2" in page and "does not explain why" in page
+    sources = re.findall(r'(?:src|href|action)=["\']?([^"\' >]*)|url\(([^)]*)\)', page)
+    assert len(sources) == 2 * 2 + 4 and all(re.match("data:image/(png|jpeg);base64,", a or b) for a, b in sources)
+    assert 'title="valence -0.50"' in page and 'title="not in the lexicon"' in page
+    assert "sky: strongest in row 1, column 3 of 4" in page
+    colours = re.findall(r"background: (rgb\([^)]*\))", page)
+    assert colours[:3] == ["rgb(240 130 30 / 0.35)", "rgb(64 140 230 / 0.23)", "rgb(64 140 230 / 0.00)"]
+    assert "aspect-ratio: 120 / 60" in page
+    shades = re.findall(r"image/png;base64,([^\"]*)", page)
+    decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(shades[0]))))
+    assert np.argwhere(decoded[..., 3] == 0).tolist() == [[3, 1]]

@@ -1,0 +1,42 @@
+"""Tiny random models, image features and VAD tables for the tests of generation."""
+
+import numpy as np
+import torch
+from transformers import GPT2Config
+
+from models.decoder import Explainer
+from models.image_encoder import ImageFeatures
+from models.sevlm import SEVLM
+from models.vad_encoder import VADEncoder
+
+IMAGES, WIDTH = 3, 16
+
+
+def build(vocabulary: int, seed: int = 0, use_vad: bool = True, causal: bool = False, len_prefix: int = 0) -> SEVLM:
+    """Weights so large that every input shows in the output."""
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=vocabulary, n_positions=40, n_embd=WIDTH, n_layer=2, n_head=2, add_cross_attention=True,
+        len_prefix=len_prefix, emotion_span=6, encoder_dim=WIDTH, use_cl_loss=False, use_VAD_loss=False,
+    )  # fmt: skip
+    model = SEVLM(None, Explainer(config), VADEncoder(causal=causal) if use_vad else None).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return model
+
+
+def features(seed: int = 0, images: int = IMAGES) -> ImageFeatures:
+    generator = torch.Generator().manual_seed(seed)
+    return ImageFeatures(
+        torch.randn(images, WIDTH, generator=generator), torch.randn(images, 4, WIDTH, generator=generator)
+    )
+
+
+def vad_table(vocabulary: int):
+    """VAD of ids that a later token changes, as a tagger's can: rows that hold token 3 have another table."""
+    tables = np.random.default_rng(0).uniform(-1, 1, (2, vocabulary, 3)).astype(np.float32)
+    return lambda ids: np.stack([tables[int((row == 3).any())][row] for row in ids])
+
+
+VAD_OF = vad_table(50261)

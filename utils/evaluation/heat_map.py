@@ -1,0 +1,193 @@
+"""Heat maps: for every generated word of a text the patches it attended to, as a PNG file or an HTML page."""
+
+import base64
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from utils.data.text_codec import TextCodec
+from utils.data.vad_lookup import VADLookup
+from utils.files import atomic_path, write_text
+
+NOTE = (
+    "Bright: where the word's cross-attention went, relative to its strongest patch, mean over heads and {blocks}. "
+    "Attention shows where the model looked; it does not explain why the model chose a word."
+)
+DIMMED = 0.8  # how dark a patch without attention gets
+POSITIVE, NEGATIVE = (64, 140, 230), (240, 130, 30)  # of valence; blue and orange are told apart by colour-blind people
+PANEL, COLUMNS, MARGIN, TEXT_SIZE = 180, 6, 12, 17  # of a PNG: pixels, panels in a row, pixels, pixels
+
+
+@dataclass
+class WordHeat:
+    """A word; the share of its attention on each patch, float [rows, columns], sum 1; its valence in [-1, 1] or None."""
+
+    word: str
+    weights: np.ndarray
+    valence: float | None
+
+
+@dataclass
+class TextHeat:
+    """A text with its words; `title` says whose it is."""
+
+    title: str
+    words: list[WordHeat]
+
+
+@dataclass
+class PictureHeat:
+    """A picture (RGB, any size) with its texts; `lines` are said above them."""
+
+    name: str
+    picture: Image.Image
+    lines: list[str]
+    texts: list[TextHeat]
+
+
+def heat_of_words(
+    tokens: list[int], weights: np.ndarray, codec: TextCodec, vad: VADLookup | None, skipped: int = 0
+) -> list[WordHeat]:
+    """The words of a text and their attention.
+
+    Args:
+        tokens: S of them. weights: [S, G], rows that sum to 1, G = n^2 patches; a word's are the mean of its tokens'.
+        vad: for the valence of whole words, or None. skipped: so many tokens at the beginning were given, not generated.
+    """
+    side = math.isqrt(weights.shape[1])
+    pieces = codec.tokenizer.convert_ids_to_tokens(tokens)
+    starts = [place for place, piece in enumerate(pieces) if place == 0 or piece.startswith("Ġ")]
+    spans = [range(start, end) for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True)]
+    words = [codec.decode([tokens[place] for place in span]).strip() for span in spans]
+    values = [None] * len(words) if vad is None else vad.of_words(words)
+    return [
+        WordHeat(word, weights[span.start : span.stop].mean(axis=0).reshape(side, side), value and value[0])
+        for word, span, value in zip(words, spans, values, strict=True)
+        if span.start >= skipped
+    ]
+
+
+def shade(weights: np.ndarray) -> Image.Image:
+    """The darkness to lay over a picture: RGBA, one pixel per patch, black, clear where the attention is strongest."""
+    alpha = DIMMED * (1 - weights / weights.max())
+    layer = np.zeros((*weights.shape, 4), dtype=np.uint8)
+    layer[..., 3] = np.round(255 * alpha)
+    return Image.fromarray(layer)
+
+
+# ---- PNG -------------------------------------------------------------------------------------------------------------
+
+
+def draw_panel(picture: Image.Image, weights: np.ndarray) -> Image.Image:
+    """A picture under its shade. The model sees it stretched to a square, so the grid is stretched back over all of it."""
+    layer = shade(weights).resize(picture.size, Image.Resampling.NEAREST)
+    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+
+
+def write_png(path: Path, heat: PictureHeat, blocks: str) -> None:
+    """One picture: its lines, then a row of panels for each text, a word each."""
+    font, line = ImageFont.load_default(TEXT_SIZE), TEXT_SIZE + 8
+    scale = PANEL / max(heat.picture.size)
+    panel = heat.picture.resize([max(1, round(side * scale)) for side in heat.picture.size], Image.Resampling.LANCZOS)
+    cell_width, cell_height = PANEL + MARGIN, panel.height + line + MARGIN
+    width = COLUMNS * cell_width + MARGIN
+    wrap = lambda text: _wrapped(text, font, width - 2 * MARGIN)  # noqa: E731
+    parts: list[list[str] | TextHeat] = [[part for text in (heat.name, *heat.lines) for part in wrap(text)]]
+    for text in heat.texts:
+        parts += [wrap(text.title), text]
+    parts.append(wrap(NOTE.format(blocks=blocks)))
+    rows = [
+        line * len(part) + MARGIN if isinstance(part, list) else cell_height * math.ceil(len(part.words) / COLUMNS)
+        for part in parts
+    ]
+    canvas = Image.new("RGB", (width, sum(rows) + MARGIN), "white")
+    drawing, top = ImageDraw.Draw(canvas), MARGIN
+    for part, height in zip(parts, rows, strict=True):
+        if isinstance(part, list):
+            for number, text in enumerate(part):
+                drawing.text((MARGIN, top + line * number), text, "black", font)
+        else:
+            for number, word in enumerate(part.words):
+                x = MARGIN + cell_width * (number % COLUMNS)
+                y = top + cell_height * (number // COLUMNS)
+                canvas.paste(draw_panel(panel, word.weights), (x, y))
+                box = (x, y + panel.height, x + panel.width - 1, y + panel.height + line - 1)
+                drawing.rectangle(box, fill=_on_white(word.valence))
+                drawing.text((x + 4, box[1] + 2), _cut(word.word, font, PANEL - 8), "black", font)
+        top += height
+    with atomic_path(path) as temporary:
+        canvas.save(temporary, format="PNG")
+
+
+def _on_white(valence: float | None) -> tuple[int, ...]:
+    colour, strength = tint(valence)
+    return tuple(round(255 + (part - 255) * strength) for part in colour)
+
+
+def tint(valence: float | None) -> tuple[tuple[int, int, int], float]:
+    """Colour (RGB) and strength (0..1) of a word's background; none for 0 and for a word that the lexicon lacks."""
+    if not valence:
+        return POSITIVE, 0.0
+    return POSITIVE if valence > 0 else NEGATIVE, 0.1 + 0.5 * abs(valence)
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [_cut(line, font, width) for line in lines]
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    while text and font.getlength(text) > width:
+        text = text[:-2] + "…" if len(text) > 2 else ""
+    return text
+
+
+# ---- HTML ------------------------------------------------------------------------------------------------------------
+
+
+def write_html(path: Path, heats: list[PictureHeat], blocks: str) -> None:
+    """One self-contained page for all pictures: no script, nothing loaded from elsewhere."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    pictures = [
+        {
+            "heat": heat,
+            "size": heat.picture.size,
+            "source": _data_url(heat.picture, "JPEG"),
+            "texts": [(text, [_word(word) for word in text.words]) for text in heat.texts],
+        }
+        for heat in heats
+    ]
+    page = environment.get_template("heat_map.html").render(pictures=pictures, note=NOTE.format(blocks=blocks))
+    write_text(path, page)
+
+
+def _word(word: WordHeat) -> dict:
+    row, column = np.unravel_index(word.weights.argmax(), word.weights.shape)
+    colour, strength = tint(word.valence)
+    return {
+        "text": word.word,
+        "shade": _data_url(shade(word.weights), "PNG"),
+        "label": f"{word.word}: strongest in row {row + 1}, column {column + 1} of {word.weights.shape[0]}",
+        "background": f"rgb({colour[0]} {colour[1]} {colour[2]} / {strength:.2f})",
+        "value": "not in the lexicon" if word.valence is None else f"valence {word.valence:+.2f}",
+    }
+
+
+def _data_url(image: Image.Image, kind: str) -> str:
+    content = io.BytesIO()
+    image.save(content, format=kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(content.getvalue()).decode()}"
