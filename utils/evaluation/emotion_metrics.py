@@ -212,6 +212,25 @@ def emotion_head_scores(
     Raises:
         ValueError: the shape is not [N, 9] or a row is no distribution.
     """
+    counts, right, confidence = reliability(probabilities, image_ids, records, bins)
+    images = int(counts.sum())
+    if not images:
+        return {"head_acc": 0.0, "head_ece": 0.0, "head_images": 0}
+    return {
+        "head_acc": float(right.sum() / images),
+        "head_ece": float(np.abs(right - confidence).sum() / images),
+        "head_images": images,
+    }
+
+
+def reliability(
+    probabilities: np.ndarray, image_ids: Sequence[int], records: Records, bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What calibration is made of, see `emotion_head_scores`, which has the same arguments and errors.
+
+    Returns:
+        for each bin: images, how many of them are right, and the sum of their confidences; each [bins].
+    """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if probabilities.shape != (len(image_ids), len(EMOTIONS)):
         raise ValueError(f"probabilities of shape {probabilities.shape}, ({len(image_ids)}, {len(EMOTIONS)}) expected")
@@ -219,16 +238,9 @@ def emotion_head_scores(
         raise ValueError("a row of probabilities is no distribution")
     answers = _dominant_emotions(records)
     rows = [row for row, image in enumerate(image_ids) if image in answers]
-    if not rows:
-        return {"head_acc": 0.0, "head_ece": 0.0, "head_images": 0}
-    labels = np.array([EMOTION_INDEX[answers[image_ids[row]]] for row in rows])
+    labels = np.array([EMOTION_INDEX[answers[image_ids[row]]] for row in rows], dtype=np.int64)
     right = probabilities[rows].argmax(axis=1) == labels
     confidence = probabilities[rows].max(axis=1)
     # intervals closed above, as in the paper: ]0, 1/15], ]1/15, 2/15], ...
     of_bin = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(of_bin, weights=right - confidence, minlength=bins)
-    return {
-        "head_acc": float(right.mean()),
-        "head_ece": float(np.abs(gaps).sum() / len(rows)),
-        "head_images": len(rows),
-    }
+    return tuple(np.bincount(of_bin, weights, minlength=bins) for weights in (None, right, confidence))

@@ -69,7 +69,7 @@ def read_log(path: Path) -> RunHistory:
         InputError: no such file, or lines that are not of such a log.
     """
     remedy = "name the folder of a training run, which holds log.jsonl"
-    start: dict[str, Any] = {}
+    start: dict[str, Any] | None = None
     points: dict[str, dict[tuple[int, int], tuple[dict, dict]]] = {"losses": {}, "scores": {}}
     for number, line in enumerate(read_bytes(path, remedy).split(b"\n"), start=1):
         try:
@@ -94,7 +94,7 @@ def read_log(path: Path) -> RunHistory:
             place = (point["epoch"], point["step"])
             points[kind].pop(place, None)  # the later line stands at the later place
             points[kind][place] = (point, more)
-    if not start:
+    if start is None:
         raise InputError(f"{path}: tells of no run; {remedy}")
     flags = start.get("flags") if isinstance(start.get("flags"), dict) else {}
     history = RunHistory(flags)

@@ -5,6 +5,7 @@ continued writes its whole past anew, from its log and without what was given up
 in Weights & Biases and Trackio a new run begins that holds the whole curves.
 """
 
+from datetime import datetime
 from itertools import chain
 from typing import Any
 
@@ -29,7 +30,8 @@ def start_trackers(run: TrainingRun) -> None:
     if not accelerator.log_with:
         return
     flags = flags_of(args)
-    name = f"{args.caption_save_path} from update {run.progress.updates}"
+    began = datetime.now().isoformat(sep=" ", timespec="milliseconds")
+    name = f"{args.caption_save_path} {began}"  # of two runs with one name the curves would be joined
     kwargs = {
         "tensorboard": {"purge_step": 0},
         "wandb": {"name": name, "config": flags, "dir": str(args.caption_save_path)},

@@ -1,0 +1,184 @@
+"""Curves and figures of training runs, several overlaid, as PNG and SVG.
+
+python -m utils.plots runs/demo
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from cococaption.files import read_results
+from utils.constants import EMOTIONS
+from utils.data.records import Records, read_records
+from utils.errors import InputError, OneLineParser, run_script
+from utils.evaluation.emotion_metrics import confusion_matrix, reliability
+from utils.evaluation.figures import (
+    Curve,
+    calibration_figure,
+    confusion_figure,
+    lengths_figure,
+    losses_figure,
+    scores_figure,
+)
+from utils.files import atomic_path, check_place, read_json
+from utils.training.run_log import LOG_FILE, PLACE, RunHistory, finite, read_log
+
+REFERENCES = "references"
+
+
+@dataclass
+class Run:
+    """A run to be drawn: its name in legends, the folder that holds log.jsonl, and what the log tells."""
+
+    name: str
+    folder: Path
+    history: RunHistory
+
+    def curves(self, points: list[dict]) -> dict[str, Curve]:
+        """name -> (updates, values) of all losses or scores."""
+        names = dict.fromkeys(name for point in points for name in point if name not in PLACE)
+        return {name: finite(points, name) for name in names}
+
+    def file_of_last_evaluation(self, kind: str) -> Path:
+        """Where the last evaluation wrote its captions, or what the emotion head says."""
+        last = self.history.scores[-1]
+        return self.folder / f"{kind}_{last['epoch']}_{last['step']}_step.json"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(prog="python -m utils.plots", description="Draw training runs, several overlaid.")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs: --caption_save_path, or the one above it"
+    )
+    parser.add_argument("--out", type=Path, help="folder for the figures (default: plots/ in the first run's)")
+    return parser
+
+
+def read_run(path: Path) -> Run:
+    """Read a run's log; InputError where there is none, or nothing to draw."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; name the folder of a run, which holds {LOG_FILE}")
+    folder = next((folder for folder in (path, path / "results") if (folder / LOG_FILE).is_file()), None)
+    if folder is None:
+        raise InputError(f"{path}: holds no {LOG_FILE}; name the --caption_save_path of a training run")
+    run = Run(str(path) if path.name else str(path.absolute()), folder, read_log(folder / LOG_FILE))
+    if not run.history.losses and not run.history.scores:
+        raise InputError(f"{folder / LOG_FILE}: has no losses and no scores yet; wait for --log_steps steps of the run")
+    return run
+
+
+def records_of(run: Run) -> Records:
+    """The split that a run was scored on; InputError where its file is not there or is another now."""
+    path = Path(str(run.history.flags.get("nle_data_val_path")))
+    if not path.is_file():
+        raise InputError(f"{path}: the scored split is not there; work in the folder where the run was started")
+    return read_records(path)
+
+
+def captions_of(run: Run, kind: str, records: Records) -> dict[int, str]:
+    """Texts of the last evaluation; InputError where they are of another split."""
+    path = run.file_of_last_evaluation(f"unf_captions_{kind}")
+    captions = read_results(path)
+    _check_same_split(path, list(captions), records)
+    return captions
+
+
+def _check_same_split(path: Path, image_ids: list[int], records: Records) -> None:
+    strange = [image_id for image_id in image_ids if str(image_id) not in records]
+    if strange:
+        raise InputError(f"{path}: image {strange[0]} is not in the scored split; give the split that the run had")
+
+
+def confusion_of(run: Run, records: Records) -> np.ndarray:
+    """Counts of report.json, where the folder has one, else of the last evaluation's captions."""
+    path = run.folder / "report.json"
+    if not path.is_file():
+        return confusion_matrix(captions_of(run, "full", records), records)
+    report = read_json(path)
+    counts = report.get("confusion_matrix") if isinstance(report, dict) else None
+    rows = counts if isinstance(counts, list) and len(counts) == len(EMOTIONS) else [None]
+    if not all(
+        isinstance(row, list)
+        and len(row) == len(EMOTIONS) + 1
+        and all(type(count) is int and 0 <= count < 2**40 for count in row)
+        for row in rows
+    ):
+        raise InputError(f"{path}: has no confusion matrix of 9 rows and 10 columns; score the checkpoint again")
+    return np.array(counts)
+
+
+def calibration_of(run: Run, records: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bins of the last evaluation's emotion head; InputError where there is no such head."""
+    path = run.file_of_last_evaluation("emotion_head")
+    if not path.is_file():
+        raise InputError(f"{run.name}: has no emotion head (--use_emotion_loss)")
+    rows = read_json(path)
+    try:
+        image_ids = [int(row["image_id"]) for row in rows]
+        probabilities = np.array([row["probabilities"] for row in rows], dtype=np.float64)
+        _check_same_split(path, image_ids, records)
+        return reliability(probabilities, image_ids, records)
+    except (TypeError, KeyError, ValueError):
+        raise InputError(f"{path}: does not hold nine probabilities for each image; score the model again") from None
+
+
+def words_of(texts: list[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
+
+
+def figures(runs: list[Run]) -> tuple[dict[str, Figure], list[str]]:
+    """Every figure that the runs have data for, by file name, and a line for each that a run is missing from."""
+    drawn: dict[str, Figure] = {}
+    notes: list[str] = []
+    losses = {run.name: run.curves(run.history.losses) for run in runs if run.history.losses}
+    if losses:
+        drawn["losses"] = losses_figure(losses)
+    scored = [run for run in runs if run.history.scores]
+    notes += [f"{run.name}: no evaluation yet: only its losses are drawn" for run in runs if run not in scored]
+    if not scored:
+        return drawn, notes
+    test_sets = {run.history.flags.get("test_set") for run in scored}
+    drawn["scores"] = scores_figure(
+        {run.name: run.curves(run.history.scores) for run in scored}, test_sets.pop() if len(test_sets) == 1 else None
+    )
+    matrices, bins, lengths = {}, {}, {}
+    for run in scored:
+        try:
+            records = records_of(run)
+            lengths[run.name] = words_of(list(captions_of(run, "exp", records).values()))
+            lengths.setdefault(REFERENCES, words_of([text for r in records.values() for text in r["explanations"]]))
+            matrices[run.name] = confusion_of(run, records)
+            bins[run.name] = calibration_of(run, records)
+        except InputError as error:
+            notes.append(f"not drawn: {error}")
+    for name, draw, data in (
+        ("confusion", confusion_figure, matrices),
+        ("calibration", calibration_figure, bins),
+        ("lengths", lengths_figure, lengths),
+    ):
+        if data:
+            drawn[name] = draw(data)
+    return drawn, notes
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    args = get_parser().parse_args(argv)
+    runs = [read_run(path) for path in dict.fromkeys(args.runs)]
+    folder = args.out or runs[0].folder / "plots"
+    check_place(folder / "losses.png")
+    drawn, notes = figures(runs)
+    for note in notes:
+        print(note)
+    for name, figure in drawn.items():
+        for kind in ("png", "svg"):
+            with atomic_path(folder / f"{name}.{kind}") as temporary:
+                figure.savefig(temporary, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+        print(folder / f"{name}.png")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
