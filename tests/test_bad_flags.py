@@ -79,9 +79,9 @@ def test_no_count_of_processes_brings_the_machine_down(command, flag):
 
 
 def test_files_are_not_begun_under_impossible_names(tmp_path):
-    write_text(tmp_path / ("a" * 235), "")
-    for name in ("a" * 236, "é" * 118, "caf\udce9"):
+    write_text(tmp_path / ("a" * 255), "")
+    for name in ("a" * 256, "é" * 128):
         for use in (check_place, lambda path: atomic_path(path).__enter__()):
-            with pytest.raises(InputError, match="too long|UTF-8"):
+            with pytest.raises(InputError, match="too long"):
                 use(tmp_path / name)
     assert len(list(tmp_path.iterdir())) == 1

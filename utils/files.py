@@ -49,13 +49,10 @@ def check_place(path: str | Path) -> None:
     """Refuse, if need be before long work, a path that no file can be written to (InputError): a folder, a pipe or device,
     or below a file.
 
-    Names that are too long for a file system, or not UTF-8, are refused.
+    Names that are too long for a file system are refused.
     """
     path = Path(path)
-    try:
-        longest = max((len(part.encode()) for part in path.parts), default=0)
-    except UnicodeEncodeError:
-        raise InputError(f"{path}: not UTF-8; give another name") from None
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
     if longest > LONGEST_NAME:
         raise InputError(f"{brief(path)}: a name of {longest} bytes is too long; give a shorter one")
     if path.is_dir():
