@@ -10,7 +10,6 @@ every image under --wikiart_dir is.
 """
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from utils.data.image_folder import ImageFolder
 from utils.data.image_manifest import ARCHIVE_SIZE, ManifestRow, describe, measure, unreadable, write_manifest
 from utils.data.image_names import EXTENSIONS
 from utils.data.image_opening import image_size, open_image
-from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
+from utils.errors import LONGEST_NAME, MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
 
 # Above this, a JPEG is decoded at a fraction of its size first, which spares most of the memory.
@@ -101,13 +100,10 @@ def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int) -> Mani
         image = open_image(row.found_path, draft_size=2 * max_size if row.width * row.height > MANY_PIXELS else None)
     except InputError as error:
         return unreadable(row, error)
-    try:
-        with atomic_path(target) as temporary:
-            image.resize(size, Image.Resampling.LANCZOS).save(temporary, "JPEG", quality=quality)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
+    if len(os.fsencode(target.name)) > LONGEST_NAME:
         return unreadable(row, InputError(f"its name is too long for {out_dir}; give it a shorter one"))
+    with atomic_path(target) as temporary:
+        image.resize(size, Image.Resampling.LANCZOS).save(temporary, "JPEG", quality=quality)
     return row
 
 
