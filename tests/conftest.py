@@ -13,6 +13,8 @@ os.environ.setdefault(
 
 import pytest
 
+pytest_plugins = ["tests.bad_input"]  # its fixtures: a folder of good files to spoil
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = REPOSITORY / "tests" / "data" / "golden"
 

@@ -1,0 +1,109 @@
+"""Image encoders, decoders and tokenizers that cannot be loaded."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.bad_input import BRACKETS, check_training_refused, content, torn, unchanged
+from tests.conftest import TINY_GPT2, TINY_VIT
+
+LOAD = "--from_scratch False"
+OPENAI_FILE, BPE = f"{LOAD} --clip_model clip.pt", "--gpt2_model bpe"
+
+# what -> (change, flags, message)
+MODELS = {
+    "no image encoder": (unchanged, "--clip_model gone", "--clip_model gone: no such model.*hf download"),
+    "no weights of the image encoder": (unchanged, LOAD, "--clip_model vit: no weights found.*hf download"),
+    "OpenAI's name without its package": (unchanged, f"{LOAD} --clip_model ViT-B/16", "ViT-B/16.*pip install git"),
+    "a ResNet": (unchanged, f"{LOAD} --clip_model RN50", "RN50: a ResNet.*ViT-B/16"),
+    "image encoder of garbage": (
+        content("clip.pt", b"junk" * 99),
+        OPENAI_FILE,
+        "clip.pt: neither OpenAI's CLIP file nor",
+    ),
+    "image encoder of a hostile pickle": (lambda box: box.torch_bomb("clip.pt"), OPENAI_FILE, "clip.pt: "),
+    "broken config of the image encoder": (content("vit/config.json", "{"), "", "--clip_model vit"),
+    "no decoder": (unchanged, "--gpt2_model gone", "--gpt2_model gone: no such model"),
+    "broken config of the decoder": (content("gpt2/config.json", "{"), "", "--gpt2_model gpt2"),
+    "config of the decoder a list": (content("gpt2/config.json", "[]"), "", "--gpt2_model gpt2"),
+    "empty tokenizer folder": (content("bpe/vocab.json", "{}"), BPE, "bpe: "),
+    "broken tokenizer": (
+        content("bpe/tokenizer.json", BRACKETS),
+        BPE,
+        "bpe/tokenizer.json: JSON nested too deeply",
+    ),
+    "nltk without its data": (
+        unchanged,
+        "--lemmatizer nltk",
+        "--lemmatizer nltk: NLTK's .*python -m nltk.downloader",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "flags", "message"), MODELS.values(), ids=MODELS)
+def test_model(box, monkeypatch, change, flags, message):
+    import nltk
+
+    monkeypatch.setattr(nltk.data, "path", [])
+    monkeypatch.setitem(sys.modules, "clip", None)
+    change(box)
+    check_training_refused(box, message, flags)
+
+
+# ---- weights as downloads have them ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory) -> Path:
+    """Folders `vit` and `gpt2` with random weights."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
+
+    root = tmp_path_factory.mktemp("weights")
+    CLIPVisionModel(CLIPVisionConfig(**TINY_VIT)).save_pretrained(root / "vit")
+    GPT2LMHeadModel(GPT2Config(**TINY_GPT2)).save_pretrained(root / "gpt2")
+    return root
+
+
+LAST_NORM = {"vit": "vision_model.post_layernorm.weight", "gpt2": "transformer.ln_f.weight"}
+
+
+def last_norm_becomes(box, folder: str, weight: torch.Tensor | None) -> None:
+    """Replace the last normalisation's weight, or remove it (None). Some versions save it without the first prefix."""
+    state = load_file(box / folder / "model.safetensors")
+    long, short = LAST_NORM[folder], LAST_NORM[folder].partition(".")[2]
+    name = long if long in state else short
+    del state[name]
+    if weight is not None:
+        state[name] = weight
+    save_file(state, box / folder / "model.safetensors", {"format": "pt"})
+
+
+def weights_are_hostile(box, folder: str) -> None:
+    box.remove(f"{folder}/model.safetensors")
+    box.torch_bomb(f"{folder}/pytorch_model.bin")
+
+
+def config_is_of_another_width(box, folder: str) -> None:
+    box.json(f"{folder}/config.json", lambda config: config | {"n_embd": 32, "hidden_size": 32})
+
+
+# what -> (change, message behind the folder's name)
+WEIGHTS = {
+    "torn weights": (lambda box, folder: torn(f"{folder}/model.safetensors")(box), ""),
+    "hostile weights": (weights_are_hostile, ""),
+    "a weight missing": (lambda box, folder: last_norm_becomes(box, folder, None), "lacks"),
+    "a weight of another shape": (lambda box, folder: last_norm_becomes(box, folder, torch.zeros(2, 2)), ""),
+    "config of another width": (config_is_of_another_width, ""),
+}
+
+
+@pytest.mark.parametrize("folder", LAST_NORM)
+@pytest.mark.parametrize(("change", "message"), WEIGHTS.values(), ids=WEIGHTS)
+def test_weights(box, downloads, change, message, folder):
+    shutil.copytree(downloads, box.root, dirs_exist_ok=True)
+    change(box, folder)
+    check_training_refused(box, f"_model {folder}: {message}", LOAD)

@@ -1,0 +1,51 @@
+"""preprocess/cache_features.py: splits, pictures and flags that it refuses."""
+
+import pytest
+
+from preprocess.cache_features import main
+from tests.bad_input import BRACKETS, TRAIN, check_accepted, check_refused, content, png_header, removed
+
+FLAGS = "--image_root data/images --out_dir out --clip_model vit --from_scratch --num_workers 0"
+GOOD = f"{TRAIN} {FLAGS}"
+PICTURE = "data/images/Baroque/p1.jpg"
+
+
+def image_is_outside(box):
+    box.json(TRAIN, lambda records: records["12"].update(image_name="../p.jpg"))
+
+
+# what -> (change, message)
+FILES = {
+    "split of brackets": (content(TRAIN, BRACKETS), f"{TRAIN}: JSON nested too deeply"),
+    "missing image": (removed(PICTURE), "no image Baroque/p1.jpg"),
+    "decompression bomb": (content(PICTURE, png_header(50_000, 50_000)), "p1.jpg: image has too many pixels"),
+    "image outside": (image_is_outside, "leads out of"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), FILES.values(), ids=FILES)
+def test_file(box, change, message):
+    change(box)
+    check_refused(box, main, GOOD, message)
+
+
+# command line -> message
+ARGV = {
+    f"gone.json {FLAGS}": "gone.json: no such file",
+    f"{GOOD} --image_root gone": "--image_root gone: no such folder",
+    f"{GOOD} --clip_model gone": "--clip_model gone: no such model",
+    f"{GOOD} --out_dir vit/config.json": "vit/config.json",
+    f"{GOOD} --batch_size 0": "--batch_size",
+    f"{GOOD} --check -1": "--check",
+    f"{GOOD} --num_workers -1": "--num_workers",
+    f"{GOOD} --seed {'9' * 30}": "--seed",
+}
+
+
+@pytest.mark.parametrize(("argv", "message"), ARGV.items())
+def test_argv(box, argv, message):
+    check_refused(box, main, argv, message)
+
+
+def test_good_files_are_accepted(box):
+    check_accepted(box, main, GOOD)

@@ -1,0 +1,270 @@
+"""Checkpoints, kept states and classifiers that a run cannot continue from or be scored with."""
+
+import json
+import shutil
+from collections.abc import Callable
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.bad_input import (
+    ARTEMIS,
+    BRACKETS,
+    RELEASE_CSV,
+    Box,
+    check_training_refused,
+    content,
+    removed,
+    torn,
+    unchanged,
+)
+from tests.conftest import REPOSITORY
+from utils.files import sha256
+
+MODEL, STATS = "ckpts/nle_model_best-acc", "ckpts/ckpt_stats_best-acc.tar"
+WEIGHTS, CONFIG, MANIFEST = f"{MODEL}/model.safetensors", f"{MODEL}/config.json", f"{MODEL}/manifest.json"
+TOKENIZER = "nle_gpt2_tokenizer_0/tokenizer.json"
+LOAD = "--load_from_epoch best-acc"
+SHAPE = torch.zeros(2, 2)
+TORN = f"{MODEL}: torn or altered"
+
+
+@pytest.fixture
+def checkpoints(box, good_checkpoints) -> Box:
+    shutil.copytree(good_checkpoints, box / "ckpts")
+    return box
+
+
+def test_good_files_are_accepted(good_checkpoints):
+    """Else the cases would show nothing."""
+    assert (good_checkpoints / "nle_model_best-acc/model.safetensors").is_file()
+
+
+# ---- as we keep them, with a manifest --------------------------------------------------------------------------------
+
+
+def flip_a_bit(box: Box) -> None:
+    weights = bytearray((box / WEIGHTS).read_bytes())
+    weights[len(weights) // 2] ^= 1
+    box.write(WEIGHTS, bytes(weights))
+
+
+# what -> (change, message)
+SIGNED = {
+    "torn weights": (torn(WEIGHTS), f"{TORN}.*take another checkpoint"),
+    "flipped bit": (flip_a_bit, TORN),
+    "torn stats": (torn(STATS), TORN),
+    "no stats": (removed(STATS), "best-acc"),
+    "manifest of brackets": (content(MANIFEST, BRACKETS), TORN),
+    "tokenizer empty": (
+        content(f"ckpts/{TOKENIZER}", "{}"),
+        f"{TORN} .*{TOKENIZER} is not as its manifest says.*; take",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), SIGNED.values(), ids=SIGNED)
+def test_with_manifest(checkpoints, change, message):
+    change(checkpoints)
+    check_training_refused(checkpoints, message, LOAD)
+
+
+# ---- without our manifest, as the authors' have none -----------------------------------------------------------------
+
+
+def weights(change: Callable[[dict], object]) -> Callable[[Box], None]:
+    def rewrite(box: Box) -> None:
+        state = load_file(box / WEIGHTS)
+        change(state)
+        save_file(state, box / WEIGHTS)
+
+    return rewrite
+
+
+def stats(change: Callable[[dict], object]) -> Callable[[Box], None]:
+    def rewrite(box: Box) -> None:
+        state = torch.load(box / STATS, weights_only=True)
+        changed = change(state)
+        torch.save(state if changed is None else changed, box / STATS)
+
+    return rewrite
+
+
+def config(**fields: object) -> Callable[[Box], None]:
+    return lambda box: box.json(CONFIG, lambda values: values | fields)
+
+
+def weights_are_hostile(box: Box) -> None:
+    box.remove(WEIGHTS)
+    box.torch_bomb(f"{MODEL}/pytorch_model.bin")
+
+
+# what -> (change, message)
+UNSIGNED = {
+    "torn weights": (torn(WEIGHTS), "model.safetensors: torn or altered.*take another"),
+    "torn stats": (torn(STATS), f"{STATS}: torn, altered or unsafe.*take another"),
+    "hostile stats": (lambda box: box.torch_bomb(STATS), f"{STATS}: torn, altered or unsafe.*take another"),
+    "hostile bare pickle for stats": (lambda box: box.bomb(STATS), f"{STATS}: torn, altered or unsafe"),
+    "hostile weights": (weights_are_hostile, "pytorch_model.bin: torn, altered or unsafe.*take another"),
+    "weights of another shape": (
+        weights(lambda state: state.update({"VAD_head.weight": SHAPE})),
+        "weights of another shape: VAD_head.weight",
+    ),
+    "weights missing": (weights(lambda state: state.pop("VAD_head.weight")), "weights missing: VAD_head.weight"),
+    "word table missing": (weights(lambda state: state.pop("transformer.wte.weight")), f"{MODEL}.*missing"),
+    "VAD encoder missing": (stats(lambda s: {"epoch": 0}), "holds no emo_encoder_state_dict.*--no-use_VAD"),
+    "VAD encoder of another shape": (
+        stats(lambda s: s["emo_encoder_state_dict"].update({"norm.weight": SHAPE})),
+        "another shape: norm.weight",
+    ),
+    "VAD encoder is a text": (stats(lambda s: s.update(emo_encoder_state_dict="x")), "emo_encoder_state_dict"),
+    "VAD encoder holds texts": (
+        stats(lambda s: s["emo_encoder_state_dict"].update({"norm.weight": "x"})),
+        "norm.weight",
+    ),
+    "stats are a list": (stats(lambda s: [1]), f"{STATS}: a dictionary was expected"),
+    "epoch is a text": (stats(lambda s: s.update(epoch="last")), "epoch"),
+    "config missing": (removed(CONFIG), f"{CONFIG}: no such file"),
+    "config broken": (content(CONFIG, "{"), f"{CONFIG}: not valid JSON"),
+    "config of brackets": (content(CONFIG, BRACKETS), "config.json: JSON nested"),
+    "config is a list": (content(CONFIG, "[]"), "config.json: a JSON object was"),
+    "config of another width": (config(n_embd=32), "weights (of another shape|missing)"),
+    "config of a text for a width": (config(n_embd="wide"), f"{CONFIG}: .*n_embd"),
+    "config of a negative width": (config(n_embd=-16), f"{CONFIG}: .*n_embd"),
+    "config of an unknown activation": (config(activation_function="evil"), MODEL),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), UNSIGNED.values(), ids=UNSIGNED)
+def test_without_manifest(checkpoints, change, message):
+    checkpoints.remove(MANIFEST)
+    change(checkpoints)
+    check_training_refused(checkpoints, message, LOAD)
+
+
+def test_optimiser_state_of_garbage(checkpoints):
+    checkpoints.remove(MANIFEST)
+    stats(lambda s: s.update(optimizer_state_dict={"state": 1}))(checkpoints)
+    check_training_refused(checkpoints, "optimi[sz]er", f"{LOAD} --num_train_epochs 2")
+
+
+def test_tokenizer_empty_without_manifest(checkpoints):
+    checkpoints.remove(MANIFEST)
+    checkpoints.write(f"ckpts/{TOKENIZER}", "{}")
+    check_training_refused(checkpoints, f"{TOKENIZER}: no byte-pair encoding", LOAD)
+
+
+# ---- asked for what is not there, or with other flags ----------------------------------------------------------------
+
+
+def elsewhere(box: Box) -> None:
+    """The checkpoint outside --ckpt_path, and folders that a path from inside it leads through."""
+    shutil.move(box / MODEL, box / "x")
+    (box / "x/manifest.json").unlink()
+    shutil.move(box / STATS, box / "x.tar")
+    (box / MODEL).mkdir()
+    (box / STATS).with_suffix("").mkdir()
+
+
+CLASSIFIER = REPOSITORY / f"tests/data/{ARTEMIS}/txt_to_emotion/lstm_based/best_model.pt"
+
+# what -> (change, flags, message)
+REQUESTS = {
+    "an earlier run is there": (unchanged, "--seed 42", "ckpts: holds the states of an earlier run: give --resume"),
+    "no such checkpoint": (
+        unchanged,
+        "--load_from_epoch 7",
+        "ckpts: no checkpoint '7': .*missing.*best-acc",
+    ),
+    "name leads out": (
+        lambda box: shutil.copytree(box / MODEL, box / "x"),
+        "--load_from_epoch ../../x",
+        "no checkpoint '../../x'|--load_from_epoch",
+    ),
+    "name at the root": (unchanged, "--load_from_epoch /etc", "no checkpoint '/etc'|--load_from_epoch"),
+    "name that would be found outside": (
+        elsewhere,
+        "--eval_only --load_from_epoch best-acc/../../x",
+        "--load_from_epoch",
+    ),
+    "another prefix": (unchanged, f"{LOAD} --len_prefix 2", f"{CONFIG}: --len_prefix was 0 in training and is 2 now"),
+    "report to a file of another kind": (
+        unchanged,
+        f"{LOAD} --eval_only --append_to {RELEASE_CSV}",
+        "release.csv: not a CSV file of test reports",
+    ),
+    "hostile classifier": (
+        lambda box: box.torch_bomb("best_model.pt"),
+        f"{LOAD} --eval_only --text2emotion best_model.pt --vocabulary {ARTEMIS}/vocabulary.pkl",
+        "best_model.pt: refused: its pickle names (os|posix).system",
+    ),
+    "hostile vocabulary of a classifier": (
+        lambda box: box.bomb("words.pkl"),
+        f"{LOAD} --eval_only --text2emotion {CLASSIFIER} --vocabulary words.pkl",
+        "words.pkl: refused: its pickle names (os|posix).system",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "flags", "message"), REQUESTS.values(), ids=REQUESTS)
+def test_request(checkpoints, change, flags, message):
+    change(checkpoints)
+    check_training_refused(checkpoints, message, flags)
+
+
+# ---- states of --resume ----------------------------------------------------------------------------------------------
+
+
+def sign(box: Box, name: str) -> None:
+    """Give a changed state a manifest that fits it."""
+    manifest = {"sha256": {"state.pt": sha256(box / name)}}
+    (box / name).with_name("manifest.json").write_text(json.dumps(manifest))
+
+
+def average_of_another_shape(box: Box, name: str) -> None:
+    state = torch.load(box / name, weights_only=True)
+    next(iter(state["optimizer"]["state"].values()))["exp_avg"] = SHAPE
+    torch.save(state, box / name)
+
+
+# what -> (change of every state, message)
+STATES = {
+    "hostile": (lambda box, name: box.torch_bomb(name), "state.pt: torn, altered or unsafe"),
+    "something else": (lambda box, name: torch.save({"a": 1}, box / name), "state.pt|--resume"),
+    "a list": (lambda box, name: torch.save([1], box / name), "state.pt|--resume"),
+    "an average of another shape": (
+        average_of_another_shape,
+        "ckpts/resume/.*: is not a state of this program .*of its weight's shape.*without --resume",
+    ),
+}
+
+
+def states(box: Box) -> list[str]:
+    return [str(path.relative_to(box.root)) for path in (box / "ckpts/resume").glob("*/state.pt")]
+
+
+@pytest.mark.parametrize(("change", "message"), STATES.values(), ids=STATES)
+def test_state(checkpoints, change, message):
+    for name in states(checkpoints):
+        change(checkpoints, name)
+        sign(checkpoints, name)
+    check_training_refused(checkpoints, message, "--resume")
+
+
+def test_every_state_torn(checkpoints):
+    for name in states(checkpoints):
+        checkpoints.tear(name)
+    check_training_refused(checkpoints, "ckpts/resume: every state is torn or altered", "--resume")
+
+
+# flags of the second run -> message
+CHANGED_FLAGS = {
+    "--seed 1": "--resume: --seed was 42 and is 1 now.*; give the same",
+    "--use_emotion_loss": "--resume: --use_emotion_loss was False and is True now.*; give the same",
+}
+
+
+@pytest.mark.parametrize(("flags", "message"), CHANGED_FLAGS.items())
+def test_resumed_with_other_flags(checkpoints, flags, message):
+    check_training_refused(checkpoints, message, f"--resume {flags}")
