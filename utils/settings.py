@@ -230,7 +230,9 @@ def compare_flags(record: dict[str, Any], args: argparse.Namespace, score: bool,
     for name, rules in RULES.items():
         rule = rules.score if score else rules.proceed
         recorded, value = record["flags"].get(name), flags[name]
-        if rule == FREE or name in FACTS or recorded == value:
+        if (
+            rule == FREE or name in FACTS or recorded == value or name not in record["flags"]
+        ):  # a flag younger than the record
             continue
         change = f"{source}: --{name} was {_shown(recorded)} in training and is {_shown(value)} now"
         if rule == EQUAL:
