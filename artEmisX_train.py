@@ -37,7 +37,9 @@ from utils.data.datasets import TrainingPairs
 from utils.data.loader_errors import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
 from utils.evaluation.collapse import collapse_warning
-from utils.evaluation.evaluator import deciding_score, write_evaluation
+from utils.evaluation.evaluator import Evaluation, deciding_score, write_evaluation
+from utils.evaluation.gallery_cards import gallery_page, gallery_path
+from utils.evaluation.page import write_page
 from utils.evaluation.score_report import report_checkpoint
 from utils.progress_line import ProgressLine, duration
 from utils.training.disk import check_disk, shown
@@ -272,6 +274,7 @@ def evaluate(run: TrainingRun) -> None:
     run.last_evaluation = evaluation
     if run.accelerator.is_main_process:
         write_evaluation(args.caption_save_path, evaluation, run.evaluator.records, progress.epoch, progress.step - 1)
+        write_gallery(args, evaluation, run.evaluator, progress.epoch, progress.step - 1)
         log_scores(run)
         for name in (name for name, is_better in better.items() if is_better):
             save_best(run, name)
@@ -280,6 +283,29 @@ def evaluate(run: TrainingRun) -> None:
     run.say(one_line(progress.scores[-1]))
     if warning := collapse_warning(list(evaluation.explanations.values())):
         run.say(warning)
+
+
+def write_gallery(
+    args: argparse.Namespace, evaluation: Evaluation, evaluator: Evaluator, epoch: int | str, step: int
+) -> None:
+    """--gallery: a page of pictures with what the model says of them, beside the captions."""
+    if not args.gallery:
+        return
+    page = gallery_page(
+        f"Epoch {epoch}, step {step}" if isinstance(epoch, int) else epoch,
+        evaluator.records,
+        evaluation.full,
+        evaluation.explanations,
+        evaluation.of_images,
+        evaluation.scores,
+        args.gallery,
+        args.seed,
+        evaluator.images.pixels.folder,
+        None if evaluator.vad is None else evaluator.vad.lexicon,
+        evaluation.heads,
+        args.nle_data_val_path.name,
+    )
+    write_page(gallery_path(args.caption_save_path, epoch, step), page)
 
 
 def log_scores(run: TrainingRun) -> None:
@@ -333,6 +359,7 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
     if accelerator.is_main_process:
         records = setup.evaluator.records
         write_evaluation(args.caption_save_path, evaluation, records, args.load_from_epoch, 0)
+        write_gallery(args, evaluation, setup.evaluator, args.load_from_epoch, 0)
         references = sum(map(len, setup.evaluator.scorer.references.values()))
         accelerator.print(report_checkpoint(args, evaluation, records, setup.lexicon, references, judge))
         if warning := collapse_warning(list(evaluation.explanations.values())):

@@ -33,6 +33,11 @@ def caption_problem(caption: object) -> str | None:
     return None
 
 
+def printable(caption: str) -> str:
+    """A caption that the tokenizer takes: control and line characters become blanks."""
+    return "".join(character if character.isprintable() else " " for character in caption)
+
+
 def join(captions: Sequence[str]) -> str:
     """Join captions to the tokenizer's input, one per line. Every caption must have passed `caption_problem`.
 

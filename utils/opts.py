@@ -294,6 +294,13 @@ def get_parser() -> argparse.ArgumentParser:
         help="beam search with so many beams; 1: greedy, as published",
     )
     add(
+        "--gallery",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="at each evaluation also write a page of N pictures with what the model says of them; 0: none",
+    )
+    add(
         "--test_set",
         choices=TEST_SETS,
         help="name of the scored set, for the report (test_... are of ArtEmis v2.0)",

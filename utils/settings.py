@@ -102,6 +102,7 @@ RULES: dict[str, Rules] = {
     "meteor_jvms": _FREE,
     "drop_last_token": _USE,
     "num_beams": _USE,
+    "gallery": _FREE,
     "test_set": _FREE,
     "append_to": _FREE,
     "text2emotion": _FREE,

@@ -70,6 +70,7 @@ DEFAULTS = {
     "meteor_jvms": 1,
     "drop_last_token": False,
     "num_beams": 1,
+    "gallery": 0,
     "test_set": None,
     "append_to": None,
     "text2emotion": None,

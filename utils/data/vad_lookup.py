@@ -8,13 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
-from utils.data.text_codec import TextCodec
 from utils.errors import InputError
 from utils.files import atomic_path, check_regular, read_bytes, sha256
+
+if TYPE_CHECKING:  # it brings transformers along, which reading a lexicon can do without
+    from utils.data.text_codec import TextCodec
 
 MAX_LINE = 10_000
 NLTK_DATA = {"averaged_perceptron_tagger_eng": "taggers", "wordnet": "corpora"}
@@ -95,14 +98,14 @@ class VADLookup:
         lemmatizer: "nltk" (the paper's), "simplemma" (brings its data along) or "none" (tokens as they are).
     """
 
-    def __init__(self, lexicon: Lexicon, lemmatizer: str, codec: TextCodec):
+    def __init__(self, lexicon: Lexicon, lemmatizer: str, codec: "TextCodec"):
         self.lexicon, self.lemmatizer, self.codec = lexicon, lemmatizer, codec
         self._pieces, self._words = codec.pieces(), codec.words()
         self._memo: dict[bytes, np.ndarray] = {}
         if lemmatizer == "nltk":
             self._tag_and_lemmatize = nltk_lemmatizer()
             return
-        lemmatize = _lemmatize_english if lemmatizer == "simplemma" else str
+        lemmatize = lemmatize_english if lemmatizer == "simplemma" else str
         self._tag_and_lemmatize = lambda tokens: [lemmatize(token) for token in tokens]
         self._piece_table = self._values([lemmatize(piece) for piece in self._pieces])
         self._word_table = self._values([lemmatize(word) for word in self._words])
@@ -196,7 +199,8 @@ def _read_kept(path: Path, key: bytes) -> np.ndarray | None:
 
 
 @cache
-def _lemmatize_english(token: str) -> str:
+def lemmatize_english(token: str) -> str:
+    """simplemma's lemma of one English word."""
     import simplemma
 
     return simplemma.lemmatize(token, lang="en") if token else token

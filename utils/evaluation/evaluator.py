@@ -12,6 +12,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch.utils.data import DataLoader, Subset
 
 from cococaption import CaptionScorer
+from cococaption.tokenizer import printable
 from models.sevlm import SEVLM
 from utils.data.datasets import EvaluationImages
 from utils.data.image_inputs import ImageInputs
@@ -40,7 +41,7 @@ class Evaluation:
 
     full: image id -> whole generated text; explanations: image id -> its explanation; scores: as fractions 0..1 (CIDEr
     0..10); counts: images, and images with a majority emotion that sub_acc rests on; heads: image id -> the emotion head's
-    nine probabilities, empty without that head.
+    nine probabilities, empty without that head; of_images: image id -> the caption scores of that image alone.
     """
 
     full: dict[int, str]
@@ -48,6 +49,7 @@ class Evaluation:
     scores: dict[str, float]
     counts: dict[str, int]
     heads: dict[int, list[float]] = field(default_factory=dict)
+    of_images: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -114,19 +116,15 @@ class Evaluator:
         generated = {int(image_id): generated[int(image_id)] for image_id in self.records}  # in the split's order
         full = {image_id: text for image_id, (text, _, _) in generated.items()}
         explanations = {image_id: explanation for image_id, (_, explanation, _) in generated.items()}
-        scores, _ = self.scorer.score({image_id: printable(text) for image_id, text in explanations.items()})
+        scores, of_images = self.scorer.score({image_id: printable(text) for image_id, text in explanations.items()})
         scores["sub_acc"], with_majority = emotion_accuracy(full, self.records)
         heads = {image_id: row for image_id, (_, _, row) in generated.items() if row is not None}
         if heads:
             head = emotion_head_scores(np.array(list(heads.values())), list(heads), self.records)
             scores |= {name: head[name] for name in ("head_acc", "head_ece")}
         counts = {"images": len(full), "with_majority": with_majority}
-        return Evaluation(full, explanations, {name: float(value) for name, value in scores.items()}, counts, heads)
-
-
-def printable(caption: str) -> str:
-    """A caption the tokenizer of COCO-caption takes: control and line characters become blanks."""
-    return "".join(character if character.isprintable() else " " for character in caption)
+        scores = {name: float(value) for name, value in scores.items()}
+        return Evaluation(full, explanations, scores, counts, heads, of_images)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, records: Records, epoch: int | str, step: int) -> None:

@@ -1,0 +1,41 @@
+"""A text's words with their values in a VAD lexicon, for people to look at."""
+
+import re
+from collections.abc import Callable
+
+from utils.data.vad_lookup import Lexicon, lemmatize_english
+from utils.evaluation.page import Word
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+
+
+def word_value(word: str, lexicon: Lexicon) -> tuple[float, float, float] | None:
+    """VAD of a whole word in -1..1: as it is, else in lower case, else its lemma (simplemma's); None where there is none.
+
+    The model's own look-up goes by BPE pieces; this one goes by words, as readers do.
+    """
+    for spelling in (word, word.lower(), lemmatize_english(word.lower())):
+        if spelling in lexicon.values:
+            return lexicon.values[spelling]
+    return None
+
+
+def tinter(lexicon: Lexicon | None) -> Callable[[str], list[Word]]:
+    """A function text -> pieces, which joined give the text again. Without a lexicon the text is one piece."""
+    if lexicon is None:
+        return lambda text: [Word(text)]
+    values: dict[str, tuple[float, float, float] | None] = {}
+
+    def tint(text: str) -> list[Word]:
+        pieces, plain = [], 0
+        for match in _WORD.finditer(text):
+            word = match[0]
+            if word not in values:
+                values[word] = word_value(word, lexicon)
+            if values[word] is None:
+                continue
+            pieces += [Word(text[plain : match.start()]), Word(word, values[word])]
+            plain = match.end()
+        return [piece for piece in [*pieces, Word(text[plain:])] if piece.text]
+
+    return tint
