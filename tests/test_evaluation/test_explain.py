@@ -189,6 +189,7 @@ def test_heat(tmp_path, pictures, trained, monkeypatch):
     dark = np.abs(picture - 51) <= 1
     top = np.flatnonzero(dark.sum(axis=1) > 60)[0]
     left = np.flatnonzero(dark[top])[0]
+    assert left == 12 + 192  # beside the picture itself
     panel = picture[top : top + 180, left : left + 180]
     assert (panel[95:, :85] == 255).all() and (panel[:85] < 60).all() and (panel[95:, 95:] < 60).all()
 

@@ -73,7 +73,7 @@ class Answer:
 def in_percent(distribution: dict[str, float]) -> str:
     """The emotions, most probable first; those below one per cent are added up."""
     ordered = sorted(distribution.items(), key=lambda entry: -entry[1])
-    shown = [f"{emotion} {100 * value:.0f} %" for emotion, value in ordered if value >= SHOWN]
+    shown = [f"{emotion} {100 * value:.0f}%" for emotion, value in ordered if value >= SHOWN]
     if len(shown) < len(ordered):
-        shown.append(f"others {100 * sum(value for _, value in ordered if value < SHOWN):.1f} %")
+        shown.append(f"others {100 * sum(value for _, value in ordered if value < SHOWN):.1f}%")
     return ", ".join(shown)

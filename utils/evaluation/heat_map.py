@@ -89,7 +89,7 @@ def draw_panel(picture: Image.Image, weights: np.ndarray) -> Image.Image:
 
 
 def write_png(path: Path, heat: PictureHeat, blocks: str) -> None:
-    """One picture: its lines, then a row of panels for each text, a word each."""
+    """One picture: its lines and itself, then panels for each text, a word each."""
     font, line = ImageFont.load_default(TEXT_SIZE), TEXT_SIZE + 8
     scale = PANEL / max(heat.picture.size)
     panel = heat.picture.resize([max(1, round(side * scale)) for side in heat.picture.size], Image.Resampling.LANCZOS)
@@ -97,8 +97,9 @@ def write_png(path: Path, heat: PictureHeat, blocks: str) -> None:
     width = COLUMNS * cell_width + MARGIN
     wrap = lambda text: _wrapped(text, font, width - 2 * MARGIN)  # noqa: E731
     parts: list[list[str] | TextHeat] = [[part for text in (heat.name, *heat.lines) for part in wrap(text)]]
+    whole = WordHeat("(the picture)", np.ones((1, 1)), None)
     for text in heat.texts:
-        parts += [wrap(text.title), text]
+        parts += [wrap(text.title), TextHeat(text.title, [whole, *text.words])]
     parts.append(wrap(NOTE.format(blocks=blocks)))
     rows = [
         line * len(part) + MARGIN if isinstance(part, list) else cell_height * math.ceil(len(part.words) / COLUMNS)
