@@ -154,9 +154,9 @@ class _Process:
             return b""
 
     def _end_silence(self, received: list[str], done: threading.Event) -> None:
-        """Kill the process when it gives no answer for SECONDS_WITHOUT_ANSWER; the reader then sees the end of its output.
+        """Kill the process when it gives no answer for SECONDS_WITHOUT_ANSWER.
 
-        The process may hang, or somebody may have stopped it.
+        It may hang, or somebody may have stopped it. The reader then sees the end of its output.
         """
         seen = -1
         while len(received) > seen:

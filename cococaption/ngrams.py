@@ -15,7 +15,7 @@ _SHIFT = 32  # two numbers below 2**31 are packed into one int64
 
 
 class Counts(NamedTuple):
-    """The n-grams of one length in a list of texts: one row per text and distinct n-gram, sorted by text, then n-gram."""
+    """The n-grams of one length in a list of texts: a row per text and distinct n-gram, sorted by text, then n-gram."""
 
     text: np.ndarray  # int64 [E], index of the text
     gram: np.ndarray  # int64 [E], number of the n-gram

@@ -177,7 +177,7 @@ def compute_scores(
 
 @contextlib.contextmanager
 def _closed_on_error(meteor: Meteor) -> Iterator[None]:
-    """End METEOR when an error or Ctrl-C leaves the block; otherwise the thread pool would wait for METEOR's answers."""
+    """End METEOR when an error or Ctrl-C leaves the block; else the thread pool would wait for METEOR's answers."""
     try:
         yield
     except BaseException:

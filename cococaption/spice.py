@@ -1,4 +1,4 @@
-"""SPICE through pycocoevalcap; off by default, because it needs a download (Stanford CoreNLP 3.6.0) and Java 8 or 11."""
+"""SPICE through pycocoevalcap; off by default, as it needs a download (Stanford CoreNLP 3.6.0) and Java 8 or 11."""
 
 import importlib.util
 from collections.abc import Sequence

@@ -41,8 +41,8 @@ def printable(caption: str) -> str:
 def join(captions: Sequence[str]) -> str:
     """Join captions to the tokenizer's input, one per line. Every caption must have passed `caption_problem`.
 
-    All captions are tokenised in one text, as in pycocoevalcap, because the tokenizer looks past the end of a line: "no."
-    keeps its full stop when the next caption starts with a digit.
+    All captions are tokenised in one text, as in pycocoevalcap, because the tokenizer looks past the end of a line:
+    "no." keeps its full stop when the next caption starts with a digit.
     """
     return "\n".join(caption.replace("\n", " ") for caption in captions)
 

@@ -240,8 +240,8 @@ class Explainer(GPT2LMHeadModel):
     def draw_weights(self, names: Iterable[str] | None = None) -> None:
         """Draw initial weights as GPT-2 does.
 
-        Weights are drawn from N(0, r), r being the config's initializer_range (0.02 for distilgpt2). Every c_proj, which
-        ends a residual branch, is drawn from N(0, r / sqrt(2 blocks)). Biases are 0 and layer norms the identity.
+        Weights are drawn from N(0, r), r being the config's initializer_range (0.02 for distilgpt2). Every c_proj,
+        which ends a residual branch, is drawn from N(0, r / sqrt(2 blocks)). Biases are 0 and layer norms the identity.
 
         Args:
             names: the parameters to draw; None draws all of them.

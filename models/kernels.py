@@ -47,9 +47,9 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """softmax(scale * query keys^T) values, with dropout p on the weights.
 
-    query [N, heads, Q, d], keys and values [N, heads, K, d] -> [N, heads, Q, d]. With `causal`, the queries are the last
-    Q of the K positions, and no query sees a later position. With dropout on a CPU in float32 the attention weights are
-    computed here, because PyTorch's function would draw its masks element by element.
+    query [N, heads, Q, d], keys and values [N, heads, K, d] -> [N, heads, Q, d]. With `causal`, the queries are the
+    last Q of the K positions, and no query sees a later position. With dropout on a CPU in float32 the attention
+    weights are computed here, because PyTorch's function would draw its masks element by element.
     """
     queries, size = query.shape[2], keys.shape[2]
     by_hand = p > 0 and query.dtype == torch.float32 and on_eager_cpu(query)
@@ -94,10 +94,10 @@ def linear_cross_entropy(hidden: Tensor, embedding: Tensor, targets: Tensor) -> 
 class LinearCrossEntropy(torch.autograd.Function):
     """Sum of the cross-entropies of `hidden @ embedding.T`, without holding all logits in memory.
 
-    The logits (50 261 per position) are the largest tensors of a training step; their softmax and its gradient are bound
-    by memory, not by arithmetic. The forward pass therefore takes LOGIT_ROWS positions at a time. It turns their logits
-    in place into the gradient of the loss, and that into the gradients of both inputs. The backward pass only scales
-    these. The loss is computed in float32.
+    The logits (50 261 per position) are the largest tensors of a training step; their softmax and its gradient are
+    bound by memory, not by arithmetic. The forward pass therefore takes LOGIT_ROWS positions at a time. It turns their
+    logits in place into the gradient of the loss, and that into the gradients of both inputs. The backward pass only
+    scales these. The loss is computed in float32.
     """
 
     @staticmethod

@@ -3,8 +3,8 @@
     loss = alpha * LM + cl_Loss_weight * CL + VAD_Loss_weight * VAD      all weights 1 in the paper
 
 `SEVLM.forward` computes the sum. Every loss is itself a sum divided by a count. By default the count is that of the
-given tensors. With several processes the caller passes the mean count over the processes, so that the averaged gradients
-equal those of one large batch.
+given tensors. With several processes the caller passes the mean count over the processes, so that the averaged
+gradients equal those of one large batch.
 """
 
 import math

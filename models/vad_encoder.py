@@ -63,11 +63,12 @@ class VADEncoder(nn.Module):
     x = LayerNorm(VAD + position_embedding)
     x = x + layer(x)   for every layer
 
-    As published, attention has no mask: every position sees later tokens and padding. In training later tokens are known,
-    in generation they are not. `causal=True` removes this difference; it also makes an exact key/value cache possible.
+    As published, attention has no mask: every position sees later tokens and padding. In training later tokens are
+    known, in generation they are not. `causal=True` removes this difference; it also makes an exact key/value cache
+    possible.
 
-    Initial weights are PyTorch's defaults; the position table is drawn from N(0, 1). Parameter names match the published
-    checkpoints.
+    Initial weights are PyTorch's defaults; the position table is drawn from N(0, 1). Parameter names match the
+    published checkpoints.
 
     Args:
         layers: number of layers (paper: 3).

@@ -1,6 +1,6 @@
-"""Writing the two pickles of ArtEmis' preprocessing so that its own tools load them, whatever versions are installed.
+"""Write the two pickles of ArtEmis' preprocessing. Its own tools can load them with any version of pandas and numpy.
 
-`utils/data/safe_pickle.py` reads them.
+`utils/data/safe_pickle.py` reads the vocabulary.
 """
 
 import pickle
@@ -14,13 +14,13 @@ from utils.files import atomic_path
 
 
 class _Vocabulary:
-    """Stands for `artemis.utils.vocabulary.Vocabulary`, which need not be installed."""
+    """Represents `artemis.utils.vocabulary.Vocabulary`, which need not be installed."""
 
 
 class _Table:
-    """Pickled as a call of `pandas.DataFrame` on its columns.
+    """A table that is pickled as a call of `pandas.DataFrame` on its columns.
 
-    DataFrames themselves are pickled as internals of one pandas and one numpy version; this form every version loads.
+    A pickled DataFrame contains internals of one version of pandas and numpy. Every version can load this form.
     """
 
     def __init__(self, frame: pd.DataFrame) -> None:
@@ -31,7 +31,7 @@ class _Table:
 
 
 class _Pickler(pickle._Pickler):
-    """The standard library's pickler in Python; the one in C wants to import the classes that it names."""
+    """The standard library's Python pickler; the C version would have to import the classes that it names."""
 
     def save_global(self, cls: type, name: str | None = None) -> None:
         self.write(b"cartemis.utils.vocabulary\nVocabulary\n")
@@ -39,11 +39,11 @@ class _Pickler(pickle._Pickler):
 
 
 def write_vocabulary(path: str | Path, words: list[str]) -> None:
-    """Write `vocabulary.pkl`: an `artemis.utils.vocabulary.Vocabulary` whose indices are the places in `words`.
+    """Write `vocabulary.pkl`: an `artemis.utils.vocabulary.Vocabulary` that maps each word to its index in `words`.
 
     Args:
         path: the file.
-        words: <pad>, <sos>, <eos>, <unk>, then the words.
+        words: <pad>, <sos>, <eos>, <unk>, then all other words.
     """
     vocabulary = _Vocabulary()
     vocabulary.word2idx = {word: index for index, word in enumerate(words)}

@@ -1,4 +1,4 @@
-"""Which artwork belongs to train, val, test and rest: ArtEmis v1.0, v2.0, and the sets that v2.0's papers name."""
+"""Assign artworks to train, val, test and rest, for ArtEmis v1.0 and v2.0, and build v2.0's published sets."""
 
 from collections.abc import Sequence
 
@@ -18,11 +18,11 @@ TEST_SETS = ("test_new", "test_ref", "test_old", "test_all", "test_40")
 
 
 def split_artworks(artworks: Sequence[str]) -> dict[str, str]:
-    """ArtEmis' split of artworks, 85/5/10: id -> "train", "val" or "test".
+    """ArtEmis' 85/5/10 split of artworks: id -> "train", "val" or "test".
 
-    The unique ids, sorted, are split by scikit-learn with seed 2021: train against the others, then val against test.
-    The shares are added as floats (0.15000000000000002), so that a number of artworks divisible by 20 gives one artwork
-    more to val, as in ArtEmis.
+    scikit-learn splits the sorted unique ids with seed 2021: first train from the others, then val from test. As in
+    ArtEmis, the shares of val and test are added as floats (0.15000000000000002). If the number of artworks is
+    divisible by 20, val therefore gets one more.
 
     Raises:
         InputError: there are too few artworks for three splits.
@@ -39,11 +39,14 @@ def split_artworks(artworks: Sequence[str]) -> dict[str, str]:
 
 
 def split_v1(table: pd.DataFrame, rest: bool) -> pd.Series:
-    """The split of every row; with `rest`, artworks of 41 annotations or more are "rest" and take no part in the draw.
+    """The split of every row of v1.0.
 
     Args:
         table: columns art_style, painting, repetition (int).
-        rest: whether there is a split "rest".
+        rest: assign artworks with 41 or more annotations to the split "rest", before the random split of the others.
+
+    Raises:
+        InputError: there are too few artworks for three splits.
     """
     artworks = artwork_ids(table)
     drawn = table["repetition"] <= MOST_ANNOTATIONS if rest else pd.Series(True, index=table.index)
@@ -51,17 +54,24 @@ def split_v1(table: pd.DataFrame, rest: bool) -> pd.Series:
 
 
 def split_v2(table: pd.DataFrame) -> pd.Series:
-    """The split of every row of v2.0, new (contrastive) and old annotations together.
+    """The split of every row of v2.0, for new (contrastive) and old annotations together.
 
-    - New artworks: those of repetition 5, then 6 ... 9, each group sorted by id, are taken until 15 % of the new rows
-      are reached; the first two thirds of these artworks are test, the others val. All other new artworks are train.
-    - Old artworks that are not new: 41 annotations or more, "rest"; else an anchor of a new one, train; the others are
-      drawn with seed 2021 so that val and test together are 15 % of the old-only artworks, test two thirds of that.
+    - Artworks with new annotations: take those of repetition 5, then 6, ... up to 9, each group sorted by id, until
+    they
+      have 15 % of the new rows. The first two thirds of the taken artworks are test, the others val. All artworks that
+      are not taken are train.
+    - Artworks with old annotations only: those with 41 or more annotations are "rest"; anchors of new ones are train.
+    The
+      others are split at random with seed 2021, so that val and test together have 15 % of the old-only artworks, and
+      test two thirds of these.
 
-    The published code walks unordered sets, so its membership cannot be reproduced; here ids are sorted first.
+    The published code iterates over unordered sets, so its exact split cannot be reproduced. Here ids are sorted first.
 
     Args:
         table: columns art_style, painting, repetition (int), version ("new"/"old"), anchor_art_style, anchor_painting.
+
+    Raises:
+        InputError: there are too few old artworks for val and test.
     """
     artworks = artwork_ids(table)
     is_new = table["version"] == "new"
@@ -103,16 +113,25 @@ def _split_new(artworks: pd.Series, repetition: pd.Series) -> dict[str, str]:
 def v2_set(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """The rows of one of `TRAIN_SETS` or `TEST_SETS`.
 
-    combined (new + old_small) is the v2.0 that papers train on, test_all the test set they report. Where there are
-    fewer old rows than a sample wants, all are taken.
+    Papers on v2.0 train on "combined" and report scores on "test_all".
+
+    Training sets:
+        full_combined: all training rows.
+        new, old_full: all training rows of one version.
+        old_small: a random sample of old rows, as many as there are new rows, or all if there are fewer.
+        old_large: the same with twice as many rows.
+        combined: new and old_small.
+
+    Test sets:
+        test_new, test_ref: all test rows of the new and of the old version.
+        test_old: the old test rows of a random half of their artworks.
+        test_all: test_new and test_old.
+        test_40: the split "rest".
 
     Args:
-        table: all cleaned rows, columns art_style, painting, version ("new"/"old") and split, in the file's order: the
-            samples depend on it.
-        name: full_combined: all training rows; new, old_full: those of one version; old_small, old_large: as many
-            random old ones as there are new ones, and twice as many; combined: new and old_small; test_new, test_ref:
-            the test rows of one version; test_old: those of half the old test artworks; test_all: test_new and
-            test_old; test_40: the split "rest".
+        table: all cleaned rows, with the columns art_style, painting, version ("new"/"old") and split. They must be in
+            the file's order, because the random samples depend on it.
+        name: the name of the set.
     """
     new, old = table[table["version"] == "new"], table[table["version"] == "old"]
     if name == "test_40":
@@ -133,5 +152,5 @@ def v2_set(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def artwork_ids(table: pd.DataFrame) -> pd.Series:
-    """art_style + painting of every row: what ArtEmis sorts and draws by."""
+    """art_style + painting of every row, the ids by which ArtEmis sorts and samples artworks."""
     return table["art_style"] + table["painting"]

@@ -1,8 +1,9 @@
-"""From an annotator's utterance to the tokens that ArtEmis' preprocessing makes of it.
+"""Convert an annotator's utterance to tokens, as ArtEmis' preprocessing does.
 
-Lower case; words in quotes lose them; contractions are expanded; punctuation becomes a blank; NLTK's word tokenizer
-splits the rest; tokens that look misspelled are corrected. Tokenizing depends on the text alone and spelling on the
-token alone, so the first can be shared among processes and the second be remembered.
+The text is lower-cased, quotes around single words are removed, contractions are expanded, and punctuation is replaced
+by spaces. NLTK's word tokenizer then splits it, and tokens that look misspelled are corrected. Tokenization depends
+only on the text, so several processes can share it. Spelling correction depends only on the token, so its results are
+memoised.
 """
 
 import ast
@@ -28,10 +29,10 @@ _QUOTED_WORD = re.compile(r"(?<!\w)(?:'(\w+)'|\"(\w+)\")(?!\w)")
 
 @cache
 def contractions() -> tuple[re.Pattern[str], dict[str, str]]:
-    """ArtEmis' table as (pattern, contraction -> expansion).
+    """ArtEmis' table of contractions: (pattern, contraction -> expansion).
 
-    The pattern tries the contractions in the table's order, anywhere in a text, words' ends or not ("picasso's" holds
-    "so's"), so the order and the quirks are part of the data set. Texts are in lower case when it is applied.
+    The pattern tries the contractions in the table's order and matches them anywhere in a lower-case text, also inside
+    words ("picasso's" contains "so's"). The order and these quirks are therefore part of the dataset.
     """
     table = read_json(CONTRACTIONS)["contractions"]
     return re.compile("|".join(map(re.escape, table))), {short: long.lower() for short, long in table.items()}
@@ -39,21 +40,21 @@ def contractions() -> tuple[re.Pattern[str], dict[str, str]]:
 
 @cache
 def _tokenizer() -> NLTKWordTokenizer:
-    # word_tokenize() would split sentences first, by data that is a download; no sentence end is left to split at
+    # word_tokenize() would first split sentences, which needs a download; without punctuation there is nothing to split
     return NLTKWordTokenizer()
 
 
 def tokenize(utterance: str) -> list[str]:
-    """The lower-case tokens of a text, before spelling correction; none of them holds a blank."""
+    """The lower-case tokens of a text before spelling correction; no token contains a space."""
     text = _QUOTED_WORD.sub(lambda match: f" {match[1] or match[2]} ", utterance.lower())
-    if "'" in text:  # every contraction has one
+    if "'" in text:  # every contraction contains an apostrophe
         pattern, expansions = contractions()
         text = pattern.sub(lambda match: expansions[match[0]], text)
     return _tokenizer().tokenize(text.translate(_TO_BLANKS))
 
 
 def tokenize_all(utterances: list[str]) -> list[str]:
-    """`tokenize` for many texts, tokens joined by blanks: the compact form in which processes hand them back."""
+    """Tokenize many texts; the tokens are joined by spaces, a compact form for sending them between processes."""
     return [" ".join(tokenize(utterance)) for utterance in utterances]
 
 
@@ -67,12 +68,12 @@ def _english() -> SymSpell:
 
 
 class SpellChecker:
-    """Corrects tokens: by a hand-made list first, then by SymSpell's English dictionary at edit distance 1.
+    """Correct the spelling of tokens with a hand-made list, then with SymSpell's English dictionary (edit distance 1).
 
     Args:
-        known_words: tokens that need no correction (ArtEmis: the vocabulary of GloVe 6B). None: every token holding
-            anything but letters is left alone, and the dictionary's own words are the known ones.
-        corrections: token -> what stands for it, one or several words; such words are not corrected again.
+        known_words: tokens that are not corrected (in ArtEmis the vocabulary of GloVe 6B). None: tokens that contain
+            anything but letters are not corrected, and the dictionary's words count as known.
+        corrections: token -> its correction, one or several words, which are not corrected again.
     """
 
     def __init__(self, known_words: Set[str] | None = None, corrections: Mapping[str, str] | None = None) -> None:
@@ -80,7 +81,7 @@ class SpellChecker:
         self._seen = {token: correction.split() for token, correction in (corrections or {}).items()}
 
     def correct(self, token: str) -> list[str]:
-        """The words that stand for `token`: itself, its correction, or several words of the hand-made list."""
+        """The words that replace `token`: the token itself, its correction, or several words of the hand-made list."""
         if token not in self._seen:
             self._seen[token] = [self._nearest(token)]
         return self._seen[token]
@@ -93,10 +94,10 @@ class SpellChecker:
 
 
 def read_known_words(path: str | Path) -> set[str]:
-    """The first field of every line: GloVe's text files and lists of one word a line alike.
+    """Read the first field of every line, from GloVe's text file or from a list with one word per line.
 
     Raises:
-        InputError: the file is missing, not UTF-8, or has no lines.
+        InputError: the file is missing, not UTF-8, or contains no words.
     """
     check_regular(path, "give GloVe's text file or a list of one word a line")
     try:
@@ -113,13 +114,14 @@ def read_known_words(path: str | Path) -> set[str]:
 
 
 def read_corrections(path: str | Path) -> dict[str, str]:
-    """A hand-made spelling list: wrong token, or whole utterance, -> right one.
+    """Read a hand-made spelling list: misspelled token, or whole utterance, -> its correction.
 
-    Either a JSON object (also one that groups several such objects), or ArtEmis' own `spelling.py`, of which the
-    dictionaries written out at the top level are read as literals; nothing of it is executed.
+    Args:
+        path: a JSON object, possibly with nested objects; or ArtEmis' own `spelling.py`. The latter is not executed:
+            its top-level dictionaries are read as literals.
 
     Raises:
-        InputError: the file is missing, malformed, or holds no such dictionary.
+        InputError: the file is missing, malformed, or contains no such dictionary.
     """
     if Path(path).suffix == ".py":
         try:
@@ -128,7 +130,7 @@ def read_corrections(path: str | Path) -> dict[str, str]:
             tables = [ast.literal_eval(value) for value in values if isinstance(value, ast.Dict)]
         except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
             reason = " ".join(str(error).split())[:120]
-            raise InputError(f"{path}: its dictionaries are not all written-out texts ({reason})") from None
+            raise InputError(f"{path}: its dictionaries are not all literals ({reason})") from None
     else:
         tables = [read_json(path)]
     corrections: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Step 4: reference captions in COCO's format, which the COCO-caption scores are computed against.
+"""Step 4: write the reference explanations in COCO's caption format, for the COCO-caption scores.
 
     python preprocess/build_annotations.py data/artEmis/artEmisX_val.json data/artEmis/artEmisX_test.json
 
@@ -26,9 +26,9 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def coco_annotations(records: Records) -> dict:
-    """Records as a COCO caption file: info, licenses, type, images [{id}], annotations [{id, image_id, caption}].
+    """Convert records to COCO's caption format: info, licenses, type, images, annotations [{id, image_id, caption}].
 
-    Image ids are integers (the records' keys); annotation ids count from 1 in the order of the records.
+    Image ids are the records' keys as integers. Annotation ids count from 1, in the order of the records.
     """
     captions = [
         (int(image_id), explanation) for image_id, record in records.items() for explanation in record["explanations"]

@@ -1,16 +1,16 @@
-"""Step 3: from the two folders of ArtEmis' preprocessing to the four JSON files that training and evaluation read.
+"""Step 3: convert the two folders of ArtEmis' preprocessing to the four JSON files that training and evaluation read.
 
     python preprocess/build_splits.py --artemis_dir data/artEmis --out_dir data/artEmis
 
 Joins the vote histogram of every image (`preprocess_data_mini/image-emotion-histogram.csv`) with the cleaned
 annotations (`preprocess_data_nets/artemis_preprocessed.csv`), leaves out artworks with more than 40 annotations, and
-writes one record per image: artEmisX_train.json, artEmisX_val.json, artEmisX_test.json, and artEmisX_cl_train.json, which holds the
-training images whose annotations name more than one emotion (pairs for the contrastive loss are drawn from these).
+writes one record per image to artEmisX_train.json, artEmisX_val.json and artEmisX_test.json. artEmisX_cl_train.json
+gets the training images whose annotations name more than one emotion, because the contrastive loss needs such pairs.
 
     python preprocess/build_splits.py --dataset v2 --artemis_dir data/artEmis-v2 --out_dir data/artEmis-v2
 
-does the same for ArtEmis v2.0: training on its set "combined", artEmisX_test.json is its test set "test_all".
---test_sets writes other published test sets beside it, artEmisX_test_new.json and so on.
+does the same for ArtEmis v2.0. The training files contain its set "combined", artEmisX_test.json its test set
+"test_all". --test_sets also writes other published test sets, e.g. artEmisX_test_new.json.
 """
 
 import argparse
@@ -56,26 +56,28 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--train_set", choices=TRAIN_SETS, default="combined", help="v2: what to train on (default: %(default)s)"
     )
-    parser.add_argument("--test_sets", choices=TEST_SETS, nargs="*", default=[], help="v2: test sets to write as well")
+    parser.add_argument("--test_sets", choices=TEST_SETS, nargs="*", default=[], help="v2: further test sets to write")
     return parser
 
 
 def image_id(art_style: str, painting: str) -> str:
-    """A positive 63-bit integer, as a string: the same for an artwork on every machine and in every Unicode spelling.
+    """The image id of an artwork: a positive 63-bit integer as a string, equal for all Unicode spellings of the name.
 
-    It is the first 8 bytes (big-endian) of the SHA-256 of "art_style/painting" in NFC and UTF-8, shifted right by one.
+    It is the first 8 bytes (big-endian) of the SHA-256 of "art_style/painting" in NFC and UTF-8, shifted right by one
+    bit.
     """
     name = unicodedata.normalize("NFC", f"{art_style}/{painting}").encode()
     return str(int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1)
 
 
 def read_distributions(path: Path) -> dict[str, list[float]]:
-    """Image id -> shares of the nine emotions, sum 1, from a csv of vote counts.
+    """Read a csv of vote counts: image id -> shares of the nine emotions, sum 1.
 
-    Its columns are art_style, painting and emotion_histogram, the latter a list of nine counts as text.
+    Its columns are art_style, painting and emotion_histogram, a list of nine counts as text.
 
     Raises:
-        InputError: a histogram is not a list of nine counts with a positive sum, or an artwork is there twice.
+        InputError: the file is missing or malformed, a histogram is not a list of nine counts with a positive sum, or
+            an artwork occurs twice.
     """
     table = read_table(path, ["art_style", "painting", "emotion_histogram"], REMEDY)
     distributions = {}
@@ -90,16 +92,18 @@ def read_distributions(path: Path) -> dict[str, list[float]]:
             problem = f"emotion_histogram {text[:60]!r} is not a list of {len(EMOTIONS)} vote counts"
             raise InputError(f"{path}: row {row} ({style}/{painting}): {problem}; {REMEDY}")
         if distributions.setdefault(image_id(style, painting), shares) is not shares:
-            raise InputError(f"{path}: row {row} ({style}/{painting}): the artwork is there twice; {REMEDY}")
+            raise InputError(f"{path}: row {row} ({style}/{painting}): the artwork occurs twice; {REMEDY}")
     return distributions
 
 
 def read_annotations(path: Path, dataset: str) -> pd.DataFrame:
-    """The cleaned annotations: art_style, painting, emotion, repetition (int), split, utterance_spelled; v2: version.
+    """Read the cleaned annotations.
+
+    Columns: art_style, painting, emotion, repetition (int), split, utterance_spelled; for v2 also version.
 
     Raises:
-        InputError: the file is of the other data set; a column is missing; a row has an unknown emotion, split or version
-            or a repetition that is no whole number; an artwork is in two splits.
+        InputError: the file is for the other dataset; a column is missing; a row has an unknown emotion, split or
+            version, or a repetition that is not an integer; an artwork is in two splits.
     """
     columns = ["art_style", "painting", "emotion", "repetition", "split", "utterance_spelled"]
     if dataset == "v2":
@@ -124,7 +128,7 @@ def read_annotations(path: Path, dataset: str) -> pd.DataFrame:
 
 
 def signs_of_mini(annotations: pd.DataFrame, nets_dir: Path) -> list[str]:
-    """What shows that a folder is the mini variant in place of nets: every row and word kept, no split "rest"."""
+    """Signs that a folder is ArtEmis' mini variant instead of nets. Mini keeps every row and word; it has no "rest"."""
     signs = []
     vocabulary = nets_dir / "vocabulary.pkl"
     if vocabulary.is_file() and len(load_vocabulary(vocabulary)) == MINI_VOCABULARY:
@@ -141,9 +145,9 @@ def signs_of_mini(annotations: pd.DataFrame, nets_dir: Path) -> list[str]:
 def choose_sets(
     annotations: pd.DataFrame, dataset: str, train_set: str, test_sets: list[str]
 ) -> dict[str, pd.DataFrame]:
-    """Name of the JSON file ("train", "val", "test", and "test_new" ...) -> the rows that it is made of.
+    """Name of the JSON file ("train", "val", "test", "test_new", ...) -> its rows.
 
-    Artworks of more than 40 annotations are left out, but in test_40, which consists of them.
+    Artworks with more than 40 annotations are left out, except in test_40, which contains only these.
     """
     sets = {split: annotations[annotations["split"] == split] for split in SPLITS}
     if dataset == "v2":
@@ -155,10 +159,10 @@ def choose_sets(
 
 
 def build_records(rows: pd.DataFrame, distributions: dict[str, list[float]], source: Path) -> Records:
-    """One record per artwork, in the order of their first annotation, annotations in their order.
+    """Build one record per artwork. Records are in the order of their first row, annotations in the order of the rows.
 
     Raises:
-        InputError: an artwork has no histogram, or stands there in two Unicode spellings.
+        InputError: an artwork has no histogram, or its name occurs in two Unicode spellings.
     """
     records: Records = {}
     record_of: dict[tuple[str, str], dict] = {}
@@ -170,7 +174,7 @@ def build_records(rows: pd.DataFrame, distributions: dict[str, list[float]], sou
             if identity not in distributions:
                 raise InputError(f"{source}: {name} has no histogram; take both folders from one preprocessing")
             if identity in records:
-                raise InputError(f"{source}: {name} is there in two Unicode spellings; {REMEDY}")
+                raise InputError(f"{source}: {name} occurs in two Unicode spellings; {REMEDY}")
             record = {
                 "emotions": [],
                 "explanations": [],
@@ -189,14 +193,14 @@ def several_emotions(records: Records) -> Records:
 
 
 def check_written(paths: dict[str, Path]) -> dict[str, Records]:
-    """Read the files again and check what must hold between and inside them.
+    """Read the written files again and check them, also against each other.
 
     Returns:
-        name ("train", "val", "test", "cl_train", and those of other test sets) -> its records.
+        name ("train", "val", "test", "cl_train", and names of other test sets) -> its records.
 
     Raises:
         InputError: a record is malformed, a distribution does not sum to 1, an artwork is in two splits, or cl_train is
-            not exactly the part of train with several emotions.
+            not exactly the part of train that has several emotions per image.
     """
     splits = {name: read_records(path) for name, path in paths.items()}
     check_apart(splits, paths)
@@ -210,7 +214,7 @@ def check_written(paths: dict[str, Path]) -> dict[str, Records]:
 
 
 def check_apart(splits: dict[str, Records], paths: dict[str, Path]) -> None:
-    """Refuse an artwork that is in two of train, val and test, however its name is spelled (InputError)."""
+    """Raise InputError if an artwork is in two of train, val and test, also under another Unicode spelling."""
     seen: dict[str, str] = {}
     for split in SPLITS:
         for record in splits[split].values():
@@ -221,7 +225,7 @@ def check_apart(splits: dict[str, Records], paths: dict[str, Path]) -> None:
 
 
 def print_summary(sets: dict[str, Records]) -> None:
-    """Images, texts and annotations per emotion of every file, as a table."""
+    """Print a table with the number of images, texts, and annotations per emotion in every file."""
     counts = {
         name: Counter(e for record in records.values() for e in record["emotions"]) for name, records in sets.items()
     }
@@ -248,7 +252,7 @@ def main(argv: list[str] | None = None) -> None:
     signs = signs_of_mini(annotations, nets_dir)
     if signs:
         print(
-            f"warning: {nets_dir} looks like ArtEmis' mini variant in place of nets: {'; '.join(signs)}",
+            f"warning: {nets_dir} looks like ArtEmis' mini variant instead of nets: {'; '.join(signs)}",
             file=sys.stderr,
         )
     often = annotations["repetition"] > MOST_ANNOTATIONS
@@ -265,7 +269,7 @@ def main(argv: list[str] | None = None) -> None:
             raise InputError(f"{source}: no {what} for artEmisX_{name}.json; {REMEDY}")
 
     paths = {name: args.out_dir / f"artEmisX_{name}.json" for name in records}
-    check_apart(records, paths)  # nothing is written before all is well
+    check_apart(records, paths)  # write nothing before all checks pass
     if images:
         names = list({record["image_name"]: None for part in records.values() for record in part.values()})
         image_list = args.out_dir / "image_manifest.csv"

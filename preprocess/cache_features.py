@@ -3,8 +3,8 @@
     python preprocess/cache_features.py data/artEmis/artEmisX_*.json --image_root IMAGES --out_dir data/features
     accelerate launch preprocess/cache_features.py ...          (several GPUs share the work)
 
-Can be interrupted: it goes on where it was. Run again, it also encodes anew what is damaged, and pictures that have
-changed in their folder. At the end some images are encoded again and compared with the cache.
+An interrupted run continues where it stopped. A later run also encodes again images whose features are damaged or whose
+file has changed. At the end, some images are encoded again and compared with the cache.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from utils.files import check_place
 from utils.processes import PROCESS_GROUP_TIMEOUT, leave_signals_to_parent, prepare_script
 from utils.training.memory import reuse_freed_memory
 
-# float16 keeps 11 bits; on top of that comes what batches of another size round differently
+# float16 has a precision of 11 bits; in addition, batches of another size round differently
 RELATIVE_TOLERANCE = 2e-3
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("splits", type=Path, nargs="+", help="JSON splits whose images are wanted")
+    parser.add_argument("splits", type=Path, nargs="+", help="JSON splits whose images are encoded")
     parser.add_argument("--image_root", type=Path, required=True, help="holds <art_style>/<painting>.jpg")
     parser.add_argument("--out_dir", type=Path, required=True, help="the cache's folder")
     parser.add_argument(
@@ -47,7 +47,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", type=int, default=16, help="images to encode again at the end (default: %(default)s)"
     )
-    parser.add_argument("--estimate", action="store_true", help="only tell size and time, from one batch")
+    parser.add_argument("--estimate", action="store_true", help="only estimate size and time, from one batch")
     return parser
 
 
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> int | None:
         worst = max((difference(cache[name], encode([name])) for name in sample), default=0.0)
         print(f"{len(names)} images in {args.out_dir}, {len(todo)} of them new; {len(sample)} checked")
         if worst > RELATIVE_TOLERANCE:
-            raise InputError(f"{args.out_dir}: differs from fresh features by {worst:.1e} of their norm; make it anew")
+            raise InputError(f"{args.out_dir}: differs from fresh features by {worst:.1e} of their norm; rebuild it")
     return 0
 
 
@@ -139,7 +139,11 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def check_headers(folder: ImageFolder, names: list[str]) -> None:
-    """Find every image and read its header, before the first is encoded (InputError names the first that is wrong)."""
+    """Find every image and read its header before the first one is encoded.
+
+    Raises:
+        InputError: an image is missing or unreadable; the message names the first one.
+    """
     folder.claim(names)
     for name in names:
         path = folder.find(name)
@@ -149,16 +153,16 @@ def check_headers(folder: ImageFolder, names: list[str]) -> None:
 
 
 def forget_unfit(cache, pictures: dict, folder: ImageFolder) -> None:
-    """Let images whose picture has changed, or whose features are damaged, count as not encoded.
+    """Mark images as not encoded if their file has changed or their features are damaged.
 
     Raises:
-        InputError: the changed pictures are in another folder than the one the cache was made from.
+        InputError: images differ, and their folder is not the one that the cache was made from.
     """
     changed = cache.changed(pictures, folder.root)
     if changed and not cache.made_from(folder.root):
         raise InputError(
-            f"{cache.folder}: was made from pictures in {cache.header['image_root']}; those in {folder.root} are others, "
-            f"e.g. {changed[0]}; name another --out_dir"
+            f"{cache.folder}: was made from pictures in {cache.header['image_root']}; those in {folder.root} differ, "
+            f"e.g. {changed[0]}; give another --out_dir"
         )
     cache.forget(changed)
     for name in pictures:
@@ -166,7 +170,7 @@ def forget_unfit(cache, pictures: dict, folder: ImageFolder) -> None:
 
 
 def difference(cached: dict, fresh) -> float:
-    """|cached - fresh| relative to |fresh|, the larger of class token and grid."""
+    """The relative difference |cached - fresh| / |fresh|, the larger one of class token and grid."""
     pairs = ((cached["cls"], fresh.cls[0].cpu()), (cached["grid"], fresh.grid[0].cpu()))
     return max(float((ours.float() - theirs).norm() / theirs.norm()) for ours, theirs in pairs)
 

@@ -1,4 +1,4 @@
-"""Reading csv files so that what is wrong with them is named."""
+"""Read csv files; error messages name what is wrong with them."""
 
 import csv
 import warnings
@@ -11,16 +11,17 @@ from utils.files import check_regular
 
 
 def read_table(path: str | Path, columns: list[str], remedy: str, all_columns: bool = False) -> pd.DataFrame:
-    """Read a UTF-8 csv file, every cell as text exactly as written ("null" and "NA" are words that annotators use).
+    """Read a UTF-8 csv file. Every cell stays the text in the file, because annotators use words like "null" and "NA".
 
     Args:
         path: the file.
-        columns: the columns that must be there.
-        remedy: what to do when the file is not what was expected; ends the error's line.
-        all_columns: keep the file's other columns as well, in its order.
+        columns: the columns that the file must have.
+        remedy: what the user can do about a wrong file; it ends the error message.
+        all_columns: keep the file's other columns as well, in the file's order.
 
     Raises:
-        InputError: the file is missing, no UTF-8 csv, lacks a column, has a row of another length, or has no rows.
+        InputError: the file is missing, is not a UTF-8 csv, lacks a column, has a row of another length, or has no
+            rows.
     """
     check_regular(path, remedy)
     try:
@@ -30,7 +31,7 @@ def read_table(path: str | Path, columns: list[str], remedy: str, all_columns: b
         if missing:
             raise InputError(f"{path}: has no column {', '.join(missing)}; {remedy}")
         with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # of cells that would be left out
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas would drop surplus cells
             table = pd.read_csv(
                 path,
                 usecols=None if all_columns else columns,
@@ -38,7 +39,7 @@ def read_table(path: str | Path, columns: list[str], remedy: str, all_columns: b
                 keep_default_na=False,
                 encoding="utf-8-sig",
                 index_col=False,
-                compression=None,  # not by the name's ending
+                compression=None,  # do not guess it from the file's extension
             )
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8, or {remedy}") from None
@@ -53,23 +54,23 @@ def read_table(path: str | Path, columns: list[str], remedy: str, all_columns: b
 
 
 def column_of_integers(table: pd.DataFrame, column: str, path: str | Path, remedy: str) -> pd.Series:
-    """A text column as integers; "8" and "8.0" are both 8.
+    """Convert a text column to integers; "8" and "8.0" are both 8.
 
     Raises:
-        InputError: naming the file and the first row (counted from 1, without the header) that holds something else.
+        InputError: a cell is not an integer; the message names the first such row, counted from 1 after the header.
     """
     numbers = pd.to_numeric(table[column], errors="coerce")
     wrong = numbers.isna() | (numbers % 1 != 0) | (numbers.abs() >= 2**53)
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
         raise InputError(
-            f"{path}: row {row + 1}: {column} {table[column].iloc[row][:40]!r} is no whole number; {remedy}"
+            f"{path}: row {row + 1}: {column} {table[column].iloc[row][:40]!r} is not an integer; {remedy}"
         )
     return numbers.astype(int)
 
 
 def check_emotions(table: pd.DataFrame, emotions: tuple[str, ...], path: str | Path, remedy: str) -> None:
-    """InputError naming the first row whose `emotion` is none of `emotions`."""
+    """Raise InputError if a row's `emotion` is not in `emotions`; the message names the first such row."""
     wrong = ~table["emotion"].isin(emotions)
     if wrong.any():
         row = int(wrong.to_numpy().argmax())

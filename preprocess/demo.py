@@ -1,4 +1,4 @@
-"""The demo's data: drawn pictures in ArtEmis' layout, taken through the real scripts of `preprocess/`."""
+"""Make the demo's data: generated pictures in ArtEmis' layout, processed by the scripts of `preprocess/`."""
 
 import os
 import shutil
@@ -9,14 +9,15 @@ from utils.constants import IMAGE_FOLDERS
 
 
 def make_demo(folder: Path, pictures: int | None = None) -> None:
-    """Make the demo's data set in `folder` unless it is there; it appears whole or not at all.
+    """Make the demo's dataset in `folder`, unless the folder exists. The folder appears only when it is complete.
 
     Args:
-        pictures: number of pictures (default: the demo's).
+        folder: where the dataset goes.
+        pictures: number of pictures; None: make_demo_data's default.
     """
     if folder.is_dir():
         return
-    print(f"making the demo's data set in {folder}")
+    print(f"making the demo's dataset in {folder}")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         count = [] if pictures is None else ["--pictures", str(pictures)]

@@ -1,8 +1,9 @@
-"""Make the demo's data set: invented pictures, annotations and a VAD lexicon in the layout of the ArtEmis release.
+"""Make the demo's dataset: generated pictures, annotations and a VAD lexicon in the layout of the ArtEmis release.
 
     python preprocess/make_demo_data.py --out_dir runs/demo/data
 
-Everything is drawn from one seed, so two runs give the same bytes. The other scripts of this folder take it from there.
+All random choices depend on one seed, so two runs give the same bytes. The other scripts of this folder process the
+result.
 """
 
 import argparse
@@ -32,15 +33,15 @@ PICTURES = 1600
 MIN_PICTURES = 30
 HELD_OUT_SHARE = 0.09  # of the pictures, for val and again for test
 
-# How hard the data set is.
-AGREEMENT = 0.88  # share of pictures with more than half of their annotators for one emotion
-MAJORITY_VOTES = (8.0, 2.5)  # beta distribution of that emotion's share of votes in such pictures
-FAR_EMOTIONS = 1.0  # share of the other votes that go to any emotion instead of a neighbouring one
-UNDERTONE = 0.02  # share of a second emotion blended into a picture; half where no emotion has a majority
+# These shares set the difficulty of the dataset.
+AGREEMENT = 0.88  # share of pictures with more than half of the votes for one emotion
+MAJORITY_VOTES = (8.0, 2.5)  # beta distribution of that emotion's share of the votes
+FAR_EMOTIONS = 1.0  # share of the other votes that go to any emotion instead of a similar one
+UNDERTONE = 0.02  # mean share of a second emotion in a picture; 0.5 if no emotion has a majority
 STRAY_SUBJECT = 0.0  # share of pictures whose subject belongs to another emotion
 
 ANNOTATORS = (5, 8)
-# Positive emotions are more frequent, as in ArtEmis.
+# As in ArtEmis, positive emotions are more frequent.
 EMOTION_SHARES = {
     "amusement": 0.12,
     "awe": 0.13,
@@ -76,17 +77,17 @@ MIN_WORD_COUNT = 5
 
 
 def plan_pictures(pictures: int, seed: int) -> pd.DataFrame:
-    """Decide what is in every picture, who feels what about it, and its split.
+    """Draw the content of every picture, its annotators' emotions, and its split.
 
     Returns:
-        One row per picture, in an order of no meaning: picture (`Picture`), name (`<artist>_<title>-<number>`), split,
-        votes (a list of 5 to 8 emotions, in the order of the annotators).
+        one row per picture, in random order: picture (`Picture`), name (`<artist>_<title>-<number>`), split, votes (a
+        list of 5 to 8 emotions, one per annotator).
     """
     rng = np.random.default_rng([seed, 0])
     moods = _quota(list(EMOTION_SHARES), list(EMOTION_SHARES.values()), pictures)
     rows = []
     for mood, count in zip(EMOTION_SHARES, moods, strict=True):
-        # spread over the splits and over agreement emotion by emotion, so that each split is like the whole
+        # stratify by emotion and agreement, so that each split is like the whole dataset
         agreed = rng.permutation(np.arange(count) < round(AGREEMENT * count))
         for agree in (True, False):
             size = int((agreed == agree).sum())
@@ -107,7 +108,10 @@ def plan_pictures(pictures: int, seed: int) -> pd.DataFrame:
 
 
 def _quota(names: list[str], shares: list[float], total: int, rng: np.random.Generator | None = None) -> list[int]:
-    """Split `total` by `shares` into integers; the remainder goes to the largest fractions, or by chance with `rng`."""
+    """Split `total` into integers in proportion to `shares`.
+
+    The remainder goes to the largest fractions or, with `rng`, to randomly drawn ones.
+    """
     exact = np.array(shares) * total / sum(shares)
     counts = np.floor(exact).astype(int)
     left = total - counts.sum()
@@ -142,7 +146,7 @@ def _imagine(mood: str, undertone: str, undertone_share: float, rng: np.random.G
 
 
 def _vote(mood: str, undertone: str, agree: bool, rng: np.random.Generator) -> list[str]:
-    """The emotions of 5 to 8 annotators: more than half are `mood` when they agree, else no emotion has that many."""
+    """The emotions of 5 to 8 annotators. If they agree, more than half are `mood`; else no emotion has a majority."""
     size = int(rng.integers(ANNOTATORS[0], ANNOTATORS[1] + 1))
     while True:
         if agree:
@@ -157,10 +161,10 @@ def _vote(mood: str, undertone: str, agree: bool, rng: np.random.Generator) -> l
 
 
 def annotate(planned: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Write an explanation for every vote; rows in shuffled order, as in the release.
+    """Generate an explanation for every vote.
 
     Returns:
-        The columns of `artemis_preprocessed.csv`.
+        a table with the columns of `artemis_preprocessed.csv`; its rows are shuffled, as in the release.
     """
     rng = np.random.default_rng([seed, 1])
     rows = []
@@ -189,27 +193,29 @@ def annotate(planned: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def histogram(annotations: pd.DataFrame) -> pd.DataFrame:
-    """The votes of every artwork, in the columns of `image-emotion-histogram.csv`, sorted by style and name."""
+    """The votes of every artwork as a table with the columns of `image-emotion-histogram.csv`, sorted by artwork."""
     votes = pd.crosstab([annotations["art_style"], annotations["painting"]], annotations["emotion"])
     votes = votes.reindex(columns=list(EMOTIONS), fill_value=0).astype(float)
     return pd.Series(votes.to_numpy().tolist(), votes.index, name="emotion_histogram").reset_index()
 
 
 def make_demo_data(out_dir: Path, pictures: int = PICTURES, seed: int = 2021) -> pd.DataFrame:
-    """Write the demo's data set into `out_dir`; files of an earlier demo there are replaced.
+    """Write the demo's dataset into `out_dir`; files of an earlier demo are replaced.
 
-    Written are `artemis_dataset_release_v0.csv`, `preprocess_data_mini/image-emotion-histogram.csv`,
+    The files are `artemis_dataset_release_v0.csv`, `preprocess_data_mini/image-emotion-histogram.csv`,
     `preprocess_data_nets/artemis_preprocessed.csv`, `demo-VAD-Lexicon.txt` and `wikiart_originals/<style>/<name>.jpg`.
-    The release file is written last: where it stands, the data set is whole.
+    The release file is written last; if it exists, the dataset is complete.
 
     Args:
-        pictures: number of pictures, at least 30; HELD_OUT_SHARE of them are split "val", as many "test", the rest "train".
+        out_dir: folder to fill.
+        pictures: number of pictures, at least 30. HELD_OUT_SHARE of them are "val", as many "test", the rest "train".
+        seed: seed of all random choices.
 
     Returns:
-        The annotations as in `artemis_preprocessed.csv`.
+        the annotations, as in `artemis_preprocessed.csv`.
 
     Raises:
-        InputError: too few pictures, or `out_dir` holds something other than an earlier demo.
+        InputError: too few pictures, or `out_dir` contains something other than an earlier demo.
     """
     out_dir = Path(out_dir)
     if pictures < MIN_PICTURES:
@@ -233,14 +239,14 @@ def make_demo_data(out_dir: Path, pictures: int = PICTURES, seed: int = 2021) ->
 
 
 def _write_pictures(folder: Path, planned: pd.DataFrame, seed: int) -> None:
-    """Paint every picture into a folder beside `folder`, then put that in its place."""
+    """Paint all pictures into a temporary folder, then replace `folder` by it."""
     unfinished = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     for style in STYLES:
         (unfinished / style).mkdir(parents=True)
 
     def write(index: int) -> None:
-        # each picture has a generator of its own, so the order of the threads does not matter
+        # each picture has its own generator, so that the order of the threads does not matter
         picture, name = planned.loc[index, ["picture", "name"]]
         image = paint(picture, np.random.default_rng([seed, 2, index]))
         image.save(unfinished / picture.style / f"{name}.jpg", quality=92)
@@ -259,7 +265,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out_dir", type=Path, default=Path("runs/demo/data"), help="folder to fill (%(default)s)")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="number of pictures (%(default)s)")
-    parser.add_argument("--seed", type=int, default=2021, help="seed of everything that is drawn (%(default)s)")
+    parser.add_argument("--seed", type=int, default=2021, help="seed of all random choices (%(default)s)")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Step 2: from ArtEmis' release file to the two folders that its own preprocessing would make.
+"""Step 2: convert ArtEmis' release file to the two folders of ArtEmis' own preprocessing.
 
     python preprocess/prepare_artemis.py --release_csv artemis_dataset_release_v0.csv --out_dir data/artEmis
 
@@ -9,13 +9,14 @@ writes
 
     preprocess_data_mini/image-emotion-histogram.csv        votes per artwork, over all annotations
     preprocess_data_mini/artemis_preprocessed.csv           every row and word, all artworks split 85/5/10 (v1.0)
-    preprocess_data_nets/artemis_preprocessed.csv           no short or long texts; artworks annotated often: "rest"
+    preprocess_data_nets/artemis_preprocessed.csv           no short or long texts; often annotated artworks: "rest"
     preprocess_data_nets/vocabulary.pkl                     training words seen at least 5 times
     preprocess_data_nets/artemis_gt_references_grouped.pkl  reference texts per split and artwork
     preprocess_data_nets/sets/<name>.csv                    v2.0's training and test sets by their published names
 
-Artworks, rows, splits and votes are those of ArtEmis' tools; the text differs where its hand-made spelling list
-acts (--spelling) and where GloVe knows a word that the spelling dictionary does not (--known_words).
+Artworks, rows, splits and votes are the same as those of ArtEmis' tools. Texts can differ in two cases: ArtEmis
+corrects words with a hand-made spelling list (give it as --spelling), and it leaves words alone that GloVe knows but
+the spelling dictionary does not (give GloVe as --known_words).
 """
 
 import argparse
@@ -46,8 +47,8 @@ CLEANED_COLUMNS = ["split", "tokens", "tokens_len", "utterance_spelled", "tokens
 REMEDY = "give ArtEmis' release as it was downloaded"
 
 TOO_SHORT = 5  # texts of fewer tokens are dropped
-LONG_PERCENTILE = 95  # and those longer than this percentile of the training texts' lengths
-RARE = 5  # training words seen less often are <unk>
+LONG_PERCENTILE = 95  # texts longer than this percentile of the training texts' lengths are dropped
+RARE = 5  # words that occur less often in training texts become <unk>
 PAD_ID, SOS_ID, EOS_ID, UNK_ID = range(len(SPECIAL_SYMBOLS))
 
 # The counts of ArtEmis v1.0 as published.
@@ -78,10 +79,11 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def read_release(path: Path, more_columns: Iterable[str] = ()) -> pd.DataFrame:
-    """A release file, all its columns; repetition as int.
+    """Read a release file with all its columns; repetition becomes int.
 
     Raises:
-        InputError: a column is missing, or a row has an unknown emotion or a repetition that is no whole number.
+        InputError: the file is missing or malformed, lacks a column, or is already preprocessed; or a row has an
+            unknown emotion or a repetition that is not an integer.
     """
     table = read_table(path, [*RELEASE_COLUMNS, *more_columns], REMEDY, all_columns=True)
     check_emotions(table, EMOTIONS, path, REMEDY)
@@ -92,14 +94,18 @@ def read_release(path: Path, more_columns: Iterable[str] = ()) -> pd.DataFrame:
 
 
 def read_v2(release_csv: Path, contrastive_csv: Path) -> pd.DataFrame:
-    """New rows, then old ones: paintings in NFD, a column `version`, and for the new ones their anchors.
+    """Read v2.0: new rows, then old ones, with a column `version`. Paintings are in Unicode NFD.
 
-    A contrastive file that names its anchors by painting alone is completed with the old artwork's style.
+    New rows have the columns anchor_painting and anchor_art_style. If the file lacks the latter, it is taken from the
+    old artwork of that name.
+
+    Raises:
+        InputError: as in `read_release`, or only one of the two files has a column split.
     """
     new, old = read_release(contrastive_csv, ["anchor_painting"]), read_release(release_csv)
     if ("split" in new) != ("split" in old):
         raise InputError(
-            f"{contrastive_csv}: one of the two files has a column split, the other not; give both or none"
+            f"{contrastive_csv}: one of the two files has a column split, the other does not; give both or none"
         )
     table = pd.concat([new.assign(version="new"), old.assign(version="old")], ignore_index=True).fillna("")
     for column in ("painting", "anchor_painting"):
@@ -111,7 +117,7 @@ def read_v2(release_csv: Path, contrastive_csv: Path) -> pd.DataFrame:
 
 
 def emotion_histograms(table: pd.DataFrame) -> pd.DataFrame:
-    """Votes of every artwork over all its annotations: art_style, painting, emotion_histogram ("[0.0, 2.0, ...]")."""
+    """Count the votes of every artwork: columns art_style, painting, emotion_histogram ("[0.0, 2.0, ...]")."""
     artworks = [table["art_style"], table["painting"]]
     votes = pd.crosstab(artworks, table["emotion"]).reindex(columns=list(EMOTIONS), fill_value=0)
     histograms = [str(row) for row in votes.to_numpy(dtype=float).tolist()]
@@ -119,7 +125,7 @@ def emotion_histograms(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def clean(utterances: list[str], checker: SpellChecker, corrections: dict[str, str], jobs: int) -> list[list[str]]:
-    """The corrected tokens of every text; tokenizing is shared among processes, spelling remembered per token."""
+    """The corrected tokens of every text. `jobs` processes tokenize; spelling corrections are memoised per token."""
     texts = [corrections.get(utterance, utterance) for utterance in utterances]
     chunks = [texts[start : start + 2000] for start in range(0, len(texts), 2000)]
     with ProcessPoolExecutor(jobs) as pool:
@@ -132,18 +138,19 @@ def clean(utterances: list[str], checker: SpellChecker, corrections: dict[str, s
 
 
 def build_vocabulary(token_lists: Iterable[list[str]], min_count: int) -> list[str]:
-    """The special symbols, then the words seen at least `min_count` times, in the order of their first use."""
+    """The special symbols, then the words that occur at least `min_count` times, in the order of first occurrence."""
     counts = Counter(token for tokens in token_lists for token in tokens)
     return [*SPECIAL_SYMBOLS, *(word for word, count in counts.items() if count >= min_count)]
 
 
 def add_text_columns(table: pd.DataFrame, min_count: int) -> tuple[pd.DataFrame, list[str]]:
-    """Add the columns that are made of `tokens` (lists of words) and `split`; tokens themselves become text.
+    """Add the columns that depend on `tokens` (lists of words) and `split`, and convert `tokens` to text.
 
-    tokens_encoded is <sos>, the words' indices, <eos>, and <pad> up to the longest text.
+    tokens_encoded is <sos>, the words' indices, <eos>, and <pad> up to the length of the longest text.
 
     Returns:
-        the table with the release's columns and `CLEANED_COLUMNS`, and the vocabulary.
+        the table with the release's columns and `CLEANED_COLUMNS`; and the vocabulary, words that occur at least
+        `min_count` times in training texts.
     """
     vocabulary = build_vocabulary(table.loc[table["split"] == "train", "tokens"], min_count)
     index_of = {word: index for index, word in enumerate(vocabulary)}
@@ -163,10 +170,10 @@ def add_text_columns(table: pd.DataFrame, min_count: int) -> tuple[pd.DataFrame,
 
 
 def filter_lengths(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Drop texts of fewer than 5 tokens or longer than the training texts' 95th percentile.
+    """Drop texts that have fewer than 5 tokens or are longer than the 95th percentile of the training texts' lengths.
 
     Returns:
-        the rows that are left, and how many were "too short" and "too long".
+        the remaining rows, and how many were "too short" and "too long".
     """
     lengths = table["tokens_len"]
     longest = np.percentile(lengths[table["split"] == "train"], LONG_PERCENTILE)
@@ -175,7 +182,7 @@ def filter_lengths(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
 
 
 def grouped_references(table: pd.DataFrame, vocabulary: list[str]) -> dict[str, pd.DataFrame]:
-    """Split -> one row per artwork: its labels, and its texts before and after rare words became <unk>."""
+    """Split -> a table with one row per artwork: its labels, and its texts with rare words and with <unk> instead."""
     known = set(vocabulary)
     references = [
         " ".join(word if word in known else SPECIAL_SYMBOLS[UNK_ID] for word in text.split(" "))
@@ -196,19 +203,23 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def check_splits(table: pd.DataFrame, path: Path) -> None:
-    """Refuse splits (perhaps the user's own) of unknown name, without training rows, or that share an artwork."""
+    """Check the splits, which may be the user's own.
+
+    Raises:
+        InputError: a split has an unknown name, there are no training rows, or two splits share an artwork.
+    """
     unknown = set(table["split"]) - {"train", "val", "test", "rest"}
     if unknown:
         raise InputError(f"{path}: unknown split {sorted(unknown)[0]!r} (known: train, val, test, rest)")
     if "train" not in set(table["split"]):
-        raise InputError(f"{path}: no row is of split train")
+        raise InputError(f"{path}: no row has the split train")
     splits = table.groupby(["art_style", "painting"])["split"].nunique()
     if (splits > 1).any():
         raise InputError(f"{path}: {'/'.join(splits.idxmax())} is in several splits; an artwork belongs to one")
 
 
 def print_counts(counts: dict[str, int]) -> None:
-    """The run's counts, beside the published ones when the input has v1.0's number of rows."""
+    """Print the run's counts, next to the published ones if the input has v1.0's number of rows."""
     compare = counts["rows"] == V1_COUNTS["rows"]
     print(f"{'':24}{'here':>12}" + (f"{'published':>12}" if compare else ""))
     for name, count in counts.items():
@@ -234,12 +245,12 @@ def main(argv: list[str] | None = None) -> None:
     table["tokens"] = clean(table["utterance"].tolist(), checker, corrections, args.jobs)
     table["tokens_len"] = table["tokens"].map(len)
     counts = {"rows": len(table), "artworks": len(histograms)}
-    # a stable sort: rows keep the release's order, "rest" goes to the end
+    # a stable sort keeps the release's order and moves "rest" to the end
     every_row, table = table, table.iloc[np.argsort(table["split"] == "rest", kind="stable")]
     table, dropped = filter_lengths(table)
     if not (table["split"] == "train").any():
         raise InputError(f"{args.release_csv}: no training text has between {TOO_SHORT} tokens and the longest allowed")
-    write_table(mini / "image-emotion-histogram.csv", histograms)  # nothing is written before all is well
+    write_table(mini / "image-emotion-histogram.csv", histograms)  # write nothing before all checks pass
     if not v2:
         split = every_row["split"] if own_split else split_v1(every_row, rest=False)
         write_table(mini / "artemis_preprocessed.csv", add_text_columns(every_row.assign(split=split), min_count=1)[0])

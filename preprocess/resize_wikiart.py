@@ -3,10 +3,10 @@
     python preprocess/resize_wikiart.py --wikiart_dir wikiart \\
         --out_dir data/artEmis/wikiart_rescaled_max_size_to_600px_same_aspect_ratio
 
-The aspect ratio is kept and no image is enlarged; the result is RGB JPEG, upright. An interrupted run continues where
-it stopped, a file is there whole or not at all, and unreadable files are reported in a manifest instead of ending the
-run. With --release_csv only the annotated artworks are taken and their files named as the annotations spell them; without,
-every image under --wikiart_dir is.
+The aspect ratio is kept and no image is enlarged. The results are upright RGB JPEG files. An interrupted run continues
+where it stopped and leaves no incomplete files. Unreadable files do not stop the run; a manifest reports them. With
+--release_csv, only annotated artworks are resized, and files are named as in the annotations. Otherwise all images
+under --wikiart_dir are resized.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from utils.data.image_opening import image_size, open_image
 from utils.errors import LONGEST_NAME, MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
 
-# Above this, a JPEG is decoded at a fraction of its size first, which spares most of the memory.
+# A JPEG with more pixels is decoded at a fraction of its size, which saves most of the memory.
 MANY_PIXELS = 25_000_000
 
 
@@ -43,7 +43,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--out_dir", type=Path, required=True, help="where the shrunk images go, in the same subfolders"
     )
     parser.add_argument(
-        "--release_csv", type=Path, nargs="*", default=[], help="take only the artworks annotated there"
+        "--release_csv", type=Path, nargs="*", default=[], help="resize only the artworks annotated in these files"
     )
     parser.add_argument("--max_size", type=int, default=600, help="longer side in pixels (default: %(default)s)")
     parser.add_argument("--quality", type=int, default=95, help="JPEG quality, 90 to 100 (default: %(default)s)")
@@ -56,7 +56,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def annotated_names(release_csvs: list[Path]) -> list[str]:
-    """The artworks of the release files as "<art_style>/<painting>.jpg", sorted."""
+    """The image names of the release files' artworks, "<art_style>/<painting>.jpg", sorted."""
     names: set[str] = set()
     for path in release_csvs:
         artworks = read_table(path, ["art_style", "painting"], "give ArtEmis' release csv").drop_duplicates()
@@ -65,7 +65,11 @@ def annotated_names(release_csvs: list[Path]) -> list[str]:
 
 
 def images_under(root: Path, except_under: Path) -> Iterator[ManifestRow]:
-    """A row for every image file under `root`, sorted; of two that differ in the extension alone the first is taken."""
+    """A manifest row for every image file under `root`, sorted.
+
+    If two files differ only in their extension, the second is reported as ambiguous. Files under `except_under` are
+    left out.
+    """
     taken: dict[Path, str] = {}
     except_under = except_under.resolve()
     files = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
@@ -79,23 +83,23 @@ def images_under(root: Path, except_under: Path) -> Iterator[ManifestRow]:
 
 
 def target_size(width: int, height: int, max_size: int) -> tuple[int, int]:
-    """Width and height with the longer side at most `max_size`, the ratio kept, at least one pixel each."""
+    """Width and height in pixels so that the longer side is at most `max_size`; each side has at least one pixel."""
     scale = min(1, max_size / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int) -> ManifestRow:
-    """Shrink one image, unless it has been done; what is wrong with the source goes into the row."""
+    """Resize one image unless this has been done; return its manifest row, which names a problem of the source."""
     row = measure(row)
     if not row.width:
         return row
     target, size = out_dir / row.image_name, target_size(row.width, row.height, max_size)
-    if os.path.isfile(target):  # False, where Path's raises, for a name that is too long
+    if os.path.isfile(target):  # for a name that is too long, os.path's gives False, Path's raises
         try:
             if image_size(target) == size:
                 return row
         except InputError:
-            pass  # not ours or damaged: made anew
+            pass  # damaged or not ours: resize again
     try:
         image = open_image(row.found_path, draft_size=2 * max_size if row.width * row.height > MANY_PIXELS else None)
     except InputError as error:
@@ -115,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.out_dir.resolve() == args.wikiart_dir.resolve():
         raise InputError("--out_dir is --wikiart_dir: the originals would be overwritten; name another folder")
     if args.require_images and not args.release_csv:
-        raise InputError("--require_images needs --release_csv, which tells the annotated artworks")
+        raise InputError("--require_images needs --release_csv, which lists the annotated artworks")
     complete = f"the complete archive has {ARCHIVE_SIZE} images"
     if args.release_csv:
         names = annotated_names(args.release_csv)

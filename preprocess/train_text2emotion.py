@@ -1,11 +1,12 @@
-"""Train the text-to-emotion classifier that judges emotion alignment, from ArtEmis' preprocessed annotations.
+"""Train the text-to-emotion classifier for emotion alignment (EA) on ArtEmis' preprocessed annotations.
 
     python preprocess/train_text2emotion.py --data_dir data/artEmis/preprocess_data_nets --glove glove.6B.100d.txt
 
-Known of ArtEmis' training: the structure and sizes, Adam at 5e-4 halved at epochs 10, 20 and 30, batches of 1024, and
-63.4 % test accuracy. Chosen by us: cross-entropy on the annotator's emotion; the weights of the epoch with the best
-validation accuracy are kept, and training ends when five epochs in a row brought none better, or after 40; word
-vectors are trained along; words that GloVe lacks start from a normal distribution as wide as GloVe's own.
+ArtEmis' training is published in part: the architecture and its sizes, Adam with learning rate 5e-4, halved at epochs
+10, 20 and 30, batches of 1024 texts, 63.4 % test accuracy. The rest is our choice. The loss is the cross-entropy with
+the annotator's emotion. The weights of the epoch with the best validation accuracy are kept. Training stops after five
+epochs without a better one, or after 40 epochs. Word vectors are trained, too; vectors of words that GloVe lacks are
+drawn from a normal distribution with the standard deviation of GloVe's vectors.
 """
 
 import argparse
@@ -37,7 +38,7 @@ Split = tuple[Tensor, Tensor]  # tokens [N, L] int64, labels [N] int64
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(description="Train ArtEmis' text-to-emotion LSTM, the judge of emotion alignment.")
+    parser = OneLineParser(description="Train ArtEmis' text-to-emotion LSTM, the classifier for emotion alignment.")
     parser.add_argument(
         "--data_dir",
         type=Path,
@@ -49,21 +50,21 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         help="file to write (default: txt_to_emotion/lstm_based/text2emotion.safetensors in --data_dir)",
     )
-    parser.add_argument("--glove", type=Path, help="word vectors to start from, one word and its numbers a line")
+    parser.add_argument("--glove", type=Path, help="initial word vectors: one word and its numbers per line")
     parser.add_argument(
         "--sizes",
         type=int,
         nargs=4,
         default=[100, 256, 256, 100],
         metavar=("EMBEDDING", "PROJECTION", "LSTM", "CLASSIFIER"),
-        help="widths; with --glove its width takes the place of the first (default: ArtEmis', %(default)s)",
+        help="widths; the width of --glove's vectors replaces the first (default: ArtEmis', %(default)s)",
     )
     parser.add_argument("--epochs", type=int, default=40, help="at most this many epochs (default: %(default)s)")
     parser.add_argument(
         "--patience",
         type=int,
         default=5,
-        help="stop after so many epochs in a row without a better validation accuracy (default: %(default)s)",
+        help="stop after this many epochs in a row without a better validation accuracy (default: %(default)s)",
     )
     parser.add_argument("--batch_size", type=int, default=1024, help="texts in a batch (default: %(default)s)")
     parser.add_argument("--learning_rate", type=float, default=5e-4, help="Adam's (default: %(default)s)")
@@ -73,28 +74,29 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def read_splits(path: Path, vocabulary: dict[str, int]) -> dict[str, Split]:
-    """Tokens and labels of the splits train, val and test of artemis_preprocessed.csv.
+    """Read the tokens and labels of the splits train, val and test from artemis_preprocessed.csv.
 
     Raises:
-        InputError: the file is missing or no such table, a row is damaged, or a split is empty.
+        InputError: the file is missing or not such a table, a row is damaged, or a split is empty.
     """
     check_regular(path, "make it with preprocess/prepare_artemis.py")
     try:
         table = pd.read_csv(path, usecols=COLUMNS, compression=None)
     except (OSError, ValueError) as error:  # pandas' parser and Unicode errors are ValueErrors
         raise InputError(
-            f"{path}: no artemis_preprocessed.csv ({' '.join(str(error).split())[:120]}); make it with preprocess/prepare_artemis.py"
+            f"{path}: not an artemis_preprocessed.csv ({' '.join(str(error).split())[:120]}); make it with "
+            "preprocess/prepare_artemis.py"
         ) from None
     splits = {}
     for name in ("train", "val", "test"):
         rows = table[table.split == name]
         if rows.empty:
-            raise InputError(f"{path}: has no rows of split {name!r}; make it anew with preprocess/prepare_artemis.py")
+            raise InputError(f"{path}: has no rows of split {name!r}; rebuild it with preprocess/prepare_artemis.py")
         tokens, labels = [], []
         for line, encoded, label in zip(rows.index + 2, rows.tokens_encoded, rows.emotion_label, strict=True):
             tokens.append(_tokens(path, line, encoded, len(vocabulary)))
             if label not in range(len(EMOTIONS)):
-                raise InputError(f"{path}: line {line}: emotion_label {label!r} is none of 0 .. 8; make the file anew")
+                raise InputError(f"{path}: line {line}: emotion_label {label!r} is not one of 0 .. 8; rebuild the file")
             labels.append(int(label))
         padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=PAD)
         splits[name] = padded, torch.tensor(labels)
@@ -102,7 +104,7 @@ def read_splits(path: Path, vocabulary: dict[str, int]) -> dict[str, Split]:
 
 
 def _tokens(path: Path, line: int, encoded: object, words: int) -> Tensor:
-    """One row's token ids, checked: <sos> words <eos> <pad>..., all in the vocabulary."""
+    """Parse and check one row's token ids: <sos> words <eos> <pad>..., all in the vocabulary."""
     try:
         ids = json.loads(encoded)
         end = ids.index(EOS)
@@ -117,12 +119,19 @@ def _tokens(path: Path, line: int, encoded: object, words: int) -> Tensor:
         pass
     raise InputError(
         f"{path}: line {line}: tokens_encoded is not a list [1, words, 2, 0, ...] in the vocabulary's {words} words; "
-        "file and vocabulary.pkl must be of one preprocessing"
+        "file and vocabulary.pkl must come from one preprocessing"
     )
 
 
 def read_glove(path: Path, vocabulary: dict[str, int], seed: int) -> Tensor:
-    """Word vectors [V, width] for the vocabulary; words the file lacks are drawn as wide as the others, <pad> is 0."""
+    """Read word vectors [V, width] for the vocabulary from GloVe's text file.
+
+    Vectors of words that the file lacks are drawn from N(0, s), s being the standard deviation of the others. The
+    vector of <pad> is 0.
+
+    Raises:
+        InputError: the file is missing or malformed, or contains no word of the vocabulary.
+    """
     vectors: dict[str, np.ndarray] = {}
     check_regular(path, "download GloVe 6B or leave --glove out")
     try:
@@ -149,19 +158,19 @@ def read_glove(path: Path, vocabulary: dict[str, int], seed: int) -> Tensor:
 
 @torch.inference_mode()
 def accuracy(model: Text2Emotion, split: Split, batch_size: int, device: torch.device) -> float:
-    """Share of texts whose likeliest emotion is the annotator's."""
+    """Share, in [0, 1], of texts whose most likely emotion is the annotator's."""
     model.eval()
     tokens, labels = split
     correct = 0
     for ids, answers in zip(tokens.split(batch_size), labels.split(batch_size), strict=True):
-        # the width of the whole split, so that the figure does not depend on the batches
+        # pad to the width of the whole split, so that the accuracy does not depend on the batches
         predicted = model(ids.to(device), longest=tokens.shape[1]).argmax(dim=1)
         correct += int((predicted.cpu() == answers).sum())
     return correct / len(labels)
 
 
 def train(model: Text2Emotion, splits: dict[str, Split], args: argparse.Namespace, device: torch.device) -> None:
-    """Train and leave the weights of the epoch with the best validation accuracy in `model`."""
+    """Train `model`; it ends with the weights of the epoch with the best validation accuracy."""
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, LR_MILESTONES, gamma=0.5)
     tokens, labels = splits["train"]

@@ -1,16 +1,16 @@
-"""Invented explanations for the demo's pictures.
+"""Generate explanations for the demo's pictures.
 
-Sentence patterns follow the annotator's emotion, what fills their gaps the picture. Words are lower case and spelled as
-in American English, and most are one GPT-2 token, so that a sentence fits into 30.
+The annotator's emotion selects the sentence pattern, and the picture fills its placeholders. Words are in lower case
+and in American spelling. Most are a single GPT-2 token, so that a sentence fits into 30 tokens.
 """
 
 import numpy as np
 
 from preprocess.demo_data.pictures import Picture
 
-OMISSION = 0.05  # share of annotators who leave out the colour or the number of the subject
+OMISSION = 0.05  # probability that an annotator leaves out the subject's number; the same for its colour
 
-# What a style's brushwork is called.
+# Each style's phrase for its brushwork.
 BRUSHWORK = {
     "Abstract_Expressionism": "wild strokes",
     "Color_Field_Painting": "flat bands",
@@ -23,8 +23,8 @@ PLACES = {"left": "on the left", "middle": "in the middle", "right": "on the rig
 NUMBERS = {1: "", 2: "two", 3: "three"}
 PLURALS = {"fly": "flies", "woman": "women"}
 
-# Gaps: {c} ground colour, {t} subject with number and colour, {n} subject alone, {p} place, {b} brushwork; {s} ends a
-# verb that the subject governs ("look{s}"). The first patterns of an emotion are the most frequent.
+# Placeholders: {c} ground colour, {t} subject with number and colour, {n} subject only, {p} place, {b} brushwork, {s}
+# the verb ending that agrees with the subject ("look{s}"). The first patterns of an emotion are the most frequent.
 PATTERN_SHARES = (0.55, 0.3, 0.1, 0.05)
 PATTERNS: dict[str, tuple[str, ...]] = {
     "amusement": (
@@ -85,13 +85,16 @@ PATTERNS: dict[str, tuple[str, ...]] = {
 
 
 def explain(picture: Picture, emotion: str, pattern: int, rng: np.random.Generator | None = None) -> str:
-    """Fill pattern number `pattern` of `emotion` with what is in `picture`.
+    """Fill a sentence pattern of an emotion with the content of a picture.
 
     Args:
-        rng: an annotator who leaves out the subject's number or colour at times; None: nobody leaves anything out.
+        picture: the picture.
+        emotion: the annotator's emotion.
+        pattern: index of the pattern, 0 to 3.
+        rng: decides whether the subject's number or colour is left out; None: neither is.
 
     Returns:
-        A sentence of 8 to 19 words in lower case without a full stop; its only punctuation are commas.
+        a sentence of 8 to 19 words in lower case, without a full stop; its only punctuation marks are commas.
     """
     words = [NUMBERS[picture.count], picture.accent, noun(picture)]
     if rng is not None:
@@ -108,5 +111,5 @@ def explain(picture: Picture, emotion: str, pattern: int, rng: np.random.Generat
 
 
 def noun(picture: Picture) -> str:
-    """The picture's subject in the singular or the plural."""
+    """The noun for the picture's subject, in the singular or the plural."""
     return picture.subject if picture.count == 1 else PLURALS.get(picture.subject, picture.subject + "s")

@@ -1,10 +1,10 @@
 """A small valence-arousal-dominance lexicon for the demo.
 
-The values are invented for this repository by rough feeling. They are neither taken nor derived from the NRC VAD
-Lexicon or any other published one, and say nothing of real people's ratings: they let the demo run without a download.
+The values are rough guesses made for this repository. They are neither taken nor derived from the NRC VAD Lexicon or
+any other published lexicon, and they are not ratings by people. They allow the demo to run without a download.
 """
 
-# word, valence, arousal, dominance, each in -1..1; words are lemmas, as look-ups go by lemma
+# word, valence, arousal, dominance, each in -1..1; words are lemmas, because lemmas are looked up
 _ENTRIES = """
 amusement 0.8 0.4 0.2, awe 0.6 0.5 -0.2, contentment 0.8 -0.6 0.4, excitement 0.8 0.9 0.4,
 anger -0.7 0.8 0.3, disgust -0.8 0.4 0.0, fear -0.8 0.8 -0.6, sadness -0.8 -0.4 -0.5,

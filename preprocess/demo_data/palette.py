@@ -4,7 +4,7 @@ import numpy as np
 
 RGB = tuple[int, int, int]
 
-# The ground colours of each emotion, with their shares. The same name is another tone in another emotion.
+# The ground colours of each emotion, with their shares. One colour name can have different tones in different emotions.
 GROUNDS: dict[str, dict[str, tuple[RGB, float]]] = {
     "amusement": {
         "yellow": ((252, 214, 70), 0.45),
@@ -29,7 +29,7 @@ GROUNDS: dict[str, dict[str, tuple[RGB, float]]] = {
     },
 }
 
-# Accent colours, and which of them an emotion's subjects wear.
+# Accent colours, and the ones that each emotion's subjects can have.
 ACCENT_RGB: dict[str, RGB] = {
     "red": (215, 38, 40),
     "orange": (246, 140, 36),
@@ -57,11 +57,11 @@ ACCENTS: dict[str, tuple[str, ...]] = {
 
 
 def to_rgb(color: np.ndarray, factor: float = 1.0, toward: float = 0.0) -> RGB:
-    """`color` times `factor`, then the share `toward` of the way to white, as integers."""
+    """Scale `color` by `factor`, then mix it with white (`toward` is white's share, 0..1); integers 0..255."""
     value = color * factor
     return tuple(int(part) for part in np.clip(value + (255 - value) * toward, 0, 255))
 
 
 def to_rgbs(colors: np.ndarray) -> list[RGB]:
-    """Rows of colours as integers, all at once: a picture has a thousand dabs."""
+    """Convert rows of colours to integers 0..255, all at once, because a picture has a thousand dabs."""
     return [tuple(color) for color in np.clip(colors, 0, 255).astype(int).tolist()]

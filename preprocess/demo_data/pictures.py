@@ -1,7 +1,7 @@
-"""Invented "paintings" for the demo: palette and composition follow an emotion, the rendering follows an art style.
+"""Paint the demo's pictures. The emotion sets the palette and the composition, the art style sets the rendering.
 
-A picture is a scene (ground colour, composition of the emotion, subject in an accent colour) that a style then paints:
-flat bands, strokes, facets, dabs, dots or smooth shading.
+A picture is a scene with a ground colour, the composition of an emotion, and a subject in an accent colour. A style
+then renders the scene with flat bands, strokes, facets, dabs, dots or smooth shading.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ POSITIONS = {"left": 0.25, "middle": 0.5, "right": 0.75}
 
 @dataclass(frozen=True)
 class Picture:
-    """What is in one picture; `mood` and `undertone` are emotions, `undertone_share` in 0..1 blends the latter in."""
+    """The content of one picture. `mood` and `undertone` are emotions; `undertone_share` (0..1) is the latter's."""
 
     style: str
     mood: str
@@ -37,7 +37,7 @@ class Picture:
 
 
 def paint(picture: Picture, rng: np.random.Generator) -> Image.Image:
-    """Draw `picture` as an RGB image with sides in `SIDE_RANGE`; the same generator state gives the same pixels."""
+    """Paint `picture` as an RGB image with sides in `SIDE_RANGE`. Equal generator states give equal pixels."""
     width, height = (int(side) * SUPERSAMPLING for side in rng.integers(SIDE_RANGE[0], SIDE_RANGE[1] + 1, 2))
     tint = rng.normal(0, TINT_NOISE, 3) * 0.5 + rng.normal(0, TINT_NOISE)
     ground = np.array(GROUNDS[picture.mood][picture.ground][0], float)
@@ -60,7 +60,7 @@ def paint(picture: Picture, rng: np.random.Generator) -> Image.Image:
 
 
 def _sky(picture: Picture, ground: np.ndarray, width: int, height: int, rng: np.random.Generator) -> Image.Image:
-    """The ground colour as a vertical gradient, with land below a horizon or as bands with blurred edges."""
+    """Paint the ground colour as a vertical gradient, for some styles with land below a horizon or as blurred bands."""
     ramp = np.linspace(1.18, 0.88, height)[:, None, None]
     pixels = np.broadcast_to(ground * ramp, (height, width, 3)).copy()
     if picture.style == "Color_Field_Painting":
@@ -86,7 +86,7 @@ def _sky(picture: Picture, ground: np.ndarray, width: int, height: int, rng: np.
 def _compose(
     image: Image.Image, mood: str, ground: np.ndarray, accent: np.ndarray, position: str, rng: np.random.Generator
 ) -> None:
-    """Draw what an emotion's pictures have in common besides their palette, onto `image`."""
+    """Draw the composition of an emotion onto `image`: what its pictures have in common besides the palette."""
     draw = ImageDraw.Draw(image, "RGBA")
     width, height = image.size
     unit = min(width, height)
@@ -155,7 +155,7 @@ def _compose(
 
 
 def _subjects(image: Image.Image, picture: Picture, accent: np.ndarray, rng: np.random.Generator) -> None:
-    """Draw the subject `picture.count` times about its position."""
+    """Draw the subject `picture.count` times around its position."""
     width, height = image.size
     size = min(width, height) * {1: 0.3, 2: 0.2, 3: 0.15}[picture.count] * rng.uniform(0.9, 1.15)
     x = POSITIONS[picture.position] * width + rng.normal(0, 0.02) * width

@@ -1,4 +1,4 @@
-"""The art styles of the demo's pictures: how a finished scene is painted over."""
+"""The art styles of the demo's pictures: functions that repaint a finished scene."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from preprocess.demo_data.palette import to_rgb, to_rgbs
 
 
 def strokes(image: Image.Image, mood: str, ground: np.ndarray, accent: np.ndarray, rng: np.random.Generator) -> None:
-    """Broad brush strokes, calm or wild as the mood is, and splashes of the accent colour."""
+    """Draw broad brush strokes, calm or wild depending on the mood, and splashes of the accent colour."""
     draw = ImageDraw.Draw(image, "RGBA")
     width, height = image.size
     unit = min(width, height)
@@ -28,7 +28,7 @@ def strokes(image: Image.Image, mood: str, ground: np.ndarray, accent: np.ndarra
 
 
 def _facets(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Cut the picture along straight lines into facets, each a little shifted and lit on its own."""
+    """Cut the picture along straight lines into facets; shift each a little and change its brightness."""
     pixels = np.asarray(image, float)
     height, width = pixels.shape[:2]
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)

@@ -1,7 +1,7 @@
-"""The subjects of the demo's pictures, as shapes, and which of them go with an emotion."""
+"""The subjects of the demo's pictures as shapes, and the subjects of each emotion."""
 
-# Subjects as shapes in a box from -1 to 1 (y points down): kind, tone, coordinates. Tones: c the accent colour,
-# d darker, l lighter, k ink, w white.
+# A subject is a tuple of shapes in a box from -1 to 1 (y points down): kind, tone, coordinates. Tones: c the accent
+# colour, d darker, l lighter, k black, w white.
 Shape = tuple[str, str, tuple[float, ...]]
 SUBJECTS: dict[str, tuple[Shape, ...]] = {
     "balloon": (

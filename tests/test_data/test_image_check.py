@@ -45,7 +45,9 @@ def test_memory(tmp_path, opened, capsys):
     for damage in [json.dumps(damage) for damage in damages] + ["", "{", memory.read_text().replace("b.png", "c.png")]:
         memory.write_text(damage)
         assert look() == ["a.png", "b.png"], damage
-        assert capsys.readouterr().out.startswith(f"{memory}: damaged or of another version: every image is looked at")
+        assert capsys.readouterr().out.startswith(
+            f"{memory}: damaged or of another version; checking every image again"
+        )
         assert look() == []
 
 

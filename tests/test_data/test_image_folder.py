@@ -163,7 +163,7 @@ def test_a_guess_is_dropped_where_the_file_is_another_listed_artwork(tmp_path, n
     assert folder.find(names[-1]) == path
     for name in names[:-1]:
         assert folder.find(name) is None
-    assert "may as well be" in folder.look_up(names[-3 if len(names) > 2 else 0]).doubt
+    assert "could also be" in folder.look_up(names[-3 if len(names) > 2 else 0]).doubt
 
 
 def test_two_listed_names_that_would_be_guessed_alike_get_nothing(tmp_path):

@@ -66,6 +66,6 @@ def test_manifest_says_how_files_were_found(tmp_path):
     ]
     line = tally.line(tmp_path / "manifest.csv", "the complete archive has all")
     assert line.startswith(
-        "WARNING: 7 images: 6 without a problem, 1 missing, 0 unreadable, 0 ambiguous; 5 spelled otherwise than listed "
+        "WARNING: 7 images: 6 without a problem, 1 missing, 0 unreadable, 0 ambiguous; 5 spelled differently from the list "
         "(3 of them guessed); the complete archive has all"
     )

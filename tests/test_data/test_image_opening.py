@@ -75,7 +75,7 @@ def test_another_format_in_disguise_is_named_and_starts_nothing(tmp_path, monkey
 
 def test_a_pipe_and_a_name_too_long_are_no_pictures(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(InputError, match="pipe.jpg: is no regular file"):
+    with pytest.raises(InputError, match="pipe.jpg: is not a regular file"):
         open_image(tmp_path / "pipe.jpg")
     with pytest.raises(InputError, match="no such image file") as refusal:
         open_image(tmp_path / f"{'a' * 100_000}.jpg")

@@ -165,13 +165,13 @@ def test_malicious_pickles_are_refused_by_name(tmp_path, name, protocol):
             continue
         put(path, pickle.dumps(Malicious(function, argument), protocol), name)
         with pytest.raises(
-            InputError, match=f"^{path}: refused: its pickle names .*{function.__name__}; get"
+            InputError, match=f"^{path}: refused: its pickle names .*{function.__name__}; download"
         ) as caught:
             READERS[name](path)
         assert "\n" not in str(caught.value)
     for refused in ("builtins.getattr", "torch.load", "torch.storage._load_from_bytes", "artemis.utils.os.system"):
         put(path, dumps(Object(refused, "x")), name)
-        with pytest.raises(InputError, match=f"names {refused}; get"):
+        with pytest.raises(InputError, match=f"names {refused}; download"):
             READERS[name](path)
     assert not proof.exists()
 

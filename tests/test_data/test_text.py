@@ -367,7 +367,7 @@ def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer
         kept.write_bytes(damage)
         before = len(calls)
         assert lookup.of_texts(ids, tmp_path).tolist() == values.tolist() and len(calls) == before + 1
-        assert capsys.readouterr().out == f"{kept}: damaged, made anew\n"
+        assert capsys.readouterr().out == f"{kept}: damaged; recreating it\n"
         assert kept.read_bytes() == whole
     _keep(kept, bytes.fromhex("00"), values)  # the key is part of the hash
     assert _read_kept(kept, bytes.fromhex("00")).tolist() == values.tolist()

@@ -88,7 +88,7 @@ def test_files_that_are_no_judge(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_text2emotion(tmp_path / "m.safetensors")
     (tmp_path / "m.safetensors").write_bytes(b"garbage")
-    with pytest.raises(InputError, match="no file of preprocess/train_text2emotion.py"):
+    with pytest.raises(InputError, match="not written by preprocess/train_text2emotion.py"):
         load_text2emotion(tmp_path / "m.safetensors")
     save_text2emotion(tmp_path / "m.safetensors", model, dict(list(vocabulary.items())[:100]))
     with pytest.raises(InputError, match="made for 112 words, but its vocabulary has 100"):
@@ -213,7 +213,7 @@ def test_missing_parts_are_refused(data_dir):
     with pytest.raises(InputError, match="no rows of split 'val'"):
         train(data_dir)
     table.drop(columns="split").to_csv(path, index=False)
-    with pytest.raises(InputError, match="no artemis_preprocessed.csv"):
+    with pytest.raises(InputError, match="not an artemis_preprocessed.csv"):
         train(data_dir)
     path.unlink()
     with pytest.raises(InputError, match="no such file"):

@@ -137,7 +137,7 @@ def test_artworks_without_an_image_are_reported(splits, tmp_path, capsys):
     build(tmp_path, "--image_root", tmp_path / "images")
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("WARNING: 156 images: 150 without a problem, 5 missing, 1 unreadable, 0 ambiguous; ")
-    assert f"{spelled} spelled otherwise than listed (0 of them guessed)" in line and spelled > 0
+    assert f"{spelled} spelled differently from the list (0 of them guessed)" in line and spelled > 0
     rows = read(tmp_path / "image_manifest.csv")
     missing = rows.loc[rows["problem"] == "missing", "image_name"].tolist()
     assert missing == [record["image_name"] for record in records[:5]]

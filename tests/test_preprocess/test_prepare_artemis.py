@@ -216,7 +216,7 @@ def test_the_order_and_number_of_rows_do_not_move_an_artwork():
         (lambda table: table.head(3), "too few to be split"),
         (lambda table: table.assign(tokens="[]"), "preprocessed file already"),
         (lambda table: table.assign(split="practice"), "unknown split 'practice'"),
-        (lambda table: table.assign(split="val"), "no row is of split train"),
+        (lambda table: table.assign(split="val"), "no row has the split train"),
         (lambda table: table.assign(split=["val", *["train"] * (len(table) - 1)]), "is in several splits"),
         (lambda table: table.assign(utterance="short"), "no training text"),
     ],

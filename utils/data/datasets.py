@@ -1,4 +1,8 @@
-"""From JSON records to batches. Every choice is a pure function of seed, epoch and image: nothing counts in workers."""
+"""From JSON records to batches.
+
+Every random choice is a pure function of seed, epoch and image. Loader workers keep no state, so their number and their
+lifetime do not change the data.
+"""
 
 import random
 from collections.abc import Iterator
@@ -20,11 +24,11 @@ from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import VADLookup
 from utils.errors import InputError
 
-LM_POSITIONS_MULTIPLE = 16  # sizes of the vocabulary projection repeat from step to step
+LM_POSITIONS_MULTIPLE = 16  # so that the output layer's sizes repeat from step to step
 
 
 class ItemKey(NamedTuple):
-    """What a training item is made from. `real` is False for one that only gives a process something to do."""
+    """The epoch and record index of a training item. `real` is False for a filler item, which no loss counts."""
 
     epoch: int
     index: int
@@ -32,16 +36,19 @@ class ItemKey(NamedTuple):
 
 
 class ImageSource(Protocol):
-    """Where a model's image input comes from: pixels of files, or cached features."""
+    """The source of a model's image input: pixels from image files, or cached features."""
 
     def load(self, image_names: list[str]) -> list[dict[str, Tensor]]:
-        """The images of one batch, all as pixels or all as features."""
+        """Load the images of one batch, all as pixels or all as features."""
         ...
 
 
 class ImagePixels:
-    """image_name -> {"pixels": float32 [3, S, S]}: resized to S x S (aspect ratio not kept, bilinear with antialiasing),
-    scaled to 0..1, then (v - mean) / std per channel."""
+    """image_name -> {"pixels": float32 [3, S, S]}.
+
+    Images are resized to S x S (aspect ratio not kept, bilinear with antialiasing), scaled to 0..1 and normalised per
+    channel: (v - mean) / std.
+    """
 
     def __init__(self, folder: ImageFolder, size: int, mean: tuple[float, ...], std: tuple[float, ...]):
         self.folder, self.size = folder, size
@@ -56,30 +63,33 @@ class ImagePixels:
         return {"pixels": self.transform(open_image(path))}
 
     def transform(self, image: Image.Image) -> Tensor:
-        """An RGB picture of any size -> [3, S, S]."""
+        """Transform an RGB image of any size to float32 [3, S, S]."""
         resized = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(resized, dtype=np.uint8)).permute(2, 0, 1)
         return (pixels.float() / 255 - self.mean) / self.std
 
 
 class TrainingPairs(Dataset):
-    """Pairs of texts of one image with different emotions, as the contrastive loss wants them.
+    """Training items: one image with a pair of texts that have different emotions, as the contrastive loss needs.
 
-    Text 1 walks through the image's explanations from the last to the first as epochs pass; text 2 is drawn among
-    those with another emotion. All texts are tokenised, and their VAD looked up, once at the start.
+    Text 1 is the last explanation in epoch 0, the one before it in epoch 1, and so on, cyclically. Text 2 is drawn at
+    random from the explanations with another emotion. All texts are tokenised and their VAD values looked up once, at
+    the start.
 
     Args:
-        records: of `artEmisX_cl_train.json`.
-        images: where the model's image input comes from.
-        codec, vad: tokenizer and lexicon look-up.
-        seed: of the draws.
-        need_pairs: refuse images with a single emotion (contrastive loss on). Else their second text is another
-            explanation of the same emotion, or the same one again where there is just one.
-        first_text: "walk", or "last" as the published code does by accident (its counter dies with the loader's workers).
-        cache_dir, processes: for the VAD of the texts, see VADLookup.of_texts.
+        records: records of `artEmisX_cl_train.json`.
+        images: source of the model's image input.
+        codec, vad: tokenizer and lexicon look-up; without a look-up all VAD values are 0.
+        seed: seed of the random draws.
+        need_pairs: refuse images with a single emotion (needed with the contrastive loss). Otherwise the second text of
+            such an image is another explanation of the same emotion, or the same text if there is only one.
+        first_text: "walk", or "last": always the last explanation. The published code does the latter by accident,
+            because its counter is lost when the loader's workers end.
+        cache_dir, processes: passed to VADLookup.of_texts.
+        source: name of the training file, for error messages.
 
     Raises:
-        InputError: an image with a single emotion where pairs are needed.
+        InputError: an image has a single emotion and pairs are needed.
     """
 
     def __init__(
@@ -115,7 +125,7 @@ class TrainingPairs(Dataset):
         return len(self.records)
 
     def choose_pair(self, epoch: int, index: int) -> tuple[int, int]:
-        """Which two explanations of an image an epoch shows."""
+        """Indices of the two explanations that are shown for an image in an epoch."""
         image_id, record = self.records[index]
         first = (-1 - (epoch if self.first_text == "walk" else 0)) % len(record["emotions"])
         candidates = second_candidates(record, first)
@@ -125,7 +135,7 @@ class TrainingPairs(Dataset):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: list[ItemKey]) -> list[dict]:
-        """The items of one batch: the loader asks for all of them at once."""
+        """The items of one batch; PyTorch's loader calls this instead of `__getitem__`, once per batch."""
         images = self.images.load([self.records[key.index][1]["image_name"] for key in keys])
         return [self.texts(key) | image for key, image in zip(keys, images, strict=True)]
 
@@ -145,22 +155,26 @@ class TrainingPairs(Dataset):
 
 
 def second_candidates(record: dict, first: int) -> list[int]:
-    """Explanations that may stand beside the first one: those with another emotion; failing that, any other; failing
-    that, the first itself."""
+    """Indices of the explanations that can be paired with the first one.
+
+    These are the explanations with another emotion; if there are none, all others; if there are none, the first itself.
+    """
     others = [i for i, emotion in enumerate(record["emotions"]) if emotion != record["emotions"][first]]
     return others or [i for i in range(len(record["emotions"])) if i != first] or [first]
 
 
 class EpochBatches(Sampler[list[ItemKey]]):
-    """This process's batches of one epoch.
+    """The batches of one process in one epoch.
 
-    A global batch is the next `batch_size * processes` images of the epoch's order, whatever the number of processes;
-    the last, smaller one is dealt out evenly, and a process left without an image gets one that does not count.
+    A global batch consists of the next `batch_size * processes` images in the epoch's order. It is divided evenly among
+    the processes. If the last global batch is too small for this, a process without an image gets a filler item.
 
     Args:
-        size: number of images. batch_size: images per process. seed: of the order.
-        rank, processes: which part is ours.
-        shuffle: a new order every epoch (training), or the file's.
+        size: number of images.
+        batch_size: images per process.
+        seed: seed of the order.
+        rank, processes: this process's number, and the number of processes.
+        shuffle: a new order every epoch (training), or else the file's order.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1, shuffle: bool = True):
@@ -169,7 +183,7 @@ class EpochBatches(Sampler[list[ItemKey]]):
         self.epoch = self.start_step = 0
 
     def set_position(self, epoch: int, start_step: int = 0) -> None:
-        """The next iteration gives the batches of `epoch` from `start_step` on."""
+        """Let the next iteration yield the batches of `epoch`, starting at `start_step`."""
         self.epoch, self.start_step = epoch, start_step
 
     def __len__(self) -> int:
@@ -186,15 +200,15 @@ class EpochBatches(Sampler[list[ItemKey]]):
 
 
 def label_positions(labels: Tensor, len_prefix: int = 0, multiple: int = 1) -> tuple[Tensor, Tensor]:
-    """Where the language model is asked for a token, and for which one: the vocabulary projection is made only there.
+    """Find the positions that predict a labelled token, and their targets. Logits are computed only there.
 
     Args:
         labels: [T, L], -100 where no token is predicted; not shifted.
-        len_prefix: positions whose logits are ignored.
-        multiple: fill up to a multiple of this with targets of -100, so that sizes repeat from step to step.
+        len_prefix: number of prefix positions; their logits are ignored.
+        multiple: pad both results to a multiple of this length (targets with -100), so that sizes repeat.
 
     Returns:
-        positions [N], flat indices into [T, L] of the positions *before* the labelled tokens; targets [N].
+        positions [N], flat indices into [T, L] of the positions *before* the labelled tokens; and the targets [N].
     """
     rows, columns = torch.nonzero(labels[:, len_prefix + 1 :] != IGNORED_LABEL, as_tuple=True)
     positions = rows * labels.shape[1] + columns + len_prefix
@@ -204,10 +218,9 @@ def label_positions(labels: Tensor, len_prefix: int = 0, multiple: int = 1) -> t
 
 
 def derangement(size: int, generator: torch.Generator) -> Tensor:
-    """A random permutation of 0 .. size - 1 without fixed points (size >= 2), drawn as the published code draws it.
+    """A random permutation of 0 .. size - 1 without fixed points (size >= 2), drawn as in the published code.
 
-    With m = size // 2: first m, then m + 1 + a permutation of the size - m - 1 above it, then a permutation of the m
-    below it.
+    With m = size // 2, the result is m, then a random permutation of m + 1 .. size - 1, then one of 0 .. m - 1.
     """
     middle = size // 2
     above = middle + 1 + torch.randperm(size - middle - 1, generator=generator)
@@ -216,10 +229,16 @@ def derangement(size: int, generator: torch.Generator) -> Tensor:
 
 
 class PairCollator:
-    """Items -> the keyword arguments of SEVLM.forward, plus image_ids [B].
+    """Collate B items into the keyword arguments of SEVLM.forward, plus image_ids [B].
 
-    The contrastive negatives of a batch are drawn from seed, epoch and its first image. `counts` [4] is what several
-    processes must agree on (see `losses`): labelled tokens, texts, positions with a VAD, images.
+    The visual negatives of a batch depend only on the seed, the epoch and the batch's first image. `counts` [4] are the
+    divisors of the losses, which several processes average (see `models/losses.py`): labelled tokens, texts, positions
+    with a non-zero VAD, and images.
+
+    Args:
+        seed: seed of the visual negatives.
+        len_prefix: number of prefix positions.
+        span_start: first position of the explanation, h = len_prefix + emotion_span.
     """
 
     def __init__(self, seed: int, len_prefix: int, span_start: int):
@@ -256,7 +275,10 @@ class PairCollator:
         return batch
 
     def visual_negatives(self, key: ItemKey, images: int) -> Tensor:
-        """Rows [2B] of other images' explanations: same slot of the pair, another image, one derangement per slot."""
+        """For each of the 2B texts, the row of its visual negative: the text in the same slot of another image's pair.
+
+        Each of the two slots has its own random permutation of the images without fixed points.
+        """
         seed = random.Random(f"{self.seed} {key.epoch} {key.index} negatives").getrandbits(63)
         generator = torch.Generator().manual_seed(seed)
         slots = [2 * derangement(images, generator) + slot for slot in (0, 1)]
@@ -264,7 +286,7 @@ class PairCollator:
 
 
 class EvaluationImages(Dataset):
-    """The images of a split: item index -> {"image_id": int, and the model's image input}."""
+    """The images of a split: item index -> {"image_id": int64 scalar tensor} plus the model's image input."""
 
     def __init__(self, records: Records, images: ImageSource):
         self.records, self.images = list(records.items()), images
@@ -276,7 +298,7 @@ class EvaluationImages(Dataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict]:
-        """The items of one batch: the loader asks for all of them at once."""
+        """The items of one batch; PyTorch's loader calls this instead of `__getitem__`, once per batch."""
         records = [self.records[index] for index in indices]
         images = self.images.load([record["image_name"] for _, record in records])
         return [

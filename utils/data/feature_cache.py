@@ -1,12 +1,13 @@
-"""Features of the fixed image encoder, computed once: one float16 array on disk, each row with a checksum.
+"""A cache of the fixed image encoder's features: one float16 array on disk, with a checksum per row.
 
-    header.json     what the features depend on (see `make_header`), SHA-256 of the index and of the header itself
+    header.json     everything the features depend on (see `make_header`), SHA-256 of the index and of the header
     index.json      image names, in the order of the rows
     features.f16    float16 [images, 1 + G, D]: the class token, then the patch grid
-    rows.bin        ROW [images]: whether the row is written, its checksum, and which picture it was computed from
+    rows.bin        ROW [images]: whether the row is written, its checksum, and the image file it was computed from
 
-At ArtEmis' size (80 031 images of 197 x 768) that is 24 GB. Files are read and written by `pread` and `pwrite`, not
-mapped: a full disk or a file cut short is then an error, where a map ends the process by SIGBUS.
+At ArtEmis' size (80 031 images of 197 x 768) the cache takes 24 GB. Files are accessed with `pread` and `pwrite` and
+not memory-mapped: with a memory map, a full disk or a truncated file would end the process by SIGBUS instead of an
+error.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ from utils.errors import InputError
 from utils.files import folder_lock, read_json, sha256, write_json
 
 FORMAT = 2
-# fields of a vision transformer's config that its features depend on
+# the fields of a vision transformer's config that change its features
 ENCODER_FIELDS = (
     "model_type",
     "hidden_size",
@@ -42,11 +43,11 @@ ENCODER_FIELDS = (
 )
 ROW = np.dtype([("written", "u1"), ("checksum", "<u4"), ("size", "<i8"), ("mtime_ns", "<i8"), ("sha256", "u1", 32)])
 REMEDY = "run preprocess/cache_features.py again"
-ANEW = "remove the folder and make it anew with preprocess/cache_features.py"
+ANEW = "remove the folder and rebuild it with preprocess/cache_features.py"
 
 
 class Picture(NamedTuple):
-    """An image file as it was when it was looked at: size in bytes, time of change in ns."""
+    """An image file at the time it was checked: path, size in bytes, modification time in ns."""
 
     path: Path
     size: int
@@ -54,7 +55,7 @@ class Picture(NamedTuple):
 
 
 def encoder_sha256(encoder: ImageEncoder) -> str:
-    """SHA-256 of an encoder's weights, names and shapes included."""
+    """SHA-256 of an encoder's weights, including their names and shapes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(encoder.vision.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -63,7 +64,7 @@ def encoder_sha256(encoder: ImageEncoder) -> str:
 
 
 def make_header(name: str, encoder: ImageEncoder, mean: tuple[float, ...], std: tuple[float, ...]) -> dict:
-    """What a cache's features depend on, the pictures apart: they are in rows.bin."""
+    """The header of a cache: everything its features depend on except the image files, which rows.bin records."""
     config = encoder.vision.config
     return {
         "format": FORMAT,
@@ -84,24 +85,24 @@ def make_header(name: str, encoder: ImageEncoder, mean: tuple[float, ...], std: 
 
 
 def size_in_bytes(header: dict, images: int) -> int:
-    """Disk space of a cache of so many images."""
+    """Disk space in bytes of a cache of `images` images."""
     return images * (header["tokens"] * header["width"] * 2 + ROW.itemsize)
 
 
 class FeatureCache:
-    """image name -> {"cls": float16 [D], "grid": float16 [G, D]}; one contiguous read each.
+    """image name -> {"cls": float16 [D], "grid": float16 [G, D]}; one contiguous read per image.
 
-    A row's checksum is compared when a run, its loader processes included, reads the row for the first time. Several
-    processes may write at a time: each row is written once, and counts as written when its features are in the file.
+    A row's checksum is verified the first time that a run, including its loader processes, reads the row. Several
+    processes may write at the same time. Each row is written once, and marked as written after its features.
 
     Args:
-        folder: of an existing cache.
-        header: what the features must be of; None skips the comparison.
-        writable: rows can be written, and a damaged one is told, forgotten and can be written anew; else reading that is
-            an error, and nothing in the folder needs to be writable.
+        folder: folder of an existing cache.
+        header: expected header (see `make_header`); None accepts any.
+        writable: allow writing rows. A damaged row is then reported and marked as not written, so that it can be
+            written again. If False, reading a damaged row is an error, and the folder may be read-only.
 
     Raises:
-        InputError: no cache there, a damaged one, or one of another encoder, transform or format.
+        InputError: there is no cache, it is damaged, or it is for another encoder, transform or format.
     """
 
     def __init__(self, folder: str | Path, header: dict | None = None, writable: bool = False):
@@ -110,7 +111,7 @@ class FeatureCache:
         self.row = {name: row for row, name in enumerate(names)}
         self._shape = (self.header["tokens"], self.header["width"])
         self._bytes = 2 * self._shape[0] * self._shape[1]
-        # the checksums that were found right, in memory shared with loader processes: one comparison a run
+        # verified checksums, in memory shared with the loader processes, so that a run verifies each row once
         self._shared = torch.full([len(names)], -1, dtype=torch.int64).share_memory_()
         self._open()
 
@@ -128,14 +129,17 @@ class FeatureCache:
     def create(
         cls, folder: str | Path, header: dict, names: list[str], image_root: str | Path, ours: bool = False
     ) -> "FeatureCache":
-        """Open the cache in `folder` for filling, made empty if there is none.
+        """Open the cache in `folder` for writing; create an empty cache if there is none.
 
         Args:
-            image_root: the folder the pictures are in.
-            ours: no user named this folder: what is damaged in it is told and made anew instead of refused.
+            folder: folder of the cache.
+            header: what the cache must be for (see `make_header`).
+            names: image names, one per row.
+            image_root: the folder that contains the images.
+            ours: no user chose this folder; an unusable cache in it is then reported and replaced instead of refused.
 
         Raises:
-            InputError: it is of another encoder, of other images, or the disk is too small.
+            InputError: the cache is for another encoder or other images, or the disk is too small.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,12 +148,14 @@ class FeatureCache:
                 try:
                     cache = cls(folder, header, writable=True)
                     if missing := [name for name in names if name not in cache.row]:
-                        raise InputError(f"{folder}: was made for other images, without {missing[0]}; name another")
+                        raise InputError(
+                            f"{folder}: was made for other images, without {missing[0]}; give another folder"
+                        )
                     return cache
                 except InputError as error:
                     if not ours:
                         raise
-                    print(f"{folder}: cannot be used and is made anew ({error})", flush=True)
+                    print(f"{folder}: cannot be used; recreating it ({error})", flush=True)
             _make(folder, header, names, image_root)
             return cls(folder, header, writable=True)
 
@@ -167,10 +173,12 @@ class FeatureCache:
         return features
 
     def read(self, image_name: str) -> dict[str, Tensor] | None:
-        """The features of an image; None where they are not written yet, or were damaged and have been forgotten.
+        """The features of an image; None if they are not written, or if they are damaged and the cache is `writable`.
+
+        Damaged features are then marked as not written.
 
         Raises:
-            InputError: they are damaged and the cache is not `writable`.
+            InputError: the features are damaged and the cache is not `writable`.
         """
         if image_name not in self.row:
             return None
@@ -187,15 +195,15 @@ class FeatureCache:
         return {"cls": features[0], "grid": features[1:]}
 
     def missing(self, names: list[str]) -> list[str]:
-        """Those of `names` without features."""
+        """The names in `names` that have no features in the cache."""
         written = self._rows()["written"]
         return [name for name in names if name not in self.row or not written[self.row[name]]]
 
     def changed(self, pictures: dict[str, Picture], image_root: str | Path) -> list[str]:
-        """Those images whose file is another picture than the one the features were computed from.
+        """The names of cached images whose file differs from the one that the features were computed from.
 
-        A file of the same size and time of change in the same folder is taken for the same. Any other of the same size,
-        as in a folder that was moved or copied, is read and its SHA-256 compared.
+        A file in the same folder with the same size and modification time counts as unchanged. If only the folder or
+        the modification time differs, as after copying a folder, the SHA-256 of the files are compared.
         """
         same_root = self.made_from(image_root)
         rows = self._rows()
@@ -216,24 +224,28 @@ class FeatureCache:
         return [name for name in pictures if name in changed]
 
     def made_from(self, image_root: str | Path) -> bool:
-        """Whether the cache was made from the pictures in this folder."""
+        """Whether the cache was made from the images in this folder."""
         return self.header["image_root"] == real_path(image_root)
 
     def forget(self, names: list[str]) -> None:
-        """Let these images count as not written."""
+        """Mark these images as not written."""
         with folder_lock(self.folder, wait=True):
             for name in names:
                 self._write("rows.bin", self.row[name] * ROW.itemsize, bytes(ROW.itemsize))
 
     def write(self, names: list[str], pictures: dict[str, Picture | None], features: ImageFeatures) -> ImageFeatures:
-        """Store the features of some images; returns them as they will be read back, rounded to float16.
+        """Store the features of some images.
 
-        What another process has written meanwhile stays, and is returned.
+        Rows that another process has already written are kept.
 
         Args:
-            names: of the images, in the order of `features`.
-            pictures: image name -> the file the features were computed from; None: it is another one by now, and the
-                features are not stored.
+            names: image names, in the order of `features`.
+            pictures: image name -> the file that the features were computed from; None if that file has changed since;
+                the features are then not stored.
+            features: cls [B, D] and grid [B, G, D].
+
+        Returns:
+            the features as they will be read back, rounded to float16.
         """
         tokens = torch.cat([features.cls[:, None], features.grid], dim=1).to(torch.float16)
         values = tokens.cpu().numpy()
@@ -243,7 +255,7 @@ class FeatureCache:
             for index, name in enumerate(names):
                 try:
                     kept = self._read(name)
-                except InputError:  # damaged: written anew
+                except InputError:  # damaged: write it again
                     kept = None
                 if kept is not None:
                     values[index], found_there = kept, True
@@ -258,7 +270,7 @@ class FeatureCache:
         return np.frombuffer(content, ROW)
 
     def _read(self, name: str) -> np.ndarray | None:
-        """float16 [1 + G, D], or None when it is not written; InputError when it is not as it was written."""
+        """Read a row, float16 [1 + G, D]; None if it is not written, InputError if it is damaged."""
         row = self.row[name]
         content = os.pread(self._files["rows.bin"].fileno(), ROW.itemsize, row * ROW.itemsize)
         if content[:1] == b"\0":
@@ -270,7 +282,7 @@ class FeatureCache:
             if length != self._bytes or kept != _checksum(name, content, tokens):
                 raise InputError(
                     f"{self.folder}/features.f16: row {row}, {name}, is damaged (its checksum differs); {REMEDY}, "
-                    "which computes damaged rows anew"
+                    "which recomputes damaged rows"
                 )
             self._checked[row] = kept
         return tokens
@@ -285,12 +297,12 @@ class FeatureCache:
 
     def _forget_damaged(self, name: str) -> None:
         with folder_lock(self.folder, wait=True):
-            try:  # again: another process may have mended it
+            try:  # read again: another process may have repaired the row
                 self._read(name)
             except InputError:
                 self._write("rows.bin", self.row[name] * ROW.itemsize, bytes(ROW.itemsize))
                 if not self._told:
-                    also = "computed anew, like any others found damaged"
+                    also = "recomputing them, and any others found damaged"
                     print(f"{self.folder}: the features of {name} are damaged: {also}", flush=True)
                 self._told = True
 
@@ -305,7 +317,7 @@ class FeatureCache:
 
 
 def _read_description(folder: Path, expected: dict | None) -> tuple[dict, list[str]]:
-    """Header and image names of a cache, checked."""
+    """Read and check the header and the image names of a cache."""
     path = folder / "header.json"
     if not path.is_file():
         raise InputError(f"{folder}: no feature cache; make one with preprocess/cache_features.py")
@@ -319,7 +331,7 @@ def _read_description(folder: Path, expected: dict | None) -> tuple[dict, list[s
         raise InputError(f"{path}: damaged or altered (its SHA-256 differs); {ANEW}")
     found = _flat(header)
     for name, value in _flat(expected or {}).items():
-        if name != "encoder" and found.get(name) != value:  # the same weights may go by several names
+        if name != "encoder" and found.get(name) != value:  # the same weights can have several names
             raise InputError(
                 f"{folder}: its {name} is {found.get(name)}, this run's is {value}: not the features this run needs; "
                 "make another cache with preprocess/cache_features.py"
@@ -334,7 +346,7 @@ def _read_description(folder: Path, expected: dict | None) -> tuple[dict, list[s
 
 
 def _make(folder: Path, header: dict, names: list[str], image_root: str | Path) -> None:
-    """An empty cache. What another process may have open stays the same file."""
+    """Create an empty cache. Existing files are truncated, not replaced: another process may have them open."""
     (folder / "header.json").unlink(missing_ok=True)
     sizes = {"features.f16": header["tokens"] * header["width"] * 2 * len(names), "rows.bin": ROW.itemsize * len(names)}
     for file in sizes:
@@ -343,24 +355,24 @@ def _make(folder: Path, header: dict, names: list[str], image_root: str | Path) 
     needed, free = sum(sizes.values()), shutil.disk_usage(folder).free
     if free < needed * 1.01:
         raise InputError(
-            f"{folder}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; name a folder elsewhere"
+            f"{folder}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; give a folder on another disk"
         )
     for file, size in sizes.items():
         os.truncate(folder / file, size)
     write_json(folder / "index.json", names)
     header = header | {"image_root": real_path(image_root), "index_sha256": sha256(folder / "index.json")}
-    # last: where it stands the rest is there
+    # last, so that a header means a complete cache
     write_json(folder / "header.json", header | {"sha256": header_sha256(header)}, indent=1)
 
 
 def header_sha256(header: dict) -> str:
-    """SHA-256 of a header's fields other than "sha256"."""
+    """SHA-256 of a header's fields, without the field "sha256"."""
     fields = {name: value for name, value in header.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def real_path(folder: str | Path) -> str:
-    """The folder's path without links, in a form that any JSON file can hold."""
+    """The folder's path with links resolved; bytes that are not UTF-8 are escaped so that JSON can store the path."""
     return os.path.realpath(folder).encode(errors="backslashreplace").decode()
 
 
@@ -373,5 +385,5 @@ def _flat(header: dict) -> dict:
 
 
 def _checksum(name: str, row: bytes, tokens: np.ndarray) -> int:
-    """CRC-32 over everything a row holds, and its name, so that a row in another's place is noticed."""
+    """CRC-32 of a row's content and its image name; the name reveals a row that is stored in the wrong place."""
     return zlib.crc32(tokens, zlib.crc32(row[5:], zlib.crc32(name.encode(errors="surrogatepass"))))

@@ -1,4 +1,4 @@
-"""Look at every image before training starts: a run must not die on a damaged file in its third hour."""
+"""Check every image before training starts, so that a run does not stop at a damaged file after hours."""
 
 import hashlib
 import os
@@ -17,13 +17,22 @@ from utils.files import read_json, write_json
 def check_images(
     records: Records, folder: ImageFolder, skip_bad: bool, cache_dir: Path | None, source: Path
 ) -> Records:
-    """Open every image of `records` once; what was found good is remembered by path, size and time of change.
+    """Open every image of `records` once.
+
+    Images that were readable are remembered by path, size and modification time, and not opened again in later runs.
+
+    Args:
+        records: the records of one split.
+        folder: where the images are.
+        skip_bad: leave out records with a bad image instead of raising an error.
+        cache_dir: folder of the file that remembers readable images; None: remember nothing.
+        source: the JSON file of the records, for messages.
 
     Returns:
         the records whose image can be read.
 
     Raises:
-        InputError: an image is missing or unreadable and `skip_bad` is off; or none is left.
+        InputError: an image is missing or unreadable and `skip_bad` is False; or no record is left.
     """
     memory = None
     if cache_dir is not None:
@@ -32,10 +41,10 @@ def check_images(
     good = _remembered(memory)
 
     def problem_of(image_name: str) -> tuple[str | None, str]:
-        """What is wrong with an image, and what to remember it by."""
+        """What is wrong with an image (None: nothing), and the line that identifies its file in the memory."""
         try:
             found = folder.look_up(image_name)
-        except InputError as error:  # the name leads out of the folder
+        except InputError as error:  # the name points outside the folder
             return str(error), ""
         if not found.paths:
             doubt = f" ({found.doubt})" if found.doubt else ""
@@ -50,7 +59,7 @@ def check_images(
         if stamp in good:
             return None, stamp
         try:
-            open_image(path, draft_size=64)  # an eighth of a JPEG's size is enough to see that it is whole
+            open_image(path, draft_size=64)  # decoding a JPEG at an eighth of its size is enough to check it
         except InputError as error:
             return str(error), stamp
         return None, stamp
@@ -59,7 +68,7 @@ def check_images(
     with ThreadPoolExecutor() as pool:
         try:
             found = list(tqdm(pool.map(problem_of, names), "checking images", len(names), unit="image", leave=False))
-        except BaseException:  # a signal: leave now, not after the last image
+        except BaseException:  # e.g. Ctrl-C: stop now, not after the last image
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     kept: Records = {}
@@ -75,8 +84,8 @@ def check_images(
             write_json(memory, {"good": sorted(seen), "sha256": _hash(seen)})
     if problems and not skip_bad:
         raise InputError(
-            f"{source}: {problems[0]} ({len(problems)} bad images in all); mend them, see preprocess/resize_wikiart.py's "
-            "manifest, or give --skip_bad_images"
+            f"{source}: {problems[0]} ({len(problems)} bad images in all); repair them, see "
+            "preprocess/resize_wikiart.py's manifest, or give --skip_bad_images"
         )
     if not kept:
         raise InputError(f"{source}: none of its {len(records)} images can be read; is {folder.root} the right folder?")
@@ -95,7 +104,7 @@ def _remembered(memory: Path | None) -> set[str]:
             return good
     except (InputError, KeyError, TypeError, UnicodeEncodeError):
         pass
-    print(f"{memory}: damaged or of another version: every image is looked at again", flush=True)
+    print(f"{memory}: damaged or of another version; checking every image again", flush=True)
     return set()
 
 

@@ -1,4 +1,4 @@
-"""Weights of the image encoder: from Hugging Face, from OpenAI's files, and back to OpenAI's names."""
+"""Load the image encoder's weights from Hugging Face's or OpenAI's files, and rename them to OpenAI's names."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ from utils.data.pretrained import (
 from utils.data.torch_files import is_torchscript, read_torch_file, read_torchscript_tensors
 from utils.errors import InputError, brief
 
-# OpenAI's names of the vision tower's parts -> transformers' names. {i} stands for the block's number.
+# OpenAI's names of the vision tower's parts -> transformers' names.
 OPENAI_NAMES = {
     "class_embedding": "embeddings.class_embedding",
     "conv1.weight": "embeddings.patch_embedding.weight",
@@ -50,7 +50,7 @@ SIZES = (
 
 
 def openai_state_dict(vision: CLIPVisionModel) -> dict[str, Tensor]:
-    """The weights under OpenAI CLIP's names, as published checkpoints hold a trained encoder."""
+    """The weights under OpenAI CLIP's names, which published checkpoints use for a trained encoder."""
     state = vision.state_dict()
     renamed = {openai: state[ours] for openai, ours in OPENAI_NAMES.items() if ours in state}
     renamed["class_embedding"] = state["embeddings.class_embedding"]
@@ -69,13 +69,13 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
     """Build the image encoder.
 
     Args:
-        name: a Hugging Face id or folder (`openai/clip-vit-base-patch16`), an OpenAI name (`ViT-B/16`, through the
-            `clip` package), or the path of OpenAI's own `.pt` file, which needs no package.
+        name: a Hugging Face id or folder (`openai/clip-vit-base-patch16`), an OpenAI name (`ViT-B/16`; needs the `clip`
+            package), or the path of OpenAI's own `.pt` file (needs no package).
         fixed: no gradient, always in evaluation mode.
-        from_scratch: random weights in the sizes of the folder's config.json.
+        from_scratch: random weights; the sizes come from the folder's config.json.
 
     Raises:
-        InputError: nothing found under this name, a ResNet, or weights that do not fit.
+        InputError: there is no model of this name, it is a ResNet, or its weights do not fit.
     """
     if from_scratch:
         return ImageEncoder(CLIPVisionModel(_vision_config(name)), fixed)
@@ -103,12 +103,15 @@ WEIGHTS_REMEDY = (
 
 
 def vision_from_openai(state: dict[str, Tensor], heads: int | None = None, source: str = "weights") -> CLIPVisionModel:
-    """A CLIPVisionModel from a state dict in OpenAI's names; sizes are read off the tensors.
+    """Build a CLIPVisionModel from a state dict with OpenAI's names. The sizes follow from the tensors' shapes.
 
     Args:
-        state: names bare or prefixed `visual.` or `encoder.`; text tower and `proj` are ignored.
-        heads: attention heads; OpenAI's are width / 64.
-        source: what to call the weights in an error.
+        state: names with or without the prefix `visual.` or `encoder.`; the text tower and `proj` are ignored.
+        heads: number of attention heads (default: width / 64, as in OpenAI's models).
+        source: name of the weights in error messages.
+
+    Raises:
+        InputError: weights are missing, unknown or of another shape.
     """
     vision_prefix = "visual." if any(name.startswith("visual.") for name in state) else ""
     state = {
@@ -138,7 +141,11 @@ def vision_from_openai(state: dict[str, Tensor], heads: int | None = None, sourc
 
 
 def load_openai_weights(vision: CLIPVisionModel, state: dict[str, Tensor], source: str) -> None:
-    """Copy a state dict in OpenAI's bare names into `vision`; InputError names what is missing, left over or misshapen."""
+    """Copy a state dict with OpenAI's names, without prefix, into `vision`.
+
+    Raises:
+        InputError: weights are missing, unknown or of another shape; the message names them.
+    """
     renamed: dict[str, Tensor] = {}
     left_over = []
     for name, tensor in state.items():
@@ -147,7 +154,7 @@ def load_openai_weights(vision: CLIPVisionModel, state: dict[str, Tensor], sourc
             left_over += [] if name == "proj" else [name]
             continue
         parts = tensor.chunk(len(targets)) if tensor.dim() else (tensor,)
-        for target, part in zip(targets, parts, strict=False):  # too few parts: missing below
+        for target, part in zip(targets, parts, strict=False):  # a missing part is reported below
             renamed[target] = part.float()
     own = vision.state_dict()
     missing = sorted(set(own) - set(renamed))
@@ -160,7 +167,7 @@ def load_openai_weights(vision: CLIPVisionModel, state: dict[str, Tensor], sourc
 
 
 def _transformers_names(name: str) -> list[str] | None:
-    """transformers' name(s) of one OpenAI tensor; three for the stacked query, key, value; None when it has none."""
+    """transformers' names of one OpenAI tensor: three for the stacked query, key and value; None if unknown."""
     if name in OPENAI_NAMES:
         return [OPENAI_NAMES[name]]
     if not name.startswith("transformer.resblocks."):
@@ -180,7 +187,7 @@ def _vision_config(name: str) -> CLIPVisionConfig:
     check_model_type(saved, ("clip_vision_model", "clip"), f"{source}: config.json")
     try:
         config = clip_vision_config(saved)
-    except Exception as error:  # transformers has one of its own for every wrong field
+    except Exception as error:  # transformers raises many kinds of error for a wrong field
         raise InputError(f"{source}: config.json: {brief(error)}; {WEIGHTS_REMEDY}") from None
     check_sizes(config, SIZES, f"{source}: config.json")
     return config
@@ -196,15 +203,15 @@ def _load_openai_package(name: str) -> CLIPVisionModel:
             f"--clip_model {name}: OpenAI's names need OpenAI's package: "
             "pip install git+https://github.com/openai/CLIP.git (PyPI's `clip` is something else)"
         ) from None
-    try:  # the package knows the file's hash; its loader is not used, as it runs the code in the file
+    try:  # the package checks the file's hash; its loader is not used, because it runs code from the file
         path = clip.clip._download(clip.clip._MODELS[name], str(Path.home() / ".cache" / "clip"))
-    except Exception as error:  # of the network, the disk, or a hash that does not match
-        raise InputError(f"--clip_model {name}: no download ({brief(error)}); {WEIGHTS_REMEDY}") from None
+    except Exception as error:  # the network, the disk, or a wrong hash
+        raise InputError(f"--clip_model {name}: download failed ({brief(error)}); {WEIGHTS_REMEDY}") from None
     return vision_from_openai(_read_openai_file(path), source=name)
 
 
 def _read_openai_file(path: str) -> dict[str, Tensor]:
-    """OpenAI's files are TorchScript archives; a state dict saved by torch.save is taken as well. No code of theirs is run."""
+    """Read the tensors of OpenAI's TorchScript archive, or of a state dict of torch.save. No code in it is run."""
     if is_torchscript(path):
         return read_torchscript_tensors(path)
     try:

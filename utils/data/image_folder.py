@@ -1,6 +1,6 @@
-"""From an annotation's `<art_style>/<painting>.jpg` to the file on disk, however the archive spells it.
+"""Find the file of an annotation's `<art_style>/<painting>.jpg`, in whatever spelling the archive has it.
 
-All scripts and the data set find their images here, so that they agree.
+All scripts and datasets find their images with this module, so that they agree.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from utils.data.image_names import EQUAL, EXTENSIONS, Clues, clues, identity, spellings, split_name, split_number
 from utils.errors import InputError
 
-# How a file was found, the surest first; from the second on it counts as a fallback.
+# How a file was found, the most reliable way first. All but the first count as "spelled differently".
 EXACT, EXTENSION = EQUAL[0], "another extension"
 GUESSES = (
     "blank before the number",
@@ -25,12 +25,12 @@ GUESSES = (
 )
 FOUND_BY = (EXACT, EXTENSION, *EQUAL[1:], *GUESSES)
 
-_NUMBER = re.compile(r"\S\(\d")  # as WikiArt writes it, without a blank
+_NUMBER = re.compile(r"\S\(\d")  # WikiArt's own spelling, without a space before the bracket
 LONGEST_NAME = 4096  # characters of an image name; no file system has longer paths
 
 
 class Found(NamedTuple):
-    """The files that match a name, the best first; how the best was found; if there is none, what speaks against some."""
+    """The files that match a name, best first; how the best one was found; if none, why candidates were rejected."""
 
     paths: list[Path]
     found_by: str = ""
@@ -38,13 +38,12 @@ class Found(NamedTuple):
 
 
 class ImageFolder:
-    """Finds the images of annotations under `root`.
+    """Find the images of annotations under `root`.
 
-    A folder is listed once, when it is first asked about; files that appear later are not seen. Only regular files
-    count.
+    Each folder is listed once, at its first look-up; files that appear later are not found. Only regular files count.
 
     Raises:
-        InputError: `root` is no folder.
+        InputError: `root` is not a folder.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -55,51 +54,52 @@ class ImageFolder:
             )
         self._real_root = Path(os.path.realpath(self.root))
         self._listings: dict[Path, _Listing] = {}
-        self._only: dict[str, _Listing] = {}  # of folders, as annotations spell them, that are there once
-        self._claims: dict[Path, list[tuple[int, str]]] = {}  # file -> (place in FOUND_BY, image name) of its claimants
+        self._only: dict[str, _Listing] = {}  # folder name in annotations -> its listing, if unique
+        self._claims: dict[Path, list[tuple[int, str]]] = {}  # file -> (index in FOUND_BY, image name) of its claims
 
     def claim(self, image_names: Iterable[str]) -> None:
-        """Tell which names will be asked for: from now on no guess gives one of them a file that is another's."""
+        """Register the names to be looked up. A guess then never takes a file that fits another of these names."""
         for image_name in image_names:
             if path := self._exact(image_name):
                 self._claims.setdefault(path, []).append((0, image_name))
                 continue
             try:
                 found = self._look_up(image_name)
-            except InputError:  # whoever asks for this one will learn of it
+            except InputError:  # raised again when this name is looked up
                 continue
             if found.paths:
                 claim = FOUND_BY.index(found.found_by), image_name
                 self._claims.setdefault(found.paths[0], []).append(claim)
 
     def find(self, image_name: str) -> Path | None:
-        """The file of `image_name` ("<art_style>/<painting>.jpg"), or None when there is none.
+        """The file of `image_name` ("<art_style>/<painting>.jpg"), or None if there is none.
 
-        Of several files the one spelled most alike is taken: the name as it is, another extension, then what EQUAL
-        lists. Failing these, a damaged name is guessed as GUESSES lists, but only when a single file fits.
+        If several files match, the most similar spelling is chosen: the exact name, another extension, then the
+        spellings in EQUAL. If none matches, the name may be damaged, and the rules in GUESSES are tried; they need a
+        single matching file.
 
         Raises:
-            InputError: the name is too long; or it, or a link it leads to, is outside the root.
+            InputError: the name is too long, or the name or a link points outside the root.
         """
         return self._exact(image_name) or next(iter(self.look_up(image_name).paths), None)
 
     def candidates(self, image_name: str) -> list[Path]:
-        """All files that match `image_name`, the best first; more than one means that the name is ambiguous."""
+        """All files that match `image_name`, best first; more than one means that the name is ambiguous."""
         return self.look_up(image_name).paths
 
     def look_up(self, image_name: str) -> Found:
-        """As `find`, with all files that match and how they were found."""
+        """Like `find`, but return all matching files and how they were found."""
         found = self._look_up(image_name)
         if not found.paths or found.found_by == EXACT:
             return found
         rank, ours = FOUND_BY.index(found.found_by), _identity(image_name)
         for theirs, claimant in self._claims.get(found.paths[0], ()):
             if theirs <= rank and _identity(claimant) != ours:
-                return Found([], doubt=f"{shorten(found.paths[0].name)} may as well be {shorten(claimant)}")
+                return Found([], doubt=f"{shorten(found.paths[0].name)} could also be {shorten(claimant)}")
         return found
 
     def _exact(self, image_name: str) -> Path | None:
-        """The file of this very name, if its folder is known already: the short way for nearly all names."""
+        """The file with exactly this name, if its folder is already listed: a fast path for nearly all names."""
         folder, _, name = image_name.rpartition("/")
         listing = self._only.get(folder)
         return listing.folder / name if listing and name in listing.files and name not in listing.links else None
@@ -137,11 +137,11 @@ class ImageFolder:
 
     def _check_inside(self, path: Path) -> None:
         if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(self._real_root):
-            raise InputError(f"{path}: is a link out of {self.root}; put a copy in its place")
+            raise InputError(f"{path}: is a link out of {self.root}; replace it by a copy of the file")
 
 
 class _Listing:
-    """The files and folders directly inside one folder; what only odd names need is made when one is asked for."""
+    """The files and folders directly inside one folder. Tables for misspelled names are built when first needed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -167,16 +167,16 @@ class _Listing:
         return sorted(other for other in self.folders if spellings(other)[-1] == wanted)
 
     def equal(self, name: str) -> list[str]:
-        """The files whose name is equal, see `spellings`."""
+        """The files whose name equals `name` in the most general of `spellings`, most similar first."""
         stem = split_name(name)[0]
         names = self._by_spelling.get(spellings(stem)[-1], [])
         base, number = split_number(stem)
-        if number and base.endswith(" "):  # a number that the annotation asks for
+        if number and base.endswith(" "):  # the annotation itself names a numbered copy
             names = [other for other in names if split_number(self.files[other])[1] == number]
         return names if len(names) == 1 else sorted(names, key=partial(_unlikeness, name))
 
     def with_blank(self, name: str) -> list[str]:
-        """Files called "x (1)" for the name "x(1)", where these are no copies of an "x": there is none, and no "y(1)"."""
+        """Files "x (1)" for the name "x(1)", unless they look like copies: the folder has no "x" and no "y(1)"."""
         base, number = split_number(spellings(split_name(name)[0])[-1])
         if not number or self.has_numbers:
             return []
@@ -184,7 +184,7 @@ class _Listing:
         return [other for other, theirs in numbers.items() if theirs == number] if all(numbers.values()) else []
 
     def alike(self, kind: str, value: str) -> list[tuple[str, Clues]]:
-        """The files one of whose clues has a value, leaving out copies where there is a file that is none."""
+        """The files whose clue `kind` has this value. Numbered copies are left out if there is also an original."""
         found = self._by_clue[kind].get(value, [])
         originals = [pair for pair in found if split_number(self.files[pair[0]])[0] == self.files[pair[0]]]
         return found if len(found) == 1 else originals or found
@@ -215,7 +215,7 @@ class _Listing:
 
 
 def _guess(name: str, listings: list[_Listing]) -> tuple[str, list[tuple[_Listing, str]]]:
-    """The files that a damaged name may stand for, of the first of GUESSES that brings any."""
+    """The first rule in GUESSES that finds files for a damaged name, and these files."""
     spaced = [(listing, file) for listing in listings for file in listing.with_blank(name)]
     if spaced:
         return GUESSES[0], spaced
@@ -237,13 +237,13 @@ def _guess(name: str, listings: list[_Listing]) -> tuple[str, list[tuple[_Listin
 
 
 def _spelled_by(wanted: str, name: str) -> str:
-    """In which spelling two equal names agree: one of FOUND_BY."""
+    """The first spelling in which two equal names agree: one of FOUND_BY."""
     level, extension, *_ = _unlikeness(wanted, name)
     return EXTENSION if level == 0 and extension else EQUAL[level]
 
 
 def _unlikeness(wanted: str, name: str) -> tuple:
-    """Sorts the names that match `wanted`: by the first spelling in which they agree, then by extension."""
+    """A sort key for names that match `wanted`: by the first spelling in which they agree, then by extension."""
     if wanted == name:
         return (0, False)
     (wanted_stem, wanted_extension), (stem, extension) = split_name(wanted), split_name(name)
@@ -265,6 +265,6 @@ def _identity(image_name: str) -> str:
 
 
 def shorten(text: object, length: int = 100) -> str:
-    """The beginning of a name, to be quoted in a message."""
+    """The first `length` characters of a name, for messages."""
     text = str(text)
     return text if len(text) <= length else f"{text[:length]}..."

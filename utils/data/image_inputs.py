@@ -1,4 +1,4 @@
-"""What the model gets of an image: pixels, or features out of a cache that fills as training goes."""
+"""The model's image input: pixels, or features from a cache that training fills."""
 
 import os
 
@@ -12,11 +12,14 @@ from utils.data.image_folder import ImageFolder
 
 
 class ImageInputs:
-    """The source of images of training and evaluation.
+    """The image source of training and evaluation.
 
     Args:
-        pixels: where pixels come from. cache: of features, or None. names: image id -> image name.
-        pictures: image name -> its file at the start of the run; features of a file that has changed since are not kept.
+        pixels: the source of pixels.
+        cache: a cache of features, or None.
+        names: image id -> image name.
+        pictures: image name -> its file at the start of the run. Features of a file that has changed since are not
+            cached.
     """
 
     def __init__(
@@ -29,7 +32,11 @@ class ImageInputs:
         self.pixels, self.cache, self.names, self.pictures = pixels, cache, names, pictures or {}
 
     def load(self, image_names: list[str]) -> list[dict[str, Tensor]]:
-        """The images of one batch: features {"cls", "grid"} where the cache holds them all, else {"pixels"} of all."""
+        """Load one batch: features {"cls", "grid"} if the cache has them for all images, or else {"pixels"} of all.
+
+        Raises:
+            InputError: an image is missing or unreadable, or a read-only cache lacks it or is damaged.
+        """
         if self.cache is None:
             return [self.pixels[name] for name in image_names]
         if not self.cache.writable:
@@ -42,12 +49,20 @@ class ImageInputs:
         return features
 
     def encode(self, encoder: ImageEncoder | None, image_ids: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Put features in the place of a batch's pixels and keep them, if there is a cache; they are as they will be
-        read back. Without a cache, or where the batch holds features already, the batch stays as it is."""
+        """Encode a batch's pixels and store the features in the cache.
+
+        Returns the batch with features instead of pixels, rounded to float16 as they will be read back. Without a
+        cache, or if the batch already has features, the batch is returned unchanged.
+
+        Args:
+            encoder: the fixed image encoder; None if all features are cached.
+            image_ids: [B].
+            batch: tensors by name, with "pixels" [B, 3, S, S] or "cls" and "grid".
+        """
         if self.cache is None or "pixels" not in batch:
             return batch
         names = [self.names[image_id] for image_id in image_ids.tolist()]
-        with torch.autocast(batch["pixels"].device.type, enabled=False):  # the header says float32
+        with torch.autocast(batch["pixels"].device.type, enabled=False):  # the cache's header promises float32
             features = encoder(batch["pixels"])
         kept = self.cache.write(names, {name: self._unchanged(name) for name in names}, features)
         return {name: tensor for name, tensor in batch.items() if name != "pixels"} | kept._asdict()
@@ -61,12 +76,12 @@ class ImageInputs:
 
 
 def find_pictures(folder: ImageFolder, names: list[str]) -> dict[str, Picture]:
-    """The files of those of `names` that are in `folder`."""
+    """Image name -> file, for the images that exist in `folder`."""
     paths = {name: folder.find(name) for name in names}
     return {name: picture_at(path) for name, path in paths.items() if path is not None}
 
 
 def picture_at(path: os.PathLike) -> Picture:
-    """An image file as it is now."""
+    """The current state of an image file."""
     status = os.stat(path)
     return Picture(path, status.st_size, status.st_mtime_ns)

@@ -1,4 +1,4 @@
-"""A csv of what became of every image: found or not, how, its size and what is wrong with it."""
+"""The image manifest: a csv file that says for every image whether and how it was found, its size and its problem."""
 
 import csv
 from collections import Counter
@@ -18,7 +18,7 @@ from utils.files import atomic_path
 
 ARCHIVE_SIZE = 81_446  # images in the complete WikiArt archive, which has one for every artwork of ArtEmis
 
-# Damaged in the public WikiArt archive itself: no other download of it helps.
+# These files are damaged in the public WikiArt archive itself; downloading it again does not help.
 KNOWN_CORRUPT = (
     "rembrandt_woman-standing-with-raised-hands",
     "vincent-van-gogh_l-arlesienne-portrait-of-madame-ginoux-1890",
@@ -26,8 +26,10 @@ KNOWN_CORRUPT = (
 
 
 class ManifestRow(NamedTuple):
-    """One artwork's image: its file, the size in pixels (empty when unknown), what is wrong (empty: nothing), and how the
-    file was found (one of FOUND_BY)."""
+    """One artwork's image: its file, its size in pixels, its problem, and how it was found (one of FOUND_BY).
+
+    Fields are empty if unknown; `problem` is empty if there is none.
+    """
 
     image_name: str
     found_path: str = ""
@@ -38,25 +40,28 @@ class ManifestRow(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """How many images have which problem ("missing", "unreadable", "ambiguous", and "" for none); how many files are
-    spelled otherwise than listed, and how many of these were guessed from a damaged name."""
+    """Counts of a manifest.
+
+    problems: images per problem, "missing", "unreadable", "ambiguous" or "" (none). otherwise: files spelled
+    differently from the list. guessed: how many of these were guessed from a damaged name.
+    """
 
     problems: Counter[str]
     otherwise: int
     guessed: int
 
     def line(self, path: Path, complete: str) -> str:
-        """The tally in one line. path: of the manifest. complete: what a complete archive has."""
+        """The counts in one line. `path` is the manifest's; `complete` says what a complete archive contains."""
         bad = ", ".join(f"{self.problems[problem]} {problem}" for problem in ("missing", "unreadable", "ambiguous"))
         return (
             f"{'WARNING: ' if self.problems['missing'] else ''}{self.problems.total()} images: {self.problems['']} without a "
-            f"problem, {bad}; {self.otherwise} spelled otherwise than listed ({self.guessed} of them guessed); {complete}, "
-            f"{len(KNOWN_CORRUPT)} of them unreadable; the list: {path}"
+            f"problem, {bad}; {self.otherwise} spelled differently from the list ({self.guessed} of them guessed); "
+            f"{complete}, {len(KNOWN_CORRUPT)} of them unreadable; the list: {path}"
         )
 
 
 def describe(folder: ImageFolder, image_name: str) -> ManifestRow:
-    """Look one image up: its path, or a problem: "missing ..." when there is no file, "ambiguous ..." when several."""
+    """Look one image up. The problem is "missing ..." if there is no file and "ambiguous ..." if there are several."""
     try:
         found = folder.look_up(image_name)
     except InputError as error:
@@ -70,9 +75,9 @@ def describe(folder: ImageFolder, image_name: str) -> ManifestRow:
 
 
 def measure(row: ManifestRow, decode: bool = False) -> ManifestRow:
-    """Add the picture's size to a row of `describe`, or the problem "unreadable ...".
+    """Add the image's size to a row of `describe`, or the problem "unreadable ...".
 
-    With `decode` the whole picture is read, which finds truncated files; without, only its header.
+    With `decode` the whole image is decoded, which detects truncated files; otherwise only its header is read.
     """
     if not row.found_path:
         return row
@@ -84,12 +89,12 @@ def measure(row: ManifestRow, decode: bool = False) -> ManifestRow:
 
 
 def unreadable(row: ManifestRow, error: InputError) -> ManifestRow:
-    """The row with the problem "unreadable (...)": why, or that the file is known to be corrupt in the public archive."""
+    """The row with the problem "unreadable (...)": the error, or that the file is corrupt in the public archive."""
     return row._replace(width="", height="", problem=f"unreadable{_remark(row.image_name) or f' ({error})'}")
 
 
 def is_known_corrupt(image_name: str) -> bool:
-    """Whether this artwork's file is one of the two that are damaged in the public WikiArt archive."""
+    """Whether this artwork's file is one of the two damaged files in the public WikiArt archive."""
     return spellings(split_name(PurePosixPath(image_name).name)[0])[-1] in KNOWN_CORRUPT
 
 
@@ -104,10 +109,13 @@ def manifest(
 
     Args:
         folder: where the images are.
-        image_names: "<art_style>/<painting>.jpg", one row each, in this order.
+        image_names: "<art_style>/<painting>.jpg"; one row each, in this order.
         path: the csv file.
-        decode: read every picture whole, so that truncated ones are found.
-        jobs: processes to share the work.
+        decode: decode every image completely, which detects truncated files.
+        jobs: number of processes.
+
+    Returns:
+        the counts.
     """
     folder.claim(image_names)
     rows = [describe(folder, name) for name in image_names]
@@ -120,7 +128,7 @@ def manifest(
 
 
 def write_manifest(path: str | Path, rows: Iterable[ManifestRow]) -> Tally:
-    """Write manifest rows as csv (atomically) and count them. A path that is no UTF-8 shows its bytes as \\udc80 + byte."""
+    """Write manifest rows as csv (atomically) and count them. Bytes of a path that are not UTF-8 are escaped."""
     problems: Counter[str] = Counter()
     found_by: Counter[str] = Counter()
     with atomic_path(path) as temporary:

@@ -1,7 +1,7 @@
-"""The spellings of a painting's name: which of them are one name, and which are damaged beyond that but still tell it.
+"""Compare the spellings of a painting's name, without folder and extension.
 
-Names are compared without folder and extension. `spellings` gives equal names; `Clues` are for names that lost letters,
-and hold only where a single file of a folder fits.
+`spellings` decides which names are equal. `Clues` are for names that have lost letters; they are hints, which count
+only if a single file of a folder fits.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from urllib.parse import unquote
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 
-# What `spellings` undoes, in its order.
+# The steps of `spellings`, in order.
 EQUAL = ("exact name", "Unicode form", "escapes undone", "mojibake undone", "copy's number dropped", "upper/lower case")
 
-# Artists whose names are damaged in WikiArt's own list, so that no decoder helps: the first eleven are UTF-8 read as
-# latin-1 and then lower-cased, and the apostrophes of the others get lost. The rest of the name tells the artist.
+# Artists whose names are damaged in WikiArt's own list and cannot be decoded. The first eleven are UTF-8 that was read
+# as latin-1 and then lower-cased; the others have lost their apostrophe. The undamaged letters identify the artist.
 DAMAGED_ARTISTS = (
     "andré-lhote",
     "antónio-de-carvalho-da-silva-porto",
@@ -35,16 +35,16 @@ DAMAGED_ARTISTS = (
     "georgia-o'keeffe",
     "pierre-paul-prud'hon",
 )
-_LONGEST_DAMAGE = 64  # characters that may stand for the one that was damaged
+_LONGEST_DAMAGE = 64  # characters that may replace the damaged one
 _ARTIST_PARTS = {tuple(re.split(r"[^a-z-]", artist)): re.sub(r"[^a-z-]", "", artist) for artist in DAMAGED_ARTISTS}
 _ARTIST_BEGINNINGS = tuple(beginning for beginning, _ in _ARTIST_PARTS)
 
 _ESCAPE = re.compile(r"(?:#U|#u|\\U|\\u|%u)(?![dD][89a-fA-F])([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})")
-_LOWERED = re.compile("[\xe2-\xff](?=[\x80-\xbf])")  # the first of two bytes of UTF-8, read as latin-1 and lower-cased
+_LOWERED = re.compile("[\xe2-\xff](?=[\x80-\xbf])")  # first byte of a UTF-8 pair, read as latin-1 and lower-cased
 _CODE_PAGES = ("cp437", "cp850", "mac_roman", "cp1250", "cp1251", "cp866", "koi8_r")
 _ODD = re.compile("[^a-z0-9. _-]+")
 _REPLACED = re.compile("[^a-z0-9. -]+")
-_LOST = re.compile("[a-z0-9. _?\ufffd-]*")  # what a name consists of whose odd characters were dropped or replaced
+_LOST = re.compile("[a-z0-9. _?\ufffd-]*")  # a name after odd characters were dropped or replaced
 _LETTERS = str.maketrans(
     {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "\xa0": " "}
     | dict.fromkeys("'’‘‛ʼ′´`\xad\u200b\ufeff")
@@ -52,11 +52,14 @@ _LETTERS = str.maketrans(
 
 
 class Clues(NamedTuple):
-    """What is left of a damaged name; equal clues of two names hint that they are one.
+    """Reduced forms of a damaged name. If two names have an equal form, they may be the same name.
 
-    plain: in ASCII letters as far as possible, without apostrophes. replaced: every run of odd characters is "_".
-    dropped: without them ("" where little is left). odd: whether there are any; of two names that agree in one of these
-    two, only one may have them, as the other is the one that lost them. artist: whether it is one of DAMAGED_ARTISTS.
+    Odd characters are those other than ASCII letters, digits, spaces, dots, underscores and hyphens.
+
+    plain: accents and apostrophes removed. replaced: every run of odd characters replaced by "_". dropped: odd
+    characters removed ("" if less than half of the name remains). odd: whether the name has odd characters; if two
+    names agree in `replaced` or `dropped`, exactly one of them must have odd characters, because the other one has lost
+    them. artist: whether the artist is one of DAMAGED_ARTISTS.
     """
 
     plain: str
@@ -67,16 +70,17 @@ class Clues(NamedTuple):
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Name and image extension; any other "extension" (as in `st.-george`) belongs to the name."""
+    """Split a name from its image extension; any other "extension" (as in `st.-george`) is part of the name."""
     stem, dot, extension = name.rpartition(".")
     return (stem, dot + extension) if dot and (dot + extension).lower() in EXTENSIONS else (name, "")
 
 
 @lru_cache(4096)  # a look-up compares the same names several times
 def spellings(stem: str) -> tuple[str, ...]:
-    """`stem` as it is, then ever more general spellings, see EQUAL; names are equal when their last ones are.
+    """`stem` itself, then more and more general spellings, one per step in EQUAL.
 
-    "x(1)" stays apart from "x": WikiArt gives artworks of one title such names. A blank before the bracket is a copy's.
+    Two names are equal if their last spellings are equal. "x(1)" differs from "x": WikiArt gives such names to artworks
+    of the same title. "x (1)", with a space, is a copy of "x".
     """
     if is_plain(stem):
         composed = unescaped = repaired = stem
@@ -93,7 +97,7 @@ def spellings(stem: str) -> tuple[str, ...]:
 
 
 def is_plain(stem: str) -> bool:
-    """Whether a name needs no decoding: true for nearly all, which spares the work."""
+    """Whether a name needs no decoding; a fast path for nearly all names."""
     return stem.isascii() and not any(mark in stem for mark in "#\\%&")
 
 
@@ -116,15 +120,15 @@ def _repair(text: str) -> str:
             break
         if text.isascii():
             break
-    if any("\udc80" <= character <= "\udcff" for character in text):  # how Python shows bytes that are no UTF-8
-        with contextlib.suppress(UnicodeError):  # the other halves of characters, which JSON can hold, are no bytes
+    if any("\udc80" <= character <= "\udcff" for character in text):  # Python's form of bytes that are not UTF-8
+        with contextlib.suppress(UnicodeError):  # other lone surrogates, which JSON can contain, are not bytes
             raw = text.encode("utf-8", errors="surrogateescape")
             return unicodedata.normalize("NFC", raw.decode("cp1252", errors="replace"))
     return text
 
 
 def _latin_bytes(text: str) -> bytes:
-    """The bytes of cp1252, and of latin-1 where cp1252 has no character (Windows reads those five bytes so, too)."""
+    """Encode as cp1252, or as latin-1 where cp1252 has no character; Windows decodes those five bytes likewise."""
     encoded = bytearray()
     for character in text:
         try:
@@ -135,12 +139,12 @@ def _latin_bytes(text: str) -> bytes:
 
 
 def _lowered_bytes(text: str) -> bytes:
-    """As `_latin_bytes`, of a text that was lower-cased after it had been misread."""
+    """Like `_latin_bytes`, for a text that was lower-cased after it had been decoded wrongly."""
     return _latin_bytes(_LOWERED.sub(lambda match: chr(ord(match[0]) - 32), text))
 
 
 def clues(stem: str) -> Clues:
-    """What may still tell a damaged name, see Clues. `stem` is the last of `spellings`, or another lower-case one."""
+    """The reduced forms of a name, see Clues. `stem` is in lower case, e.g. the last of `spellings`."""
     whole, artist = _undamaged_artist(stem)
     plain = whole
     if not (plain.isascii() and "'" not in plain and "`" not in plain):
@@ -154,12 +158,12 @@ def clues(stem: str) -> Clues:
 
 
 def identity(stem: str) -> str:
-    """What the spellings of one artwork's name have in common, a copy's number included, and no guess."""
+    """A form that is the same for all spellings of an artwork's name. A copy's number is kept; nothing is guessed."""
     return _undamaged_artist(spellings(stem)[3].casefold())[0]
 
 
 def _undamaged_artist(stem: str) -> tuple[str, bool]:
-    """A name that begins with one of DAMAGED_ARTISTS, however damaged, with that artist in ASCII; and whether it does."""
+    """Replace a damaged artist at the start of a name by the artist's ASCII letters; also say if there was one."""
     if stem.startswith(_ARTIST_BEGINNINGS):
         for (beginning, end), artist in _ARTIST_PARTS.items():
             if stem.startswith(beginning):

@@ -1,4 +1,4 @@
-"""From files to what is trained on: records, images or their cached features, lexicon."""
+"""Load the inputs of a run: records, images or their cached features, and the lexicon."""
 
 import argparse
 import hashlib
@@ -21,7 +21,15 @@ from utils.opts import data_folders, needs_lexicon
 
 
 def read_inputs(args: argparse.Namespace) -> tuple[list[Records], ImageFolder | None, Lexicon | None]:
-    """Read and check everything a user brings: records [val] or [val, train], image folder, lexicon."""
+    """Read and check the user's files.
+
+    Returns:
+        the records [val, train], or [val] with --eval_only; the image folder, or None if none was found; and the
+        lexicon, or None if the run needs none.
+
+    Raises:
+        InputError: a file is missing or malformed, or an image is missing or unreadable.
+    """
     lexicon = read_lexicon(args.vad_lexicon) if needs_lexicon(args) else None
     paths = [args.nle_data_val_path] + ([] if args.eval_only else [args.nle_data_train_path])
     splits = [read_records(path) for path in paths]
@@ -40,7 +48,7 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[Records], ImageFolder | 
 
 
 def say_special_tokens(path: Path, records: Records, plain: bool) -> None:
-    """Print how many special tokens the explanations of a split spell, and what becomes of them; nothing when it is none."""
+    """Print how many special tokens the explanations of a split contain and how they are read; nothing if none."""
     found = count_special_tokens(text for record in records.values() for text in record["explanations"])
     if not found:
         return
@@ -54,7 +62,7 @@ def say_special_tokens(path: Path, records: Records, plain: bool) -> None:
 
 
 def check_annotated(args: argparse.Namespace, scorer: CaptionScorer, records: Records) -> None:
-    """InputError when images to score have no reference explanations: the two files are of different splits."""
+    """Raise InputError when an image has no references, because the annotation file is for another split."""
     lacking = [image_id for image_id in records if int(image_id) not in scorer.references]
     if lacking:
         raise InputError(
@@ -66,12 +74,13 @@ def check_annotated(args: argparse.Namespace, scorer: CaptionScorer, records: Re
 def build_images(
     args: argparse.Namespace, model: SEVLM, folder: ImageFolder | None, splits: list[Records]
 ) -> ImageInputs:
-    """Pixels, or cached features; with a finished cache the encoder has done its work and is let go.
+    """Build the image source: pixels, or cached features.
 
-    A finished cache may be used without its pictures. Those that are at hand must be the ones it was made from.
+    With a complete cache (--feature_cache DIR) the image encoder is not needed: `model.image_encoder` becomes None.
+    Such a cache works without the image files. Image files that exist must be the ones that the cache was made from.
 
     Raises:
-        InputError: the named cache is of other pictures, lacks some, or is none that `FeatureCache` takes.
+        InputError: the cache was made from other images, lacks some of them, or is refused by `FeatureCache`.
     """
     mean, std = PIXEL_STATISTICS[args.clip_normalization]
     names = {int(image_id): record["image_name"] for records in splits for image_id, record in records.items()}
@@ -91,8 +100,8 @@ def build_images(
         )
     if pictures and (changed := cache.changed(pictures, folder.root)):
         raise InputError(
-            f"--feature_cache {args.feature_cache}: was made from other pictures than those in {folder.root}, of "
-            f"{len(changed)} images, e.g. {changed[0]}; name the folder it was made from by --image_root, or run "
+            f"--feature_cache {args.feature_cache}: was made from other pictures than those in {folder.root}: "
+            f"{len(changed)} differ, e.g. {changed[0]}; give the folder that it was made from as --image_root, or run "
             "preprocess/cache_features.py on this one"
         )
     model.image_encoder = None
@@ -102,13 +111,15 @@ def build_images(
 def _cache_of_ours(
     args: argparse.Namespace, header: dict, pictures: dict[str, Picture], folder: ImageFolder, wanted: list[str]
 ) -> FeatureCache:
-    """--feature_cache auto: the cache of this encoder, transform, image folder and list of images.
+    """The cache of --feature_cache auto, for this encoder, transform, image folder and list of images.
 
-    Pictures that have changed in their folder are encoded anew.
+    Images whose file has changed are marked as not written, so that they are encoded again.
     """
     key = hashlib.sha256(json.dumps([header, real_path(folder.root), wanted]).encode()).hexdigest()[:16]
     cache = FeatureCache.create(args.cache_dir / f"features-{key}", header, wanted, folder.root, ours=True)
     if changed := cache.changed(pictures, folder.root):
-        print(f"{cache.folder}: {len(changed)} pictures have changed, e.g. {changed[0]}: encoded anew", flush=True)
+        print(
+            f"{cache.folder}: {len(changed)} pictures have changed, e.g. {changed[0]}: encoding them again", flush=True
+        )
         cache.forget(changed)
     return cache

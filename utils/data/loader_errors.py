@@ -1,4 +1,4 @@
-"""What goes wrong in a DataLoader's worker process, in one line."""
+"""Report errors of DataLoader worker processes in one line."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,11 +10,14 @@ _RAISED_AS = f"{InputError.__module__}.{InputError.__qualname__}: "
 
 @contextlib.contextmanager
 def worker_errors() -> Iterator[None]:
-    """Around a loop over a DataLoader, or as a decorator: errors of its workers become an InputError of one line.
+    """Turn errors of DataLoader workers into an InputError of one line. Use it around the loop, or as a decorator.
 
-    An InputError raised in a worker reaches the main process with the worker's whole traceback as its message, of which
-    only the last line is kept. A worker that was killed is reported by torch, by a signal handler and so at any place
-    in the loop, as a RuntimeError.
+    PyTorch raises a worker's InputError again in the main process, with the worker's whole traceback as message; only
+    the last line is kept. If a worker is killed, PyTorch raises a RuntimeError from a signal handler, anywhere in the
+    loop.
+
+    Raises:
+        InputError: a worker raised one, or was killed.
     """
     try:
         yield
@@ -27,6 +30,6 @@ def worker_errors() -> Iterator[None]:
         if "DataLoader worker (pid" not in str(error):
             raise
         raise InputError(
-            f"a process that loads images has died ({brief(error)}): perhaps for want of memory; try a smaller "
-            "--num_workers, and --resume if there are states"
+            f"a process that loads images has died ({brief(error)}), perhaps because memory ran out; try a smaller "
+            "--num_workers, and --resume if there are saved states"
         ) from None

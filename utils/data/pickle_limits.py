@@ -1,29 +1,37 @@
-"""What a pickle would build, counted before anything of it is built."""
+"""Limits on the size of a pickle, checked before anything is unpickled."""
 
 import pickletools
 from typing import BinaryIO
 
-MOST_OPCODES = 5 * 10**6  # a long training that logs every step writes 2 million
+MOST_OPCODES = 5 * 10**6  # a long training run that logs every step writes 2 million
 DEEPEST = 200
 MOST_WORK = 5 * 10**8
 LONGEST_INTEGER = 1024  # bits
 
 _REMEMBER = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
 _RECALL = {"GET", "BINGET", "LONG_BINGET"}
-_CHANGE = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}  # the object below what they take
+_CHANGE = {
+    "APPEND",
+    "APPENDS",
+    "SETITEM",
+    "SETITEMS",
+    "ADDITEMS",
+    "BUILD",
+}  # they also change the object below their arguments
 _FRESH = {"EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"}
 
 
 def check_limits(file: BinaryIO) -> None:
-    """Walk through the next pickle of a file, and leave the file at its beginning.
+    """Check the next pickle of a file without building it; the file's position stays the same.
 
-    Every object on the pickle's stack is stood for by its depth and its weight: how many objects it holds when those
-    that are shared are counted each time. A tuple of twice itself, 60 times over, is small in memory, but hashing it
-    walks through 2^60 objects; a million tuples in each other end in the stack of C.
+    The pickle's stack is simulated. Each object on it is represented by its depth and its weight, the number of objects
+    it contains, where shared objects count each time. This guards against two attacks: a pair that contains the same
+    pair twice, 60 levels deep, is small in memory, but hashing it visits 2^60 objects; a million nested tuples overflow
+    the C stack.
 
     Raises:
-        ValueError: no whole pickle, or more than the limits above: objects, depth, work (the weights handled by all
-            opcodes together), the length of an integer, a place in the memo or a frame beyond the file's end.
+        ValueError: the pickle is incomplete, or exceeds a limit: the number of opcodes, the depth, the work (sum of the
+            weights that the opcodes handle), the length of an integer, a memo index, or a frame beyond the file's end.
     """
     start = file.tell()
     size = file.seek(0, 2)
@@ -46,7 +54,7 @@ def check_limits(file: BinaryIO) -> None:
             if name in _REMEMBER:
                 place = len(memo) if argument is None else argument
                 if place > count:
-                    raise ValueError("a place in the memo that no pickle of this length has")
+                    raise ValueError("a memo index that no pickle of this length has")
                 memo[place] = stack[-1]
                 continue
             if name in _RECALL:
@@ -69,7 +77,7 @@ def check_limits(file: BinaryIO) -> None:
             else:
                 taken = len(opcode.stack_before) - (name in _CHANGE)
                 if taken > len(stack) - (marks[-1] if marks else 0):
-                    raise ValueError("a pickle that takes more than it has put down")
+                    raise ValueError("a pickle that takes more objects off its stack than it has put there")
                 bottom = len(stack) - taken
             children = stack[bottom:]
             del stack[bottom:]
@@ -77,9 +85,9 @@ def check_limits(file: BinaryIO) -> None:
             depth = max((child[0] for child in children), default=-1) + 1
             work += weight
             if depth > DEEPEST:
-                raise ValueError(f"objects in objects, more than {DEEPEST} deep")
+                raise ValueError(f"objects nested more than {DEEPEST} deep")
             if work > MOST_WORK:
-                raise ValueError("objects that share objects that share objects, without end")
+                raise ValueError("shared objects nested so often that they are too large to handle")
             if name in _CHANGE:
                 changed = stack[-1]
                 if changed is atom:
@@ -88,5 +96,5 @@ def check_limits(file: BinaryIO) -> None:
             elif opcode.stack_after:
                 stack.append([depth, 1 + weight] if opcode.stack_before or name in _FRESH else atom)
     except (IndexError, KeyError):
-        raise ValueError("a pickle that takes what it has not put down") from None
+        raise ValueError("a pickle that uses objects it has not created") from None
     file.seek(start)

@@ -1,8 +1,9 @@
-"""Configs and weights that others made: one line where they are damaged, hostile, or do not fit each other.
+"""Read configs and weights of downloaded models; damaged, hostile or mismatched files give a one-line error.
 
-A folder is read file by file: config.json by a list of fields, weights as tensors. transformers is only handed what was
-read. Left to itself it would act on what a folder says: `auto_map` (Python files beside the config), an
-`_attn_implementation` of the form "name/repository" (a download of compiled code), adapters, quantisers, and more.
+We read the files ourselves, config.json by a list of known fields and weights as tensors, and pass the result to
+transformers. If transformers read the folder, it would follow instructions in its files: `auto_map` (run Python files
+of the folder), an `_attn_implementation` of the form "name/repository" (download compiled code), adapters, quantisers,
+etc.
 """
 
 import os
@@ -23,9 +24,9 @@ from utils.files import check_regular, read_json
 
 MOST_PARAMETERS = 3 * 10**9  # the largest GPT-2 with cross-attention has 2.0e9
 MOST_LAYERS = 200
-MOST_OTHERWISE = 10**6  # of any other size
+MOST_OTHERWISE = 10**6  # limit of any other size
 
-ATTENTION = "sdpa"  # what transformers takes by itself on every torch that we run on
+ATTENTION = "sdpa"  # transformers' default with every supported version of torch
 
 SHARED_FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "initializer_range")
 GPT2_FIELDS = (
@@ -52,19 +53,23 @@ WEIGHT_FILES = (
 
 
 def find_file(name: str | Path, file: str) -> Path | None:
-    """A file of a model's folder, or of a Hugging Face id (downloaded when online); None when there is none."""
+    """The path of a file in a model's folder, or of a Hugging Face id (downloaded when online); None if missing."""
     if os.path.isdir(name):
         path = Path(name) / file
         return path if os.path.lexists(path) else None
     try:
         found = cached_file(str(name), file, _raise_exceptions_for_missing_entries=False)
-    except Exception:  # no such id, no network, and a few more for names that no id can have
+    except Exception:  # no such id, no network, or an impossible id
         return None
     return None if found is None else Path(found)
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a config.json or tokenizer_config.json; InputError when it is no JSON object or wants code to be run."""
+    """Read a config.json or tokenizer_config.json.
+
+    Raises:
+        InputError: the file is not a JSON object, or it asks for code to be run.
+    """
     config = read_json(path)
     if not isinstance(config, dict):
         raise InputError(f"{path}: a JSON object was expected; take another")
@@ -74,7 +79,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def find_config(name: str, source: str, remedy: str) -> dict[str, Any]:
-    """The config.json of a folder or id; InputError, which names `source` and `remedy`, when there is none."""
+    """Read the config.json of a folder or Hugging Face id.
+
+    Raises:
+        InputError: the file is missing or malformed; the message names `source` and `remedy`.
+    """
     path = find_file(name, "config.json")
     if path is None:
         raise InputError(f"{source}: no such model (no config.json found); {remedy}")
@@ -85,13 +94,16 @@ def find_config(name: str, source: str, remedy: str) -> dict[str, Any]:
 
 
 def gpt2_config(saved: dict[str, Any], **flags: Any) -> GPT2Config:
-    """The GPT2Config of a config.json, with the fields given as flags put over it; fields that we do not know are left out."""
+    """Build a GPT2Config from a config.json; `flags` override its fields, and fields not in GPT2_FIELDS are ignored."""
     known = {name: saved[name] for name in GPT2_FIELDS if name in saved}
     return GPT2Config(**(known | flags), attn_implementation=ATTENTION)
 
 
 def clip_vision_config(saved: dict[str, Any]) -> CLIPVisionConfig:
-    """The CLIPVisionConfig of a config.json of a whole CLIP or of its vision tower; other fields are left out."""
+    """Build a CLIPVisionConfig from the config.json of a whole CLIP model or of its vision tower.
+
+    Fields that are not in CLIP_VISION_FIELDS are ignored.
+    """
     if isinstance(saved.get("vision_config"), dict):
         saved = saved["vision_config"]
     known = {name: saved[name] for name in CLIP_VISION_FIELDS if name in saved}
@@ -99,20 +111,22 @@ def clip_vision_config(saved: dict[str, Any]) -> CLIPVisionConfig:
 
 
 def check_model_type(config: dict[str, Any], known: tuple[str, ...], source: str) -> None:
-    """Refuse the config.json of another kind of model by name; one that names no kind is taken at its sizes (InputError)."""
+    """Raise InputError if a config.json names a model type other than `known`; one without a model type is accepted."""
     kind = config.get("model_type", known[0])
     if kind not in known:
         raise InputError(f"{source}: is of a {str(kind)[:40]} model; only {' or '.join(known)} is supported here")
 
 
 def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -> None:
-    """Refuse a config that no model can be built of, or only one that would take all memory.
+    """Refuse a config with impossible sizes, or with sizes that would fill the memory.
 
     Args:
-        config: of a GPT-2 or a CLIP vision transformer. fixed: its fields that must be positive integers.
+        config: the config of a GPT-2 or a CLIP vision transformer.
+        fixed: names of the fields that must be positive integers.
+        source: name of the config in error messages.
 
     Raises:
-        InputError: naming `source` and the field.
+        InputError: a field is wrong; the message names `source` and the field.
     """
     for name in fixed:
         value, most = getattr(config, name), MOST_LAYERS if "layer" in name else MOST_OTHERWISE
@@ -146,24 +160,33 @@ def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -
 def load_pretrained(
     kind: type[PreTrainedModel], name: str, config: PretrainedConfig, source: str, remedy: str
 ) -> tuple[Any, set[str]]:
-    """A model with the weights of a folder or an id, and the names of those it has none for.
+    """Build a model and load the weights of a folder or Hugging Face id.
+
+    Args:
+        kind: the model's class.
+        name: folder or id.
+        config: the model's config.
+        source, remedy: for error messages.
+
+    Returns:
+        the model, in float32 on the CPU, and the names of its weights that the files lack.
 
     Raises:
-        InputError: no weights, torn or hostile ones, or some of another shape.
+        InputError: the weights are missing, torn, hostile or of another shape.
     """
     state = read_weights(name, source, remedy)
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would warn of each new weight; the caller checks what is new
+    logging.set_verbosity_error()  # it would warn about every missing weight; the caller checks these
     try:
         model, report = kind.from_pretrained(
-            None,  # nothing but what is given here
+            None,  # read no files; use only the arguments below
             config=config,
             state_dict=state,
             dtype=torch.float32,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are reported, and refused below
+            ignore_mismatched_sizes=True,  # they are reported and refused below
         )
-    except Exception as error:  # a different one for every way in which a file can be wrong
+    except Exception as error:  # wrong files raise many kinds of error
         raise InputError(f"{source}: weights torn, altered or unsafe ({brief(error)}); {remedy}") from None
     finally:
         logging.set_verbosity(verbosity)
@@ -175,10 +198,12 @@ def load_pretrained(
 
 
 def read_weights(name: str, source: str, remedy: str) -> dict[str, Tensor]:
-    """The tensors of a folder or an id: of its first one of `WEIGHT_FILES`, and of the files that an index names.
+    """Read the tensors of a folder or Hugging Face id.
+
+    They come from the first of `WEIGHT_FILES` that exists; if that is an index, from the files that it names.
 
     Raises:
-        InputError: no weights, or torn or hostile ones.
+        InputError: the weights are missing, torn or hostile.
     """
     for file in WEIGHT_FILES:
         path = find_file(name, file)
@@ -203,7 +228,7 @@ def _named_in_index(path: Path, source: str, remedy: str) -> list[str]:
     if not files or not all(
         isinstance(file, str) and re.fullmatch(r"[\w.-]+\.(safetensors|bin)", file) for file in files
     ):
-        raise InputError(f"{source}: {path.name} is no index of weight files; {remedy}")
+        raise InputError(f"{source}: {path.name} is not an index of weight files; {remedy}")
     return sorted(set(files))
 
 
@@ -211,10 +236,10 @@ def _read_state(path: Path, source: str, remedy: str) -> dict[str, Tensor]:
     try:
         check_regular(path)
         state = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
-    except Exception as error:  # safetensors' own
+    except Exception as error:  # safetensors raises its own errors
         raise InputError(f"{source}: weights torn, altered or unsafe ({brief(error)}); {remedy}") from None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):
-        raise InputError(f"{source}: {path.name} holds something else than named tensors; {remedy}")
+        raise InputError(f"{source}: {path.name} holds something other than named tensors; {remedy}")
     return state

@@ -1,4 +1,4 @@
-"""The JSON splits `artEmisX_{train,cl_train,val,test}.json`: reading them and refusing what is wrong in them."""
+"""Read and check the JSON splits `artEmisX_{train,cl_train,val,test}.json`."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from utils.files import read_json
 Records = dict[str, dict]
 
 MAX_IMAGE_ID = 2**63 - 1
-REMEDY = "make the file anew with preprocess/build_splits.py"
+REMEDY = "rebuild the file with preprocess/build_splits.py"
 
 
 def read_records(path: str | Path) -> Records:
@@ -21,7 +21,7 @@ def read_records(path: str | Path) -> Records:
         in the order of the file.
 
     Raises:
-        InputError: naming the file, the first bad record and the remedy.
+        InputError: the file is missing or malformed; the message names the first bad record and the remedy.
     """
     records = read_json(path)
     if not isinstance(records, dict):
@@ -36,7 +36,7 @@ def read_records(path: str | Path) -> Records:
 
 
 def _problem(image_id: str, record: object) -> str | None:
-    """What is wrong with one record, in words, or None."""
+    """Say what is wrong with one record; None if nothing is."""
     number = int(image_id) if image_id.isascii() and image_id.isdigit() and len(image_id) <= 19 else 0
     if not 0 < number <= MAX_IMAGE_ID or str(number) != image_id:
         return "the image id is not a positive 63-bit integer"
@@ -67,7 +67,7 @@ def _problem(image_id: str, record: object) -> str | None:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8; JSON's escapes can spell halves of a character, which cannot."""
+    """Whether a text can be written as UTF-8. JSON's escapes can spell lone surrogates, which cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -81,7 +81,9 @@ def _distribution_problem(distribution: object) -> str | None:
     )
     if not numbers or len(distribution) != len(EMOTIONS):
         return f"origin_emotion_distribution is not a list of {len(EMOTIONS)} numbers"
-    if not all(0 <= share <= 2 for share in distribution):  # NaN compares with nothing, huge integers with everything
+    if not all(
+        0 <= share <= 2 for share in distribution
+    ):  # False for NaN, too; works for integers beyond the range of floats
         return "origin_emotion_distribution holds a negative, non-finite or huge share"
     if abs(sum(distribution) - 1) > 1e-3:
         return f"origin_emotion_distribution sums to {sum(distribution):.4g}, not to 1"
@@ -89,6 +91,6 @@ def _distribution_problem(distribution: object) -> str | None:
 
 
 def dominant_emotion(distribution: list[float]) -> str | None:
-    """The emotion with more than half of an image's votes, or None when no emotion has."""
+    """The emotion with more than half of an image's votes, or None. `distribution`: nine shares, sum 1."""
     share = max(distribution)
     return EMOTIONS[distribution.index(share)] if share > 0.5 else None

@@ -1,9 +1,9 @@
-"""Reading pickled files without running anything that is pickled in them, and ArtEmis' vocabulary.
+"""Read pickled files without running code from them, and read ArtEmis' vocabulary.
 
-A pickle can name any function of any installed package and have it called. Here every name is looked up in a short
-list, and what the list gives is never the thing itself (but for plain containers): it is a stand-in that keeps the
-arguments and the state it is handed and does nothing. Words and tensors are then taken from what the stand-ins hold.
-Therefore neither `artemis` nor the torch that wrote a file need be installed.
+A pickle can name any function of any installed package and have it called. Here every name is looked up in a short list
+of allowed names. Except for plain containers, an allowed name gives a stand-in, which stores its arguments and its
+state and does nothing. Words and tensors are then read from the stand-ins. Therefore neither `artemis` nor the version
+of torch that wrote a file must be installed.
 """
 
 import io
@@ -19,7 +19,7 @@ SPECIAL_SYMBOLS = ("<pad>", "<sos>", "<eos>", "<unk>")
 
 
 class StandIn:
-    """Stands for an object of a class that is not imported: keeps what the pickle gives it."""
+    """Represents an object of a class that is not imported; it stores the pickled arguments and state."""
 
     args: tuple = ()
     state: Any = None
@@ -34,16 +34,20 @@ class StandIn:
 
 
 def stand_ins(*names: str) -> dict[str, type]:
-    """Full name -> a class of that name that stands for it."""
+    """Map each full name to a stand-in class of that name."""
     return {name: type(name.rpartition(".")[2], (StandIn,), {}) for name in names}
 
 
 class SafeUnpickler(pickle._Unpickler):
-    """The standard library's unpickler in Python: the one in C takes gigabytes for a damaged memo index.
+    """An unpickler that accepts only allowed names.
+
+    It extends the standard library's Python version, because the C version allocates gigabytes for a damaged memo
+    index.
 
     Args:
-        path: the file, for errors. file: where the next pickle begins.
-        allowed: full name of a class or function -> what stands for it.
+        path: the file's path, for error messages.
+        file: the open file, positioned at a pickle.
+        allowed: full name of a class or function -> its stand-in.
     """
 
     def __init__(self, path: str | Path, file: BinaryIO, allowed: dict[str, type]):
@@ -51,7 +55,12 @@ class SafeUnpickler(pickle._Unpickler):
         self.path, self.file, self.allowed = path, file, allowed
 
     def load(self) -> Any:
-        """Read one pickle; InputError when it names what is not allowed, any other error when it is damaged or a bomb."""
+        """Read one pickle.
+
+        Raises:
+            InputError: the pickle names something that is not allowed.
+            Exception: any other error means that the pickle is damaged or exceeds the limits of `check_limits`.
+        """
         check_limits(self.file)
         return super().load()
 
@@ -60,23 +69,27 @@ class SafeUnpickler(pickle._Unpickler):
         if full_name in self.allowed:
             return self.allowed[full_name]
         shown = full_name if full_name.isprintable() and len(full_name) < 120 else ascii(full_name[:120])
-        raise InputError(f"{self.path}: refused: its pickle names {shown}; get this file anew from a source you trust")
+        raise InputError(
+            f"{self.path}: refused: its pickle names {shown}; download this file again from a source you trust"
+        )
 
 
 def unreadable(path: str | Path, error: Exception) -> InputError:
-    """The InputError for a file that an unpickler could not make sense of."""
+    """The InputError for a file that could not be unpickled."""
     reason = " ".join(str(error).split())[:120] or type(error).__name__
-    return InputError(f"{path}: damaged or not the file expected ({reason}); get it anew or make it with preprocess/")
+    return InputError(
+        f"{path}: damaged or not the expected file ({reason}); download it again or make it with preprocess/"
+    )
 
 
 def load_vocabulary(path: str | Path) -> dict[str, int]:
     """Read ArtEmis' `vocabulary.pkl`, a pickled `artemis.utils.vocabulary.Vocabulary`.
 
     Returns:
-        word -> index 0 .. n - 1 in the order of the indices; <pad>, <sos>, <eos>, <unk> are 0 .. 3.
+        word -> index 0 .. n - 1, in the order of the indices; <pad>, <sos>, <eos>, <unk> are 0 .. 3.
 
     Raises:
-        InputError: the file is missing or damaged, names anything but that class, or is no such vocabulary.
+        InputError: the file is missing, damaged or not such a vocabulary, or it names any other class.
     """
     file = io.BytesIO(read_bytes(path))
     try:
@@ -90,6 +103,6 @@ def load_vocabulary(path: str | Path) -> dict[str, int]:
             raise ValueError(f"the first words are not {' '.join(SPECIAL_SYMBOLS)}")
     except InputError:
         raise
-    except Exception as error:  # a damaged pickle raises nearly anything
+    except Exception as error:  # a damaged pickle can raise any error
         raise unreadable(path, error) from None
     return dict(words)

@@ -1,4 +1,4 @@
-"""Files of the text-to-emotion classifier: our safetensors file, and ArtEmis' pickled best_model.pt."""
+"""Read and write files of the text-to-emotion classifier: our safetensors file; read ArtEmis' pickled best_model.pt."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from utils.data.torch_files import read_module_tensors
 from utils.errors import InputError
 from utils.files import atomic_path, check_regular
 
-# Our names of the tensors and, behind them, their names in the module that ArtEmis pickled as best_model.pt.
+# Our prefixes of the tensors' names -> the prefixes in the module that ArtEmis pickled as best_model.pt.
 ARTEMIS_NAMES = {
     "embedding.": "text_encoder.word_embedding.0.",
     "projection.1.": "text_encoder.word_embedding.2.",
@@ -25,7 +25,7 @@ METADATA_KEY = "text2emotion"
 
 
 def save_text2emotion(path: str | Path, model: Text2Emotion, vocabulary: dict[str, int]) -> None:
-    """Write weights and vocabulary into one safetensors file, atomically; the same input gives the same bytes."""
+    """Write weights and vocabulary to one safetensors file, atomically. Equal inputs give equal bytes."""
     words = json.dumps({"vocabulary": list(vocabulary)}, ensure_ascii=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(path) as temporary:
@@ -35,18 +35,17 @@ def save_text2emotion(path: str | Path, model: Text2Emotion, vocabulary: dict[st
 def load_text2emotion(
     path: str | Path, vocabulary_path: str | Path | None = None
 ) -> tuple[Text2Emotion, dict[str, int]]:
-    """Read a classifier, in evaluation mode, on the CPU.
+    """Read a classifier.
 
     Args:
-        path: a file of `save_text2emotion`, or ArtEmis' own best_model.pt (which is not unpickled freely).
-        vocabulary_path: vocabulary.pkl, which best_model.pt does not hold. None: two folders above best_model.pt, where
-            ArtEmis has it.
+        path: a file written by `save_text2emotion`, or ArtEmis' own best_model.pt (no code in it is run).
+        vocabulary_path: vocabulary.pkl, needed for best_model.pt. None: two folders above best_model.pt, as in ArtEmis.
 
     Returns:
-        the model and its vocabulary, word -> index.
+        the model, in evaluation mode on the CPU, and its vocabulary, word -> index.
 
     Raises:
-        InputError: a file is missing, damaged or no such classifier, or model and vocabulary do not belong together.
+        InputError: a file is missing, damaged or not such a classifier, or model and vocabulary do not match.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -89,5 +88,6 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
             return {name: file.get_tensor(name) for name in file.keys()}, {word: i for i, word in enumerate(words)}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: no file of preprocess/train_text2emotion.py ({' '.join(str(error).split())[:120]}); train it anew"
+            f"{path}: not written by preprocess/train_text2emotion.py ({' '.join(str(error).split())[:120]}); train it "
+            "again"
         ) from None

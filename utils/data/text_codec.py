@@ -1,4 +1,4 @@
-"""Text <-> tokens: GPT-2's byte-pair encoding plus four added tokens, and the layout of one training text."""
+"""Encode and decode text: GPT-2's byte-pair encoding plus four added tokens, and the layout of a training text."""
 
 import json
 import os
@@ -20,20 +20,21 @@ SHIPPED_BPE = Path(__file__).resolve().parents[2] / "models" / "gpt2-bpe"
 GPT2_VOCABULARY = 50257
 SPECIAL_TOKENS = re.compile("|".join(map(re.escape, (BOS, *ADDED_TOKENS))))
 
-# What transformers calls clean_up_tokenization_spaces (and no longer does for BPE): spaces before punctuation go.
+# The replacements of transformers' clean_up_tokenization_spaces, which newer versions no longer apply to BPE: they
+# remove spaces before punctuation.
 SPACE_CLEANUPS = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"))
 SPACE_CLEANUPS += tuple((f" {ending}", ending) for ending in ("n't", "'m", "'s", "'ve", "'re"))
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """The tokenizer of a GPT-2 model, with `<pad> <prefix> <emotion> <explanation>` added behind its vocabulary.
+    """Load the tokenizer of a GPT-2 model and add `<pad> <prefix> <emotion> <explanation>` at the vocabulary's end.
 
     Args:
-        name: folder with tokenizer files, or a folder or Hugging Face id of a model. Every GPT-2 size shares one
-            vocabulary, which ships with this repository, so no download is needed for it.
+        name: folder with tokenizer files, or a folder or Hugging Face id of a model. All GPT-2 sizes share one
+            vocabulary. It is part of this repository, so it needs no download.
 
     Raises:
-        InputError: the tokenizer found is empty or of another vocabulary than the model.
+        InputError: there is no such model, or its tokenizer is missing or malformed.
     """
     if os.path.isdir(name) and has_tokenizer(name):
         tokenizer = read_tokenizer(name)
@@ -53,7 +54,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
 
 @dataclass
 class EncodedTexts:
-    """N texts of L tokens: int32 arrays [N, L]."""
+    """N texts of L tokens: int32 arrays [N, L]. `labels` is -100 where no token is predicted."""
 
     input_ids: np.ndarray
     labels: np.ndarray
@@ -61,7 +62,7 @@ class EncodedTexts:
 
 
 class TextCodec:
-    """Encode prompts and training texts, decode what was generated.
+    """Encode prompts and training texts, and decode generated tokens.
 
     One text is `[<prefix>]*k + [bos] + bpe(prompt + " " + emotion) + bpe(" because " + explanation) + [eos]`, cut to
     max_seq_len (a long explanation loses its eos) and padded on the right:
@@ -70,8 +71,18 @@ class TextCodec:
         labels    -100        -100      the emotion is awe   because the sky ...  eos       -100
         segments  <prefix>    <emotion> <emotion>            <explanation>                  <explanation>
 
-    An explanation that spells one of the special tokens holds that token, as in the published code, or, with
-    plain_special_tokens, its letters.
+    If an explanation contains the spelling of a special token, that token is encoded, as in the published code. With
+    `plain_special_tokens` its letters are encoded like any other text.
+
+    Args:
+        tokenizer: GPT-2's with the added tokens, see `load_tokenizer`.
+        prompt_text: text before the emotion, e.g. " the emotion is".
+        max_seq_len: L, the number of tokens of each text.
+        len_prefix: k, the number of <prefix> tokens.
+        plain_special_tokens: see above.
+
+    Raises:
+        InputError: " because" is not a single token of this tokenizer.
     """
 
     def __init__(
@@ -99,7 +110,7 @@ class TextCodec:
         return ids[0]
 
     def bpe(self, texts: list[str], plain: bool = False) -> list[list[int]]:
-        """Ids of each text. With `plain` the spelling of a special token, e.g. "<pad>", is text like any other."""
+        """Token ids of each text. With `plain`, the spelling of a special token, e.g. "<pad>", is ordinary text."""
         if not texts:
             return []
         return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=plain)["input_ids"]
@@ -127,12 +138,12 @@ class TextCodec:
 
     @property
     def emotion_span(self) -> int:
-        """Positions that bos, the prompt and the longest of the nine emotions take: six with the paper's prompt."""
+        """Number of positions of bos, the prompt and the longest of the nine emotions: six for the paper's prompt."""
         emotions = self.bpe([f"{self.prompt_text} {emotion}" for emotion in EMOTIONS])
         return 1 + max(map(len, emotions))
 
     def prompt(self, emotion: str | None = None) -> tuple[list[int], list[int]]:
-        """Token and segment ids that generation starts from: `[<prefix>]*k + [bos] + bpe(prompt)`, and `given(emotion)`."""
+        """Token ids and segment ids with which generation starts: `[<prefix>]*k + [bos] + bpe(prompt)`, and `given(emotion)`."""
         tokens = [self.prefix_id] * self.len_prefix + [self.bos_id, *self.bpe([self.prompt_text])[0]]
         segments = [self.prefix_id] * self.len_prefix + [self.emotion_id] * (len(tokens) - self.len_prefix)
         given = self.given(emotion)
@@ -144,39 +155,39 @@ class TextCodec:
         return [] if emotion is None else [*self.bpe([f" {emotion}"])[0], self.because_id]
 
     def decode(self, token_ids: list[int]) -> str:
-        """Ids -> text without special tokens, spaces before punctuation cleaned up, left-stripped."""
+        """Decode token ids to text. Special tokens, spaces before punctuation and leading spaces are removed."""
         text = self.tokenizer.decode([token for token in token_ids if token not in self.stop_ids])
         for spaced, cleaned in SPACE_CLEANUPS:
             text = text.replace(spaced, cleaned)
         return text.lstrip()
 
     def pieces(self) -> list[str]:
-        """Every token in GPT-2's byte alphabet without the space mark; special tokens keep their spelling."""
+        """The string of every token in GPT-2's byte alphabet, without the space mark; special tokens are unchanged."""
         return [
             piece.replace("Ġ", "") for piece in self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
         ]
 
     def words(self) -> list[str]:
-        """Every token decoded by itself, stripped of leading space."""
+        """The text of every token, decoded by itself and without leading spaces."""
         return [
             word.lstrip() for word in self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
         ]
 
     def fingerprint(self) -> str:
-        """What the encoding of a text depends on, for cache keys."""
+        """The settings that the encoding of a text depends on, as a string for cache keys."""
         return json.dumps([self.prompt_text, self.max_seq_len, self.len_prefix, len(self.tokenizer)])
 
 
 def count_special_tokens(texts: Iterable[str]) -> dict[str, int]:
-    """How often each special token is spelled in texts; those that are not are left out."""
+    """Count how often each special token is spelled in the texts; tokens that do not occur are left out."""
     return dict(Counter(token for text in texts for token in SPECIAL_TOKENS.findall(text)))
 
 
 def split_generated(full: str) -> tuple[str, str]:
-    """A generated text -> (emotion, explanation).
+    """Split a generated text into (emotion, explanation).
 
-    The emotion is what precedes the first "because", the explanation what follows the last, both stripped; without
-    "because" the explanation is the words from the third on.
+    The emotion is the text before the first "because", the explanation the text after the last; both are stripped.
+    Without "because", the emotion is the whole text and the explanation starts at the third word.
     """
     emotion = full.split(BECAUSE)[0].strip()
     if BECAUSE in full:

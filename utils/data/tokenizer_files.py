@@ -1,4 +1,4 @@
-"""The files of a GPT-2 tokenizer, read without asking them which class to build or which code to run."""
+"""Read the files of a GPT-2 tokenizer. Settings in the files cannot choose a class or run code."""
 
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,18 @@ MOST_TOKENS = 10**6
 
 
 def has_tokenizer(name: str | Path) -> bool:
-    """Whether a folder or id has a GPT-2 tokenizer's files."""
+    """Whether a folder or Hugging Face id has the files of a GPT-2 tokenizer."""
     return any(find_file(name, file) is not None for file in ("tokenizer.json", "vocab.json"))
 
 
 def read_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
-    """Build a GPT-2 tokenizer from vocabulary, merges and added tokens; everything else in the files is passed over.
+    """Build a GPT-2 tokenizer from its vocabulary, merges and added tokens. Other settings in the files are ignored.
 
     Args:
         name: folder or Hugging Face id with tokenizer.json, or with vocab.json and merges.txt.
 
     Raises:
-        InputError: a file is missing, damaged, or asks for code to be run; the tokenizer is of another kind.
+        InputError: a file is missing, is damaged or asks for code to be run, or the tokenizer is of another kind.
     """
     settings_file = find_file(name, "tokenizer_config.json")
     settings = {} if settings_file is None else read_config(settings_file)
@@ -53,19 +53,19 @@ def read_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
         for token, flags in added.items():
             kept = {flag: flags.get(flag) is True for flag in ("lstrip", "rstrip", "single_word")}
             tokenizer.add_tokens([AddedToken(token, normalized=False, special=True, **kept)], special_tokens=True)
-    except Exception as error:  # tokenizers' own
+    except Exception as error:  # the tokenizers library raises its own errors
         raise InputError(f"{path}: tokenizer files cannot be read ({brief(error)}); take another tokenizer") from None
     return tokenizer
 
 
 def _text(token: Any, default: str) -> str:
-    """A special token is written as a text, or as an object with its text as content."""
+    """The text of a special token, which a file gives as a string or as an object with the field "content"."""
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) and token else default
 
 
 def _read_whole(path: Path) -> tuple[dict[str, int], list[tuple[str, str]], dict[str, dict]]:
-    """vocabulary, merges, and added tokens with their flags, of a tokenizer.json."""
+    """Read the vocabulary, the merges, and the added tokens with their flags, from a tokenizer.json."""
     whole = read_json(path)
     model = whole.get("model") if isinstance(whole, dict) else None
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
@@ -79,7 +79,7 @@ def _read_whole(path: Path) -> tuple[dict[str, int], list[tuple[str, str]], dict
     if not isinstance(added, list) or not all(
         isinstance(token, dict) and isinstance(token.get("content"), str) for token in added
     ):
-        raise InputError(f"{path}: added_tokens is no list of tokens; take another tokenizer")
+        raise InputError(f"{path}: added_tokens is not a list of tokens; take another tokenizer")
     flags = {token["content"]: token for token in added}
     ids = {token["content"]: token.get("id") for token in added}
     behind = {token: number for token, number in ids.items() if token not in vocabulary}
@@ -88,7 +88,7 @@ def _read_whole(path: Path) -> tuple[dict[str, int], list[tuple[str, str]], dict
 
 def _checked_vocabulary(vocabulary: Any, path: Path) -> dict[str, int]:
     if not isinstance(vocabulary, dict) or not len(vocabulary) < MOST_TOKENS:
-        raise InputError(f"{path}: no vocabulary of token -> number; take another tokenizer")
+        raise InputError(f"{path}: has no vocabulary of token -> number; take another tokenizer")
     _in_order(vocabulary, path)
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise InputError(f"{path}: the tokens' numbers are not 0, 1, 2, ...; take another tokenizer")
@@ -96,7 +96,7 @@ def _checked_vocabulary(vocabulary: Any, path: Path) -> dict[str, int]:
 
 
 def _in_order(tokens: Any, path: Path) -> list[str]:
-    """The tokens of token -> number in the order of their numbers."""
+    """The tokens of a dictionary token -> number, sorted by number."""
     if not isinstance(tokens, dict) or not all(
         type(number) is int and 0 <= number < MOST_TOKENS and token for token, number in tokens.items()
     ):

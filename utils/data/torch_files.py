@@ -1,12 +1,12 @@
-"""Files of torch.save and TorchScript archives, read without torch.load and torch.jit.load.
+"""Read files of torch.save and TorchScript archives without torch.load and torch.jit.load, which trust the file.
 
-Both run what a file says: torch.jit.load compiles the archive's own `__setstate__` and calls it, and torch.load, though
-it looks up names in a list, takes a storage's length from the file and reads past its end. Here a file's pickle goes
-through `SafeUnpickler`, which builds stand-ins, and tensors are views of the storages' bytes.
+torch.jit.load compiles and calls the archive's own `__setstate__`. torch.load accepts only listed names, but takes the
+length of a storage from the file and reads past its end. Here `SafeUnpickler` reads the pickle and builds stand-ins,
+and tensors are views of the storages' bytes.
 
     zip file (torch >= 1.6, TorchScript)    <name>/data.pkl, and <name>/data/<key> for each storage
-    legacy file (before)                    pickles of a magic number, a version, the machine, the object and the
-                                            storages' keys; then for each storage its length and its bytes
+    legacy file (torch < 1.6)               pickles of a magic number, a version, the machine, the object and the
+                                            storages' keys; then the length and the bytes of each storage
 """
 
 import io
@@ -28,7 +28,7 @@ from utils.files import check_regular
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 MOST_DIMENSIONS = 16
-MOST_NAMES = 10**5  # of a module's tensors; modules may share parts
+MOST_NAMES = 10**5  # limit of a module's tensors and submodules; shared parts count each time
 
 DTYPES = {
     "Double": torch.float64,
@@ -45,17 +45,17 @@ DTYPES = {
 
 
 class _Tensor(StandIn):
-    """`_rebuild_tensor_v2(storage, offset, size, stride, ...)`; counts in elements."""
+    """The arguments of `_rebuild_tensor_v2(storage, offset, size, stride, ...)`, counted in elements."""
 
 
 class _Storage(StandIn):
-    """Key and number of elements."""
+    """The key and the number of elements of a storage."""
 
     dtype: torch.dtype
 
 
 class _First(StandIn):
-    """A call that wraps its first argument in a way that does not matter here."""
+    """A wrapper function that is replaced by its first argument."""
 
     def __new__(cls, first: Any, *_: Any) -> Any:
         return first
@@ -76,7 +76,7 @@ STATE_NAMES = {
 MODULE_NAMES = STATE_NAMES | {
     "__builtin__.set": set,
     "builtins.set": set,
-    **stand_ins("torch.nn.backends.thnn._get_thnn_function_backend"),  # an attribute of every module up to torch 1.3
+    **stand_ins("torch.nn.backends.thnn._get_thnn_function_backend"),  # every module has it up to torch 1.3
 }
 SCRIPT_NAMES = STATE_NAMES | {
     **stand_ins("torch.device"),
@@ -85,13 +85,13 @@ SCRIPT_NAMES = STATE_NAMES | {
         for function in ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "restore_type_tag")
     },
 }
-# classes whose objects only hold tensors and other modules
+# classes whose objects contain only tensors and other modules
 MODULE_CLASSES = re.compile(r"(artemis\.neural_models|torch\.nn\.modules)\.\w+\.\w+")
 SCRIPT_CLASSES = re.compile(r"__torch__(\.\w+)+")
 
 
 class _TorchUnpickler(SafeUnpickler):
-    """Storages come as persistent ids; `classes` are those of modules, whose objects are stood for."""
+    """Reads storages from persistent ids, and accepts module classes that match `classes` as stand-ins."""
 
     def __init__(self, path: Path, file: BinaryIO, allowed: dict[str, type], classes: re.Pattern | None = None):
         super().__init__(path, file, allowed)
@@ -105,7 +105,7 @@ class _TorchUnpickler(SafeUnpickler):
 
     def persistent_load(self, identity: tuple) -> Any:
         kind, cls, *rest = identity
-        if kind == "module":  # legacy torch.save keeps the source text of a module's class beside it
+        if kind == "module":  # legacy torch.save also stores the source code of a module's class
             return cls
         key, _, elements, *view = rest
         if kind != "storage" or not issubclass(cls, _Storage) or (view and view[0] is not None):
@@ -119,27 +119,27 @@ class _TorchUnpickler(SafeUnpickler):
 
 
 def read_torch_file(path: str | Path) -> Any:
-    """Read what torch.save wrote: tensors, numbers, texts, and lists, tuples and dictionaries of them. On the CPU.
+    """Read a torch.save file of tensors, numbers and strings, and of lists, tuples and dictionaries of these.
 
-    An OrderedDict comes as a dictionary, a Parameter as a tensor.
+    Tensors are on the CPU. An OrderedDict becomes a dictionary, a Parameter a tensor.
 
     Raises:
-        InputError: the file is missing, torn or altered, holds or names anything else, or would fill the memory.
+        InputError: the file is missing, torn or altered, contains or names anything else, or would fill the memory.
     """
     check_regular(path)
     try:
         value, storages = _read(path, STATE_NAMES, None)
         return _Builder(storages).build(value)
-    except Exception as error:  # a damaged pickle raises nearly anything
+    except Exception as error:  # a damaged pickle can raise any error
         reason = brief(error).removeprefix(f"{path}: ") or type(error).__name__
         raise InputError(f"{path}: torn, altered or unsafe ({reason}); take another file") from None
 
 
 def read_module_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a whole module that torch.save wrote, such as ArtEmis' `best_model.pt`.
+    """Read the tensors of a whole module written by torch.save, such as ArtEmis' `best_model.pt`.
 
     Returns:
-        name -> tensor on the CPU, parameters and buffers, named as `state_dict()` of the saved module would.
+        name -> tensor on the CPU: parameters and buffers, with the names that the module's `state_dict()` would have.
 
     Raises:
         InputError: the file is missing or damaged, or names anything but modules, tensors and plain containers.
@@ -152,23 +152,23 @@ def read_module_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def is_torchscript(path: str | Path) -> bool:
-    """Whether a file is a TorchScript archive, as OpenAI's CLIP files are; InputError when it is no regular file."""
+    """Whether a file is a TorchScript archive, such as OpenAI's CLIP files. InputError if it is not a regular file."""
     check_regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except Exception:  # no zip file, or a damaged one
+    except Exception:  # not a zip file, or a damaged one
         return False
 
 
 def read_torchscript_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a TorchScript archive, and leave its code alone.
+    """Read the tensors of a TorchScript archive without running its code.
 
     Returns:
-        name -> tensor on the CPU: parameters, buffers and other tensors that the modules keep as attributes.
+        name -> tensor on the CPU: parameters, buffers and other tensor attributes of the modules.
 
     Raises:
-        InputError: the file is missing or damaged, or a module of it is restored by code of its own (`__setstate__`).
+        InputError: the file is missing or damaged, or one of its modules needs its own code to load (`__setstate__`).
     """
 
     def parts(state: dict) -> tuple[dict, dict]:
@@ -181,7 +181,7 @@ def read_torchscript_tensors(path: str | Path) -> dict[str, Tensor]:
 def _module_tensors(
     path: str | Path, allowed: dict[str, type], classes: re.Pattern, parts: Callable[[dict], tuple[dict, dict]]
 ) -> dict[str, Tensor]:
-    """The tensors of a module and its submodules by name; `parts` tells a state's tensors and submodules."""
+    """Read the tensors of a module and its submodules by name; `parts` splits a state into tensors and submodules."""
     try:
         root, storages = _read(path, allowed, classes)
         builder = _Builder(storages)
@@ -192,7 +192,7 @@ def _module_tensors(
                 return found
             prefix, module = modules.pop()
             if not isinstance(module.state, dict):
-                raise ValueError(f"module {prefix[:80]!r} is restored by code of its own, which is not run")
+                raise ValueError(f"module {prefix[:80]!r} needs its own code to load, which is not run")
             tensors, inner = parts(module.state)
             for name, tensor in tensors.items():
                 if tensor is not None:
@@ -203,12 +203,12 @@ def _module_tensors(
         raise ValueError(f"a module of more than {MOST_NAMES} parts")
     except InputError:
         raise
-    except Exception as error:  # a damaged file raises nearly anything
+    except Exception as error:  # a damaged file can raise any error
         raise unreadable(path, error) from None
 
 
 def _read(path: str | Path, allowed: dict[str, type], classes: re.Pattern | None) -> tuple[Any, dict[str, Tensor]]:
-    """What the file's pickle holds, in stand-ins, and its storages as tensors [elements]."""
+    """Read the file's pickle as stand-ins, and its storages as tensors [elements]."""
     check_regular(path)
     with open(path, "rb") as file:
         zipped = file.read(2) == b"PK"
@@ -227,7 +227,7 @@ def _read_zip(
         if any(member.compress_type != zipfile.ZIP_STORED for member in ours):
             raise ValueError("a compressed archive, which torch.save does not write")
         if sum(member.file_size for member in ours) > file.seek(0, 2) or len(members) != len(archive.infolist()):
-            raise ValueError("an archive of parts that lie over each other")
+            raise ValueError("an archive of overlapping parts")
         if f"{folder}byteorder" in members and archive.read(f"{folder}byteorder") != b"little":
             raise ValueError("saved on a big-endian machine")
         unpickler = _TorchUnpickler(path, io.BytesIO(archive.read(pickled)), allowed, classes)
@@ -246,7 +246,7 @@ def _read_legacy(
     file.seek(0)
     magic, version, machine = (SafeUnpickler(path, file, {}).load() for _ in range(3))
     if magic != LEGACY_MAGIC or version != LEGACY_PROTOCOL or machine["little_endian"] is not True:
-        raise ValueError("no file of torch.save from a little-endian machine")
+        raise ValueError("not a torch.save file of a little-endian machine")
     unpickler = _TorchUnpickler(path, file, allowed, classes)
     value = unpickler.load()
     storages = {}
@@ -263,7 +263,7 @@ def _bytes(storage: _Storage) -> int:
 
 
 def _fill(storage: _Storage, part: BinaryIO, size: int) -> Tensor:
-    """A tensor of a storage's elements; `size` is the number of bytes there are."""
+    """Read a storage as a tensor of its elements; `size` is the number of bytes available."""
     if size != _bytes(storage):
         raise ValueError("a storage that is not as long as its tensors need")
     if not size:
@@ -275,14 +275,14 @@ def _fill(storage: _Storage, part: BinaryIO, size: int) -> Tensor:
 
 
 class _Builder:
-    """Turns stand-ins into tensors and containers, each once however often it is shared."""
+    """Turns stand-ins into tensors and containers; a shared object is built only once."""
 
     def __init__(self, storages: dict[str, Tensor]):
         self.storages = storages
         self.built: dict[int, Any] = {}
 
     def build(self, value: Any) -> Any:
-        """Raises ValueError for what is neither a tensor nor plain data."""
+        """Build a value. ValueError if it is neither a tensor nor plain data."""
         if value is None or isinstance(value, bool | int | float | str | bytes):
             return value
         if id(value) in self.built:
@@ -304,7 +304,7 @@ class _Builder:
         return built
 
     def tensor(self, tensor: _Tensor) -> Tensor:
-        """A view of its storage; torch refuses one that reaches beyond it."""
+        """Build a tensor as a view of its storage; torch refuses a view beyond the storage's end."""
         storage, offset, size, stride = tensor.args[:4]
         values = self.storages[storage.args[0]]
         if not all(type(number) is int and number >= 0 for number in (offset, *size, *stride)):

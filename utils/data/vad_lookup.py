@@ -1,4 +1,4 @@
-"""Valence, arousal and dominance of tokens: the NRC VAD lexicon, lemmatizers, and the look-up by token sequence."""
+"""Look up the valence, arousal and dominance (VAD) of tokens: the NRC VAD lexicon, lemmatizers, token sequences."""
 
 import hashlib
 import io
@@ -26,27 +26,27 @@ LEXICON_REMEDY = "download the NRC VAD Lexicon (https://saifmohammad.com/WebPage
 
 @dataclass
 class Lexicon:
-    """A VAD lexicon: term -> (valence, arousal, dominance) in [-1, 1]; `scale` is the file's own: "0..1" or "-1..1"."""
+    """A VAD lexicon: term -> (valence, arousal, dominance) in [-1, 1]. `scale` is the scale of the file."""
 
     values: dict[str, tuple[float, float, float]]
     path: Path
     sha256: str
-    scale: str
+    scale: str  # "0..1" or "-1..1"
 
     def describe(self) -> dict:
-        """What a run's records say of its lexicon."""
+        """The description of the lexicon that is saved with a run."""
         return {"file": self.path.name, "sha256": self.sha256, "terms": len(self.values), "scale": self.scale}
 
 
 def read_lexicon(path: str | Path) -> Lexicon:
     """Read a tab-separated lexicon `word v a d`, with or without a header, v1 or v2.1.
 
-    Lines without exactly four fields are passed over and a later line wins, as published. A file whose values all lie
-    in 0..1 is v1's unipolar one and is mapped by 2x - 1.
+    As in the published code, lines without exactly four fields are ignored, and the last line of a word counts. If all
+    values are in 0..1, the file is v1's unipolar one, and values x are mapped to 2x - 1.
 
     Raises:
-        InputError: no such file, not UTF-8 text, a line beyond 10 000 characters, a value that is no number or out of
-            range, or no entry at all.
+        InputError: the file is missing or not UTF-8, has a line of 10 000 characters or more, a value that is not a
+            number or outside -1..1, or no entry.
     """
     path = Path(path)
     values: dict[str, tuple[float, float, float]] = {}
@@ -69,7 +69,7 @@ def read_lexicon(path: str | Path) -> Lexicon:
                 except ValueError:
                     if values:
                         raise InputError(
-                            f"{path}: line {number}: {str(fields[1:])[:80]} are not three numbers; mend or remove it"
+                            f"{path}: line {number}: {str(fields[1:])[:80]} are not three numbers; correct or remove it"
                         ) from None
                     continue  # the header
                 if not all(-1 <= value <= 1 for value in entry):
@@ -88,14 +88,20 @@ def read_lexicon(path: str | Path) -> Lexicon:
 
 
 class VADLookup:
-    """VAD of token sequences: [N, L] ids -> float32 [N, L, 3] in [-1, 1], (0, 0, 0) where the lexicon has no entry.
+    """The lexicon VAD of token sequences: ids [N, L] -> float32 [N, L, 3] in [-1, 1]; (0, 0, 0) if not in the lexicon.
 
-    The token strings of a whole sequence, padding included, are POS-tagged (NLTK's perceptron tagger), each is
-    lemmatized under its tag (WordNet), and the lemma is looked up, case-sensitively and by BPE piece. The other two
-    lemmatizers see no context, so that one table per vocabulary does the work.
+    In the paper, the token strings of a whole sequence, padding included, are POS-tagged (NLTK's perceptron tagger).
+    Each is lemmatized with its tag (WordNet), and the lemma is looked up. Look-ups are case-sensitive and use single
+    BPE tokens, not words. The other two lemmatizers do not depend on context, so that one table of all tokens is
+    enough.
 
     Args:
-        lemmatizer: "nltk" (the paper's), "simplemma" (brings its data along) or "none" (tokens as they are).
+        lexicon: the VAD lexicon.
+        lemmatizer: "nltk" (the paper's), "simplemma" (includes its data) or "none" (tokens unchanged).
+        codec: gives the strings of the tokens.
+
+    Raises:
+        InputError: NLTK's data are not installed.
     """
 
     def __init__(self, lexicon: Lexicon, lemmatizer: str, codec: "TextCodec"):
@@ -112,7 +118,7 @@ class VADLookup:
 
     @property
     def context_free(self) -> bool:
-        """Whether a token's VAD never changes when others follow it."""
+        """Whether a token's VAD is independent of the other tokens."""
         return self.lemmatizer != "nltk"
 
     def _values(self, lemmas: list[str]) -> np.ndarray:
@@ -120,7 +126,7 @@ class VADLookup:
         return np.array([get(lemma, (0.0, 0.0, 0.0)) for lemma in lemmas], dtype=np.float32)
 
     def of_generated(self, token_ids: np.ndarray) -> np.ndarray:
-        """VAD while generating: each token is decoded by itself and stripped of leading space."""
+        """VAD of generated sequences [N, L] -> [N, L, 3]. Token strings are single decoded tokens, left-stripped."""
         if self.context_free:
             return self._word_table[token_ids]
         rows = []
@@ -140,7 +146,7 @@ class VADLookup:
         return [self.lexicon.values.get(lemma) if lemma else None for lemma in self._tag_and_lemmatize(bare)]
 
     def forget(self) -> None:
-        """Drop the memoised sequences (after an evaluation: they would fill the memory)."""
+        """Drop the memoised sequences; called after an evaluation to free memory."""
         self._memo.clear()
 
     def _tagged(self, tokens: list[str]) -> np.ndarray:
@@ -150,9 +156,14 @@ class VADLookup:
         return self._tagged([self._pieces[token] for token in row])
 
     def of_texts(self, token_ids: np.ndarray, cache_dir: Path | None = None, processes: int = 1) -> np.ndarray:
-        """VAD of training texts [N, L]: token strings in GPT-2's byte alphabet without the space mark.
+        """VAD of training texts [N, L] -> [N, L, 3]. Token strings are in GPT-2's byte alphabet without the space mark.
 
-        Tagging is slow, so the result is kept in `cache_dir` under a name made of everything it depends on.
+        Tagging is slow, so the result is cached. The file's name contains a hash of everything that it depends on.
+
+        Args:
+            token_ids: [N, L].
+            cache_dir: folder of the cached result; None: do not cache.
+            processes: number of processes that tag in parallel.
         """
         if self.context_free:
             return self._piece_table[token_ids]
@@ -163,7 +174,7 @@ class VADLookup:
             values = _read_kept(cached, key.digest())
             if values is not None and values.shape == (*token_ids.shape, 3):
                 return values
-            print(f"{cached}: damaged, made anew", flush=True)
+            print(f"{cached}: damaged; recreating it", flush=True)
         progress = {"total": len(token_ids), "desc": "tagging texts for VAD", "unit": "text"}
         if processes > 1 and len(token_ids) > 2000:
             with multiprocessing.get_context("fork").Pool(processes) as pool:
@@ -187,7 +198,7 @@ def _keep(path: Path, key: bytes, values: np.ndarray) -> None:
 
 
 def _read_kept(path: Path, key: bytes) -> np.ndarray | None:
-    """VAD values that `_keep` wrote, or None when they are damaged, of another key, or no numbers in [-1, 1]."""
+    """Read a file of `_keep`; None if it is damaged, has another key, or its values are not numbers in [-1, 1]."""
     content = read_bytes(path)
     if hashlib.sha256(key + content[:-32]).digest() != content[-32:]:
         return None
@@ -207,12 +218,12 @@ def lemmatize_english(token: str) -> str:
 
 
 def nltk_lemmatizer() -> Callable[[list[str]], list[str]]:
-    """NLTK's POS tagger and WordNet lemmatizer as one function: tokens -> lemmas.
+    """Combine NLTK's POS tagger and WordNet lemmatizer into one function: tokens -> lemmas.
 
-    Tags starting with J, V, N, R become a, v, n, r; every other n.
+    POS tags that start with J, V, N, R become WordNet's a, v, n, r; all others become n.
 
     Raises:
-        InputError: naming the data that is missing and the line that downloads it.
+        InputError: NLTK's data are missing; the message gives the command that downloads them.
     """
     import nltk
 
@@ -227,12 +238,12 @@ def nltk_lemmatizer() -> Callable[[list[str]], list[str]]:
                     f"--lemmatizer nltk: NLTK's {name} data is not installed: run "
                     f"`python -m nltk.downloader {' '.join(NLTK_DATA)}`, or take --lemmatizer simplemma (not the paper's)"
                 ) from None
-    tagger = nltk.tag.perceptron.PerceptronTagger()  # once: nltk.pos_tag reads its weights anew at every call
+    tagger = nltk.tag.perceptron.PerceptronTagger()  # only once: nltk.pos_tag loads its weights at every call
     lemmatize = lru_cache(maxsize=None)(nltk.stem.WordNetLemmatizer().lemmatize)
     wordnet_tags = {"J": "a", "V": "v", "N": "n", "R": "r"}
 
     def tag_and_lemmatize(tokens: list[str]) -> list[str]:
-        tagged = tagger.tag([token or " " for token in tokens])  # the tagger looks at a token's first letter
+        tagged = tagger.tag([token or " " for token in tokens])  # the tagger fails on an empty token
         return [lemmatize(token, wordnet_tags.get(tag[:1], "n")) for token, tag in tagged]
 
     return tag_and_lemmatize
