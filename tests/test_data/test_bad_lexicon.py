@@ -14,7 +14,7 @@ CONTENTS = {
     "in 1..9": ("sky\t7\t2\t5\n", "line 1: value outside -1..1"),
     "with NaN": (LEXICON + "sea\tnan\t0\t0\n", "line 4: value outside"),
     "with infinity": (LEXICON + "sea\tinf\t0\t0\n", "line 4: value outside"),
-    "with words for numbers": (LEXICON + "sea\thigh\t0\t0\n", "line 4: .*not three numbers; mend or remove"),
+    "with words for numbers": (LEXICON + "sea\thigh\t0\t0\n", "line 4: .*not three numbers; correct or remove"),
     "with a formula": (LEXICON + 'sea\t=cmd|" /C calc"!A0\t0\t0\n', "line 4: .*not three numbers"),
     "with NUL": (LEXICON + "se\0a\t1\t0\t0\n", "line 4 .*overlong or binary.*saifmohammad"),
     "of one long line": ("a" * MANY_BYTES, "line 1 .*overlong or binary"),

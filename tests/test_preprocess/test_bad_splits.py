@@ -90,12 +90,12 @@ FOLDERS = {
     ),
     "hostile vocabulary": (
         lambda box: box.bomb(f"{ARTEMIS}/vocabulary.pkl"),
-        "vocabulary.pkl: refused: its pickle names (os|posix).system; get this file anew",
+        "vocabulary.pkl: refused: its pickle names (os|posix).system; download this file again",
     ),
     "damaged vocabulary": (torn(f"{ARTEMIS}/vocabulary.pkl"), "vocabulary.pkl: damaged"),
     "histogram twice": (
         appended(HISTOGRAM_CSV, 'Baroque,val0,"[1,0,0,0,0,0,0,0,0]"'),
-        f"{HISTOGRAM_CSV}: row 7 .Baroque/val0.: the artwork is there twice",
+        f"{HISTOGRAM_CSV}: row 7 .Baroque/val0.: the artwork occurs twice",
     ),
 }
 
