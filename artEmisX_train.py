@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import Any, NamedTuple, NoReturn
 
-from utils.errors import InputError, run_script
+from utils.errors import InputError, escaped, run_script
 from utils.opts import check_paths, parse_args, recorded_settings
 from utils.processes import PROCESS_GROUP_TIMEOUT, leave_signals_to_parent, prepare_script
 
@@ -371,7 +371,7 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     if record is not None:
         notes = compare_flags(record, args, args.eval_only, checkpoint.folder)
         for note in notes + compare_facts(record, facts, args.eval_only, checkpoint.folder):
-            accelerator.print(note)
+            accelerator.print(escaped(note))
     vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec)
     images = build_images(args, model, folder, splits)
     evaluator = Evaluator(args, accelerator, splits[0], images, codec, vad if args.use_VAD else None, scorer)
@@ -455,7 +455,7 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
         references = sum(map(len, setup.evaluator.scorer.references.values()))
         accelerator.print(report_checkpoint(args, evaluation, records, setup.lexicon, references, judge))
         if warning := collapse_warning(list(evaluation.explanations.values())):
-            accelerator.print(warning)
+            accelerator.print(escaped(warning, keep="\n"))
         accelerator.print(words_of_scoring(args, evaluation.scores, len(records)))
 
 
