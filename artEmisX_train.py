@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from utils.errors import InputError, run_script
+from utils.errors import InputError, escaped, run_script
 from utils.opts import check_paths, parse_args
 from utils.processes import PROCESS_GROUP_TIMEOUT, prepare_script
 
@@ -363,7 +363,7 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
         references = sum(map(len, setup.evaluator.scorer.references.values()))
         accelerator.print(report_checkpoint(args, evaluation, records, setup.lexicon, references, judge))
         if warning := collapse_warning(list(evaluation.explanations.values())):
-            accelerator.print(warning)
+            accelerator.print(escaped(warning, keep="\n"))
         accelerator.print(words_of_scoring(args, evaluation.scores, len(records)))
 
 

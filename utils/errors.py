@@ -23,7 +23,12 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message))
+        super().__init__(escaped(message))
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """`text` with control characters spelled out, but for those in `keep`: what files hold must not command a terminal."""
+    return "".join(letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1] for letter in text)
 
 
 def brief(error: object) -> str:
@@ -86,8 +91,8 @@ def number(kind: type, low: float, high: float = 10**9) -> Callable[[str], float
 def run_script(main: Callable[[], int | None]) -> int:
     """Run a script's `main` and turn what a user can put right into one line on stderr and an exit status.
 
-    Returns 0 for success, 2 for an `InputError`, 1 for a full disk, a file that cannot be written or a lost process of
-    several, 130 for Ctrl-C.
+    Returns 0 for success, 2 for an `InputError`, 1 for a full disk, a file or folder that cannot be read or written, or a
+    lost process of several, 130 for Ctrl-C.
     Other exceptions are faults of ours and keep their traceback.
     """
     try:
@@ -106,11 +111,16 @@ def run_script(main: Callable[[], int | None]) -> int:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             print(f"error: {error.filename}: {error.strerror}: check the permissions of this path", file=sys.stderr)
             return 1
+        if error.filename is None:
+            raise
+        name = ascii(str(error.filename))[1:-1][:200]
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            name = ascii(str(error.filename))[1:-1][:200]
             print(f"error: {name}: {error.strerror}: take another name", file=sys.stderr)
             return 2
-        raise
+        # a disk that fails, or something else that has come into the way of a file or folder
+        reason = error.strerror or brief(error)
+        print(f"error: {name}: {reason}: look what is there and whether the disk is sound", file=sys.stderr)
+        return 1
     except RuntimeError as error:
         if not _others_gone(error):
             raise

@@ -1,6 +1,7 @@
 """Every setting of `artEmisX_train.py`, as flags. No torch here: `--help` and wrong flags answer at once."""
 
 import argparse
+import os
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -493,9 +494,22 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
         check_append_to(args.append_to)
     for flag in ("ckpt_path", "caption_save_path", "cache_dir"):
         folder = getattr(args, flag)
-        if folder.is_file():
-            raise InputError(f"--{flag} {folder}: is a file, a folder was expected")
+        if os.path.lexists(folder) and not folder.is_dir():
+            kind = "link that leads nowhere" if folder.is_symlink() and not folder.exists() else "file"
+            raise InputError(f"--{flag} {folder}: is a {kind}, a folder was expected; remove it or name another")
         check_place(folder / "file")
+    if not args.eval_only:
+        _check_outputs(args)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse, before a training, what lies where its states and its log go and is neither (InputError)."""
+    for path, is_kind, kind in (
+        (args.ckpt_path / "resume", Path.is_dir, "folder"),
+        (args.caption_save_path / "log.jsonl", Path.is_file, "regular file"),
+    ):
+        if os.path.lexists(path) and not is_kind(path):
+            raise InputError(f"{path}: is no {kind}, which the training needs there; remove it or move it away")
 
 
 def data_folders(args: argparse.Namespace) -> list[Path]:

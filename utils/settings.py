@@ -214,6 +214,8 @@ def recorded_argv(record: dict[str, Any], score: bool, source: Path) -> list[str
         if rule == FREE or value is None or name in FOUND_BY_PLACE:
             continue
         if isinstance(value, list):
+            if any(str(part).startswith("-") for part in value):  # would be read as a flag of its own
+                raise InputError(f"{source}: its settings are damaged (--{name}); take another checkpoint")
             argv += [f"--{name}", *(str(part) for part in value)]
         else:
             argv.append(f"--{name}={value}")

@@ -12,7 +12,7 @@ from utils.constants import EMOTION_SPAN, MAX_NEW_TOKENS
 from utils.data.image_encoder_weights import WEIGHTS_REMEDY, load_image_encoder
 from utils.data.pretrained import check_model_type, check_sizes, find_config, gpt2_config, load_pretrained
 from utils.data.text_codec import TextCodec
-from utils.errors import InputError, brief
+from utils.errors import InputError, brief, escaped
 from utils.training.named_checkpoints import NamedCheckpoint
 
 # What distilgpt2 does not bring, by the beginning or a part of its name; all else must be in its weights.
@@ -49,7 +49,7 @@ def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedChe
     weights = (args.alpha, args.cl_Loss_weight, args.VAD_Loss_weight, args.emotion_loss_weight)
     model = SEVLM(encoder, decoder, vad_encoder, emotion_head, weights, args.masked_pooling)
     for note in [] if checkpoint is None else checkpoint.restore(model):
-        print(note)
+        print(escaped(note))
     return model
 
 

@@ -13,7 +13,7 @@ from utils.data.datasets import ImagePixels
 from utils.data.image_opening import open_image
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.vad_lookup import VADLookup, read_lexicon
-from utils.errors import InputError
+from utils.errors import InputError, escaped
 from utils.opts import parse_args, recorded_settings
 from utils.settings import compare_facts, compare_flags
 from utils.training.build_model import build_model
@@ -76,7 +76,7 @@ def load_checkpoint(
     if record is not None:
         notes = compare_flags(record, args, True, checkpoint.folder)
         for note in notes + compare_facts(record, facts, True, checkpoint.folder):
-            print(note)
+            print(escaped(note))
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     chosen = torch.device(device or accelerator or "cpu")
     mean, std = PIXEL_STATISTICS[args.clip_normalization]
@@ -86,7 +86,7 @@ def load_checkpoint(
 
 def _lexicon_path(args: argparse.Namespace, record: dict | None) -> Path:
     recorded = None if record is None else record["flags"].get("vad_lexicon")
-    path = args.vad_lexicon or (Path(recorded) if recorded else None)
+    path = args.vad_lexicon or (Path(recorded) if recorded and isinstance(recorded, str) else None)
     if path is None or not path.is_file():
         where = "" if path is None else f" ({path} is not there)"
         raise InputError(f"{args.ckpt_path}: its model takes a VAD lexicon{where}; name the file with --vad_lexicon")

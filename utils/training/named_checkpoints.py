@@ -260,11 +260,15 @@ def _replace(ckpt_path: Path, name: str) -> None:
     if os.path.lexists(folder):
         os.replace(folder, old)
     os.replace(fresh, folder)
-    if stats_file.is_dir() and not stats_file.is_symlink():
-        remove(stats_file)
-    os.replace(fresh_stats, stats_file)
+    _replace_stats(fresh_stats, stats_file)
     sync(ckpt_path)
     remove(old)
+
+
+def _replace_stats(fresh: Path, stats_file: Path) -> None:
+    if stats_file.is_dir() and not stats_file.is_symlink():  # which no file can be renamed over
+        remove(stats_file)
+    os.replace(fresh, stats_file)
 
 
 def finish_replacement(ckpt_path: Path, name: str) -> None:
@@ -275,7 +279,7 @@ def finish_replacement(ckpt_path: Path, name: str) -> None:
         return
     generation = _generation_of_folder(folder)
     if generation is not None and generation == _generation_of_stats(fresh_stats):
-        os.replace(fresh_stats, stats_file)  # killed between the folder's renaming and the stats file's
+        _replace_stats(fresh_stats, stats_file)  # killed between the folder's renaming and the stats file's
     elif not os.path.lexists(folder) and old.is_dir():
         os.replace(old, folder)  # killed between the old folder's moving away and the new one's moving in
     sync(ckpt_path)

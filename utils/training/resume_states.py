@@ -6,6 +6,7 @@ Two are kept. A run that continues a checkpoint (`--load_from_epoch`) sets the s
 <ckpt_path>/resume-set-aside-<n>/.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from utils.training.manifests import damaged_file, remove, removed_on_failure, w
 
 FOLDER, STATE, SETTINGS = "resume", "state.pt", "settings.json"
 KEPT_STATES = 2
+OLD = ".old"
 _NAME = re.compile(r"(\d{5,9})-(\d{8,12})")
 
 
@@ -50,9 +52,25 @@ def _write(root: Path, epoch: int, step: int, state: dict[str, Any], settings: d
         write_manifest(temporary, {name: temporary / name for name in (STATE, SETTINGS)})
         if damaged_file(temporary, {}):
             raise OSError(f"{temporary}: what was written does not read back as written; check the disk")
-    remove(target)
+    old = root / f".{target.name}{OLD}"
+    remove(old)
+    if os.path.lexists(target):  # a run that was resumed here; perhaps this is the only state
+        os.replace(target, old)
     os.replace(temporary, target)
     sync(root)
+    remove(old)
+
+
+def _finish_writing(root: Path) -> None:
+    """Bring back what a kill between two renames left out of its place."""
+    fresh = root.with_name(f"{FOLDER}.new")
+    with contextlib.suppress(FileNotFoundError):  # another process of this run was faster
+        if fresh.is_dir() and not os.path.lexists(root):  # of `start_anew`
+            os.replace(fresh, root)
+        for old in root.glob(f".*{OLD}"):  # of `_write`
+            target = root / old.name.removeprefix(".").removesuffix(OLD)
+            if not os.path.lexists(target):
+                os.replace(old, target)
 
 
 def start_anew(ckpt_path: Path, epoch: int, step: int, state: dict[str, Any], settings: dict[str, Any]) -> Path | None:
@@ -71,7 +89,7 @@ def start_anew(ckpt_path: Path, epoch: int, step: int, state: dict[str, Any], se
     remove(fresh)
     _write(fresh, epoch, step, state, settings)
     number = 1
-    while (aside := root.with_name(f"{FOLDER}-set-aside-{number}")).exists():
+    while os.path.lexists(aside := root.with_name(f"{FOLDER}-set-aside-{number}")):  # a broken link is in the way, too
         number += 1
     os.replace(root, aside)
     os.replace(fresh, root)
@@ -96,9 +114,7 @@ def load_state(ckpt_path: Path) -> tuple[ResumeState | None, list[str]]:
         InputError: there are states, and all are damaged.
     """
     root, notes = Path(ckpt_path) / FOLDER, []
-    fresh = root.with_name(f"{FOLDER}.new")
-    if fresh.is_dir() and not root.exists():  # killed between the two renames of `start_anew`
-        os.replace(fresh, root)
+    _finish_writing(root)
     for folder in state_folders(ckpt_path):
         damaged = damaged_file(folder, {})
         if damaged is None:

@@ -16,6 +16,7 @@ from utils.data.load_inputs import build_images, check_annotated, read_inputs
 from utils.data.records import Records
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import Lexicon, VADLookup
+from utils.errors import escaped
 from utils.evaluation.evaluator import Evaluator, deciding_score
 from utils.opts import recorded_settings
 from utils.processes import leave_signals_to_parent
@@ -66,7 +67,7 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     if record is not None:
         notes = compare_flags(record, args, args.eval_only, checkpoint.folder)
         for note in notes + compare_facts(record, facts, args.eval_only, checkpoint.folder):
-            accelerator.print(note)
+            accelerator.print(escaped(note))
     vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec)
     images = build_images(args, model, folder, splits)
     evaluator = Evaluator(args, accelerator, splits[0], images, codec, vad if args.use_VAD else None, scorer)

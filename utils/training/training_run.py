@@ -15,6 +15,7 @@ from models.sevlm import SEVLM
 from utils.data.datasets import EpochBatches, TrainingPairs
 from utils.data.image_inputs import ImageInputs
 from utils.data.text_codec import TextCodec
+from utils.errors import escaped
 from utils.evaluation.evaluator import Evaluation, Evaluator
 from utils.settings import SETTINGS_KEY
 from utils.training.named_checkpoints import save_named
@@ -93,8 +94,8 @@ class TrainingRun:
         return epoch * self.updates_per_epoch + -(-step // self.args.gradient_accumulation_steps)
 
     def say(self, text: str) -> None:
-        """Print a line, once for all processes."""
-        self.accelerator.print(text)
+        """Print text, once for all processes; much of it quotes files."""
+        self.accelerator.print(escaped(text, keep="\n"))
 
 
 def exact_state(run: TrainingRun) -> dict[str, Any]:
