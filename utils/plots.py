@@ -27,8 +27,6 @@ from utils.evaluation.figures import (
 from utils.files import atomic_path, check_place, read_json
 from utils.training.run_log import LOG_FILE, PLACE, RunHistory, finite, read_log
 
-REFERENCES = "references"
-
 
 @dataclass
 class Run:
@@ -65,7 +63,9 @@ def read_run(path: Path) -> Run:
     folder = next((folder for folder in (path, path / "results") if (folder / LOG_FILE).is_file()), None)
     if folder is None:
         raise InputError(f"{path}: holds no {LOG_FILE}; name the --caption_save_path of a training run")
-    run = Run(str(path) if path.name else str(path.absolute()), folder, read_log(folder / LOG_FILE))
+    name = str(path if path.name else path.absolute())
+    name = f"./{name}" if name.startswith("_") else name  # matplotlib hides labels that begin so
+    run = Run(name, folder, read_log(folder / LOG_FILE))
     if not run.history.losses and not run.history.scores:
         raise InputError(f"{folder / LOG_FILE}: has no losses and no scores yet; wait for --log_steps steps of the run")
     return run
@@ -145,23 +145,23 @@ def figures(runs: list[Run]) -> tuple[dict[str, Figure], list[str]]:
     drawn["scores"] = scores_figure(
         {run.name: run.curves(run.history.scores) for run in scored}, test_sets.pop() if len(test_sets) == 1 else None
     )
-    matrices, bins, lengths = {}, {}, {}
+    matrices, bins, lengths, references = {}, {}, {}, []
     for run in scored:
         try:
             records = records_of(run)
             lengths[run.name] = words_of(list(captions_of(run, "exp", records).values()))
-            lengths.setdefault(REFERENCES, words_of([text for r in records.values() for text in r["explanations"]]))
+            references = references or words_of([text for r in records.values() for text in r["explanations"]])
             matrices[run.name] = confusion_of(run, records)
             bins[run.name] = calibration_of(run, records)
         except InputError as error:
             notes.append(f"not drawn: {error}")
-    for name, draw, data in (
-        ("confusion", confusion_figure, matrices),
-        ("calibration", calibration_figure, bins),
-        ("lengths", lengths_figure, lengths),
-    ):
-        if data:
-            drawn[name] = draw(data)
+    names = [run.name for run in runs]
+    if lengths:
+        drawn["lengths"] = lengths_figure(lengths, references, names)
+    if matrices:
+        drawn["confusion"] = confusion_figure(matrices)
+    if bins:
+        drawn["calibration"] = calibration_figure(bins, names)
     return drawn, notes
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from cococaption import __main__ as cococaption
 from preprocess import cache_features, prepare_artemis, resize_wikiart, train_text2emotion
-from utils import opts, report
+from utils import opts, plots, report
 from utils.errors import InputError
 from utils.files import atomic_path, check_place, write_text
 
@@ -13,6 +13,7 @@ COMMANDS = {
     "train": (opts.get_parser, []),
     "cococaption": (cococaption.get_parser, ["--annotations", "a.json", "--results", "r.json"]),
     "report": (report.get_parser, ["report.json"]),
+    "plots": (plots.get_parser, ["runs/demo"]),
     "cache_features": (cache_features.get_parser, ["a.json", "--image_root", "images", "--out_dir", "out"]),
     "prepare_artemis": (prepare_artemis.get_parser, ["--release_csv", "a.csv", "--out_dir", "out"]),
     "resize_wikiart": (resize_wikiart.get_parser, ["--wikiart_dir", "WikiArt", "--out_dir", "out"]),
@@ -22,6 +23,7 @@ PATHS = {
     "train": "--ckpt_path",
     "cococaption": "--json",
     "report": "--json",
+    "plots": "--out",
     "cache_features": "--clip_model",
     "prepare_artemis": "--spelling",
     "resize_wikiart": "--manifest",

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from utils.constants import EMOTIONS
 from utils.evaluation.published_scores import PUBLISHED, PUBLISHED_SCORES
@@ -101,43 +102,48 @@ def confusion_figure(matrices: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def calibration_figure(bins: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Figure:
+def calibration_figure(bins: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], runs: list[str]) -> Figure:
     """Accuracy of the emotion head against its confidence, bin by bin, and how many images each bin has.
 
     Args:
-        bins: run -> images, right ones and sum of confidences by bin, see `reliability`.
+        bins: run -> images, right ones and sum of confidences by bin, see `reliability`. runs: all, for their looks.
     """
-    figure = Figure(figsize=(5.2, 5.6), layout="constrained")
+    figure = Figure(figsize=(5.2, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="calibrated")
-    for number, (run, (images, right, confidence)) in enumerate(bins.items()):
-        met = images > 0
+    for run, (images, right, confidence) in bins.items():
+        met, look = images > 0, style(runs.index(run))
         error = np.abs(right - confidence).sum() / max(images.sum(), 1)
-        upper.plot(
-            confidence[met] / images[met],
-            right[met] / images[met],
-            label=f"{run} (ECE {100 * error:.1f} %)",
-            **style(number),
-        )
+        label = f"{run} (ECE {100 * error:.1f} %)"
+        upper.plot(confidence[met] / images[met], right[met] / images[met], label=label, clip_on=False, **look)
         edges = np.linspace(0, 1, len(images) + 1)
-        look = style(number)
         lower.stairs(images, edges, color=look["color"], linestyle=look["linestyle"])
     upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1), title="emotion head")
     lower.set(xlabel="confidence", ylabel="images")
-    upper.legend(frameon=False, loc="upper left")
+    figure.legend(loc="outside lower center", frameon=False)
     return figure
 
 
-def lengths_figure(lengths: Mapping[str, Sequence[int]]) -> Figure:
-    """Distribution of the explanations' lengths. lengths: run, or references -> words of each explanation."""
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
+def lengths_figure(lengths: Mapping[str, Sequence[int]], references: Sequence[int], runs: list[str]) -> Figure:
+    """Distribution of the explanations' lengths over that of the references.
+
+    Args:
+        lengths: run -> words of each explanation. references: the same of people's. runs: all, for their looks.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
-    most = max((max(words, default=0) for words in lengths.values()), default=0)
-    for number, (run, words) in enumerate(lengths.items()):
-        shares = 100 * np.bincount(words, minlength=most + 1) / max(len(words), 1)
-        axes.plot(range(most + 1), shares, label=f"{run} (mean {np.mean(words or [0]):.1f})", **style(number))
+    most = max((max(words, default=0) for words in (references, *lengths.values())), default=0)
+
+    def shares(words: Sequence[int]) -> np.ndarray:
+        return 100 * np.bincount(words, minlength=most + 1) / max(len(words), 1)
+
+    people = f"references (mean {np.mean(references):.1f})"
+    axes.stairs(shares(references), np.arange(most + 2) - 0.5, fill=True, color="0.85", label=people)
+    for run, words in lengths.items():
+        axes.plot(range(most + 1), shares(words), label=f"{run} (mean {np.mean(words):.1f})", **style(runs.index(run)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(title="length of the explanations", xlabel="words", ylabel="% of the explanations")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", frameon=False)
     return figure
 
 

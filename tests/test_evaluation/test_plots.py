@@ -1,0 +1,141 @@
+"""utils.plots: what is drawn of a run, runs overlaid, and folders that are none."""
+
+import json
+import shutil
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import artEmisX_train
+from utils import plots
+from utils.errors import InputError
+from utils.evaluation.emotion_metrics import confusion_matrix, emotion_head_scores
+from utils.evaluation.figures import COLOURS, LINES, MARKERS, scores_figure, style
+
+NAMES = {"losses", "scores", "confusion", "calibration", "lengths"}
+
+
+@pytest.fixture(scope="module")
+def trained(workspace, tmp_path_factory):
+    """Two runs: one with the emotion head and a named test set, one without."""
+    root = tmp_path_factory.mktemp("runs")
+    first = ("--use_emotion_loss", "--test_set", "v1.0", "--log_steps", "1")
+    assert artEmisX_train.main(workspace.argv(root / "first", *first)) == 0
+    assert artEmisX_train.main(workspace.argv(root / "$second_$", "--num_train_epochs", "1")) == 0
+    return root
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained / "first" / "results", tmp_path / "run")
+
+
+def texts(path) -> str:
+    return " ".join(element.text or "" for element in ET.parse(path).iter() if element.tag.endswith("text"))
+
+
+def test_all_figures_of_a_run(run, capsys):
+    assert plots.main([str(run)]) is None
+    written = {path.name for path in (run / "plots").iterdir()}
+    assert written == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    for name in NAMES:
+        with Image.open(run / "plots" / f"{name}.png") as picture:
+            assert min(picture.size) > 300 and len(picture.convert("L").getcolors(10**6)) > 10
+    assert all(term in texts(run / "plots" / "losses.svg") for term in ("lm loss", "vad loss", "emotion loss"))
+    scores = texts(run / "plots" / "scores.svg")
+    assert "SEVLM (published)" in scores and "B-4" in scores and "head ECE" in scores
+
+
+def test_runs_are_overlaid(trained, tmp_path, capsys):
+    out = tmp_path / "out"
+    plots.main([str(trained / "first"), str(trained / "$second_$"), "--out", str(out)])  # results/ is found
+    for name in ("losses", "scores", "lengths"):
+        assert all(run in texts(out / f"{name}.svg") for run in ("/first", "/$second_$"))
+    assert "published" not in texts(out / "scores.svg")  # two test sets
+    assert "$second_$" not in texts(out / "calibration.svg")
+    assert "$second_$: has no emotion head" in capsys.readouterr().out
+
+
+def test_the_same_figures_from_the_same_run(run, tmp_path):
+    for folder in ("a", "b"):
+        plots.main([str(run), "--out", str(tmp_path / folder)])
+    for name in NAMES:
+        assert (tmp_path / "a" / f"{name}.svg").read_bytes() == (tmp_path / "b" / f"{name}.svg").read_bytes()
+
+
+def test_values_are_those_of_the_files(run, workspace):
+    read = plots.read_run(run)
+    records = json.loads((workspace.data / "artEmisX_val.json").read_text())
+    captions = json.loads((run / "unf_captions_full_1_5_step.json").read_text())
+    said = {line["image_id"]: line["caption"] for line in captions}
+    assert (plots.confusion_of(read, records) == confusion_matrix(said, records)).all()
+    heads = json.loads((run / "emotion_head_1_5_step.json").read_text())
+    expected = emotion_head_scores(
+        np.array([row["probabilities"] for row in heads]), [row["image_id"] for row in heads], records
+    )
+    images, right, confidence = plots.calibration_of(read, records)
+    assert images.sum() == expected["head_images"] and right.sum() / images.sum() == pytest.approx(expected["head_acc"])
+    assert np.abs(right - confidence).sum() / images.sum() == pytest.approx(expected["head_ece"])
+    (run / "report.json").write_text(json.dumps({"confusion_matrix": [[3] * 10] * 9}))
+    assert (plots.confusion_of(read, records) == 3).all()
+    updates, values = read.curves(read.history.losses)["vad_loss"]
+    assert updates == list(range(1, 13)) and values == [point["vad_loss"] for point in read.history.losses]
+
+
+def test_scores_are_drawn_in_percent_beside_published_lines():
+    figure = scores_figure({"mine": {"sub_acc": ([6, 12], [0.25, 0.5]), "max_lcs": ([6], [4.0])}}, "test_all")
+    accuracy, novelty = figure.axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
+    assert drawn["mine"] == [25, 50] and drawn["SEVLM (published)"] == [44.2, 44.2] and len(drawn) == 4
+    assert [list(line.get_ydata()) for line in novelty.lines] == [[4.0]]
+
+
+def test_runs_differ_without_colours():
+    looks = [style(number) for number in range(len(LINES) * len(MARKERS))]
+    assert len({(look["linestyle"], look["marker"]) for look in looks}) == len(looks)
+    assert len({look["color"] for look in looks[: len(COLOURS)]}) == len(COLOURS)
+
+
+def test_a_run_without_evaluations_has_losses(run, capsys):
+    lines = [line for line in (run / "log.jsonl").read_text().splitlines() if not line.startswith('{"scores"')]
+    (run / "log.jsonl").write_text("\n".join(lines))
+    plots.main([str(run)])
+    assert {path.name for path in (run / "plots").iterdir()} == {"losses.png", "losses.svg"}
+    assert "no evaluation yet: only its losses are drawn" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda run: (run / "unf_captions_exp_1_5_step.json").unlink(), "unf_captions_exp_1_5_step.json: no such file"),
+        (
+            lambda run: (run / "unf_captions_exp_1_5_step.json").write_text('[{"image_id": 7, "caption": "a"}]'),
+            "image 7 is",
+        ),
+        (lambda run: (run / "emotion_head_1_5_step.json").write_text("[1]"), "does not hold nine probabilities"),
+        (lambda run: (run / "report.json").write_text('{"confusion_matrix": [[1]]}'), "has no confusion matrix"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(run, capsys, spoil, line):
+    spoil(run)
+    plots.main([str(run)])
+    said = [said for said in capsys.readouterr().out.splitlines() if said.startswith("not drawn: ")]
+    assert len(said) == 1 and line in said[0]
+    assert (run / "plots" / "scores.svg").is_file()
+
+
+def test_folders_that_are_none(run, tmp_path):
+    for argv, message in (
+        ([tmp_path / "nowhere"], "no such folder; name the folder of a run"),
+        ([tmp_path], "holds no log.jsonl; name the --caption_save_path of a training run"),
+        ([run, "--out", run / "log.jsonl"], "is a file; name another folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            plots.main(list(map(str, argv)))
+    (run / "log.jsonl").write_text('{"start": {}}\n')
+    with pytest.raises(InputError, match="has no losses and no scores yet"):
+        plots.main([str(run)])
+    assert not (run / "plots").exists()
