@@ -128,6 +128,7 @@ def plain_captions(model: SEVLM, records: dict, codec: TextCodec, data, drop_las
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--drop_last_token", "--eval_batch_size", "3")])
 def test_captions_of_a_whole_evaluation(workspace, tmp_path, monkeypatch, flags):
     """In the middle of a training, with its dropout, through loader, lexicon and files."""
@@ -213,6 +214,7 @@ def scored(workspace, split, tmp_path_factory):
     return out, records, texts
 
 
+@pytest.mark.slow
 def test_scores_by_hand(scored, split):
     out, records, texts = scored
     scores = json.loads((out / "results" / "scores_exp_0_0_step.json").read_text())
@@ -279,6 +281,7 @@ def longest_common(a: list[str], b: list[str]) -> int:
     return row[-1]
 
 
+@pytest.mark.slow
 def test_calibration_of_the_head_is_of_a_softmax(workspace, split, tmp_path, monkeypatch):
     """With a head that is sure of one emotion, accuracy and calibration are known: e^2 / (e^2 + 8) and how often it is right."""
     captions = lambda model, image, *_: [("awe because x", "x")] * len(image.cls)  # noqa: E731
