@@ -145,6 +145,7 @@ def assert_equal(ours: dict[str, float], expected: dict[str, float]) -> None:
     assert ours == pytest.approx(expected, rel=0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_scorer_equals_pycocoevalcap(scorer, invented, theirs):
     corpus, images = scorer.score(invented[1])
     assert list(corpus) == NAMES
@@ -156,6 +157,7 @@ def test_scorer_equals_pycocoevalcap(scorer, invented, theirs):
     assert all(len({row[name] for row in images.values()}) > 100 for name in NAMES)
 
 
+@pytest.mark.slow
 def test_killed_meteor_is_started_anew(scorer, invented, theirs, monkeypatch):
     write, (victim,) = cococaption.meteor._write, scorer._meteor.pids
 
@@ -209,6 +211,7 @@ def test_part_of_the_images(annotation_file, invented, images, tmp_path):
         assert row == pytest.approx({name: evaluation.imgToEval[image_id][name] for name in row}, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_command(annotation_file, invented, theirs, tmp_path, capsys):
     results, out, cache = tmp_path / "results.json", tmp_path / "new" / "scores.json", tmp_path / "cache"
     write_json(results, [{"image_id": image_id, "caption": caption} for image_id, caption in invented[1].items()])

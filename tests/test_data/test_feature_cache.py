@@ -142,6 +142,7 @@ def test_script_encodes_changed_pictures_and_refuses_other_folders(workspace, ca
 # ---- the training with it --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_on_cached_features_is_the_same(workspace, cache, tmp_path):
     """Cached by the script, and cached during the first epoch: the same weights; without a cache nearly the same."""
     for name, more in (
@@ -157,6 +158,7 @@ def test_training_on_cached_features_is_the_same(workspace, cache, tmp_path):
         assert torch.allclose(states["none"][name], tensor, atol=2e-3), name
 
 
+@pytest.mark.slow
 def test_auto_reads_what_the_first_epoch_wrote(workspace, tmp_path, monkeypatch):
     calls = []
     forward = ImageEncoder.forward
@@ -459,6 +461,7 @@ def fill(folder, value: int, barrier) -> None:
             assert torch.equal(written.grid[index], cache[name]["grid"])
 
 
+@pytest.mark.slow
 def test_several_processes_fill_one_cache(tmp_path):
     context = multiprocessing.get_context("fork")
     for round_ in range(3):

@@ -32,6 +32,8 @@ from utils.training.build_model import _checked_config
 from utils.training.named_checkpoints import load_named
 from utils.training.resume_states import load_state, save_state
 
+pytestmark = pytest.mark.slow
+
 # no example database: the repository stays as it is; the same examples on every run
 fuzz = settings(
     deadline=None, max_examples=80, database=None, derandomize=True, suppress_health_check=list(HealthCheck)

@@ -242,6 +242,7 @@ def test_other_fields_of_a_config_have_no_effect(here, trapped_kernels, kind):
     assert not sprung(here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ("gpt2", "vit"))
 def test_pickled_weights_are_refused(here, kind):
     config, load = LOADERS[kind]
@@ -329,6 +330,7 @@ def hostile_stats(ckpts: Path) -> None:
     torch.save({"epoch": Touch()}, ckpts / "ckpt_stats_best-acc.tar")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -147,6 +147,7 @@ def plain_captions(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--drop_last_token", "--eval_batch_size", "3")])
 def test_captions_of_a_whole_evaluation(workspace, codec, tmp_path, monkeypatch, flags):
     """In the middle of a training, with its dropout, through loader, lexicon and files."""
@@ -249,6 +250,7 @@ def test_control_characters_become_blanks():
     assert evaluator_module.printable("a\tb\u2028c\r\nd é") == "a b c  d é"
 
 
+@pytest.mark.slow
 def test_scores_by_hand(scored, split):
     out, records, texts = scored
     scores = json.loads((out / "results" / "scores_exp_0_0_step.json").read_text())
@@ -315,6 +317,7 @@ def longest_common(a: list[str], b: list[str]) -> int:
     return row[-1]
 
 
+@pytest.mark.slow
 def test_calibration_of_the_head_is_of_a_softmax(workspace, split, tmp_path, monkeypatch):
     """With a head that is sure of one emotion, accuracy and calibration are known: e^2 / (e^2 + 8) and how often it is right."""
     captions = lambda model, image, *_: [("awe because x", "x")] * len(image.cls)  # noqa: E731

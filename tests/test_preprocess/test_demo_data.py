@@ -195,6 +195,7 @@ def test_annotators_disagree_as_planned(planned):
     assert (planned["votes"].map(lambda votes: len(set(votes))) > 1).mean() > 0.9  # emotions to pair
 
 
+@pytest.mark.slow
 def test_explanations_fit_into_the_text_window(annotations):
     assert annotations["tokens_len"].between(8, 20).all()
     assert 150 <= len({word for tokens in annotations["tokens"] for word in tokens}) <= 280
@@ -227,6 +228,7 @@ def bleu4(captions: list[str], references: list[list[str]], capsys) -> float:
     return scores[3]
 
 
+@pytest.mark.slow
 def test_captions_score_by_naming_the_right_things(planned, annotations, capsys):
     """The best constant caption stays below half, and captions of other pictures below 0.7, of what even a half-blind
     captioner gets, one that knows only emotion, colours and number."""
@@ -251,6 +253,7 @@ def test_captions_score_by_naming_the_right_things(planned, annotations, capsys)
     assert max(bleu4([text] * len(references), references, capsys) for text in constants) < 0.5 * floor
 
 
+@pytest.mark.slow
 def test_emotions_can_be_seen():
     """A linear model on 16 x 16 pixels tells the emotions apart, and learns nothing from shuffled pictures."""
     planned = plan_pictures(700, SEED)

@@ -11,6 +11,8 @@ from tests.conftest import TINY_VIT
 from utils.errors import InputError
 from utils.training.resume_states import load_state, state_folders
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(workspace, tmp_path_factory):

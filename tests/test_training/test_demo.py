@@ -17,6 +17,8 @@ from tests.conftest import REPOSITORY
 from utils.data.records import dominant_emotion, read_records
 from utils.evaluation.emotion_metrics import emotion_accuracy
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):

@@ -18,6 +18,8 @@ from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
 from utils.data.vad_lookup import VADLookup, read_lexicon
 from utils.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 RATES = {"emo_en_LR": 3e-3, "learning_rate": 1e-3, "en_LR": 2e-3}  # in the order of the optimiser's groups
 ALL_PARTS = ("--fixed_encoder", "False", "--use_emotion_loss")
 

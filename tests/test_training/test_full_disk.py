@@ -10,6 +10,8 @@ from utils.errors import run_script
 from utils.training import training_run
 from utils.training.resume_states import load_state
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small_disk(tmp_path):

@@ -13,6 +13,8 @@ from utils.errors import InputError
 from utils.evaluation.decoding import caption_batch
 from utils.training.load_checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(workspace, tmp_path_factory):

@@ -17,6 +17,8 @@ from tests.stop_matrix import JOB_FLAGS, final_state, run_as_job, same_end
 from utils.errors import InputError
 from utils.processes import PROCESS_GROUP_TIMEOUT
 
+pytestmark = pytest.mark.slow
+
 # negatives come from a process's own images, and dropout from its own random numbers
 SAME_IN_ANY_NUMBER = ("--no-use_cl_loss", "--dropout", "0", "--log_steps", "1", "--use_emotion_loss")
 

@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pytest
+
 import artEmisX_train
 from models.decoder import Explainer
 from models.sevlm import SEVLM
@@ -11,6 +13,8 @@ from tests.conftest import GOLDEN
 from utils.data.pretrained import gpt2_config
 from utils.data.text_codec import load_tokenizer
 from utils.training.named_checkpoints import load_named, save_named
+
+pytestmark = pytest.mark.slow
 
 
 def score(workspace, out, checkpoints):

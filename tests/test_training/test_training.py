@@ -77,7 +77,7 @@ def test_eval_only_repeats_the_scores(finished, workspace, tmp_path):
     assert report["images"] == len(ours) and report["scores"]["Unique"] > 0
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_stopped_run_resumes_exactly(finished, workspace, tmp_path, monkeypatch, workers):
     """Stopped in the middle of the second epoch, resumed: the weights of the run that was never stopped."""
     between_updates, updates = artEmisX_train.between_updates, []
@@ -99,6 +99,7 @@ def test_stopped_run_resumes_exactly(finished, workspace, tmp_path, monkeypatch,
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_killed_in_an_evaluation_resumes_exactly(finished, workspace, tmp_path, monkeypatch):
     evaluator = Evaluator.__call__
 
@@ -114,6 +115,7 @@ def test_killed_in_an_evaluation_resumes_exactly(finished, workspace, tmp_path, 
     assert (tmp_path / "results" / "scores_exp_0_5_step.json").is_file()
 
 
+@pytest.mark.slow
 def test_damaged_state_is_named_and_the_one_before_used(finished, workspace, tmp_path, capsys):
     train(workspace, tmp_path)
     newest = sorted((tmp_path / "ckpts" / "resume").iterdir())[-1]
@@ -124,6 +126,7 @@ def test_damaged_state_is_named_and_the_one_before_used(finished, workspace, tmp
     assert same_state(newest_state(tmp_path), newest_state(finished))
 
 
+@pytest.mark.slow
 def test_load_from_epoch_continues_at_the_next(finished, workspace, tmp_path, capsys):
     more = ("--load_from_epoch", "best-res", "--ckpt_path", str(finished / "ckpts"), "--num_train_epochs", "3")
     epoch = torch.load(finished / "ckpts" / "ckpt_stats_best-res.tar", weights_only=True)["epoch"]
@@ -137,6 +140,7 @@ def test_a_second_training_does_not_overwrite_the_first(finished, workspace):
         artEmisX_train.main(workspace.argv(finished))
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder(workspace, tmp_path):
     holder = "import sys, pathlib, utils.training.folder_lock as g\nwith g.locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", holder, str(tmp_path / "ckpts")]
@@ -149,6 +153,7 @@ def test_two_runs_in_one_folder(workspace, tmp_path):
         pass  # the file that the dead run left is no obstacle
 
 
+@pytest.mark.slow
 def test_early_stop(workspace, tmp_path, capsys):
     train(
         workspace,
@@ -166,12 +171,14 @@ def test_early_stop(workspace, tmp_path, capsys):
     assert len(list((tmp_path / "results").glob("scores_exp_*.json"))) == 3
 
 
+@pytest.mark.slow
 def test_eval_steps(workspace, tmp_path):
     train(workspace, tmp_path, "--eval_steps", "3", "--num_train_epochs", "1")
     names = sorted(path.name for path in (tmp_path / "results").glob("scores_exp_*.json"))
     assert names == ["scores_exp_0_2_step.json", "scores_exp_0_5_step.json"]
 
 
+@pytest.mark.slow
 def test_eval_steps_between_two_updates(workspace, tmp_path):
     """An evaluation that falls due between two updates is made at the second."""
     flags = ("--eval_steps", "3", "--num_train_epochs", "1", "--gradient_accumulation_steps", "2")
@@ -180,6 +187,7 @@ def test_eval_steps_between_two_updates(workspace, tmp_path):
     assert names == ["scores_exp_0_3_step.json", "scores_exp_0_5_step.json"]
 
 
+@pytest.mark.slow
 def test_stop_where_an_evaluation_is_due(workspace, tmp_path, monkeypatch):
     """The evaluation is made up for when the run goes on."""
     between_updates = artEmisX_train.between_updates
@@ -221,6 +229,7 @@ def test_bf16(workspace, tmp_path):
     train(workspace, tmp_path, "--mixed_precision", "bf16", "--num_train_epochs", "1")
 
 
+@pytest.mark.slow
 def test_compiled_model_has_the_same_losses(workspace, tmp_path, monkeypatch):
     """Traced and differentiated as for the compiler, but not handed to it: C++ would take most of a minute."""
     compiled, compile_module = [], torch.nn.Module.compile
@@ -239,6 +248,7 @@ def test_compiled_model_has_the_same_losses(workspace, tmp_path, monkeypatch):
         assert traced == pytest.approx(plain, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["stop", "skip"])
 def test_loss_that_is_not_finite(workspace, tmp_path, monkeypatch, capsys, policy):
     vad_loss, calls = losses.vad_loss, []

@@ -12,6 +12,8 @@ from tests.conftest import logged_losses
 from utils.errors import InputError
 from utils.evaluation.evaluator import Evaluator, deciding_score
 
+pytestmark = pytest.mark.slow
+
 # negatives come from a batch's own images; other than them everything is a sum over the window
 COMPARABLE = ("--no-use_cl_loss", "--use_emotion_loss", "--dropout", "0", "--num_train_epochs", "1", "--log_steps", "1")
 STILL = ("--learning_rate", "0", "--emo_en_LR", "0", "--en_LR", "0")

@@ -9,6 +9,8 @@ from tests.test_training.recording import recording
 from utils.evaluation.evaluator import Evaluation, Evaluator
 from utils.training.resume_states import load_state, save_state
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def train(workspace, tmp_path, monkeypatch):

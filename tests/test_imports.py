@@ -1,0 +1,155 @@
+"""Which file may import which, and what importing and --help need."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+# The shared root of utils/. Any other file there is a command.
+SHARED = {
+    f"utils.{name}"
+    for name in ("constants", "csv_rows", "errors", "files", "opts", "processes", "progress_line", "settings")
+}
+
+# room -> rooms that it may import besides itself
+ARROWS = {
+    "shared": set(),
+    "models": set(),  # and utils.constants
+    "cococaption": {"shared"},
+    "data": {"shared", "models", "cococaption"},
+    "evaluation": {"shared", "models", "cococaption", "data"},
+    "training": {"shared", "models", "cococaption", "data", "evaluation"},
+    "preprocess": {"shared", "models", "data"},
+    "commands": {"shared", "models", "cococaption", "data", "evaluation", "training", "preprocess"},
+}
+EXCEPTIONS = {
+    # encoding a collection and training need the same settings of the allocator
+    ("preprocess.cache_features", "utils.training.memory"),
+}
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    if parts[0] != "utils":
+        return {"artEmisX_train": "commands"}.get(parts[0], parts[0])
+    if module == "utils" or module in SHARED:
+        return "shared"
+    return parts[1] if parts[1] in ARROWS else "commands"
+
+
+def modules(root: Path = REPOSITORY) -> dict[str, Path]:
+    """Every module of the program; a package goes by its folder's name."""
+    paths = [
+        path for folder in ("models", "utils", "preprocess", "cococaption") for path in (root / folder).rglob("*.py")
+    ]
+    names = {".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+    return dict(sorted(names.items())) | {"artEmisX_train": root / "artEmisX_train.py"}
+
+
+def imported(source: str, known: set[str]) -> set[str]:
+    """The known modules that a source text imports anywhere: in functions and under TYPE_CHECKING too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            names = {alias.name for alias in node.names}
+            found |= submodules
+            if names - {name.rpartition(".")[2] for name in submodules}:
+                found.add(node.module)
+    return found & known
+
+
+def graph() -> dict[str, set[str]]:
+    found = modules()
+    return {name: imported(path.read_text(encoding="utf-8"), set(found)) - {name} for name, path in found.items()}
+
+
+def allowed(importer: str, target: str) -> bool:
+    ours, theirs = room(importer), room(target)
+    if ours == "models":
+        return theirs == "models" or target == "utils.constants"
+    return ours == theirs or theirs in ARROWS[ours]
+
+
+def test_arrows_between_rooms():
+    wrong = {(name, target) for name, targets in graph().items() for target in targets if not allowed(name, target)}
+    assert wrong == EXCEPTIONS  # an exception that is not needed any more is to be struck off
+
+
+def test_no_circle():
+    graphlib.TopologicalSorter(graph()).prepare()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import utils.training.memory",
+        "import utils.training.memory as m",
+        "from utils.training import memory",
+        "from utils.training.memory import reuse_freed_memory",
+        "def f():\n    if True:\n        from utils.training import memory",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import utils.training.memory",
+    ],
+)
+def test_every_way_to_import_is_seen(source):
+    assert imported(source, {"utils", "utils.training", "utils.training.memory"}) == {"utils.training.memory"}
+    assert not allowed("utils.data.records", "utils.training.memory")
+
+
+# ---- in a process of its own -----------------------------------------------------------------------------------------
+
+
+def run_python(code: str, folder: Path) -> subprocess.CompletedProcess:
+    code = f"import importlib, sys\nsys.path.insert(0, {str(REPOSITORY)!r})\n{code}"
+    without_warning = ("-W", "ignore:only soft file lock")  # filelock's, where fcntl does not exist
+    return subprocess.run(
+        [sys.executable, *without_warning, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.slow
+def test_every_module_imports_without_data_and_locks(tmp_path):
+    """In an empty folder, offline, where fcntl does not exist: nothing is read, written, printed or started."""
+    code = f"sys.modules['fcntl'] = None\nfor name in {list(modules())}:\n    importlib.import_module(name)"
+    done = run_python(code.replace("'cococaption.__main__', ", ""), tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# what takes seconds to import
+HEAVY = ["torch", "torchvision", "transformers", "accelerate", "safetensors", "tokenizers"]
+NEEDS_TORCH = {"preprocess.train_text2emotion"}  # it defines a torch module of its own
+
+
+def commands() -> list[str]:
+    """Modules with a parser and a main function; a room's shared files have none."""
+    texts = {name: path.read_text(encoding="utf-8") for name, path in modules().items()}
+    found = [name for name, text in texts.items() if '__name__ == "__main__"' in text]
+    assert {"artEmisX_train", "cococaption.__main__", "preprocess.build_splits", "utils.report"} <= set(found)
+    return [name for name in found if name not in NEEDS_TORCH]
+
+
+def test_help_needs_no_torch_and_no_locks(tmp_path):
+    code = f"""
+import runpy
+sys.modules["fcntl"] = None
+for name in {commands()}:
+    sys.argv = [name, "--help"]
+    try:
+        runpy.run_module(name, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, (name, end.code)
+    assert not sys.modules.keys() & {set(HEAVY)}, name
+"""
+    done = run_python(code, tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.stdout.count("usage: ") == len(commands())
+    assert list(tmp_path.iterdir()) == []
