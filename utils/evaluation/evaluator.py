@@ -22,6 +22,7 @@ from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import VADLookup
 from utils.evaluation.decoding import caption_batch
 from utils.evaluation.emotion_metrics import emotion_accuracy, emotion_head_scores
+from utils.evaluation.likelihood import emotion_log_likelihoods, head_distribution
 from utils.files import write_json
 from utils.processes import leave_signals_to_parent
 from utils.progress_line import ProgressLine
@@ -41,7 +42,8 @@ class Evaluation:
 
     full: image id -> whole generated text; explanations: image id -> its explanation; scores: as fractions 0..1 (CIDEr
     0..10); counts: images, and images with a majority emotion that sub_acc rests on; heads: image id -> the emotion head's
-    nine probabilities, empty without that head; of_images: image id -> the caption scores of that image alone.
+    nine probabilities, empty without that head; likelihoods: image id -> the shares of the nine emotions by the likelihood
+    of their names, with --gallery only; of_images: image id -> the caption scores of that image alone.
     """
 
     full: dict[int, str]
@@ -49,6 +51,7 @@ class Evaluation:
     scores: dict[str, float]
     counts: dict[str, int]
     heads: dict[int, list[float]] = field(default_factory=dict)
+    likelihoods: dict[int, list[float]] = field(default_factory=dict)
     of_images: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
@@ -88,8 +91,8 @@ class Evaluator:
             outcome = [self._score({image_id: rest for image_id, *rest in generated})]
         return broadcast_object_list(outcome)[0]
 
-    def _captions(self, model: SEVLM) -> Iterator[tuple[int, str, str, list[float] | None]]:
-        """(image id, full text, explanation, probabilities of the emotion head) of this process's share."""
+    def _captions(self, model: SEVLM) -> Iterator[tuple]:
+        """(image id, full text, explanation, shares by the emotion head, shares by likelihood) of this process's pictures."""
         hidden, share = not self.accelerator.is_main_process, len(self.loader.dataset)
         with ProgressLine("captioning", share, "pictures", hidden=hidden) as line:
             for texts in self._captions_of_batches(model):
@@ -98,7 +101,7 @@ class Evaluator:
         if self.vad is not None:
             self.vad.forget()
 
-    def _captions_of_batches(self, model: SEVLM) -> Iterator[list[tuple[int, str, str, list[float] | None]]]:
+    def _captions_of_batches(self, model: SEVLM) -> Iterator[list[tuple]]:
         for batch in self.loader:
             batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
             with torch.inference_mode(), self.accelerator.autocast():
@@ -106,25 +109,29 @@ class Evaluator:
                 image = model.image_features(batch.get("pixels"), batch.get("cls"), batch.get("grid"))
                 vad_of = None if self.vad is None else self.vad.of_generated
                 texts = caption_batch(model, image, self.codec, vad_of, self.args.drop_last_token, self.args.num_beams)
-                heads = [None] * len(texts)
+                heads = likelihoods = [None] * len(texts)
                 if model.emotion_head is not None:
-                    heads = model.emotion_head(image.cls).float().softmax(-1).tolist()
-            rows = zip(batch["image_id"].tolist(), texts, heads, strict=True)
-            yield [(image_id, *text, probabilities) for image_id, text, probabilities in rows]
+                    heads = head_distribution(model, image).tolist()
+                if self.args.gallery:
+                    names = emotion_log_likelihoods(model, image, self.codec, vad_of)
+                    likelihoods = names.softmax(dim=-1).tolist()
+            rows = zip(batch["image_id"].tolist(), texts, heads, likelihoods, strict=True)
+            yield [(image_id, *text, *shares) for image_id, text, *shares in rows]
 
     def _score(self, generated: dict[int, list]) -> Evaluation:
         generated = {int(image_id): generated[int(image_id)] for image_id in self.records}  # in the split's order
-        full = {image_id: text for image_id, (text, _, _) in generated.items()}
-        explanations = {image_id: explanation for image_id, (_, explanation, _) in generated.items()}
+        full = {image_id: text for image_id, (text, *_) in generated.items()}
+        explanations = {image_id: explanation for image_id, (_, explanation, *_) in generated.items()}
         scores, of_images = self.scorer.score({image_id: printable(text) for image_id, text in explanations.items()})
         scores["sub_acc"], with_majority = emotion_accuracy(full, self.records)
-        heads = {image_id: row for image_id, (_, _, row) in generated.items() if row is not None}
+        heads = {image_id: row[2] for image_id, row in generated.items() if row[2] is not None}
+        likelihoods = {image_id: row[3] for image_id, row in generated.items() if row[3] is not None}
         if heads:
             head = emotion_head_scores(np.array(list(heads.values())), list(heads), self.records)
             scores |= {name: head[name] for name in ("head_acc", "head_ece")}
         counts = {"images": len(full), "with_majority": with_majority}
         scores = {name: float(value) for name, value in scores.items()}
-        return Evaluation(full, explanations, scores, counts, heads, of_images)
+        return Evaluation(full, explanations, scores, counts, heads, likelihoods, of_images)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, records: Records, epoch: int | str, step: int) -> None:
