@@ -1,0 +1,232 @@
+"""The gallery: which pictures it shows, what stands on the page, and one line for wrong input."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import REPOSITORY
+from utils import gallery, inspect
+from utils.data.vad_lookup import Lexicon
+from utils.errors import InputError
+from utils.evaluation import thumbnails
+from utils.evaluation.gallery_cards import choose, names_of
+from utils.evaluation.page import Card, Page, Word, bars, references, render
+from utils.evaluation.word_tints import tinter
+
+HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
+
+
+def make_run(workspace, root):
+    """A folder like a run's, whose captions are the annotators' first explanation; emotions of every second are wrong."""
+    results = root / "results"
+    results.mkdir(parents=True)
+    shutil.copytree(workspace.data, root / "data")
+    records = json.loads((root / "data" / "artEmisX_val.json").read_text())
+    full, explanations, heads = [], [], []
+    for index, (image, record) in enumerate(records.items()):
+        emotion = record["emotions"][0] if index % 2 else "nonsense"
+        base = {"image_id": int(image), "image_name": record["image_name"]}
+        full.append(base | {"caption": f"{emotion} because {record['explanations'][0]}"})
+        explanations.append(base | {"caption": record["explanations"][0]})
+        heads.append(base | {"probabilities": [0.5, 0.5, *[0.0] * 7]})
+    for name, listed in (("unf_captions_full", full), ("unf_captions_exp", explanations), ("emotion_head", heads)):
+        (results / f"{name}_1_7_step.json").write_text(json.dumps(listed))
+    flags = {
+        "caption_save_path": "old/results",
+        "nle_data_val_path": "old/data/artEmisX_val.json",
+        "annFileExp": "old/data/annotations/artEmisX_val_annot_exp.json",
+        "image_root": "old/data/wikiart_rescaled_max_size_to_600px_same_aspect_ratio",
+        "vad_lexicon": "old/data/demo-VAD-Lexicon.txt",
+    }
+    (results / "log.jsonl").write_text(json.dumps({"start": {"flags": flags, "facts": {}}}) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(workspace, tmp_path_factory):
+    return make_run(workspace, tmp_path_factory.mktemp("gallery") / "moved")
+
+
+def hostile_page() -> Page:
+    lexicon = Lexicon({"sky": (0.5, -0.2, 0.1), "grief": (-1.0, 0.3, 0.0)}, None, "", "-1..1")
+    tint = tinter(lexicon)
+    record = {"emotions": ["awe"], "explanations": [HOSTILE]}
+    shares = [0.0, 0.75, 0.25, *[0.0] * 6]
+    texts = {"awe": f"the sky {HOSTILE}", "fear": "grief and more", "awe ": "nothing"}
+    cards = [
+        Card(
+            name=f"{HOSTILE}/{HOSTILE}_{HOSTILE}{index}.jpg",
+            title=f"{HOSTILE}{index}",
+            byline=HOSTILE,
+            emotion=emotion.strip(),
+            words=tint(text),
+            references=references(record, tint),
+            bars=bars(shares, shares),
+            has_model=True,
+            verdict="right" if index != 1 else "wrong",
+            group="worst" if index == 0 else "best",
+            scores={"CIDEr": float(index)},
+            missing=HOSTILE,
+        )
+        for index, (emotion, text) in enumerate(texts.items())
+    ]
+    return Page(HOSTILE, HOSTILE, cards, [("ACC", "1.0")], tinted=True)
+
+
+def test_choice():
+    scores = {image: float(image % 10) for image in range(100)}
+    chosen = choose(scores, 8, seed=1)
+    groups = {group: [image for image in chosen if chosen[image] == group] for group in ("worst", "best", "random")}
+    assert groups["worst"] == [0, 10, 20] and groups["best"] == [99, 89, 79] and len(groups["random"]) == 2
+    assert choose(scores, 8, seed=1) == chosen != choose(scores, 8, seed=2)
+    assert len(choose(scores, 1000, seed=1)) == 100
+    assert choose({5: 0.0}, 3, seed=1) == {5: "worst"}
+
+
+def test_tint_gives_the_text_again():
+    tint = tinter(Lexicon({"tower": (0.5, -0.2, 0.1)}, None, "", "-1..1"))
+    pieces = tint("Towers, the TOWER & towering-high")
+    assert "".join(piece.text for piece in pieces) == "Towers, the TOWER & towering-high"
+    assert [piece.text for piece in pieces if piece.vad] == ["Towers", "TOWER"]
+    assert pieces[0].label == "V +0.50   A -0.20   D +0.10" and pieces[0].sign == "p" and pieces[0].strength == 50
+    assert Word("x", (-0.25, 0, 0)).sign == "n"
+
+
+def test_names():
+    assert names_of("Color_Field/ann-lee_red-sea-7.jpg") == {"title": "Red sea 7", "byline": "Ann Lee, Color Field"}
+    assert names_of("odd.jpg")["title"] == "odd"
+
+
+def test_hostile_texts_stay_text():
+    html = render(hostile_page())
+    assert html.count("<script") == 1 and "<img src=x" not in html
+    assert "&lt;img src=x onerror=" in html
+
+
+def test_nothing_from_outside():
+    html = render(hostile_page())
+    assert not re.search(r"(?:src|href)=\"(?!data:|#)", html) and "url(" not in html and "@import" not in html
+    assert "default-src 'none'" in html
+
+
+def test_thumbnails_are_bounded(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (600, 500, 3), dtype=np.uint8)
+    (tmp_path / "a").mkdir()
+    Image.fromarray(noise).save(tmp_path / "a" / "noise.png")
+    card = Card("a/noise.jpg", "", "", "", [], [])
+    thumbnails.add_thumbnail(card, thumbnails.ImageFolder(tmp_path))
+    content = base64.b64decode(card.thumbnail.partition(",")[2])
+    assert len(content) * 4 / 3 * 200 < 13e6
+    assert Image.open(io.BytesIO(content)).size == (card.width, card.height) == (333, 400)
+    (tmp_path / "a" / "broken.jpg").write_bytes(b"<html>")
+    card.name, card.thumbnail = "a/broken.jpg", ""
+    thumbnails.add_thumbnail(card, thumbnails.ImageFolder(tmp_path))
+    assert not card.thumbnail and "web page" in card.missing
+
+
+def test_page_of_a_moved_run(run, capsys):
+    gallery.main([str(run), "--number", "3", "--metrics", "bleu", "cider"])
+    html = (run / "results" / "gallery_1_7.html").read_text()
+    assert "3 pictures" in capsys.readouterr().out
+    assert html.count('<article class="card"') == 3 and html.count("data:image/jpeg") == 3
+    assert 'data-emotion="nonsense" data-verdict="wrong"' in html and 'data-verdict="right"' in html
+    assert "B-4" in html and 'class="model" style="width:50%"' in html and 'data-vad="V ' in html
+
+
+def test_wrong_input(run, tmp_path):
+    def error(*argv):
+        with pytest.raises(InputError) as caught:
+            gallery.main([str(word) for word in argv])
+        return str(caught.value)
+
+    assert "no such folder" in error(tmp_path / "none")
+    assert "no evaluation was made yet" in error(tmp_path)
+    assert "name one folder" in error()
+    assert "there are 1_7" in error(run, "--evaluation", "2_7")
+    test = run / "data" / "artEmisX_test.json"
+    assert "another split; name theirs with --records" in error(run, "--records", test)
+    assert "is a folder" in error(run, "--out", tmp_path)
+    assert "cannot be written" in error(run, "--out", test / "x.html")
+    shutil.copytree(run / "results", tmp_path / "alone")
+    (tmp_path / "alone" / "log.jsonl").unlink()
+    assert "name it with --records" in error("--results", tmp_path / "alone")
+    (tmp_path / "alone" / "emotion_head_1_7_step.json").write_text('[{"image_id": 1, "probabilities": [2]}]')
+    assert "9 probabilities" in error(run_with_head(run, tmp_path))
+
+
+def run_with_head(run, tmp_path):
+    """A copy of the run whose file of the emotion head is damaged."""
+    shutil.copytree(run, tmp_path / "damaged")
+    (tmp_path / "damaged" / "results" / "emotion_head_1_7_step.json").write_text(
+        '[{"image_id": 1, "probabilities": [2]}]'
+    )
+    return tmp_path / "damaged"
+
+
+def test_training_writes_galleries(workspace, tmp_path):
+    import artEmisX_train
+
+    artEmisX_train.main(workspace.argv(tmp_path, "--num_train_epochs", "1", "--gallery", "4", "--use_emotion_loss"))
+    (page,) = (tmp_path / "results").glob("gallery_0_*.html")
+    html = page.read_text()
+    assert html.count('<article class="card"') == 4 and 'class="model"' in html
+
+
+def test_no_torch_at_help():
+    code = "import sys; sys.argv[1:] = ['--help']\nimport utils.{0} as m\ntry: m.main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    for name in ("gallery", "inspect"):
+        subprocess.run([sys.executable, "-c", code.format(name)], check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+
+
+def test_inspect(workspace, tmp_path, capsys):
+    val, test = (str(workspace.data / f"artEmisX_{split}.json") for split in ("val", "test"))
+    root = workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
+    lexicon = workspace.data / "demo-VAD-Lexicon.txt"
+    more = ["--image_root", str(root), "--vad_lexicon", str(lexicon), "--max_seq_len", "20"]
+    inspect.main(
+        [val, test, *more, "--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html"), "--number", "5"]
+    )
+    facts = json.loads((tmp_path / "a.json").read_text())
+    records = json.loads((workspace.data / "artEmisX_val.json").read_text())
+    texts = [text for record in records.values() for text in record["explanations"]]
+    of_val = facts["splits"][val]
+    assert of_val["images"] == len(records) and of_val["explanations"] == len(texts)
+    assert of_val["repeated"] == len(texts) - len(set(texts)) and of_val["pictures"]["found"] == len(records)
+    assert abs(sum(of_val["emotions"].values()) - 1) < 1e-9 and 0 < of_val["lexicon"]["known"] < 1
+    assert facts["overlaps"][0]["images"] == 0
+    assert "share 0 pictures" in capsys.readouterr().out
+    assert (tmp_path / "a.html").read_text().count("data:image/jpeg") == 5
+
+
+def test_inspect_counts_tokens_as_training_does(workspace):
+    from utils.data.records import read_records
+    from utils.data.split_facts import split_facts, text_lengths
+    from utils.data.text_codec import TextCodec, load_tokenizer
+
+    records = read_records(workspace.data / "artEmisX_val.json")
+    codec = TextCodec(load_tokenizer(str(workspace.root / "gpt2")), " the emotion is", 60)
+    emotions = [emotion for record in records.values() for emotion in record["emotions"]]
+    texts = [text for record in records.values() for text in record["explanations"]]
+    lengths = (codec.encode(emotions, texts).input_ids != codec.pad_id).sum(axis=1)
+    assert text_lengths(records).tolist() == lengths.tolist()
+    assert split_facts(records, 20)["tokens"]["cut"] == (lengths > 20).sum()
+
+
+def test_agreement():
+    from utils.data.split_facts import split_facts
+
+    record = {
+        "emotions": ["awe", "awe", "fear"],
+        "explanations": ["a", "a", "b"],
+        "origin_emotion_distribution": [0, 2 / 3, 0, 0, 0, 0, 1 / 3, 0, 0],
+    }
+    facts = split_facts({"1": record}, 30)
+    assert facts["agreement"] == pytest.approx(1 / 3) and facts["repeated"] == 1 and facts["majority"] == 1
