@@ -1,16 +1,19 @@
 """The training objective by hand, and which images, texts and negatives an epoch shows."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import GPT2Config
 
-from models.heads import ContrastiveHead
+from models.decoder import Explainer
+from models.image_encoder import ImageFeatures
 from models.losses import contrastive_loss, emotion_loss, lm_loss, vad_loss
 from models.sevlm import SEVLM
+from tests.conftest import REPOSITORY
+from utils.constants import PROMPT_TEXT
 from utils.data.datasets import (
     EpochBatches,
     ItemKey,
@@ -20,6 +23,7 @@ from utils.data.datasets import (
     label_positions,
     second_candidates,
 )
+from utils.data.text_codec import TextCodec, load_tokenizer
 
 
 @pytest.fixture
@@ -220,12 +224,16 @@ def test_counts_make_the_mean_of_gradients_that_of_the_whole_batch(draw):
 # ---- pooling ---------------------------------------------------------------------------------------------------------
 
 
+def tiny_model(masked_pooling: bool = False, len_prefix: int = 0) -> SEVLM:
+    """Of four dimensions; 9 is the padding. Images come as features, so there is no encoder."""
+    sizes = {"vocab_size": 10, "n_positions": 16, "n_embd": 4, "n_layer": 1, "n_head": 1, "encoder_dim": 4}
+    flags = {"add_cross_attention": True, "use_cl_loss": True, "use_VAD_loss": False, "len_prefix": len_prefix}
+    config = GPT2Config(**sizes, **flags, bos_token_id=0, eos_token_id=0, pad_token_id=9)
+    return SEVLM(None, Explainer(config), None, masked_pooling=masked_pooling)
+
+
 def pooled(hidden, input_ids, segment_ids, masked: bool, prefix: int = 0):
-    model = SimpleNamespace(
-        masked_pooling=masked,
-        decoder=SimpleNamespace(config=SimpleNamespace(len_prefix=prefix, emotion_span=6, pad_token_id=9)),
-    )
-    return SEVLM.pool_spans(model, hidden, torch.tensor(input_ids), torch.tensor(segment_ids))
+    return tiny_model(masked, prefix).pool_spans(hidden, torch.tensor(input_ids), torch.tensor(segment_ids))
 
 
 @pytest.mark.parametrize("prefix", [0, 2])
@@ -270,21 +278,18 @@ def scores_by_hand(head, image, hidden, negatives):
 def test_contrastive_scores(draw, images):
     """Own explanation, the partner's, another image's; an image alone in its batch has no third score."""
     torch.manual_seed(0)
-    head = ContrastiveHead(4)
-    transformer = SimpleNamespace(project_image=lambda image: image)
-    config = SimpleNamespace(len_prefix=0, emotion_span=6, pad_token_id=9)
-    model = SimpleNamespace(
-        masked_pooling=False, decoder=SimpleNamespace(config=config, transformer=transformer, sim_mlp=head)
-    )
-    model.pool_spans = lambda *tensors: SEVLM.pool_spans(model, *tensors)
+    model = tiny_model()
+    for parameter in model.decoder.sim_mlp.parameters():
+        parameter.data.uniform_()  # the initial ones are so small that every score is the same
     hidden, grid = draw(2 * images, 9, 4), draw(images, 5, 4)
     negatives = None if images == 1 else torch.tensor([2, 5, 4, 1, 0, 3])
     ids = torch.zeros(2 * images, 9, dtype=torch.long)
-    scores = SEVLM.contrastive_scores(model, SimpleNamespace(grid=grid), hidden, ids, ids, negatives)
-    expected = scores_by_hand(head, grid, hidden, None if negatives is None else negatives.tolist())
+    scores = model.contrastive_scores(ImageFeatures(grid[:, 0], grid), hidden, ids, ids, negatives)
+    expected = scores_by_hand(model.decoder.sim_mlp, grid, hidden, None if negatives is None else negatives.tolist())
     assert (scores[2] is None) == (images == 1)
+    assert expected.std(dim=0).min() > 0.01  # else any order would do
     for ours, theirs in zip(scores, expected, strict=False):
-        assert torch.allclose(ours, theirs, atol=1e-6)
+        assert torch.allclose(ours, theirs, rtol=1e-5)
 
 
 # ---- order of an epoch -----------------------------------------------------------------------------------------------
@@ -363,25 +368,31 @@ def test_order_of_the_file():
 EMOTIONS = ["awe", "fear", "awe", "anger", "fear"]
 
 
-def pairs(
-    emotions: list[str] = EMOTIONS, seed: int = 1, first_text: str = "walk", image_id: str = "77"
-) -> TrainingPairs:
-    """A data set of one image, without its tokens."""
-    made = object.__new__(TrainingPairs)
-    made.records, made.seed, made.first_text = [(image_id, {"emotions": emotions})], seed, first_text
-    return made
+@pytest.fixture(scope="module")
+def pairs():
+    """Data sets of one image, or of several, with the GPT-2's tokenizer."""
+    codec = TextCodec(load_tokenizer(str(REPOSITORY / "models/configs/distilgpt2")), PROMPT_TEXT, max_seq_len=30)
+
+    def make(seed: int = 1, first_text: str = "walk", image_ids: tuple[str, ...] = ("77",)) -> TrainingPairs:
+        record = {"emotions": EMOTIONS, "explanations": ["a dog"] * len(EMOTIONS), "image_name": "Baroque/p.jpg"}
+        records = {image_id: record for image_id in image_ids}
+        return TrainingPairs(records, None, codec, None, seed, first_text=first_text)
+
+    return make
 
 
-def test_first_text_walks_from_the_last_to_the_first():
-    assert [pairs().choose_pair(number, 0)[0] for number in range(7)] == [4, 3, 2, 1, 0, 4, 3]
-    assert {pairs(first_text="last").choose_pair(number, 0)[0] for number in range(7)} == {4}
+def test_first_text_walks_from_the_last_to_the_first(pairs):
+    walking, stuck = pairs(), pairs(first_text="last")
+    assert [walking.choose_pair(number, 0)[0] for number in range(7)] == [4, 3, 2, 1, 0, 4, 3]
+    assert {stuck.choose_pair(number, 0)[0] for number in range(7)} == {4}
 
 
-def test_second_text_has_another_emotion():
+def test_second_text_has_another_emotion(pairs):
+    dataset = pairs()
     for number in range(50):
-        first, second = pairs().choose_pair(number, 0)
+        first, second = dataset.choose_pair(number, 0)
         assert EMOTIONS[first] != EMOTIONS[second]
-    of_last = {pairs().choose_pair(number, 0)[1] for number in range(0, 500, 5)}  # first is always the last "fear"
+    of_last = {dataset.choose_pair(number, 0)[1] for number in range(0, 500, 5)}  # first is always the last "fear"
     assert of_last == {0, 2, 3}  # and each of the others is drawn
 
 
@@ -390,15 +401,16 @@ def test_second_text_where_there_is_one_emotion():
     assert second_candidates({"emotions": ["awe"]}, 0) == [0]
 
 
-def test_a_pair_depends_on_seed_epoch_and_image_alone():
-    chosen = [pairs().choose_pair(number, 0) for number in range(30)]
-    backwards = [pairs().choose_pair(number, 0) for number in reversed(range(30))]
-    assert backwards[::-1] == chosen
-    assert [pairs(seed=2).choose_pair(number, 0) for number in range(30)] != chosen
-    assert [pairs(image_id="78").choose_pair(number, 0) for number in range(30)] != chosen
-    shifted = pairs()
-    shifted.records.insert(0, ("5", {"emotions": ["awe", "fear"]}))  # its place in the file has no say
-    assert [shifted.choose_pair(number, 1) for number in range(30)] == chosen
+def test_a_pair_depends_on_seed_epoch_and_image_alone(pairs):
+    def chosen(dataset: TrainingPairs, index: int = 0, numbers=range(30)) -> list[tuple[int, int]]:
+        return [dataset.choose_pair(number, index) for number in numbers]
+
+    dataset = pairs()
+    expected = chosen(dataset)
+    assert chosen(dataset, numbers=reversed(range(30)))[::-1] == expected
+    assert chosen(pairs(seed=2)) != expected
+    assert chosen(pairs(image_ids=("78",))) != expected
+    assert chosen(pairs(image_ids=("5", "77")), 1) == expected  # its place in the file has no say
 
 
 # ---- negatives -------------------------------------------------------------------------------------------------------

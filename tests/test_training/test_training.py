@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 import artEmisX_train
 from models import losses
@@ -218,15 +219,47 @@ def test_accumulation_and_trained_encoder_and_all_losses(workspace, tmp_path):
     assert {"lm_loss", "contrastive_loss", "vad_loss", "emotion_loss"} <= set(logged_losses(out)[0])
 
 
+def losses_in(line: dict) -> set[str]:
+    return {name for name in line if name.endswith("loss")}
+
+
 def test_plain_model(workspace, tmp_path):
-    out = train(
-        workspace, tmp_path, "--no-use_VAD", "--no-use_cl_loss", "--use_VAD_loss", "False", "--num_train_epochs", "1"
+    """Without VAD and without the contrastive loss a language model is left: one loss, no part for the others."""
+    flags = (
+        "--no-use_VAD",
+        "--no-use_cl_loss",
+        "--use_VAD_loss",
+        "False",
+        "--num_train_epochs",
+        "1",
+        "--log_steps",
+        "1",
     )
+    out = train(workspace, tmp_path, *flags)
     assert "emo_encoder_state_dict" not in torch.load(out / "ckpts" / "ckpt_stats_best-res.tar", weights_only=True)
+    assert not {name.partition(".")[0] for name in weights(out)} & {"sim_mlp", "VAD_head"}
+    config = json.loads((out / "ckpts" / "nle_model_best-res" / "config.json").read_text())
+    assert (config["use_cl_loss"], config["use_VAD_loss"]) == (False, False)
+    lines = logged_losses(out)
+    assert len(lines) == 6 and all(losses_in(line) == {"loss", "lm_loss"} for line in lines)
+    assert all(line["loss"] == line["lm_loss"] for line in lines) and lines[-1]["loss"] < lines[0]["loss"]
 
 
 def test_bf16(workspace, tmp_path):
-    train(workspace, tmp_path, "--mixed_precision", "bf16", "--num_train_epochs", "1")
+    """Computed in bfloat16: a little off at every step, never by much. What is trained and kept stays float32."""
+    logs = {}
+    for precision in ("no", "bf16"):
+        flags = ("--mixed_precision", precision, "--dropout", "0", "--num_train_epochs", "1", "--log_steps", "1")
+        AcceleratorState._reset_state(reset_partial_state=True)  # else the first run's precision is kept
+        logs[precision] = logged_losses(train(workspace, tmp_path / precision, *flags))
+    assert len(logs["bf16"]) == len(logs["no"]) == 6
+    for rounded, exact in zip(logs["bf16"], logs["no"], strict=True):
+        assert rounded == pytest.approx(exact, rel=1e-3)
+        assert rounded["lm_loss"] != exact["lm_loss"] and rounded["vad_loss"] != exact["vad_loss"]
+    state = newest_state(tmp_path / "bf16")
+    kept = [*state["model"].values(), *weights(tmp_path / "bf16").values()]
+    kept += [tensor for entry in state["optimizer"]["state"].values() for tensor in entry.values()]
+    assert {tensor.dtype for tensor in kept} == {torch.float32}
 
 
 @pytest.mark.slow
