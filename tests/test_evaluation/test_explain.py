@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import artEmisX_train
@@ -248,3 +249,9 @@ def test_help_without_torch():
     code = "import sys; sys.modules['torch'] = None; from utils import explain; explain.main(['--help'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0 and "--heat_blocks" in done.stdout and not done.stderr
+
+
+def test_pictures_have_random_numbers_of_their_own():
+    dark, light = torch.zeros(3, 4, 4), torch.ones(3, 4, 4)
+    seeds = [explainer._seed(0, dark), explainer._seed(0, light), explainer._seed(1, dark)]
+    assert len(set(seeds)) == 3 and seeds[0] == explainer._seed(0, dark.clone())
