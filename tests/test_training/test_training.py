@@ -298,3 +298,15 @@ def test_loss_that_is_not_finite(workspace, tmp_path, monkeypatch, capsys, polic
     else:
         assert artEmisX_train.main(argv) == 0
         assert "vad_loss is not finite at epoch 0, step 2" in capsys.readouterr().out
+
+
+def test_gallery_shows_the_models_distribution(workspace, tmp_path):
+    """Without the 9-way head, too: by the likelihood of the nine names."""
+    out = train(workspace, tmp_path, "--num_train_epochs", "1", "--gallery", "3")
+    (page,) = (out / "results").glob("gallery_0_5.html")
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<article") == text.count('<th scope="col">model</th>') == 3
+    evaluated = artEmisX_train.main(
+        workspace.argv(tmp_path, "--eval_only", "--load_from_epoch", "best-res", "--gallery", "2")
+    )
+    assert evaluated == 0 and list((out / "results").glob("gallery_best-res_*.html"))
