@@ -255,7 +255,7 @@ def train_argv(flags: str = "") -> list[str]:
     return shlex.split(
         f"--nle_data_train_path {TRAIN} --nle_data_val_path {VAL} --annFileExp {ANNOTATIONS} --from_scratch "
         "--clip_model vit --gpt2_model gpt2 --prefix_dim 16 --lemmatizer none --num_workers 0 --batch_size 2 "
-        f"--num_train_epochs 1 --metrics bleu --cache_dir {os.environ['SEVLM_TEST_CACHE']} {flags}"
+        f"--num_train_epochs 1 --metrics bleu --cpu_threads 1 --cache_dir {os.environ['SEVLM_TEST_CACHE']} {flags}"
     )
 
 

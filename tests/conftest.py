@@ -89,9 +89,11 @@ def workspace(tmp_path_factory) -> Workspace:
 
 
 @pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """accelerate keeps its settings for the life of the process: each test gets its own."""
+def fresh_process():
+    """accelerate's settings and torch's threads last as long as the process: each test gets them as they were at the start."""
     yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     if "accelerate" in sys.modules:
         from accelerate.state import AcceleratorState
 

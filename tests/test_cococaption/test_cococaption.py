@@ -177,6 +177,7 @@ def test_killed_meteor_is_started_anew(scorer, invented, theirs, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_drop_in_equals_pycocoevalcap(scorer, invented, theirs, monkeypatch, capsys):
     monkeypatch.setattr("cococaption.eval._meteor", lambda: scorer._meteor)
     evaluation = COCOEvalCap(*coco_objects(*invented))
@@ -189,6 +190,7 @@ def test_drop_in_equals_pycocoevalcap(scorer, invented, theirs, monkeypatch, cap
     assert f"CIDEr: {theirs[0]['CIDEr']:.3f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [slice(0, 1), slice(1, None, 2)])
 def test_part_of_the_images(annotation_file, invented, images, tmp_path):
     """Bleu, ROUGE-L and CIDEr of a part, against pycocoevalcap on an annotation file that holds only that part."""

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader
 import artEmisX_train
 from models.image_encoder import ImageEncoder, ImageFeatures
 from preprocess import cache_features
+from tests.test_models.test_objective import tiny_model
 from tests.test_training.test_training import newest_state
 from utils.data import feature_cache
 from utils.data.datasets import EvaluationImages
@@ -73,8 +73,9 @@ def image_inputs(workspace, out, *more) -> ImageInputs:
     args = parse_args(workspace.argv(out, *more))
     check_paths(args)
     splits, folder, _ = read_inputs(args)
+    model = tiny_model()
     torch.manual_seed(args.seed)
-    model = SimpleNamespace(image_encoder=load_image_encoder(str(args.clip_model), from_scratch=True))
+    model.image_encoder = load_image_encoder(str(args.clip_model), from_scratch=True)
     inputs = build_images(args, model, folder, splits)
     inputs.encoder, inputs.records = model.image_encoder, splits[0]
     return inputs

@@ -42,7 +42,6 @@ def gradients() -> dict[str, torch.Tensor]:
     return {name: parameter.grad for name, parameter in models[0].named_parameters() if parameter.grad is not None}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("part, tensor", used_tensors(), ids=lambda value: value)
 def test_weights_a_little_off_fail(part, tensor, gradients, tmp_path, capsys):
     """1e-3 on one random, used element of one tensor must show."""
