@@ -122,6 +122,7 @@ def on_disk(root, form, names):
     return ImageFolder(root), owners
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_every_name_is_found_and_no_other_artwork(tmp_path, form):
     folder, owners = on_disk(tmp_path, form, NAMES)

@@ -268,6 +268,7 @@ def test_scores_by_hand(scored, split):
     assert set(scores) == {*bleu, "sub_acc", "head_acc", "head_ece"}
 
 
+@pytest.mark.slow
 def test_report_by_hand(scored, split):
     out, records, texts = scored
     report = json.loads((out / "again" / "results" / "report.json").read_text())

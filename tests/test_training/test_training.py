@@ -208,6 +208,7 @@ def test_stop_where_an_evaluation_is_due(workspace, tmp_path, monkeypatch):
     assert names == ["scores_exp_0_2_step.json", "scores_exp_0_5_step.json"]
 
 
+@pytest.mark.slow
 def test_accumulation_and_trained_encoder_and_all_losses(workspace, tmp_path):
     flags = ("--gradient_accumulation_steps", "2", "--fixed_encoder", "False", "--use_emotion_loss", "--vad_causal")
     out = train(workspace, tmp_path, *flags, "--masked_pooling", "--max_grad_norm", "1", "--len_prefix", "2")
