@@ -218,7 +218,7 @@ def run_as_job(
     log, statuses = folder / "job.log", []
     with open(log, "wb") as output:
         while True:
-            seen = log.stat().st_size
+            seen = losses_logged(folder)
             job = subprocess.Popen(
                 ["bash", str(folder / "job.sh"), *argv],
                 stdout=output,
@@ -228,7 +228,7 @@ def run_as_job(
                 start_new_session=True,
             )
             if len(statuses) < warnings:
-                wait_for(partial(trains, log, seen, job), 120)
+                wait_for(partial(trains, folder, seen, job), 120)
                 (os.killpg if whole_group else os.kill)(job.pid, signal.SIGUSR1)
             statuses.append(job.wait(timeout=300))
             left = processes_of(folder)  # Slurm would kill them now
@@ -241,9 +241,15 @@ def run_as_job(
             (folder / "requeued").unlink()
 
 
-def trains(log: Path, seen: int, job: subprocess.Popen) -> bool:
-    """Whether the job's log shows a step behind its first `seen` bytes, or the job is over."""
-    return re.search(rb"epoch \d+: +\d+%.*[1-9]\d*/", log.read_bytes()[seen:]) is not None or job.poll() is not None
+def losses_logged(folder: Path) -> int:
+    """How many lines of losses a run's log has."""
+    log = folder / "results" / "log.jsonl"
+    return log.read_bytes().count(b'{"losses"') if log.is_file() else 0
+
+
+def trains(folder: Path, seen: int, job: subprocess.Popen) -> bool:
+    """Whether the run has logged more than one step beyond the `seen` ones, or the job is over."""
+    return losses_logged(folder) > seen + 1 or job.poll() is not None
 
 
 def final_state(out: Path) -> dict:

@@ -18,7 +18,10 @@ NOTE = (
     "Attention shows where the model looked; it does not explain why the model chose a word."
 )
 DIMMED = 0.8  # how dark a patch without attention gets
-POSITIVE, NEGATIVE = (64, 140, 230), (240, 130, 30)  # of valence; blue and orange are told apart by colour-blind people
+POSITIVE, NEGATIVE = (
+    (240, 130, 30),
+    (64, 140, 230),
+)  # of valence, as in the gallery; orange and blue are told apart by colour-blind people
 PANEL, COLUMNS, MARGIN, TEXT_SIZE = 180, 6, 12, 17  # of a PNG: pixels, panels in a row, pixels, pixels
 
 
