@@ -1,6 +1,7 @@
 """Texts as tokens, generated texts taken apart, and the VAD of tokens."""
 
 import io
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -352,6 +353,12 @@ def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer
     values = lookup.of_texts(ids, tmp_path)
     (kept,) = tmp_path.iterdir()
     assert lookup.of_texts(ids, tmp_path).tolist() == values.tolist() and len(calls) == 1
+    pieces, lookup._pieces = lookup._pieces, lookup._pieces[::-1]
+    lookup.of_texts(ids, tmp_path / "other")
+    assert kept.name not in [path.name for path in (tmp_path / "other").iterdir()]  # of another vocabulary
+    shutil.rmtree(tmp_path / "other")
+    lookup._pieces = pieces
+    calls.pop()
     lookup.of_texts(ids[:, ::-1], tmp_path)
     assert len(calls) == 2 and len(list(tmp_path.iterdir())) == 2  # other texts, another file
     whole = kept.read_bytes()

@@ -50,3 +50,32 @@ def test_full_disk(workspace, small_disk, tmp_path, capsys):
     assert len(left) == 1
     (small_disk / "ballast").unlink()
     assert artEmisX_train.main([*argv, "--resume"]) == 0
+
+
+@pytest.mark.parametrize("size", ["2m", "10m", "14m"])
+def test_disks_that_fill_elsewhere(workspace, tmp_path, capsys, size):
+    """Within the first state, within the tokenizer, within a named checkpoint: one line, nothing half-written."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        assert run_script(lambda: artEmisX_train.main(workspace.argv(tmp_path, "--ckpt_path", f"{folder}/c"))) == 1
+        assert "error: the disk is full" in capsys.readouterr().err
+        assert not [path for path in folder.rglob("*") if path.suffix in (".new", ".old", ".tmp", ".writing")]
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("largest", [100_000, 2_000_000])
+def test_a_limit_on_the_size_of_files(workspace, tmp_path, capsys, largest):
+    """As a quota: torch and others report it in their own words, while the disk has room."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+    try:
+        assert run_script(lambda: artEmisX_train.main(workspace.argv(tmp_path))) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    lines = [line for line in capsys.readouterr().err.replace("\r", "\n").split("\n") if "rror" in line]
+    assert len(lines) == 1 and ".writing" in lines[0]

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import multiprocessing
 import string
 from collections.abc import Callable
@@ -168,6 +169,7 @@ class VADLookup:
         if self.context_free:
             return self._piece_table[token_ids]
         key = hashlib.sha256(self.lexicon.sha256.encode() + self.codec.fingerprint().encode())
+        key.update(json.dumps(self._pieces).encode())  # the same numbers are other words in another vocabulary
         key.update(self.lemmatizer.encode() + np.ascontiguousarray(token_ids, dtype=np.int32).tobytes())
         cached = None if cache_dir is None else Path(cache_dir) / f"vad-{key.hexdigest()[:24]}.npy"
         if cached is not None and cached.is_file():

@@ -49,6 +49,19 @@ def load_checkpoint_tokenizer(args: argparse.Namespace, checkpoint: NamedCheckpo
     return TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix, args.plain_special_tokens)
 
 
+def check_saved_tokenizer(args: argparse.Namespace, codec: TextCodec) -> None:
+    """Refuse (InputError) a --ckpt_path that holds the tokenizer of another run: this run's checkpoints would be read by it."""
+    saved = args.ckpt_path / TOKENIZER_FOLDER
+    if not (saved / "tokenizer_config.json").is_file():
+        return  # the first checkpoint brings one
+    theirs, ours = (tokenizer.backend_tokenizer for tokenizer in (load_tokenizer(str(saved)), codec.tokenizer))
+    if theirs.to_str() != ours.to_str():
+        raise InputError(
+            f"{saved}: is not the tokenizer of --gpt2_model {args.gpt2_model}, which this run trains with; name another "
+            "--ckpt_path, or move this folder away"
+        )
+
+
 def load_checkpoint(
     ckpt_path: Path, name: str = "best-res", flags: list[str] | None = None, device: str | None = None
 ) -> TrainedModel:

@@ -4,17 +4,17 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from utils.errors import InputError
+from utils.errors import InputError, brief
 from utils.files import read_json, sha256, sync
 
 MANIFEST = "manifest.json"
+WRITE_FAILED = re.compile("PytorchStreamWriter|inline_container|os error|I/O error", re.IGNORECASE)
 DISK_RESERVE = 32 << 20  # bytes; a write that failed with less than this left failed for want of space
 
 
@@ -66,13 +66,16 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def removed_on_failure(*paths: Path) -> Iterator[None]:
-    """Leave nothing half-written behind, and call a full disk by its name: torch and safetensors have other words for it."""
+    """Leave nothing half-written behind, and call a full disk by its name: torch, safetensors and tokenizers have other words for it."""
     try:
         yield
     except BaseException as error:
         full = shutil.disk_usage(paths[0].parent).free < DISK_RESERVE
         for path in paths:
             remove(path)
-        if isinstance(error, RuntimeError | SafetensorError) and full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(paths[0])) from None
+        if isinstance(error, Exception) and not isinstance(error, OSError | InputError):
+            if full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(paths[0])) from None
+            if WRITE_FAILED.search(str(error)):  # a quota, a limit on the size of files, a broken disk
+                raise OSError(errno.EIO, brief(error), str(paths[0])) from None
         raise

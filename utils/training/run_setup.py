@@ -24,7 +24,7 @@ from utils.settings import compare_facts, compare_flags, flags_of
 from utils.training.build_model import build_model
 from utils.training.continuation import continue_from, resume
 from utils.training.facts import collect_facts, encoder_identity
-from utils.training.load_checkpoint import load_checkpoint_tokenizer
+from utils.training.load_checkpoint import check_saved_tokenizer, load_checkpoint_tokenizer
 from utils.training.named_checkpoints import NamedCheckpoint, load_named
 from utils.training.optimizer import build_optimizer, count_parameters, linear_decay, parameter_groups
 from utils.training.run_log import RunLog
@@ -58,6 +58,8 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
         check_annotated(args, scorer, splits[0])
     checkpoint = load_named(args.ckpt_path, args.load_from_epoch) if args.load_from_epoch else None
     codec = load_checkpoint_tokenizer(args, checkpoint)
+    if checkpoint is None and not args.eval_only:
+        check_saved_tokenizer(args, codec)
     model = build_model(args, codec, checkpoint)
     encoder = encoder_identity(model.image_encoder)
     train_records = None if args.eval_only else splits[1]
