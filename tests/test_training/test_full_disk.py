@@ -53,8 +53,10 @@ def test_full_disk(workspace, small_disk, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("size", ["2m", "10m", "14m"])
-def test_disks_that_fill_elsewhere(workspace, tmp_path, capsys, size):
+def test_disks_that_fill_elsewhere(workspace, tmp_path, capsys, monkeypatch, size):
     """Within the first state, within the tokenizer, within a named checkpoint: one line, nothing half-written."""
+    # there was room when the run began; somebody else has filled it since
+    monkeypatch.setattr(artEmisX_train, "check_disk", lambda *_: "disk: enough")
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]).returncode:
