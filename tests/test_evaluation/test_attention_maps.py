@@ -160,7 +160,7 @@ def test_html_is_self_contained_and_hostile_names_stay_text(tmp_path):
     assert 'title="valence -0.50"' in page and 'title="not in the lexicon"' in page
     assert "sky: strongest in row 1, column 3 of 4" in page
     colours = re.findall(r"background: (rgb\([^)]*\))", page)
-    assert colours[:3] == ["rgb(240 130 30 / 0.35)", "rgb(64 140 230 / 0.23)", "rgb(64 140 230 / 0.00)"]
+    assert colours[:3] == ["rgb(64 140 230 / 0.35)", "rgb(240 130 30 / 0.23)", "rgb(240 130 30 / 0.00)"]
     assert "aspect-ratio: 120 / 60" in page
     shades = re.findall(r"image/png;base64,([^\"]*)", page)
     decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(shades[0]))))
