@@ -17,7 +17,7 @@ import sys
 from typing import NoReturn
 
 from utils.errors import InputError, escaped, run_script
-from utils.opts import check_paths, parse_args
+from utils.opts import SHARED_NAME, check_paths, parse_args
 from utils.processes import PROCESS_GROUP_TIMEOUT, prepare_script
 
 if __name__ == "__main__":
@@ -397,7 +397,9 @@ def main(argv: list[str] | None = None) -> int:
         signals = stack.enter_context(StopSignals(accelerator.is_main_process))
         scorer = None
         if accelerator.is_main_process:
-            folders = {os.path.realpath(folder): folder for folder in (args.ckpt_path, args.caption_save_path)}
+            shared = args.load_from_epoch == SHARED_NAME  # perhaps a read-only copy
+            written = (args.caption_save_path,) if shared else (args.ckpt_path, args.caption_save_path)
+            folders = {os.path.realpath(folder): folder for folder in written}
             for folder in folders.values():
                 stack.enter_context(locked(folder))
             if not (args.resume or args.eval_only or args.load_from_epoch) and state_folders(args.ckpt_path):

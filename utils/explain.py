@@ -27,8 +27,15 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("pictures", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="pictures, and folders of them")
-    add("--ckpt", type=Path, required=True, help="checkpoint folder, the --ckpt_path of the training")
-    add("--name", default="best-res", help="which of its checkpoints: best-res (default), best-acc or an epoch")
+    add(
+        "--ckpt",
+        type=Path,
+        required=True,
+        help="checkpoint folder, the --ckpt_path of the training; or a shared model's folder or Hugging Face id",
+    )
+    add(
+        "--name", help="which of its checkpoints: best-res (default), best-acc or an epoch; a shared model has one only"
+    )
     add("--vad_lexicon", type=Path, help="VAD lexicon, where the training's is no longer at its place")
     add("--clip_model", help="image encoder, where the training's is no longer at its place")
     add(

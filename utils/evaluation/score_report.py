@@ -11,6 +11,7 @@ from utils.evaluation.evaluator import Evaluation
 from utils.evaluation.report_tables import write_report
 from utils.evaluation.split_warnings import split_warnings
 from utils.files import sha256
+from utils.opts import checkpoint_config
 
 WHOLE_TRAINING_SPLIT = "artEmisX_train.json"  # the training file itself may hold only the images with several emotions
 
@@ -50,7 +51,7 @@ def report_checkpoint(
         "references_per_image": round(references / len(records), 2),
         "evaluated_file": args.nle_data_val_path.name,
         "evaluated_sha256": sha256(args.nle_data_val_path),
-        "checkpoint": str(args.ckpt_path / f"nle_model_{args.load_from_epoch}"),
+        "checkpoint": str(checkpoint_config(args).parent),
         "lexicon": None if lexicon is None else lexicon.path.name,
         "lexicon_sha256": None if lexicon is None else lexicon.sha256,
         "lemmatizer": args.lemmatizer,

@@ -1,0 +1,152 @@
+"""A whole model as one folder or one repository of the Hugging Face hub: `save_pretrained` and `from_pretrained`.
+
+    config.json          sizes of every part; `image_encoder` null where the encoder is left out
+    model.safetensors    every weight under its name in SEVLM; the output layer is tied to the embeddings and left out
+
+Tokenizer, settings and model card lie beside them; utils/share.py writes the whole folder.
+"""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config
+
+from models.decoder import Explainer
+from models.heads import EmotionHead
+from models.image_encoder import ImageEncoder
+from models.vad_encoder import VADEncoder
+from utils.constants import SHARED_TYPE
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+TIED = "decoder.lm_head.weight"
+ENCODER = "image_encoder."
+VISION = {"clip_vision_model": (CLIPVisionConfig, CLIPVisionModel)}
+# the decoder's fields that are not arguments of GPT2Config
+EXPLAINER_FIELDS = (
+    *("len_prefix", "encoder_dim", "prefix_size", "max_seq_len", "emotion_span"),
+    *("use_cl_loss", "use_VAD_loss", "use_emotion_loss", "vad_layers", "vad_heads", "vad_causal"),
+)
+
+
+class SharedModel(PyTorchModelHubMixin):
+    """What SEVLM inherits to be saved whole and loaded from a folder or a hub id.
+
+    `from_pretrained(folder_or_id, image_encoder=None, include_encoder=True)` returns the model in evaluation mode, on the
+    CPU. It reads JSON and safetensors only, and takes no file whose weights are not exactly the model's.
+    """
+
+    _hub_mixin_config = {}  # `save_pretrained` writes config.json itself
+
+    def config_fields(self, include_encoder: bool = True) -> dict[str, Any]:
+        """config.json of this model."""
+        encoder = self.image_encoder
+        vision = None
+        if encoder is not None and include_encoder:
+            vision = _known_fields(type(encoder.vision.config), encoder.vision.config.to_dict())
+            vision |= {"model_type": encoder.vision.config.model_type}
+        return {
+            "model_type": SHARED_TYPE,
+            "architectures": ["SEVLM"],
+            "decoder": _known_fields(GPT2Config, self.decoder.config.to_dict(), EXPLAINER_FIELDS),
+            "image_encoder": vision,
+            "fixed_encoder": encoder is None or encoder.fixed,
+            "vad_encoder": self.vad_encoder is not None,
+            "emotion_head": self.emotion_head is not None,
+            "weights": list(self.weights),
+            "masked_pooling": self.masked_pooling,
+        }
+
+    def _save_pretrained(self, save_directory: Path, include_encoder: bool = True) -> None:
+        state = self.state_dict()
+        del state[TIED]
+        if not include_encoder:
+            state = {name: tensor for name, tensor in state.items() if not name.startswith(ENCODER)}
+        save_file(
+            {name: tensor.contiguous() for name, tensor in state.items()}, save_directory / WEIGHTS, {"format": "pt"}
+        )
+        fields = json.dumps(self.config_fields(include_encoder), indent=2, sort_keys=True)
+        (save_directory / CONFIG).write_text(fields + "\n", encoding="utf-8")
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        config: dict[str, Any] | None = None,
+        image_encoder: ImageEncoder | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> "SharedModel":
+        """Load a folder or hub id, strictly.
+
+        Args:
+            config: the fields of its config.json.
+            image_encoder: where the folder holds none, the one that the model was trained with.
+
+        Raises:
+            ValueError: it is no shared model, or its weights are missing, damaged or not the model's.
+        """
+        if not isinstance(config, dict) or config.get("model_type") != SHARED_TYPE:
+            raise ValueError(f"{model_id}: no {CONFIG} of a shared SEVLM model")
+        if Path(model_id).is_dir():
+            path = Path(model_id) / WEIGHTS
+        else:
+            options = {"revision": revision, "cache_dir": cache_dir, "force_download": force_download}
+            path = hf_hub_download(model_id, WEIGHTS, token=token, local_files_only=local_files_only, **options)
+        try:
+            state = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path}: missing, torn or altered ({error})") from None
+        vision = config.get("image_encoder")
+        if vision is None and image_encoder is None:
+            raise ValueError(f"{model_id}: holds no image encoder; give the one that the model was trained with")
+        if vision is not None and image_encoder is not None:
+            raise ValueError(f"{model_id}: brings its image encoder; give no other")
+        if vision is None:
+            state |= {ENCODER + name: tensor for name, tensor in image_encoder.state_dict().items()}
+        try:
+            model = cls._of_config(config, image_encoder)
+            state[TIED] = state["decoder.transformer.wte.weight"]
+            model.load_state_dict(state, strict=True)
+        except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{model_id}: {WEIGHTS} and {CONFIG} do not fit ({error})") from None
+        return model.eval()
+
+    @classmethod
+    def _of_config(cls, config: dict[str, Any], image_encoder: ImageEncoder | None) -> "SharedModel":
+        decoder = Explainer(_built(GPT2Config, config["decoder"], EXPLAINER_FIELDS))
+        sizes = decoder.config
+        if image_encoder is None:
+            kind = config["image_encoder"].get("model_type")
+            if kind not in VISION:
+                raise ValueError(f"an image encoder of kind {str(kind)[:40]!r} is not known")
+            of_config, of_model = VISION[kind]
+            vision = of_model(_built(of_config, config["image_encoder"]))
+            image_encoder = ImageEncoder(vision, bool(config["fixed_encoder"]))
+        vad_encoder = None
+        if config["vad_encoder"]:
+            vad_encoder = VADEncoder(sizes.vad_layers, sizes.vad_heads, sizes.embd_pdrop, sizes.vad_causal)
+        emotion_head = EmotionHead(image_encoder.width) if config["emotion_head"] else None
+        return cls(
+            image_encoder, decoder, vad_encoder, emotion_head, tuple(config["weights"]), bool(config["masked_pooling"])
+        )
+
+
+def _known_fields(kind: type, fields: dict[str, Any], more: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The sizes and rates among a config's fields. What names code, files or kernels to fetch is left out."""
+    taken = [name for name in inspect.signature(kind).parameters if not name.startswith(("attn_", "_", "auto"))]
+    unwanted = ("kwargs", "dtype", "architectures", "id2label", "label2id", "problem_type", "transformers_version")
+    names = [name for name in (*taken, *more) if name in fields and name not in unwanted]
+    return {name: fields[name] for name in names}
+
+
+def _built(kind: type, fields: dict[str, Any], more: tuple[str, ...] = ()) -> Any:
+    return kind(**_known_fields(kind, fields, more), attn_implementation="sdpa")

@@ -1,0 +1,57 @@
+"""A shared model (utils/share.py) as the training script and the commands take it."""
+
+import argparse
+
+from models.sevlm import SEVLM
+from utils.data.image_encoder_weights import load_image_encoder
+from utils.data.pretrained import check_sizes, clip_vision_config, gpt2_config
+from utils.data.text_codec import TextCodec
+from utils.errors import InputError, brief
+from utils.files import read_json
+from utils.opts import recorded_settings
+
+DECODER_SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "vad_layers", "emotion_span")
+ENCODER_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+)
+
+
+def read_shared(args: argparse.Namespace, codec: TextCodec) -> SEVLM:
+    """The model in --ckpt_path, in evaluation mode.
+
+    Raises:
+        InputError: the folder is damaged, its parts do not fit each other, or --clip_model is given for nothing.
+    """
+    source, record = args.ckpt_path, recorded_settings(args)
+    if record is None:
+        raise InputError(f"{source}/config.json: holds no settings; make the folder with python -m utils.share")
+    fields = read_json(source / "config.json")
+    encoder = None
+    if fields.get("image_encoder") is None:
+        encoder = load_image_encoder(args.clip_model, fixed=True)
+    elif args.clip_model != record["flags"].get("clip_model"):
+        raise InputError(f"{source}: brings its image encoder; leave --clip_model out")
+    _check_sizes(fields, f"{source}/config.json")
+    try:
+        model = SEVLM.from_pretrained(source, image_encoder=encoder)
+    except ValueError as error:
+        raise InputError(f"{brief(error)}; take the folder anew from where it was shared") from None
+    config = model.decoder.config
+    if config.vocab_size != len(codec.tokenizer) or config.pad_token_id != codec.pad_id:
+        raise InputError(f"{source}: tokenizer and model have different vocabularies; take the folder anew")
+    return model
+
+
+def _check_sizes(fields: dict, source: str) -> None:
+    """Refuse sizes that are none, or that would fill the memory, before anything is built (InputError)."""
+    try:
+        check_sizes(gpt2_config(fields["decoder"]), DECODER_SIZES, source)
+        if fields["image_encoder"] is not None:
+            check_sizes(clip_vision_config(fields["image_encoder"]), ENCODER_SIZES, source)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{source}: damaged ({brief(error)}); take the folder anew from where it was shared") from None
