@@ -46,9 +46,10 @@ from utils.training.disk import check_disk, shown
 from utils.training.folder_lock import locked
 from utils.training.last_words import words_of_scoring, words_of_training
 from utils.training.memory import reuse_freed_memory
+from utils.training.named_checkpoints import save_tokenizer
 from utils.training.optimizer import rates_of_update
 from utils.training.peak_memory import peak_memory
-from utils.training.resume_states import state_folders
+from utils.training.resume_states import finish_renames, state_folders
 from utils.training.run_setup import Setup, build_training, prepare
 from utils.training.stop_signals import StopSignals
 from utils.training.trackers import TENSORBOARD, loss_values, score_values
@@ -278,6 +279,7 @@ def evaluate(run: TrainingRun) -> None:
         log_scores(run)
         for name in (name for name, is_better in better.items() if is_better):
             save_best(run, name)
+        save_tokenizer(args.ckpt_path, run.codec.tokenizer)  # older checkpoints need it, too, should it be gone
     run.accelerator.wait_for_everyone()
     run.signals.immediate = False
     run.say(one_line(progress.scores[-1]))
@@ -402,6 +404,8 @@ def main(argv: list[str] | None = None) -> int:
             folders = {os.path.realpath(folder): folder for folder in written}
             for folder in folders.values():
                 stack.enter_context(locked(folder))
+            if not args.eval_only:
+                finish_renames(args.ckpt_path)
             if not (args.resume or args.eval_only or args.load_from_epoch) and state_folders(args.ckpt_path):
                 raise InputError(
                     f"{args.ckpt_path}: holds the states of an earlier run: give --resume to continue it, or another "
