@@ -322,6 +322,13 @@ def log_scores(run: TrainingRun) -> None:
     run.accelerator.log(score_values(point, samples), step=updates)
 
 
+def log_end(run: TrainingRun) -> None:
+    """Log that the training is done, and which evaluation is best-res: by this others know a finished run."""
+    if run.accelerator.is_main_process:
+        epoch, steps_done = run.progress.best_res_at or (None, None)
+        run.log.write("end", {"epoch": epoch, "step": None if steps_done is None else steps_done - 1})
+
+
 def one_line(scores: dict) -> str:
     numbers = "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if name not in ("epoch", "step"))
     return f"epoch {scores['epoch']} step {scores['step']}  {numbers}"
@@ -436,6 +443,7 @@ def main(argv: list[str] | None = None) -> int:
         run = build_training(args, accelerator, setup, dataset, signals)
         signals.immediate = False
         train(run)
+        log_end(run)
         print_summary(run)
     accelerator.end_training()
     return 0
