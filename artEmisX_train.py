@@ -37,7 +37,8 @@ from utils.data.datasets import TrainingPairs
 from utils.data.loader_errors import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
 from utils.evaluation.collapse import collapse_warning
-from utils.evaluation.evaluator import Evaluation, Evaluator, deciding_score, write_evaluation
+from utils.evaluation.evaluation import Evaluation
+from utils.evaluation.evaluator import Evaluator, deciding_score, write_evaluation
 from utils.evaluation.gallery_cards import gallery_page, gallery_path
 from utils.evaluation.page import write_page
 from utils.evaluation.score_report import report_checkpoint

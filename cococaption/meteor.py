@@ -84,7 +84,8 @@ class Meteor:
         Raises:
             InputError: as `score_with_statistics`.
         """
-        return self.score_with_statistics(candidates, references)[:2]
+        corpus, scores, _ = self._score(candidates, references)
+        return corpus, scores
 
     def score_with_statistics(
         self, candidates: Sequence[str], references: Sequence[Sequence[str]]
@@ -94,6 +95,15 @@ class Meteor:
         Raises:
             InputError: Java is missing; or a process died or stopped answering, was restarted, and failed again.
         """
+        corpus, scores, statistics = self._score(candidates, references)
+        rows = np.array([answer.split() for answer in statistics], np.float64)
+        # a candidate that is its reference has no fragments: the jar counts its one chunk as none, also in the sum
+        rows[(rows[:, 21:23] == rows[:, 0:2]).all(axis=1) & (rows[:, 20] == 1), 20] = 0
+        return corpus, scores, rows
+
+    def _score(
+        self, candidates: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> tuple[float, list[float], list[str]]:
         lines = [
             " ||| ".join(["SCORE", *of_image, candidate.replace("|||", "").replace("  ", " ")])
             for candidate, of_image in zip(candidates, references, strict=True)
@@ -107,10 +117,7 @@ class Meteor:
                 statistics = [answer for share in answers for answer in share]
             evaluation = " ||| ".join(["EVAL", *statistics])
             *scores, corpus = map(float, self._ask(0, [evaluation], len(lines) + 1))
-        rows = np.array([answer.split() for answer in statistics], np.float64)
-        # a candidate that is its reference has no fragments: the jar counts its one chunk as none, also in the sum
-        rows[(rows[:, 21:23] == rows[:, 0:2]).all(axis=1) & (rows[:, 20] == 1), 20] = 0
-        return corpus, scores, rows
+        return corpus, scores, statistics
 
     def close(self) -> None:
         """End the processes; a later `score` starts them again."""

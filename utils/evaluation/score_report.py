@@ -7,7 +7,7 @@ from models.text2emotion import Text2Emotion, predict_emotions
 from utils.data.records import Records, read_records
 from utils.data.vad_lookup import Lexicon
 from utils.evaluation.emotion_metrics import confusion_matrix, diversity, emotion_alignment, max_lcs
-from utils.evaluation.evaluator import Evaluation
+from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.report_tables import write_report
 from utils.evaluation.split_warnings import split_warnings
 from utils.files import sha256
