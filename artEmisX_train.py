@@ -361,7 +361,7 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
         records = setup.evaluator.records
         write_evaluation(args.caption_save_path, evaluation, records, args.load_from_epoch, 0)
         write_gallery(args, evaluation, setup.evaluator, args.load_from_epoch, 0)
-        references = sum(map(len, setup.evaluator.scorer.references.values()))
+        references = setup.evaluator.scorer.references
         accelerator.print(report_checkpoint(args, evaluation, records, setup.lexicon, references, judge))
         if warning := collapse_warning(list(evaluation.explanations.values())):
             accelerator.print(escaped(warning, keep="\n"))

@@ -13,6 +13,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config
 
 import artEmisX_train
 from cococaption import CaptionScorer
+from cococaption.tokenizer import printable
 from models.decoder import Explainer
 from models.image_encoder import ImageEncoder
 from models.sevlm import SEVLM
@@ -247,7 +248,7 @@ def scored(workspace, split, tmp_path_factory):
 
 def test_control_characters_become_blanks():
     """One each, so that words stay apart; letters of any language stay."""
-    assert evaluator_module.printable("a\tb\u2028c\r\nd é") == "a b c  d é"
+    assert printable("a\tb\u2028c\r\nd é") == "a b c  d é"
 
 
 @pytest.mark.slow
