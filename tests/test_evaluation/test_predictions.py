@@ -150,7 +150,7 @@ def test_compare(split, tmp_path, capsys):
     shown, found = capsys.readouterr().out, json.loads((tmp_path / "c.json").read_text())
     assert found["pictures"][0]["image_name"] == "Cubism/a_7.jpg" and "nothing of this" in shown
     assert found["scores"]["sub_acc"]["difference"] == 0 and found["scores"]["sub_acc"]["p"] == 1
-    assert found["scores"]["Bleu_1"]["difference"] < 0
+    assert found["scores"]["ROUGE_L"]["difference"] < 0
 
     images = tmp_path / "b" / "report_images.json"
     good = json.loads(images.read_text())

@@ -347,7 +347,16 @@ def test_own_captions_scored_as_predictions_give_the_figures_of_eval_only(scored
     report_module.main(
         ["--predictions", str(out / "again" / "results" / "unf_captions_full_best-acc_0_step.json")]
         + ["--records", str(folder / "artEmisX_val.json"), "--annFileExp", str(folder / "annotations.json")]
-        + ["--metrics", "bleu", "--text2emotion", str(JUDGE), "--json", str(tmp_path / "theirs.json")]
+        + [
+            "--captions",
+            "full",
+            "--metrics",
+            "bleu",
+            "--text2emotion",
+            str(JUDGE),
+            "--json",
+            str(tmp_path / "theirs.json"),
+        ]
     )
     ours = json.loads((out / "again" / "results" / "report.json").read_text())
     theirs = json.loads((tmp_path / "theirs.json").read_text())
