@@ -18,7 +18,7 @@ class Evaluation:
     full: image id -> whole generated text; explanations: image id -> its explanation; scores: as fractions 0..1 (CIDEr
     0..10); counts: images, and images with a majority emotion that sub_acc rests on; heads: image id -> the emotion head's
     nine probabilities, empty without that head; likelihoods: image id -> the shares of the nine emotions by the likelihood
-    of their names, with --gallery or --eval_only; of_images: image id -> the caption scores of that image alone; sums: as
+    of their names, with --gallery only; of_images: image id -> the caption scores of that image alone; sums: as
     `CaptionScorer.score_with_sums`. full is empty where the explanations came without emotions.
     """
 

@@ -90,7 +90,7 @@ class Evaluator:
                 heads = likelihoods = [None] * len(texts)
                 if model.emotion_head is not None:
                     heads = head_distribution(model, image).tolist()
-                if self.args.gallery or self.args.eval_only:
+                if self.args.gallery:
                     names = emotion_log_likelihoods(model, image, self.codec, vad_of)
                     likelihoods = names.softmax(dim=-1).tolist()
             rows = zip(batch["image_id"].tolist(), texts, heads, likelihoods, strict=True)
