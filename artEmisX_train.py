@@ -37,7 +37,8 @@ from utils.data.datasets import TrainingPairs
 from utils.data.loader_errors import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
 from utils.evaluation.collapse import collapse_warning
-from utils.evaluation.evaluator import Evaluation, Evaluator, deciding_score, write_evaluation
+from utils.evaluation.evaluation import Evaluation
+from utils.evaluation.evaluator import Evaluator, deciding_score, write_evaluation
 from utils.evaluation.gallery_cards import gallery_page, gallery_path
 from utils.evaluation.page import write_page
 from utils.evaluation.score_report import report_checkpoint
@@ -369,7 +370,7 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
         records = setup.evaluator.records
         write_evaluation(args.caption_save_path, evaluation, records, args.load_from_epoch, 0)
         write_gallery(args, evaluation, setup.evaluator, args.load_from_epoch, 0)
-        references = sum(map(len, setup.evaluator.scorer.references.values()))
+        references = setup.evaluator.scorer.references
         accelerator.print(report_checkpoint(args, evaluation, records, setup.lexicon, references, judge))
         if warning := collapse_warning(list(evaluation.explanations.values())):
             accelerator.print(escaped(warning, keep="\n"))

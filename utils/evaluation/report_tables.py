@@ -32,9 +32,12 @@ MORE_SCORES = {
     "max_lcs": "max-LCS",
     "head_acc": "head ACC",
     "head_ece": "head ECE",
+    "self_consistency": "consistency",
 }
 HEADINGS = CAPTION_SCORES | MORE_SCORES
 PLAIN_SCORES = {"max_lcs", "mean_length", "distinct_words"}  # in words, not in percent
+
+HIDDEN = ("scores", "warnings", "confusion_matrix", "intervals")  # not among the facts below the table
 
 MAX_SCORE = 1e9  # NaN, infinity and numbers beyond it are no scores
 
@@ -49,8 +52,8 @@ def data_set_of(test_set: str | None) -> str | None:
     return test_set if test_set in ("v1.0", "affection") else "v2.0"
 
 
-def write_report(folder: Path, report: dict, append_to: Path | None = None) -> str:
-    """Write `report.json` and `report.md` into `folder`, and one more row to the CSV file `append_to`.
+def write_report(folder: Path, report: dict, append_to: Path | None = None, name: str = "report.json") -> str:
+    """Write `name` and the same as `.md` into `folder`, and one more row to the CSV file `append_to`.
 
     Args:
         report: {"scores": {name: fraction 0 .. 1, or words for the lengths}, and facts beside it, of which these are
@@ -69,8 +72,8 @@ def write_report(folder: Path, report: dict, append_to: Path | None = None) -> s
     report = {"data_set": data_set_of(test_set), "test_set": test_set} | report
     text = format_report(report)
     matrix = _confusion_table(report["confusion_matrix"]) if report.get("confusion_matrix") else ""
-    write_json(folder / "report.json", report, indent=1)
-    write_text(folder / "report.md", f"# Test report\n\n{text}\n{matrix}")
+    write_json(folder / name, report, indent=1)
+    write_text((folder / name).with_suffix(".md"), f"# Test report\n\n{text}\n{matrix}")
     if append_to is not None:
         append_row(append_to, _flat(report))
     return text
@@ -81,6 +84,10 @@ def format_report(report: dict) -> str:
     test_set, warnings = report.get("test_set"), report.get("warnings") or []
     scores = report["scores"]
     rows = {"this run": {name: _shown(name, value) for name, value in scores.items()}}
+    bounds = report.get("intervals") or {}
+    for place, title in enumerate(("95 % from", "95 % to")):
+        if bounds:
+            rows[title] = {name: _shown(name, interval[place]) for name, interval in bounds.items()}
     for name, values in PUBLISHED.get(test_set, {}).items():
         rows[name] = dict(zip(PUBLISHED_SCORES, (f"{value:.1f}" for value in values), strict=True))
     lines = [f"**WARNING: {_escaped(warning)}**\n" for warning in warnings]
@@ -92,7 +99,7 @@ def format_report(report: dict) -> str:
             f"No scores are published for {'an unnamed test set' if test_set is None else _escaped(str(test_set))}.\n"
         )
     others = {name: _shown(name, value) for name, value in scores.items() if name not in HEADINGS}
-    facts = {name: value for name, value in report.items() if name not in ("scores", "warnings", "confusion_matrix")}
+    facts = {name: value for name, value in report.items() if name not in HIDDEN}
     lines += [f"- {name.replace('_', ' ')}: {_fact(value)}" for name, value in (others | facts).items()]
     return "\n".join(lines)
 
