@@ -1,6 +1,6 @@
 """A whole model as one folder or one repository of the Hugging Face hub: `save_pretrained` and `from_pretrained`.
 
-    config.json          sizes of every part; `image_encoder` null where the encoder is left out
+    config.json          sizes of every part; vision_config null where the encoder is left out
     model.safetensors    every weight under its name in SEVLM; the output layer is tied to the embeddings and left out
 
 Tokenizer, settings and model card lie beside them; utils/share.py writes the whole folder.
@@ -36,14 +36,14 @@ EXPLAINER_FIELDS = (
 class SharedModel(PyTorchModelHubMixin):
     """What SEVLM inherits to be saved whole and loaded from a folder or a hub id.
 
-    `from_pretrained(folder_or_id, image_encoder=None, include_encoder=True)` returns the model in evaluation mode, on the
+    `from_pretrained(folder_or_id, image_encoder=None)` returns the model in evaluation mode, on the
     CPU. It reads JSON and safetensors only, and takes no file whose weights are not exactly the model's.
     """
 
     _hub_mixin_config = {}  # `save_pretrained` writes config.json itself
 
     def config_fields(self, include_encoder: bool = True) -> dict[str, Any]:
-        """config.json of this model."""
+        """config.json of this model. The hub's mixin hands fields that are named as arguments of SEVLM on to it: none is."""
         encoder = self.image_encoder
         vision = None
         if encoder is not None and include_encoder:
@@ -52,25 +52,27 @@ class SharedModel(PyTorchModelHubMixin):
         return {
             "model_type": SHARED_TYPE,
             "architectures": ["SEVLM"],
-            "decoder": _known_fields(GPT2Config, self.decoder.config.to_dict(), EXPLAINER_FIELDS),
-            "image_encoder": vision,
+            "decoder_config": _known_fields(GPT2Config, self.decoder.config.to_dict(), EXPLAINER_FIELDS),
+            "vision_config": vision,
             "fixed_encoder": encoder is None or encoder.fixed,
-            "vad_encoder": self.vad_encoder is not None,
-            "emotion_head": self.emotion_head is not None,
-            "weights": list(self.weights),
-            "masked_pooling": self.masked_pooling,
+            "with_vad_encoder": self.vad_encoder is not None,
+            "with_emotion_head": self.emotion_head is not None,
+            "loss_weights": list(self.weights),
+            "with_masked_pooling": self.masked_pooling,
         }
 
-    def _save_pretrained(self, save_directory: Path, include_encoder: bool = True) -> None:
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save_folder(save_directory)
+
+    def save_folder(self, folder: Path, include_encoder: bool = True) -> None:
+        """Write config.json and model.safetensors into an existing folder."""
         state = self.state_dict()
         del state[TIED]
         if not include_encoder:
             state = {name: tensor for name, tensor in state.items() if not name.startswith(ENCODER)}
-        save_file(
-            {name: tensor.contiguous() for name, tensor in state.items()}, save_directory / WEIGHTS, {"format": "pt"}
-        )
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / WEIGHTS, {"format": "pt"})
         fields = json.dumps(self.config_fields(include_encoder), indent=2, sort_keys=True)
-        (save_directory / CONFIG).write_text(fields + "\n", encoding="utf-8")
+        (folder / CONFIG).write_text(fields + "\n", encoding="utf-8")
 
     @classmethod
     def _from_pretrained(
@@ -105,7 +107,7 @@ class SharedModel(PyTorchModelHubMixin):
             state = load_file(path)
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path}: missing, torn or altered ({error})") from None
-        vision = config.get("image_encoder")
+        vision = config.get("vision_config")
         if vision is None and image_encoder is None:
             raise ValueError(f"{model_id}: holds no image encoder; give the one that the model was trained with")
         if vision is not None and image_encoder is not None:
@@ -122,21 +124,26 @@ class SharedModel(PyTorchModelHubMixin):
 
     @classmethod
     def _of_config(cls, config: dict[str, Any], image_encoder: ImageEncoder | None) -> "SharedModel":
-        decoder = Explainer(_built(GPT2Config, config["decoder"], EXPLAINER_FIELDS))
+        decoder = Explainer(_built(GPT2Config, config["decoder_config"], EXPLAINER_FIELDS))
         sizes = decoder.config
         if image_encoder is None:
-            kind = config["image_encoder"].get("model_type")
+            kind = config["vision_config"].get("model_type")
             if kind not in VISION:
                 raise ValueError(f"an image encoder of kind {str(kind)[:40]!r} is not known")
             of_config, of_model = VISION[kind]
-            vision = of_model(_built(of_config, config["image_encoder"]))
+            vision = of_model(_built(of_config, config["vision_config"]))
             image_encoder = ImageEncoder(vision, bool(config["fixed_encoder"]))
         vad_encoder = None
-        if config["vad_encoder"]:
+        if config["with_vad_encoder"]:
             vad_encoder = VADEncoder(sizes.vad_layers, sizes.vad_heads, sizes.embd_pdrop, sizes.vad_causal)
-        emotion_head = EmotionHead(image_encoder.width) if config["emotion_head"] else None
+        emotion_head = EmotionHead(image_encoder.width) if config["with_emotion_head"] else None
         return cls(
-            image_encoder, decoder, vad_encoder, emotion_head, tuple(config["weights"]), bool(config["masked_pooling"])
+            image_encoder,
+            decoder,
+            vad_encoder,
+            emotion_head,
+            tuple(config["loss_weights"]),
+            bool(config["with_masked_pooling"]),
         )
 
 

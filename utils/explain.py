@@ -136,7 +136,7 @@ def _check_checkpoint(args: argparse.Namespace) -> None:
     if is_shared(args.ckpt):
         if args.name is not None:
             raise InputError(f"--ckpt {args.ckpt}: is one shared model; leave --name out")
-        return _check_blocks(args, read_json(args.ckpt / "config.json").get("decoder"))
+        return _check_blocks(args, read_json(args.ckpt / "config.json").get("decoder_config"))
     args.name = args.name or "best-res"
     if not re.fullmatch(r"\w[\w.-]*", args.name):
         raise InputError(f"--name {args.name}: a name as best-res was expected, not a path")

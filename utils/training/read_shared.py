@@ -32,7 +32,7 @@ def read_shared(args: argparse.Namespace, codec: TextCodec) -> SEVLM:
         raise InputError(f"{source}/config.json: holds no settings; make the folder with python -m utils.share")
     fields = read_json(source / "config.json")
     encoder = None
-    if fields.get("image_encoder") is None:
+    if fields.get("vision_config") is None:
         encoder = load_image_encoder(args.clip_model, fixed=True)
     elif args.clip_model != record["flags"].get("clip_model"):
         raise InputError(f"{source}: brings its image encoder; leave --clip_model out")
@@ -50,8 +50,8 @@ def read_shared(args: argparse.Namespace, codec: TextCodec) -> SEVLM:
 def _check_sizes(fields: dict, source: str) -> None:
     """Refuse sizes that are none, or that would fill the memory, before anything is built (InputError)."""
     try:
-        check_sizes(gpt2_config(fields["decoder"]), DECODER_SIZES, source)
-        if fields["image_encoder"] is not None:
-            check_sizes(clip_vision_config(fields["image_encoder"]), ENCODER_SIZES, source)
+        check_sizes(gpt2_config(fields["decoder_config"]), DECODER_SIZES, source)
+        if fields["vision_config"] is not None:
+            check_sizes(clip_vision_config(fields["vision_config"]), ENCODER_SIZES, source)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{source}: damaged ({brief(error)}); take the folder anew from where it was shared") from None
