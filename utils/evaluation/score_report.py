@@ -21,6 +21,7 @@ from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.image_scores import image_scores, references_hash, write_images
 from utils.evaluation.report_tables import write_report
 from utils.evaluation.split_warnings import split_warnings
+from utils.evaluation.text_diversity import text_diversity
 from utils.files import sha256
 from utils.opts import checkpoint_config
 
@@ -96,7 +97,8 @@ def report_texts(
         facts: written along. Others as `report_checkpoint`.
     """
     explanations = list(evaluation.explanations.values())
-    scores = evaluation.scores | diversity(explanations)
+    of_scored = [text for image in evaluation.explanations for text in references[image]]
+    scores = evaluation.scores | diversity(explanations) | text_diversity(explanations, of_scored)
     values: dict[str, dict[int, float]] = {}
     judge_name = None
     if judge is not None:
