@@ -1,7 +1,11 @@
 """The report's scores beside the caption metrics, against cases that are worked out by hand."""
 
+import numpy as np
 import pytest
 
+from utils.constants import EMOTIONS
+from utils.evaluation.bootstrap import ImageScores
+from utils.evaluation.group_scores import group_scores
 from utils.evaluation.text_diversity import self_bleu, text_diversity
 
 
@@ -26,3 +30,37 @@ def test_self_bleu():
 def test_self_bleu_draws_the_same_sample_again():
     texts = [[*"abcdefgh"[i % 5 :], str(i)] for i in range(40)]
     assert self_bleu(texts, sample=10) == self_bleu(texts, sample=10) != self_bleu(texts)
+
+
+def _record(emotion, name):
+    shares = [0.0] * 9
+    for share, of in zip((0.6, 0.4) if emotion else (0.5, 0.5), (emotion or "fear", "something else"), strict=True):
+        shares[EMOTIONS.index(of)] = share
+    return {"origin_emotion_distribution": shares, "image_name": name}
+
+
+def test_groups():
+    records = {
+        "1": _record("awe", "Cubism/a.jpg"),
+        "2": _record("awe", "Pop_Art/sub/b.jpg"),
+        "3": _record(None, "Cubism/c.jpg"),
+        "4": _record("sadness", "d.jpg"),
+    }
+    values = {"sub_acc": np.array([1, 0, np.nan, 1]), "ROUGE_L": np.array([0.2, 0.4, 0.6, 0.8])}
+    sums = {"bleu": np.array([[n] * 4 + [4] * 4 + [4, 4] for n in (1, 2, 3, 4)], np.float64)}
+    found = group_scores(ImageScores([1, 2, 3, 4], values, sums), records)
+    right = found["of_right_emotion"]
+    assert right["images"] == 2 and right["ROUGE_L"] == pytest.approx(0.5) and "sub_acc" not in right
+    assert right["Bleu_1"] == pytest.approx(5 / 8)  # of the sum, not the mean
+    assert {name: of["images"] for name, of in found["per_emotion"].items()} == {"awe": 2, "sadness": 1}
+    assert found["per_emotion"]["awe"]["sub_acc"] == 0.5
+    assert {name: of["images"] for name, of in found["per_style"].items()} == {"Cubism": 2, "Pop_Art": 1}
+    assert found["per_style"]["Cubism"]["ROUGE_L"] == pytest.approx(0.4)
+    assert found["per_style"]["Cubism"]["sub_acc"] == 1  # the image without a majority does not count
+
+
+def test_no_image_is_right_and_no_emotion_is_named():
+    records = {"1": _record("awe", "Cubism/a.jpg")}
+    of_none = ImageScores([1], {"sub_acc": np.array([0.0])}, {"bleu": np.ones((1, 10))})
+    assert group_scores(of_none, records)["of_right_emotion"] == {"images": 0}
+    assert "of_right_emotion" not in group_scores(ImageScores([1], {}, {}), records)

@@ -9,6 +9,7 @@ from typing import Any
 from utils.constants import EMOTIONS
 from utils.csv_rows import append_row
 from utils.errors import InputError
+from utils.evaluation.group_scores import GROUPS
 from utils.evaluation.published_scores import FOOTNOTE, PUBLISHED, PUBLISHED_SCORES
 from utils.files import read_json, write_json, write_text
 
@@ -41,7 +42,7 @@ MORE_SCORES = {
 HEADINGS = CAPTION_SCORES | MORE_SCORES
 PLAIN_SCORES = {"max_lcs", "mean_length", "distinct_words"}  # in words, not in percent
 
-HIDDEN = ("scores", "warnings", "confusion_matrix", "intervals")  # not among the facts below the table
+HIDDEN = ("scores", "warnings", "confusion_matrix", "intervals", *GROUPS)  # not among the facts below the table
 
 MAX_SCORE = 1e9  # NaN, infinity and numbers beyond it are no scores
 
@@ -77,7 +78,7 @@ def write_report(folder: Path, report: dict, append_to: Path | None = None, name
     text = format_report(report)
     matrix = _confusion_table(report["confusion_matrix"]) if report.get("confusion_matrix") else ""
     write_json(folder / name, report, indent=1)
-    write_text((folder / name).with_suffix(".md"), f"# Test report\n\n{text}\n{matrix}")
+    write_text((folder / name).with_suffix(".md"), f"# Test report\n\n{text}\n{matrix}{_group_tables(report)}")
     if append_to is not None:
         append_row(append_to, _flat(report))
     return text
@@ -143,6 +144,21 @@ def _confusion_table(counts: list[list[int]]) -> str:
     lines += [f"| | {' | '.join([*EMOTIONS, 'other text'])} |", f"|---|{'---:|' * (len(EMOTIONS) + 1)}"]
     lines += [f"| {emotion} | {' | '.join(map(str, row))} |" for emotion, row in zip(EMOTIONS, counts, strict=True)]
     return "\n".join(lines) + "\n"
+
+
+def _group_tables(report: dict) -> str:
+    text = ""
+    for group, title in GROUPS.items():
+        of_groups = report.get(group) or {}
+        if "images" in of_groups:
+            of_groups = {"all of them": of_groups}
+        if of_groups:
+            rows = {
+                f"{_escaped(name)} ({scores['images']})": {score: _shown(score, scores[score]) for score in scores}
+                for name, scores in of_groups.items()
+            }
+            text += f"\n{title} (how many):\n\n{_table(rows)}"
+    return text
 
 
 def _flat(report: dict) -> dict[str, Any]:

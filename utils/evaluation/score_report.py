@@ -18,6 +18,7 @@ from utils.evaluation.emotion_metrics import (
     named_emotion,
 )
 from utils.evaluation.evaluation import Evaluation
+from utils.evaluation.group_scores import group_scores
 from utils.evaluation.image_scores import image_scores, references_hash, write_images
 from utils.evaluation.report_tables import write_report
 from utils.evaluation.split_warnings import split_warnings
@@ -134,6 +135,7 @@ def report_texts(
         "confusion_matrix": confusion_matrix(evaluation.full, records).tolist() if evaluation.full else None,
         "scores": scores,
         "intervals": intervals(of_each),
+        **group_scores(of_each, records),
     }
     texts = evaluation.full or evaluation.explanations
     write_images(path, of_each, records, texts, references_hash(references, of_each.images))
