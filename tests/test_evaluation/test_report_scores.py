@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from cococaption.references import References
 from utils.constants import EMOTIONS
+from utils.evaluation.baselines import ceiling, floor
 from utils.evaluation.bootstrap import ImageScores
 from utils.evaluation.group_scores import group_scores
 from utils.evaluation.text_diversity import self_bleu, text_diversity
@@ -64,3 +66,32 @@ def test_no_image_is_right_and_no_emotion_is_named():
     of_none = ImageScores([1], {"sub_acc": np.array([0.0])}, {"bleu": np.ones((1, 10))})
     assert group_scores(of_none, records)["of_right_emotion"] == {"images": 0}
     assert "of_right_emotion" not in group_scores(ImageScores([1], {}, {}), records)
+
+
+def _references(*images):
+    return References([text for texts in images for text in texts], np.array([len(texts) for texts in images]))
+
+
+def test_floor():
+    records = [
+        _record("awe", "a") | {"emotions": ["awe", "awe"]},
+        _record("sadness", "b") | {"emotions": ["sadness", "fear"]},
+        _record(None, "c") | {"emotions": ["fear", "fear"]},
+    ]
+    found = floor(_references(["x y", "a b c d"], ["a b c d", "e f"], ["g h"]), records)
+    # awe has two votes and fear three; no majority is fear
+    assert found["emotion"] == "fear" and found["sentence"] == "a b c d"
+    assert found["scores"]["sub_acc"] == 0 and found["scores"]["ROUGE_L"] == pytest.approx(2 / 3)
+    assert found["scores"]["Bleu_1"] == pytest.approx(8 / 12)
+    records[2]["emotions"] = ["awe", "fear"]  # three votes against two: awe is right for one of the two majorities
+    assert floor(_references(["x"], ["y"], ["z"]), records)["scores"]["sub_acc"] == 0.5
+
+
+def test_ceiling():
+    texts = ["a b c d", "a b c d"], ["only one"], ["e f g h", "i j k l"]
+    records = [{"emotions": of} for of in (["awe"] * 3, ["fear"], ["awe", "fear"])]
+    found = ceiling(_references(*texts), records)
+    assert found["images"] == 2 and found["scores"]["Bleu_4"] < 1
+    # the drawn text is not among its own references; awe agrees, fear is alone, awe and fear disagree
+    assert found["scores"]["ROUGE_L"] == 0.5 and found["scores"]["Bleu_1"] == pytest.approx(0.5)
+    assert found["scores"]["sub_acc"] == 0.5

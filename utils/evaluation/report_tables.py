@@ -42,7 +42,15 @@ MORE_SCORES = {
 HEADINGS = CAPTION_SCORES | MORE_SCORES
 PLAIN_SCORES = {"max_lcs", "mean_length", "distinct_words"}  # in words, not in percent
 
-HIDDEN = ("scores", "warnings", "confusion_matrix", "intervals", *GROUPS)  # not among the facts below the table
+BASELINES = {"floor": "constant answer", "ceiling": "one annotator"}
+HIDDEN = (
+    "scores",
+    "warnings",
+    "confusion_matrix",
+    "intervals",
+    *BASELINES,
+    *GROUPS,
+)  # not among the facts below the table
 
 MAX_SCORE = 1e9  # NaN, infinity and numbers beyond it are no scores
 
@@ -93,6 +101,9 @@ def format_report(report: dict) -> str:
     for place, title in enumerate(("95 % from", "95 % to")):
         if bounds:
             rows[title] = {name: _shown(name, interval[place]) for name, interval in bounds.items()}
+    for name, title in BASELINES.items():
+        if name in report:
+            rows[title] = {score: _shown(score, value) for score, value in report[name]["scores"].items()}
     for name, values in PUBLISHED.get(test_set, {}).items():
         rows[name] = dict(zip(PUBLISHED_SCORES, (f"{value:.1f}" for value in values), strict=True))
     lines = [f"**WARNING: {_escaped(warning)}**\n" for warning in warnings]
