@@ -370,8 +370,8 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
         records = setup.evaluator.records
         write_evaluation(args.caption_save_path, evaluation, records, args.load_from_epoch, 0)
         write_gallery(args, evaluation, setup.evaluator, args.load_from_epoch, 0)
-        references = setup.evaluator.scorer.references
-        accelerator.print(report_checkpoint(args, evaluation, records, setup.lexicon, references, judge))
+        scorer = setup.evaluator.scorer
+        accelerator.print(report_checkpoint(args, evaluation, records, setup.lexicon, scorer, judge))
         if warning := collapse_warning(list(evaluation.explanations.values())):
             accelerator.print(escaped(warning, keep="\n"))
         accelerator.print(words_of_scoring(args, evaluation.scores, len(records)))

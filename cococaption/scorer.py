@@ -86,18 +86,14 @@ class CaptionScorer:
         return self.score_with_sums(captions)[:2]
 
     def score_with_sums(
-        self, captions: dict[int, str], metrics: Sequence[str] | None = None
+        self, captions: dict[int, str]
     ) -> tuple[dict[str, float], dict[int, dict[str, float]], dict[str, dict[int, list[float]]]]:
         """As `score`, with the counts of each image of which the corpus scores are made; errors as there.
-
-        Args:
-            metrics: fewer of the scorer's metrics; None: all of them.
 
         Returns:
             `score`'s two results, and "bleu" and "meteor", where they were asked for -> image id -> that image's row of
             `bleu_counts` or METEOR's statistics.
         """
-        metrics = self._metrics if metrics is None else [name for name in self._metrics if name in metrics]
         unknown = captions.keys() - self.references.keys()
         if unknown:
             raise InputError(
@@ -113,7 +109,7 @@ class CaptionScorer:
         image_ids = tuple(image_id for image_id in self.references if image_id in captions)
         self.start()
         tokenized = tokenize([captions[image_id] for image_id in image_ids])
-        corpus, columns, sums = compute_scores(self._prepared(image_ids), tokenized, metrics, self._meteor)
+        corpus, columns, sums = compute_scores(self._prepared(image_ids), tokenized, self._metrics, self._meteor)
         if "SPICE" in columns:
             columns["SPICE"] = [categories["All"]["f"] for categories in columns["SPICE"]]
         rows = zip(*columns.values(), strict=True)

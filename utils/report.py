@@ -102,7 +102,7 @@ def score_predictions(args: argparse.Namespace) -> None:
                 args.test_set,
                 evaluation,
                 records,
-                scorer.references,
+                scorer,
                 train,
                 facts,
                 judge=judge,

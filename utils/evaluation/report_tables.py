@@ -9,6 +9,7 @@ from typing import Any
 from utils.constants import EMOTIONS
 from utils.csv_rows import append_row
 from utils.errors import InputError
+from utils.evaluation.group_scores import GROUPS
 from utils.evaluation.published_scores import FOOTNOTE, PUBLISHED, PUBLISHED_SCORES
 from utils.files import read_json, write_json, write_text
 
@@ -28,6 +29,10 @@ MORE_SCORES = {
     "EA_more_than_half": "EA > 1/2",
     "EA_at_least_half": "EA >= 1/2",
     "Unique": "Unique",
+    "distinct_1": "distinct-1",
+    "distinct_2": "distinct-2",
+    "self_BLEU_4": "self-BLEU",
+    "coverage": "coverage",
     "metaphors": "metaphors",
     "max_lcs": "max-LCS",
     "head_acc": "head ACC",
@@ -37,7 +42,15 @@ MORE_SCORES = {
 HEADINGS = CAPTION_SCORES | MORE_SCORES
 PLAIN_SCORES = {"max_lcs", "mean_length", "distinct_words"}  # in words, not in percent
 
-HIDDEN = ("scores", "warnings", "confusion_matrix", "intervals")  # not among the facts below the table
+BASELINES = {"floor": "constant answer", "ceiling": "one annotator"}
+HIDDEN = (
+    "scores",
+    "warnings",
+    "confusion_matrix",
+    "intervals",
+    *BASELINES,
+    *GROUPS,
+)  # not among the facts below the table
 
 MAX_SCORE = 1e9  # NaN, infinity and numbers beyond it are no scores
 
@@ -73,7 +86,7 @@ def write_report(folder: Path, report: dict, append_to: Path | None = None, name
     text = format_report(report)
     matrix = _confusion_table(report["confusion_matrix"]) if report.get("confusion_matrix") else ""
     write_json(folder / name, report, indent=1)
-    write_text((folder / name).with_suffix(".md"), f"# Test report\n\n{text}\n{matrix}")
+    write_text((folder / name).with_suffix(".md"), f"# Test report\n\n{text}\n{matrix}{_group_tables(report)}")
     if append_to is not None:
         append_row(append_to, _flat(report))
     return text
@@ -88,6 +101,9 @@ def format_report(report: dict) -> str:
     for place, title in enumerate(("95 % from", "95 % to")):
         if bounds:
             rows[title] = {name: _shown(name, interval[place]) for name, interval in bounds.items()}
+    for name, title in BASELINES.items():
+        if name in report:
+            rows[title] = {score: _shown(score, value) for score, value in report[name]["scores"].items()}
     for name, values in PUBLISHED.get(test_set, {}).items():
         rows[name] = dict(zip(PUBLISHED_SCORES, (f"{value:.1f}" for value in values), strict=True))
     lines = [f"**WARNING: {_escaped(warning)}**\n" for warning in warnings]
@@ -139,6 +155,21 @@ def _confusion_table(counts: list[list[int]]) -> str:
     lines += [f"| | {' | '.join([*EMOTIONS, 'other text'])} |", f"|---|{'---:|' * (len(EMOTIONS) + 1)}"]
     lines += [f"| {emotion} | {' | '.join(map(str, row))} |" for emotion, row in zip(EMOTIONS, counts, strict=True)]
     return "\n".join(lines) + "\n"
+
+
+def _group_tables(report: dict) -> str:
+    text = ""
+    for group, title in GROUPS.items():
+        of_groups = report.get(group) or {}
+        if "images" in of_groups:
+            of_groups = {"all of them": of_groups}
+        if of_groups:
+            rows = {
+                f"{_escaped(name)} ({scores['images']})": {score: _shown(score, scores[score]) for score in scores}
+                for name, scores in of_groups.items()
+            }
+            text += f"\n{title} (how many):\n\n{_table(rows)}"
+    return text
 
 
 def _flat(report: dict) -> dict[str, Any]:

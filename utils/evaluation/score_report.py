@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from cococaption import CaptionScorer
 from utils.constants import EMOTION_INDEX
 from utils.data.records import Records, read_records
 from utils.data.vad_lookup import Lexicon
+from utils.evaluation.baselines import baselines
 from utils.evaluation.bootstrap import intervals
 from utils.evaluation.emotion_metrics import (
     alignment_of_images,
@@ -18,9 +20,11 @@ from utils.evaluation.emotion_metrics import (
     named_emotion,
 )
 from utils.evaluation.evaluation import Evaluation
+from utils.evaluation.group_scores import group_scores
 from utils.evaluation.image_scores import image_scores, references_hash, write_images
 from utils.evaluation.report_tables import write_report
 from utils.evaluation.split_warnings import split_warnings
+from utils.evaluation.text_diversity import text_diversity
 from utils.files import sha256
 from utils.opts import checkpoint_config
 
@@ -35,13 +39,13 @@ def report_checkpoint(
     evaluation: Evaluation,
     records: Records,
     lexicon: Lexicon | None,
-    references: Mapping[int, list[str]],
+    scorer: CaptionScorer,
     judge: "tuple[Text2Emotion, dict[str, int]] | None",
 ) -> str:
     """Write report.json and report.md beside the captions; returns the table to print.
 
     Args:
-        records: the scored split. references: image id -> reference explanations.
+        records: the scored split. scorer: it has the reference explanations.
         judge: the text-to-emotion classifier of --text2emotion and its vocabulary, for emotion alignment.
     """
     train_path = training_split(args)
@@ -53,7 +57,7 @@ def report_checkpoint(
         args.test_set,
         evaluation,
         records,
-        references,
+        scorer,
         None if train_path is None else read_records(train_path),
         facts,
         lexicon,
@@ -82,7 +86,7 @@ def report_texts(
     test_set: str | None,
     evaluation: Evaluation,
     records: Records,
-    references: Mapping[int, list[str]],
+    scorer: CaptionScorer,
     train: Records | None,
     facts: dict,
     lexicon: Lexicon | None = None,
@@ -92,11 +96,12 @@ def report_texts(
     """Write the report to `path` (JSON), the same as Markdown, and the scores of single images beside; returns the table.
 
     Args:
-        split: the file of `records`. references: image id -> reference explanations. train: the training texts.
+        split: the file of `records`. scorer: it has the reference explanations. train: the training texts.
         facts: written along. Others as `report_checkpoint`.
     """
-    explanations = list(evaluation.explanations.values())
-    scores = evaluation.scores | diversity(explanations)
+    explanations, references = list(evaluation.explanations.values()), scorer.references
+    of_scored = [text for image in evaluation.explanations for text in references[image]]
+    scores = evaluation.scores | diversity(explanations) | text_diversity(explanations, of_scored)
     values: dict[str, dict[int, float]] = {}
     judge_name = None
     if judge is not None:
@@ -132,6 +137,8 @@ def report_texts(
         "confusion_matrix": confusion_matrix(evaluation.full, records).tolist() if evaluation.full else None,
         "scores": scores,
         "intervals": intervals(of_each),
+        **baselines(scorer, of_each.images, records),
+        **group_scores(of_each, records),
     }
     texts = evaluation.full or evaluation.explanations
     write_images(path, of_each, records, texts, references_hash(references, of_each.images))
