@@ -129,6 +129,7 @@ def shared_settings(record: dict[str, Any]) -> dict[str, Any]:
 
 def write_folder(out: Path, model, tokenizer, settings: dict, card: str, include_encoder: bool) -> None:
     """Write the whole folder beside its place, load it once as a stranger would, and put it there by one renaming."""
+    from models.sevlm import SEVLM
     from utils.training.manifests import remove, removed_on_failure
 
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,7 @@ def write_folder(out: Path, model, tokenizer, settings: dict, card: str, include
         (temporary / "model.safetensors").chmod((temporary / "config.json").stat().st_mode)
         tokenizer.save_pretrained(temporary)
         (temporary / "README.md").write_text(card, encoding="utf-8")
-        type(model).from_pretrained(temporary, image_encoder=None if include_encoder else model.image_encoder)
+        SEVLM.from_pretrained(temporary, image_encoder=None if include_encoder else model.image_encoder)
         for path in temporary.iterdir():
             sync(path)
         os.replace(temporary, out)
