@@ -14,6 +14,7 @@ from cococaption import CaptionScorer
 from utils.constants import BECAUSE, DEFAULT_METRICS, EMOTION_INDEX, METRICS, TEST_SETS
 from utils.csv_rows import check_append_to
 from utils.data.records import read_records
+from utils.data.vad_lookup import read_lexicon
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.emotion_metrics import named_emotion
 from utils.evaluation.evaluation import score_captions
@@ -46,6 +47,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--nle_data_train_path", type=Path, help=f"training texts (default: {WHOLE_TRAINING_SPLIT} beside --records)")
     add("--text2emotion", type=Path, help="text-to-emotion classifier for emotion alignment and self-consistency")
     add("--vocabulary", type=Path, help="its vocabulary.pkl, as for artEmisX_train.py")
+    add("--vad_lexicon", type=Path, help="VAD lexicon, for the VAD distance to the references")
     add("--append_to", type=Path, help="csv file to which the report adds its row")
     return parser
 
@@ -87,6 +89,7 @@ def score_predictions(args: argparse.Namespace) -> None:
     full, explanations = read_predictions(args.predictions, records, args.captions)
     train_path = args.nle_data_train_path or args.records.with_name(WHOLE_TRAINING_SPLIT)
     train = read_records(train_path) if args.nle_data_train_path or train_path.is_file() else None
+    lexicon = None if args.vad_lexicon is None else read_lexicon(args.vad_lexicon)
     judge = None
     if args.text2emotion:
         from utils.data.text2emotion_files import load_text2emotion  # it imports torch
@@ -105,8 +108,9 @@ def score_predictions(args: argparse.Namespace) -> None:
                 scorer,
                 train,
                 facts,
-                judge=judge,
-                append_to=args.append_to,
+                lexicon,
+                judge,
+                args.append_to,
             )
         )
     if not full:

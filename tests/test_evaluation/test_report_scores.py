@@ -7,6 +7,7 @@ from cococaption.references import References
 from utils.constants import EMOTIONS
 from utils.evaluation.baselines import ceiling, floor
 from utils.evaluation.bootstrap import ImageScores
+from utils.evaluation.distances import head_distances, vad_distances
 from utils.evaluation.group_scores import group_scores
 from utils.evaluation.text_diversity import self_bleu, text_diversity
 
@@ -95,3 +96,22 @@ def test_ceiling():
     # the drawn text is not among its own references; awe agrees, fear is alone, awe and fear disagree
     assert found["scores"]["ROUGE_L"] == 0.5 and found["scores"]["Bleu_1"] == pytest.approx(0.5)
     assert found["scores"]["sub_acc"] == 0.5
+
+
+def test_vad_distance():
+    lexicon = {"calm": (1.0, -1.0, 0.0), "dark": (-1.0, 1.0, 0.0), "sea": (0.5, 0.0, 0.0)}
+    texts = {1: "Calm, a sea", 2: "nothing known", 3: "dark", 4: "dark"}
+    references = {1: ["calm", "calm dark dark"], 2: ["calm"], 3: ["unknown"], 4: ["The dark!"]}
+    # 1: (0.75, -0.5, 0) against (0, 0, 0)
+    assert vad_distances(texts, references, lexicon) == {1: pytest.approx((0.75**2 + 0.5**2) ** 0.5), 4: 0}
+
+
+def test_head_distances():
+    shares, far = [0.5, 0.5, *[0.0] * 7], [0.0, 0.0, 1.0, *[0.0] * 6]
+    records = {str(image): {"origin_emotion_distribution": shares} for image in (1, 2, 3)}
+    found = head_distances({1: shares, 2: [0.25, 0.75, *[0.0] * 7], 3: far}, records)
+    assert all(of[1] == pytest.approx(0) for of in found.values())
+    assert found["head_KL"][2] == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
+    assert found["head_brier"][2] == pytest.approx(0.125) and found["head_brier"][3] == pytest.approx(1.5)
+    assert found["head_JS"][3] == pytest.approx(1) and np.isfinite(found["head_KL"][3])
+    assert head_distances({}, records) == {}

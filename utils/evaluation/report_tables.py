@@ -37,10 +37,15 @@ MORE_SCORES = {
     "max_lcs": "max-LCS",
     "head_acc": "head ACC",
     "head_ece": "head ECE",
+    "head_KL": "head KL",
+    "head_JS": "head JS",
+    "head_brier": "head Brier",
+    "vad_distance": "VAD distance",
     "self_consistency": "consistency",
 }
 HEADINGS = CAPTION_SCORES | MORE_SCORES
-PLAIN_SCORES = {"max_lcs", "mean_length", "distinct_words"}  # in words, not in percent
+# in words or in units of their own, not in percent
+PLAIN_SCORES = {"max_lcs", "mean_length", "distinct_words", "head_KL", "head_JS", "head_brier", "vad_distance"}
 
 BASELINES = {"floor": "constant answer", "ceiling": "one annotator"}
 HIDDEN = (

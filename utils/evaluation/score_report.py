@@ -11,6 +11,7 @@ from utils.data.records import Records, read_records
 from utils.data.vad_lookup import Lexicon
 from utils.evaluation.baselines import baselines
 from utils.evaluation.bootstrap import intervals
+from utils.evaluation.distances import head_distances, vad_distances
 from utils.evaluation.emotion_metrics import (
     alignment_of_images,
     confusion_matrix,
@@ -102,7 +103,10 @@ def report_texts(
     explanations, references = list(evaluation.explanations.values()), scorer.references
     of_scored = [text for image in evaluation.explanations for text in references[image]]
     scores = evaluation.scores | diversity(explanations) | text_diversity(explanations, of_scored)
-    values: dict[str, dict[int, float]] = {}
+    values: dict[str, dict[int, float]] = head_distances(evaluation.heads, records)
+    if lexicon is not None:
+        values["vad_distance"] = vad_distances(evaluation.explanations, references, lexicon.values)
+    scores |= {name: sum(of.values()) / len(of) for name, of in values.items() if of}
     judge_name = None
     if judge is not None:
         predicted = judge.emotions(evaluation.explanations)
