@@ -156,9 +156,9 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 
 def compute_scores(
-    references: References, candidates: Sequence[str], metrics: Sequence[str], meteor: Meteor
+    references: References, candidates: Sequence[str], metrics: Sequence[str], meteor: Meteor | None = None
 ) -> tuple[dict[str, float], dict[str, list], dict[str, np.ndarray]]:
-    """Score I tokenised candidates.
+    """Score I tokenised candidates. meteor: needed where `metrics` names METEOR.
 
     Returns:
         name -> corpus score, and name -> list of the I scores of single images, in the order BLEU, METEOR, ROUGE-L,
@@ -200,10 +200,11 @@ def compute_scores(
 
 
 @contextlib.contextmanager
-def _closed_on_error(meteor: Meteor) -> Iterator[None]:
+def _closed_on_error(meteor: Meteor | None) -> Iterator[None]:
     """End METEOR when an error or Ctrl-C leaves the block; else the thread pool would wait for METEOR's answers."""
     try:
         yield
     except BaseException:
-        meteor.close()
+        if meteor is not None:
+            meteor.close()
         raise

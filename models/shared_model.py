@@ -6,7 +6,6 @@
 Tokenizer, settings and model card lie beside them; utils/share.py writes the whole folder.
 """
 
-import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config
+from transformers import CLIPVisionConfig, CLIPVisionModel, PretrainedConfig
 
+from models.config_fields import CLIP_VISION_FIELDS, GPT2_FIELDS, clip_vision_config, gpt2_config
 from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.image_encoder import ImageEncoder
@@ -25,12 +25,6 @@ from utils.constants import SHARED_TYPE
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TIED = "decoder.lm_head.weight"
 ENCODER = "image_encoder."
-VISION = {"clip_vision_model": (CLIPVisionConfig, CLIPVisionModel)}
-# the decoder's fields that are not arguments of GPT2Config
-EXPLAINER_FIELDS = (
-    *("len_prefix", "encoder_dim", "prefix_size", "max_seq_len", "emotion_span"),
-    *("use_cl_loss", "use_VAD_loss", "use_emotion_loss", "vad_layers", "vad_heads", "vad_causal"),
-)
 
 
 class SharedModel(PyTorchModelHubMixin):
@@ -47,12 +41,12 @@ class SharedModel(PyTorchModelHubMixin):
         encoder = self.image_encoder
         vision = None
         if encoder is not None and include_encoder:
-            vision = _known_fields(type(encoder.vision.config), encoder.vision.config.to_dict())
-            vision |= {"model_type": encoder.vision.config.model_type}
+            kind = {"model_type": encoder.vision.config.model_type}
+            vision = kind | _known_fields(CLIP_VISION_FIELDS, encoder.vision.config)
         return {
             "model_type": SHARED_TYPE,
             "architectures": ["SEVLM"],
-            "decoder_config": _known_fields(GPT2Config, self.decoder.config.to_dict(), EXPLAINER_FIELDS),
+            "decoder_config": _known_fields(GPT2_FIELDS, self.decoder.config),
             "vision_config": vision,
             "fixed_encoder": encoder is None or encoder.fixed,
             "with_vad_encoder": self.vad_encoder is not None,
@@ -64,14 +58,14 @@ class SharedModel(PyTorchModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save_folder(save_directory)
 
-    def save_folder(self, folder: Path, include_encoder: bool = True) -> None:
-        """Write config.json and model.safetensors into an existing folder."""
+    def save_folder(self, folder: Path, include_encoder: bool = True, **more: Any) -> None:
+        """Write config.json, with the fields of `more` besides, and model.safetensors into an existing folder."""
         state = self.state_dict()
         del state[TIED]
         if not include_encoder:
             state = {name: tensor for name, tensor in state.items() if not name.startswith(ENCODER)}
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / WEIGHTS, {"format": "pt"})
-        fields = json.dumps(self.config_fields(include_encoder), indent=2, sort_keys=True)
+        fields = json.dumps(self.config_fields(include_encoder) | more, indent=2, sort_keys=True)
         (folder / CONFIG).write_text(fields + "\n", encoding="utf-8")
 
     @classmethod
@@ -124,14 +118,13 @@ class SharedModel(PyTorchModelHubMixin):
 
     @classmethod
     def _of_config(cls, config: dict[str, Any], image_encoder: ImageEncoder | None) -> "SharedModel":
-        decoder = Explainer(_built(GPT2Config, config["decoder_config"], EXPLAINER_FIELDS))
+        decoder = Explainer(gpt2_config(config["decoder_config"]))
         sizes = decoder.config
         if image_encoder is None:
             kind = config["vision_config"].get("model_type")
-            if kind not in VISION:
+            if kind != CLIPVisionConfig.model_type:
                 raise ValueError(f"an image encoder of kind {str(kind)[:40]!r} is not known")
-            of_config, of_model = VISION[kind]
-            vision = of_model(_built(of_config, config["vision_config"]))
+            vision = CLIPVisionModel(clip_vision_config(config["vision_config"]))
             image_encoder = ImageEncoder(vision, bool(config["fixed_encoder"]))
         vad_encoder = None
         if config["with_vad_encoder"]:
@@ -147,13 +140,6 @@ class SharedModel(PyTorchModelHubMixin):
         )
 
 
-def _known_fields(kind: type, fields: dict[str, Any], more: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The sizes and rates among a config's fields. What names code, files or kernels to fetch is left out."""
-    taken = [name for name in inspect.signature(kind).parameters if not name.startswith(("attn_", "_", "auto"))]
-    unwanted = ("kwargs", "dtype", "architectures", "id2label", "label2id", "problem_type", "transformers_version")
-    names = [name for name in (*taken, *more) if name in fields and name not in unwanted]
-    return {name: fields[name] for name in names}
-
-
-def _built(kind: type, fields: dict[str, Any], more: tuple[str, ...] = ()) -> Any:
-    return kind(**_known_fields(kind, fields, more), attn_implementation="sdpa")
+def _known_fields(names: tuple[str, ...], config: PretrainedConfig) -> dict[str, Any]:
+    fields = config.to_dict()
+    return {name: fields[name] for name in names if name in fields}

@@ -15,6 +15,7 @@ from utils.evaluation.image_scores import read_images
 from utils.evaluation.report_tables import HEADINGS, PLAIN_SCORES, read_report
 from utils.files import check_place, write_json
 
+JUDGED = ("EA_more_than_half", "EA_at_least_half", "self_consistency")  # scores that a judge gives
 RANKING = ("METEOR", "CIDEr", "ROUGE_L", "SPICE", "Bleu_1")  # the first that both runs have ranks the pictures
 
 
@@ -66,9 +67,6 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"  {run.upper()} {100 * picture[run][ranking]:5.1f}  {escaped(picture[run]['caption'])}")
     if args.json:
         write_json(args.json, {"scores": found, "pictures": pictures}, indent=1)
-
-
-JUDGED = ("EA_more_than_half", "EA_at_least_half", "self_consistency")
 
 
 def table(found: dict) -> str:

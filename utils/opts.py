@@ -25,6 +25,7 @@ from utils.settings import SETTINGS_KEY, compare_flags, recorded_argv
 
 CONFIGS = Path(__file__).resolve().parents[1] / "models" / "configs"
 DEMO = Path("runs/demo")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # of a Hugging Face repository: owner/name
 SHARED_NAME = "shared"  # stands for the one model of a shared folder, where others name one of several checkpoints
 TRACKERS = ("tensorboard", "wandb", "trackio")  # names of their packages, too
 
@@ -414,7 +415,7 @@ def find_model(source: Path) -> Path:
     Raises:
         InputError: there is no such folder, and no such id can be had.
     """
-    if source.is_dir() or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(source)):
+    if source.is_dir() or not HUB_ID.fullmatch(str(source)):
         return source
     from huggingface_hub import snapshot_download
 

@@ -11,15 +11,14 @@ import sys
 from pathlib import Path
 
 from cococaption import CaptionScorer
-from utils.constants import BECAUSE, DEFAULT_METRICS, EMOTION_INDEX, METRICS, TEST_SETS
+from utils.constants import DEFAULT_METRICS, METRICS, TEST_SETS
 from utils.csv_rows import check_append_to
 from utils.data.records import read_records
 from utils.data.vad_lookup import read_lexicon
 from utils.errors import InputError, OneLineParser, run_script
-from utils.evaluation.emotion_metrics import named_emotion
 from utils.evaluation.evaluation import score_captions
 from utils.evaluation.image_scores import images_path
-from utils.evaluation.predictions import KINDS, read_predictions
+from utils.evaluation.predictions import KINDS, is_full, read_predictions
 from utils.evaluation.report_tables import SAME, aggregate, format_summary, read_report
 from utils.evaluation.score_report import WHOLE_TRAINING_SPLIT, Judge, report_texts
 from utils.files import check_place, sha256, write_json
@@ -115,7 +114,7 @@ def score_predictions(args: argparse.Namespace) -> None:
         )
     if not full:
         print("the captions name no emotion (explanations alone), so there is no ACC")
-    elif other := sum(BECAUSE not in text or named_emotion(text) not in EMOTION_INDEX for text in full.values()):
+    elif other := len(full) - sum(map(is_full, full.values())):
         print(
             f"{other} of {len(full)} captions do not begin with one of the nine emotions and because: counted as they are"
         )

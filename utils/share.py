@@ -4,9 +4,7 @@ python -m utils.share runs/demo/ckpts shared/demo --report runs/demo/results/tes
 """
 
 import argparse
-import json
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from utils.errors import InputError, OneLineParser, brief, escaped, run_script
 from utils.evaluation.report_tables import read_report
 from utils.files import check_place, sync
 from utils.model_card import model_card
-from utils.opts import checkpoint_config, find_model, is_shared, parse_args, recorded_settings
+from utils.opts import HUB_ID, checkpoint_config, find_model, is_shared, parse_args, recorded_settings
 from utils.settings import FOUND_BY_PLACE, FREE, RULES, SETTINGS_KEY, compare_facts, flags_of
 
 KEPT_FACTS = ("image_encoder_sha256", "decoder_sha256", "lexicon_sha256", "lexicon", "precision", "images")
@@ -60,7 +58,7 @@ def check_flags(args: argparse.Namespace) -> None:
         raise InputError(f"{args.out}: is there already; name a new folder, or remove it")
     if args.private and not args.push_to_hub:
         raise InputError("--private is about the repository of --push_to_hub: give both")
-    if args.push_to_hub and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", args.push_to_hub):
+    if args.push_to_hub and not HUB_ID.fullmatch(args.push_to_hub):
         raise InputError(f"--push_to_hub {args.push_to_hub}: an id as me/my-sevlm was expected")
     args.run = find_model(args.run)
     if is_shared(args.run):
@@ -82,13 +80,10 @@ def main(argv: list[str] | None = None) -> int:
                 f"{path}: is of {report.get('checkpoint')}, not of {checkpoint_folder}; give its own report"
             )
 
-    import torch
-
     from utils.training.facts import decoder_identity, encoder_identity
     from utils.training.load_checkpoint import load_model
 
     record = recorded_settings(flags)
-    torch.manual_seed(flags.seed)  # the weights of an encoder that was drawn and kept fixed are the seed's
     checkpoint, codec, model = load_model(flags)
     facts = {
         "image_encoder_sha256": encoder_identity(model.image_encoder),
@@ -137,10 +132,7 @@ def write_folder(out: Path, model, tokenizer, settings: dict, card: str, include
     remove(temporary)
     with removed_on_failure(temporary):
         temporary.mkdir()
-        model.save_folder(temporary, include_encoder)
-        fields = json.loads((temporary / "config.json").read_text(encoding="utf-8")) | {SETTINGS_KEY: settings}
-        text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
-        (temporary / "config.json").write_text(text, encoding="utf-8")
+        model.save_folder(temporary, include_encoder, **{SETTINGS_KEY: settings})
         (temporary / "model.safetensors").chmod((temporary / "config.json").stat().st_mode)
         tokenizer.save_pretrained(temporary)
         (temporary / "README.md").write_text(card, encoding="utf-8")

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from models.config_fields import ATTENTION, clip_vision_config
 from models.image_encoder import ImageEncoder
 from utils.data.pretrained import (
-    ATTENTION,
     check_model_type,
     check_sizes,
-    clip_vision_config,
     find_config,
     load_pretrained,
 )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.csv_rows import write_rows
-from utils.evaluation.report_tables import HEADINGS, PLAIN_SCORES
+from utils.evaluation.report_tables import HEADINGS, PLAIN_SCORES, aligned_table
 from utils.files import write_text
 
 YES, NO = "✓", "-"  # of a flag that is on, or off
@@ -58,7 +58,8 @@ def write_table(folder: Path, rows: list[Row], notes: list[str]) -> str:
     scores = [name for name in HEADINGS if any(name in row.scores() for row in rows)]
     cells = [["", *rows[0].values, "runs", *(HEADINGS[name] for name in scores)]]
     cells += [_cells(row, scores) for row in rows]
-    markdown = _markdown(cells) + "".join(f"\n{_escaped_markdown(note)}\n" for note in notes)
+    table = aligned_table([[_escaped_markdown(cell) for cell in row] for row in cells])
+    markdown = table + "".join(f"\n{_escaped_markdown(note)}\n" for note in notes)
     write_text(folder / "ablation.md", markdown)
     write_text(folder / "ablation.tex", _latex(cells, notes))
     columns = ["combination", *rows[0].values, "runs", "seeds"]
@@ -90,17 +91,6 @@ def _csv_row(row: Row) -> dict[str, object]:
 
 def _escaped_markdown(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "\\<")
-
-
-def _markdown(cells: list[list[str]]) -> str:
-    cells = [[_escaped_markdown(cell) for cell in row] for row in cells]
-    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(cells[0]))]
-    cells.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-    lines = [
-        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        for row in cells
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def escaped_latex(text: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from cococaption import CaptionScorer
-from cococaption.meteor import Meteor
 from cococaption.references import References
 from cococaption.scorer import compute_scores
 from utils.constants import EMOTION_INDEX
@@ -20,9 +19,10 @@ SEED = 2021
 def baselines(scorer: CaptionScorer, images: Sequence[int], records: Records) -> dict[str, dict]:
     """Both, as "floor" and, where an image has several references, "ceiling": facts, and "scores" (fractions, CIDEr 0 .. 10)."""
     references = scorer.prepared(images)
-    found = {"floor": floor(references, [records[str(image)] for image in images])}
+    rows = [records[str(image)] for image in images]
+    found = {"floor": floor(references, rows)}
     if (references.per_image > 1).any():
-        found["ceiling"] = ceiling(references, [records[str(image)] for image in images])
+        found["ceiling"] = ceiling(references, rows)
     return found
 
 
@@ -77,4 +77,4 @@ def ceiling(references: References, records: Sequence[dict], seed: int = SEED) -
 
 def _caption_scores(references: References, tokenized: Sequence[str]) -> dict[str, float]:
     metrics = METRICS if references.lengths.any() else METRICS[:2]  # CIDEr is not defined without a word
-    return compute_scores(references, tokenized, metrics, Meteor())[0]
+    return compute_scores(references, tokenized, metrics)[0]

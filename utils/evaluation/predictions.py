@@ -53,6 +53,11 @@ def read_predictions(path: Path, records: Records, kind: str | None = None) -> t
     return captions, {image: split_generated(text)[1] for image, text in captions.items()}
 
 
+def is_full(caption: str) -> bool:
+    """Whether a caption begins with one of the nine emotions and because."""
+    return BECAUSE in caption and named_emotion(caption) in EMOTION_INDEX
+
+
 def _problem(row: object, apart: bool, seen: dict[int, int], records: Records) -> str | None:
     fields = ("emotion", "explanation") if apart else ("caption",)
     if not isinstance(row, dict) or not all(isinstance(row.get(field), str) for field in fields):
@@ -77,7 +82,7 @@ def _problem(row: object, apart: bool, seen: dict[int, int], records: Records) -
 
 
 def _guess(path: Path, captions: dict[int, str]) -> str:
-    full = sum(BECAUSE in text and named_emotion(text) in EMOTION_INDEX for text in captions.values())
+    full = sum(map(is_full, captions.values()))
     if 0 < full <= len(captions) / 2:
         raise InputError(
             f"{path}: only {full} of {len(captions)} captions begin with an emotion and because; say what they are with "

@@ -146,13 +146,18 @@ def _table(rows: dict[str, dict[str, str]]) -> str:
     columns = [name for name in HEADINGS if any(name in row for row in rows.values())]
     cells = [["", *(HEADINGS[name] for name in columns)]]
     cells += [[title, *(row.get(name, "-") for name in columns)] for title, row in rows.items()]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    cells.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    return aligned_table(cells)
+
+
+def aligned_table(cells: list[list[str]]) -> str:
+    """Rows of cells, the heading first, as a Markdown table that reads as plain text too; numbers to the right."""
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [
-        " | ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in cells
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        for row in (cells[0], rule, *cells[1:])
     ]
-    return "\n".join(f"| {line} |" for line in lines) + "\n"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _confusion_table(counts: list[list[int]]) -> str:

@@ -50,8 +50,11 @@ def report_checkpoint(
         judge: the text-to-emotion classifier of --text2emotion and its vocabulary, for emotion alignment.
     """
     train_path = training_split(args)
-    facts = {"checkpoint": str(checkpoint_config(args).parent), "lemmatizer": args.lemmatizer}
-    facts |= {"seed": args.seed}
+    facts = {
+        "checkpoint": str(checkpoint_config(args).parent),
+        "lemmatizer": args.lemmatizer,
+        "seed": args.seed,
+    }
     return report_texts(
         args.caption_save_path / "report.json",
         args.nle_data_val_path,

@@ -4,13 +4,14 @@ import argparse
 
 from transformers import GPT2Config
 
+from models.config_fields import gpt2_config
 from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from utils.constants import EMOTION_SPAN, MAX_NEW_TOKENS
 from utils.data.image_encoder_weights import WEIGHTS_REMEDY, load_image_encoder
-from utils.data.pretrained import check_model_type, check_sizes, find_config, gpt2_config, load_pretrained
+from utils.data.pretrained import check_model_type, check_sizes, find_config, load_pretrained
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError, brief, escaped
 from utils.training.named_checkpoints import NamedCheckpoint

@@ -48,6 +48,7 @@ def load_model(args: argparse.Namespace) -> tuple[NamedCheckpoint | None, TextCo
     Raises:
         InputError: a file is missing or damaged, or does not go with the flags.
     """
+    torch.manual_seed(args.seed)  # new weights are the seed's, also those of an encoder that is drawn and kept fixed
     if args.load_from_epoch == SHARED_NAME:
         codec = _codec(args, str(args.ckpt_path))
         return None, codec, read_shared(args, codec)
@@ -98,7 +99,6 @@ def load_checkpoint(
     named = [] if name is None else [f"--load_from_epoch={name}"]
     args = parse_args(["--eval_only", *named, f"--ckpt_path={ckpt_path}", *(flags or [])])
     record, source = recorded_settings(args), checkpoint_config(args).parent
-    torch.manual_seed(args.seed)  # the weights of an encoder that was drawn and kept fixed are the seed's
     _, codec, model = load_model(args)
     facts = {"image_encoder_sha256": encoder_identity(model.image_encoder)}
     vad = None

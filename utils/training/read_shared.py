@@ -2,23 +2,16 @@
 
 import argparse
 
+from models.config_fields import clip_vision_config, gpt2_config
 from models.sevlm import SEVLM
+from utils.data.image_encoder_weights import SIZES as ENCODER_SIZES
 from utils.data.image_encoder_weights import load_image_encoder
-from utils.data.pretrained import check_sizes, clip_vision_config, gpt2_config
+from utils.data.pretrained import check_sizes
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError, brief
 from utils.files import read_json
 from utils.opts import recorded_settings
-
-DECODER_SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "vad_layers", "emotion_span")
-ENCODER_SIZES = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "image_size",
-    "patch_size",
-)
+from utils.training.build_model import SIZES as DECODER_SIZES
 
 
 def read_shared(args: argparse.Namespace, codec: TextCodec) -> SEVLM:
