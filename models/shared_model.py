@@ -112,7 +112,7 @@ class SharedModel(PyTorchModelHubMixin):
             model = cls._of_config(config, image_encoder)
             state[TIED] = state["decoder.transformer.wte.weight"]
             model.load_state_dict(state, strict=True)
-        except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # transformers has one of its own for every wrong field
             raise ValueError(f"{model_id}: {WEIGHTS} and {CONFIG} do not fit ({error})") from None
         return model.eval()
 
@@ -129,13 +129,14 @@ class SharedModel(PyTorchModelHubMixin):
         vad_encoder = None
         if config["with_vad_encoder"]:
             vad_encoder = VADEncoder(sizes.vad_layers, sizes.vad_heads, sizes.embd_pdrop, sizes.vad_causal)
+        alpha, contrastive, vad, emotion = map(float, config["loss_weights"])
         emotion_head = EmotionHead(image_encoder.width) if config["with_emotion_head"] else None
         return cls(
             image_encoder,
             decoder,
             vad_encoder,
             emotion_head,
-            tuple(config["loss_weights"]),
+            (alpha, contrastive, vad, emotion),
             bool(config["with_masked_pooling"]),
         )
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from cococaption import CaptionScorer
+from tests.conftest import REPOSITORY
 from utils import compare, report
 from utils.errors import InputError
+from utils.evaluation import score_report
 from utils.evaluation.bootstrap import BLEU, ImageScores, intervals, paired_difference, resampled_weights
 from utils.evaluation.emotion_metrics import emotion_accuracy
 from utils.evaluation.evaluation import score_captions
@@ -16,6 +18,7 @@ from utils.evaluation.predictions import read_predictions
 from utils.files import write_json
 
 EMOTIONS = ("awe", "fear", "sadness")
+JUDGE = REPOSITORY / "tests/data/artemis/preprocess_data_nets/txt_to_emotion/lstm_based/best_model.pt"
 WORDS = "the sky is dark and a big tree looks sad it makes me feel calm by the sea".split()
 
 
@@ -162,3 +165,20 @@ def test_compare(split, tmp_path, capsys):
         images.write_text(json.dumps(good | change))
         with pytest.raises(InputError, match=message):
             compare.main([str(tmp_path / "a"), str(tmp_path / "b")])
+
+
+def test_the_judge_reads_explanations(split, tmp_path, monkeypatch):
+    """Not whole captions, whose first word would tell it the emotion."""
+    flags, _, captions, _ = split
+    read = {}
+
+    def emotions(self, texts):
+        read.update(texts)
+        return dict.fromkeys(texts, "awe")
+
+    monkeypatch.setattr(score_report.Judge, "emotions", emotions)
+    write_json(tmp_path / "full.json", [FORMS["full"](image, *said) for image, said in captions.items()])
+    report.main(["--predictions", str(tmp_path / "full.json"), *flags, "--text2emotion", str(JUDGE)])
+    assert read == {image: said for image, (_, said) in captions.items()}
+    scores = json.loads((tmp_path / "full_report.json").read_text())["scores"]
+    assert scores["self_consistency"] == np.mean([emotion == "awe" for emotion, _ in captions.values()])

@@ -1,5 +1,7 @@
 """The report's scores beside the caption metrics, against cases that are worked out by hand."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,9 @@ def test_head_distances():
     assert found["head_brier"][2] == pytest.approx(0.125) and found["head_brier"][3] == pytest.approx(1.5)
     assert found["head_JS"][3] == pytest.approx(1) and np.isfinite(found["head_KL"][3])
     assert head_distances({}, records) == {}
+
+
+def test_self_bleu_takes_the_shorter_of_two_equally_close_lengths():
+    """Five words between four and six: four, so that no brevity penalty falls on them."""
+    texts = [list("abcde"), list("abcd"), list("abcdef")]
+    assert self_bleu(texts) == pytest.approx((1 + math.exp(1 - 5 / 4) + (1 / 3) ** 0.25) / 3, abs=1e-6)

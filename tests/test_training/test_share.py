@@ -146,16 +146,32 @@ def test_a_config_cannot_ask_for_code(copy):
     assert model.image_encoder.vision.config._attn_implementation == "sdpa"
 
 
-def test_damaged_configs(copy):
+def test_damaged_configs(workspace, copy):
+    lexicon = ["--vad_lexicon", str(next(workspace.data.glob("*Lexicon*.txt")))]
+    load_checkpoint(copy, None, lexicon)  # before it is damaged
     config = json.loads((copy / "config.json").read_text())
+    decoder, vision = config["decoder_config"], config["vision_config"]
     for change in (
         {"decoder_config": {}},
-        {"decoder_config": config["decoder_config"] | {"n_embd": 10**9}},
+        {"decoder_config": []},
+        {"decoder_config": decoder | {"n_embd": 10**9}},
+        {"decoder_config": decoder | {"n_head": 0}},
+        {"decoder_config": decoder | {"n_layer": "two"}},
         {"vision_config": {"model_type": "x"}},
+        {"vision_config": vision | {"num_channels": 10**9}},
+        {"vision_config": "clip"},
+        {"loss_weights": "many"},
+        {"with_vad_encoder": None},
+        {"sevlm_settings": {"flags": []}},
+        {"model_type": "gpt2"},
     ):
         (copy / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(InputError):
-            load_checkpoint(copy)
+            load_checkpoint(copy, None, lexicon)
+    for field in config.keys() - {"architectures"}:
+        (copy / "config.json").write_text(json.dumps({name: value for name, value in config.items() if name != field}))
+        with pytest.raises(InputError):
+            load_checkpoint(copy, None, lexicon)
 
 
 def test_a_fixed_encoder_by_reference(workspace, trained, tmp_path, monkeypatch):
@@ -213,3 +229,22 @@ def test_upload(trained, tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match="no network; the folder .* is complete"):
         share.main(argv)
     assert (tmp_path / "out2" / "model.safetensors").is_file()
+
+
+def test_settings_for_strangers(tmp_path):
+    """What the training was, and nothing of where its files lie."""
+    flags = {
+        "seed": 7,
+        "learning_rate": 0.1,
+        "prompt_text": "p",
+        "demo": True,
+        "num_workers": 3,
+        "cache_dir": "/home/me/cache",
+    }
+    flags |= {"image_root": "/home/me/pictures", "vad_lexicon": "/home/me/lexicon.txt", "clip_model": str(tmp_path)}
+    facts = {"lexicon_sha256": "abc", "images": 5, "references_sha256": "def", "images_per_step": 8}
+    settings = share.shared_settings({"flags": flags, "facts": facts})
+    kept = {"seed": 7, "learning_rate": 0.1, "prompt_text": "p", "demo": True}
+    assert settings["flags"] == kept | {"vad_lexicon": "lexicon.txt", "clip_model": tmp_path.name}
+    assert settings["facts"] == {"lexicon_sha256": "abc", "images": 5}
+    assert share.get_parser().get_default("name") == "best-res"

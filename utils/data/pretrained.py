@@ -94,7 +94,7 @@ def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -
         InputError: a field is wrong; the message names `source` and the field.
     """
     for name in fixed:
-        value, most = getattr(config, name), MOST_LAYERS if "layer" in name else MOST_OTHERWISE
+        value, most = getattr(config, name, None), MOST_LAYERS if "layer" in name else MOST_OTHERWISE
         if not isinstance(value, int) or not 1 <= value <= most:
             raise InputError(f"{source}: {name} {str(value)[:40]!r} is not an integer from 1 to {most}")
     if config.hidden_size % config.num_attention_heads:

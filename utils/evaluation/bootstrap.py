@@ -71,8 +71,8 @@ def paired_difference(
     """b - a for every score of both runs, whose images are the same and in the same order.
 
     Returns:
-        score -> {"a", "b", "difference", "interval": [low, high], "p"}. p is two-sided: twice the share of the samples,
-        which are the same for both runs, in which the difference is 0 or has the other sign, at most 1.
+        score -> {"a", "b", "difference", "interval": [low, high], "p"}. The B samples are the same for both runs. p is
+        two-sided: 2 (k + 1) / (B + 1), at most 1, for k samples in which the difference is 0 or has the other sign.
     """
     whole, weights = np.ones((1, len(a.images))), resampled_weights(len(a.images), resamples, seed)
     (of_a, of_b), (drawn_a, drawn_b) = [(a.scores(w), b.scores(w)) for w in (whole, weights)]
