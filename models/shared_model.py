@@ -37,7 +37,7 @@ class SharedModel(PyTorchModelHubMixin):
     _hub_mixin_config = {}  # `save_pretrained` writes config.json itself
 
     def config_fields(self, include_encoder: bool = True) -> dict[str, Any]:
-        """config.json of this model. The hub's mixin hands fields that are named as arguments of SEVLM on to it: none is."""
+        """config.json of this model. No field has the name of an argument of SEVLM: the mixin would hand it to `_from_pretrained`."""
         encoder = self.image_encoder
         vision = None
         if encoder is not None and include_encoder:

@@ -17,7 +17,7 @@ def read_shared(args: argparse.Namespace, codec: TextCodec) -> SEVLM:
     """The model in --ckpt_path, in evaluation mode.
 
     Raises:
-        InputError: the folder is damaged, its parts do not fit each other, or --clip_model is given for nothing.
+        InputError: the folder is damaged, its parts do not fit each other, or --clip_model names another encoder than it has.
     """
     source, record = args.ckpt_path, recorded_settings(args)
     if record is None:
