@@ -305,7 +305,7 @@ def write_gallery(
         args.seed,
         evaluator.images.pixels.folder,
         None if evaluator.vad is None else evaluator.vad.lexicon,
-        evaluation.likelihoods,
+        evaluation.shares.get("likelihood"),
         args.nle_data_val_path.name,
     )
     write_page(gallery_path(args.caption_save_path, epoch, step), page)

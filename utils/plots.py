@@ -15,7 +15,8 @@ from cococaption.files import read_results
 from utils.constants import EMOTIONS
 from utils.data.records import Records, read_records
 from utils.errors import InputError, OneLineParser, run_script
-from utils.evaluation.emotion_metrics import confusion_matrix, reliability
+from utils.evaluation.calibration import reliability
+from utils.evaluation.emotion_metrics import confusion_matrix
 from utils.evaluation.figures import (
     Curve,
     calibration_figure,
@@ -118,10 +119,9 @@ def calibration_of(run: Run, records: Records) -> tuple[np.ndarray, np.ndarray, 
         raise InputError(f"{run.name}: has no emotion head (--use_emotion_loss)")
     rows = read_json(path)
     try:
-        image_ids = [int(row["image_id"]) for row in rows]
-        probabilities = np.array([row["probabilities"] for row in rows], dtype=np.float64)
-        _check_same_split(path, image_ids, records)
-        return reliability(probabilities, image_ids, records)
+        shares = {int(row["image_id"]): row["probabilities"] for row in rows}
+        _check_same_split(path, list(shares), records)
+        return reliability(shares, records)
     except (TypeError, KeyError, ValueError):
         raise InputError(f"{path}: does not hold nine probabilities for each image; score the model again") from None
 

@@ -3,13 +3,13 @@
 import inspect
 from pathlib import Path
 
-import numpy as np
 import pytest
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from utils import constants
 from utils.evaluation import published_scores
-from utils.evaluation.emotion_metrics import emotion_head_scores, max_lcs
+from utils.evaluation.calibration import BINS, accuracy_and_ece
+from utils.evaluation.emotion_metrics import max_lcs
 from utils.evaluation.report_tables import aggregate, data_set_of
 from utils.evaluation.split_warnings import V1_TEST_IMAGES
 from utils.opts import check_paths, parse_args
@@ -61,20 +61,19 @@ def test_samples_and_bins():
         return inspect.signature(function).parameters[name].default
 
     assert (default(max_lcs, "sample"), default(max_lcs, "seed")) == (5000, 2021)
-    assert default(emotion_head_scores, "bins") == 15
+    assert BINS == default(accuracy_and_ece, "bins") == 15
 
 
-def test_novelty_is_a_mean_over_all_productions():
-    """Also over those that are written more than once."""
-    assert max_lcs(["a b c", "a b c", "a b c", "x"], ["a b c d"]) == 9 / 4
+def test_novelty_counts_all_productions():
+    """Also those that are written more than once."""
+    assert max_lcs(["a b c", "a b c", "a b c", "x"], ["a b c d"]) == [3, 3, 3, 0]
 
 
 def test_a_confidence_on_the_border_belongs_to_the_bin_below():
     """Two bins: one half, right, is alone in ]0, 1/2]; three quarters, wrong, in ]1/2, 1]. Together they would be 1/8 off."""
     records = {str(n): {"origin_emotion_distribution": [1.0] + [0.0] * 8} for n in (1, 2)}
-    probabilities = np.array([[0.5, 0.5] + [0] * 7, [0.25, 0.75] + [0] * 7])
-    scores = emotion_head_scores(probabilities, [1, 2], records, bins=2)
-    assert scores["head_ece"] == (abs(1 - 0.5) + abs(0 - 0.75)) / 2
+    shares = {1: [0.5, 0.5] + [0] * 7, 2: [0.25, 0.75] + [0] * 7}
+    assert accuracy_and_ece(shares, records, bins=2)["ece"] == (abs(1 - 0.5) + abs(0 - 0.75)) / 2
 
 
 @pytest.mark.parametrize("fact", ["data_set", "test_set", "images", "references_per_image", "lexicon_sha256", "judge"])

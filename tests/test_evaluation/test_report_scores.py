@@ -9,7 +9,7 @@ from cococaption.references import References
 from utils.constants import EMOTIONS
 from utils.evaluation.baselines import ceiling, floor
 from utils.evaluation.bootstrap import ImageScores
-from utils.evaluation.distances import head_distances, vad_distances
+from utils.evaluation.distances import distribution_distances, vad_distances
 from utils.evaluation.group_scores import group_scores
 from utils.evaluation.text_diversity import self_bleu, text_diversity
 
@@ -108,15 +108,14 @@ def test_vad_distance():
     assert vad_distances(texts, references, lexicon) == {1: pytest.approx((0.75**2 + 0.5**2) ** 0.5), 4: 0}
 
 
-def test_head_distances():
+def test_distances_to_the_annotators():
     shares, far = [0.5, 0.5, *[0.0] * 7], [0.0, 0.0, 1.0, *[0.0] * 6]
     records = {str(image): {"origin_emotion_distribution": shares} for image in (1, 2, 3)}
-    found = head_distances({1: shares, 2: [0.25, 0.75, *[0.0] * 7], 3: far}, records)
+    found = distribution_distances({1: shares, 2: [0.25, 0.75, *[0.0] * 7], 3: far}, records)
     assert all(of[1] == pytest.approx(0) for of in found.values())
-    assert found["head_KL"][2] == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
-    assert found["head_brier"][2] == pytest.approx(0.125) and found["head_brier"][3] == pytest.approx(1.5)
-    assert found["head_JS"][3] == pytest.approx(1) and np.isfinite(found["head_KL"][3])
-    assert head_distances({}, records) == {}
+    assert found["KL"][2] == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
+    assert found["brier"][2] == pytest.approx(0.125) and found["brier"][3] == pytest.approx(1.5)
+    assert found["JS"][3] == pytest.approx(1) and np.isfinite(found["KL"][3])
 
 
 def test_self_bleu_takes_the_shorter_of_two_equally_close_lengths():

@@ -288,6 +288,17 @@ def test_report_by_hand(scored, split):
     expected = novelty(explanations, whole_training)
     assert report["scores"]["max_lcs"] == pytest.approx(expected) != pytest.approx(novelty(explanations, pairs_alone))
 
+    for way in ("head", "likelihood"):
+        rows = json.loads((out / "again" / "results" / f"emotion_{way}_best-acc_0_step.json").read_text())
+        brier, right = [], []
+        for row in rows:
+            felt = np.array(records[str(row["image_id"])]["origin_emotion_distribution"])
+            brier.append(((felt - row["probabilities"]) ** 2).sum())
+            if felt.max() > 0.5:
+                right.append(felt.argmax() == np.argmax(row["probabilities"]))
+        assert len(brier) == len(records) and report["scores"][f"{way}_brier"] == pytest.approx(np.mean(brier))
+        assert report["scores"][f"{way}_acc"] == pytest.approx(np.mean(right))
+
     named = Counter(text.split("because")[0].strip() for text in texts.values())
     assert named["fear"] and sum(map(sum, report["confusion_matrix"])) == with_majority
     assert sum(row[EMOTIONS.index("fear")] for row in report["confusion_matrix"]) > 1
@@ -362,8 +373,9 @@ def test_own_captions_scored_as_predictions_give_the_figures_of_eval_only(worksp
     )
     ours = json.loads((out / "again" / "results" / "report.json").read_text())
     theirs = json.loads((tmp_path / "theirs.json").read_text())
-    heads = {name for name in ours["scores"] if name.startswith("head_")}
-    assert heads and theirs["scores"] == {name: value for name, value in ours["scores"].items() if name not in heads}
-    assert theirs["intervals"] == {name: of for name, of in ours["intervals"].items() if name not in heads}
+    of_model = {name for name in ours["scores"] if name.startswith(("head_", "likelihood_"))}
+    assert len(of_model) == 2 * 5 and of_model <= set(ours["intervals"])
+    assert theirs["scores"] == {name: value for name, value in ours["scores"].items() if name not in of_model}
+    assert theirs["intervals"] == {name: of for name, of in ours["intervals"].items() if name not in of_model}
     assert "vad_distance" in theirs["scores"] and theirs["confusion_matrix"] == ours["confusion_matrix"]
     assert 0 < ours["scores"]["self_consistency"] < 1

@@ -6,6 +6,7 @@ import numpy as np
 
 from cococaption.bleu import bleu_of_counts
 from cococaption.meteor import meteor_of_statistics
+from utils.evaluation.calibration import ece_of_sums
 
 RESAMPLES, SEED, LEVEL = 1000, 2021, 0.95
 BLEU = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")
@@ -16,7 +17,7 @@ class ImageScores:
     """What the scores of one run are made of, image by image.
 
     images: the I ids. values: score -> [I] floats, NaN where the image does not count: the score is their mean.
-    sums: "bleu", "meteor" -> [I, K]: the scores are made of the sum over the images.
+    sums: "bleu", "meteor", "head_ece", "likelihood_ece" -> [I, K]: the scores are made of the sum over the images.
     """
 
     images: list[int]
@@ -34,6 +35,7 @@ class ImageScores:
             found |= dict(zip(BLEU, bleu_of_counts(weights @ self.sums["bleu"]).T, strict=True))
         if "meteor" in self.sums:
             found["METEOR"] = meteor_of_statistics(weights @ self.sums["meteor"])
+        found |= {name: ece_of_sums(weights @ of) for name, of in self.sums.items() if name.endswith("_ece")}
         names = list(self.values)
         if names:
             table = np.column_stack([self.values[name] for name in names])

@@ -7,7 +7,7 @@ import numpy as np
 from utils.data.records import Records
 from utils.evaluation.text_diversity import words_of
 
-TINY = 1e-12  # keeps KL finite where the head rules out an emotion that an annotator felt
+TINY = 1e-12  # keeps KL finite where the model rules out an emotion that an annotator felt
 
 VAD = Mapping[str, tuple[float, float, float]]
 
@@ -36,27 +36,25 @@ def _mean_vad(texts: Iterable[str], lexicon: VAD) -> np.ndarray | None:
     return np.mean(vectors, axis=0) if vectors else None
 
 
-def head_distances(heads: Mapping[int, Sequence[float]], records: Records) -> dict[str, dict[int, float]]:
-    """How far the emotion head's nine probabilities q are from the annotators' shares p.
+def distribution_distances(shares: Mapping[int, Sequence[float]], records: Records) -> dict[str, dict[int, float]]:
+    """How far a model's shares q of the nine emotions are from the annotators' shares p.
 
     Args:
-        heads: image id -> nine probabilities. records: the scored split.
+        shares: image id -> nine shares that sum to 1. records: the scored split.
 
     Returns:
-        score -> image id -> value. head_KL: sum of p log(p / q), in nats, 0 or more; head_JS: Jensen-Shannon divergence
-        (Lin, 1991) in bits, 0 .. 1; head_brier: sum of (p - q)^2, 0 .. 2 (Brier, 1950). 0 is best. Empty without heads.
+        score -> image id -> value. KL: sum of p log(p / q), in nats, 0 or more; JS: Jensen-Shannon divergence
+        (Lin, 1991) in bits, 0 .. 1; brier: sum of (p - q)^2, 0 .. 2 (Brier, 1950). 0 is best.
     """
-    if not heads:
-        return {}
-    q = np.array(list(heads.values()), np.float64)
-    p = np.array([records[str(image)]["origin_emotion_distribution"] for image in heads], np.float64)
+    q = np.array(list(shares.values()), np.float64)
+    p = np.array([records[str(image)]["origin_emotion_distribution"] for image in shares], np.float64)
     middle = (p + q) / 2
     rows = {
-        "head_KL": _kl(p, np.maximum(q, TINY)),
-        "head_JS": (_kl(p, middle) + _kl(q, middle)) / (2 * np.log(2)),
-        "head_brier": ((p - q) ** 2).sum(axis=1),
+        "KL": _kl(p, np.maximum(q, TINY)),
+        "JS": (_kl(p, middle) + _kl(q, middle)) / (2 * np.log(2)),
+        "brier": ((p - q) ** 2).sum(axis=1),
     }
-    return {name: dict(zip(heads, row.tolist(), strict=True)) for name, row in rows.items()}
+    return {name: dict(zip(shares, row.tolist(), strict=True)) for name, row in rows.items()}
 
 
 def _kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:

@@ -45,14 +45,15 @@ def emotion_accuracy(captions: Mapping[int, str], records: Records, published: b
     Returns:
         accuracy in 0 .. 1 (0.0 when there is no such image) and the number of images it rests on.
     """
-    answers = _dominant_emotions(records)
+    answers = dominant_emotions(records)
     correct = sum(image in captions and named_emotion(captions[image]) == answer for image, answer in answers.items())
     if not correct:
         return (-1.0 if published else 0.0), len(answers)
     return correct / len(answers), len(answers)
 
 
-def _dominant_emotions(records: Records) -> dict[int, str]:
+def dominant_emotions(records: Records) -> dict[int, str]:
+    """Image id -> the emotion with more than half of the votes, of the images that have one: those that ACC rests on."""
     dominant = {int(image): dominant_emotion(r["origin_emotion_distribution"]) for image, r in records.items()}
     return {image: emotion for image, emotion in dominant.items() if emotion is not None}
 
@@ -65,7 +66,7 @@ def confusion_matrix(captions: Mapping[int, str], records: Records) -> np.ndarra
         other text (no emotion's name, or no caption). The sum of the diagonal over the sum of all is ACC.
     """
     counts = np.zeros((len(EMOTIONS), len(EMOTIONS) + 1), dtype=np.int64)
-    for image, answer in _dominant_emotions(records).items():
+    for image, answer in dominant_emotions(records).items():
         column = EMOTION_INDEX.get(named_emotion(captions.get(image, "")), len(EMOTIONS))
         counts[EMOTION_INDEX[answer], column] += 1
     return counts
@@ -181,74 +182,24 @@ class _TextSample:
         return int((self.lengths - ones).max())
 
 
-def max_lcs(explanations: Sequence[str], training_texts: Sequence[str], sample: int = 5000, seed: int = 2021) -> float:
-    """Novelty: the longest common subsequence, in words, of an explanation with any of a sample of training texts.
+def max_lcs(
+    explanations: Sequence[str], training_texts: Sequence[str], sample: int = 5000, seed: int = 2021
+) -> list[int]:
+    """Novelty: the longest common subsequence, in words, of each explanation with any of a sample of training texts.
 
     Args:
         explanations: the productions; words between spaces, in lower case.
         training_texts: all of them; `sample` (0: all) are drawn with `seed`, in the order given.
 
     Returns:
-        the mean over the explanations, in words; lower is more novel. 0.0 where there is nothing to compare.
+        one length for each explanation, in words; the score is their mean, and lower is more novel. Zeros where there is
+        nothing to compare with.
     """
     texts = [text for text in training_texts if text.strip()]
     if 0 < sample < len(texts):
         texts = [texts[index] for index in sorted(random.Random(seed).sample(range(len(texts)), sample))]
-    if not texts or not explanations:
-        return 0.0
+    if not texts:
+        return [0] * len(explanations)
     sampled = _TextSample(texts)
     found = {text: sampled.longest_common(text) for text in set(explanations)}
-    return _mean([found[text] for text in explanations])
-
-
-def emotion_head_scores(
-    probabilities: np.ndarray, image_ids: Sequence[int], records: Records, bins: int = 15
-) -> dict[str, float | int]:
-    """Accuracy and calibration of the 9-way emotion head, over the images that ACC rests on.
-
-    Args:
-        probabilities: [N, 9], each row sums to 1.
-        image_ids: the N images of the rows.
-        records: the evaluated split.
-        bins: intervals of equal width on 0 .. 1 that the confidence (the largest probability) is sorted into.
-
-    Returns:
-        head_acc: share whose likeliest emotion is the dominant one; head_ece: expected calibration error (Guo et al.,
-        2017), the mean over the images of |accuracy - mean confidence| of their bin; head_images: how many images have
-        a dominant emotion. Fractions 0 .. 1, 0.0 where no image counts.
-
-    Raises:
-        ValueError: the shape is not [N, 9] or a row is no distribution.
-    """
-    counts, right, confidence = reliability(probabilities, image_ids, records, bins)
-    images = int(counts.sum())
-    if not images:
-        return {"head_acc": 0.0, "head_ece": 0.0, "head_images": 0}
-    return {
-        "head_acc": float(right.sum() / images),
-        "head_ece": float(np.abs(right - confidence).sum() / images),
-        "head_images": images,
-    }
-
-
-def reliability(
-    probabilities: np.ndarray, image_ids: Sequence[int], records: Records, bins: int = 15
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What calibration is made of, see `emotion_head_scores`, which has the same arguments and errors.
-
-    Returns:
-        for each bin: images, how many of them are right, and the sum of their confidences; each [bins].
-    """
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    if probabilities.shape != (len(image_ids), len(EMOTIONS)):
-        raise ValueError(f"probabilities of shape {probabilities.shape}, ({len(image_ids)}, {len(EMOTIONS)}) expected")
-    if not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3) or (probabilities < 0).any():
-        raise ValueError("a row of probabilities is no distribution")
-    answers = _dominant_emotions(records)
-    rows = [row for row, image in enumerate(image_ids) if image in answers]
-    labels = np.array([EMOTION_INDEX[answers[image_ids[row]]] for row in rows], dtype=np.int64)
-    right = probabilities[rows].argmax(axis=1) == labels
-    confidence = probabilities[rows].max(axis=1)
-    # intervals closed above, as in the paper: ]0, 1/15], ]1/15, 2/15], ...
-    of_bin = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    return tuple(np.bincount(of_bin, weights, minlength=bins) for weights in (None, right, confidence))
+    return [found[text] for text in explanations]

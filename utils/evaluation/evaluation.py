@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from cococaption import CaptionScorer
 from cococaption.tokenizer import printable
 from utils.data.records import Records
-from utils.evaluation.emotion_metrics import emotion_accuracy, emotion_head_scores
+from utils.evaluation.calibration import accuracy_and_ece
+from utils.evaluation.emotion_metrics import emotion_accuracy
 
 
 @dataclass
@@ -16,9 +15,9 @@ class Evaluation:
     """What one evaluation brought.
 
     full: image id -> whole generated text; explanations: image id -> its explanation; scores: as fractions 0..1 (CIDEr
-    0..10); counts: images, and images with a majority emotion that sub_acc rests on; heads: image id -> the emotion head's
-    nine probabilities, empty without that head; likelihoods: image id -> the shares of the nine emotions by the likelihood
-    of their names, with --gallery only; of_images: image id -> the caption scores of that image alone; sums: as
+    0..10); counts: images, and images with a majority emotion that sub_acc rests on; shares: "head" (by the
+    emotion head) and "likelihood" (by the likelihood of the emotions' names), where they were asked for -> image id -> nine
+    shares that sum to 1; of_images: image id -> the caption scores of that image alone; sums: as
     `CaptionScorer.score_with_sums`. full is empty where the explanations came without emotions.
     """
 
@@ -26,8 +25,7 @@ class Evaluation:
     explanations: dict[int, str]
     scores: dict[str, float]
     counts: dict[str, int]
-    heads: dict[int, list[float]] = field(default_factory=dict)
-    likelihoods: dict[int, list[float]] = field(default_factory=dict)
+    shares: dict[str, dict[int, list[float]]] = field(default_factory=dict)
     of_images: dict[int, dict[str, float]] = field(default_factory=dict)
     sums: dict[str, dict[int, list[float]]] = field(default_factory=dict)
 
@@ -37,26 +35,24 @@ def score_captions(
     records: Records,
     full: Mapping[int, str],
     explanations: Mapping[int, str],
-    heads: Mapping[int, list[float]] | None = None,
-    likelihoods: Mapping[int, list[float]] | None = None,
+    shares: Mapping[str, dict[int, list[float]]] | None = None,
 ) -> Evaluation:
     """Score the texts of a split's images.
 
     Args:
         full: image id -> "<emotion> because <explanation>"; empty: the emotions are not known.
         explanations: image id -> explanation, one for every record.
-        heads, likelihoods: as in `Evaluation`.
+        shares: as in `Evaluation`.
 
     Raises:
         InputError: see `CaptionScorer.score`.
     """
-    heads, likelihoods = dict(heads or {}), dict(likelihoods or {})
+    shares = dict(shares or {})
     scores, of_images, sums = scorer.score_with_sums({image: printable(text) for image, text in explanations.items()})
     counts = {"images": len(explanations), "with_majority": emotion_accuracy(full, records)[1]}
     if full:
         scores["sub_acc"] = emotion_accuracy(full, records)[0]
-    if heads:
-        head = emotion_head_scores(np.array(list(heads.values())), list(heads), records)
-        scores |= {name: head[name] for name in ("head_acc", "head_ece")}
+    for way, of_way in shares.items():
+        scores |= {f"{way}_{name}": value for name, value in accuracy_and_ece(of_way, records).items()}
     scores = {name: float(value) for name, value in scores.items()}
-    return Evaluation(dict(full), dict(explanations), scores, counts, heads, likelihoods, of_images, sums)
+    return Evaluation(dict(full), dict(explanations), scores, counts, shares, of_images, sums)

@@ -70,7 +70,7 @@ class Evaluator:
         return broadcast_object_list(outcome)[0]
 
     def _captions(self, model: SEVLM) -> Iterator[tuple]:
-        """(image id, full text, explanation, shares by the emotion head, shares by likelihood) of this process's pictures."""
+        """(image id, full text, explanation, way -> nine shares) of this process's pictures."""
         hidden, share = not self.accelerator.is_main_process, len(self.loader.dataset)
         with ProgressLine("captioning", share, "pictures", hidden=hidden) as line:
             for texts in self._captions_of_batches(model):
@@ -87,34 +87,34 @@ class Evaluator:
                 image = model.image_features(batch.get("pixels"), batch.get("cls"), batch.get("grid"))
                 vad_of = None if self.vad is None else self.vad.of_generated
                 texts = caption_batch(model, image, self.codec, vad_of, self.args.drop_last_token, self.args.num_beams)
-                heads = likelihoods = [None] * len(texts)
+                shares = {}
                 if model.emotion_head is not None:
-                    heads = head_distribution(model, image).tolist()
-                if self.args.gallery:
+                    shares["head"] = head_distribution(model, image).tolist()
+                if self.args.gallery or self.args.eval_only:
                     names = emotion_log_likelihoods(model, image, self.codec, vad_of)
-                    likelihoods = names.softmax(dim=-1).tolist()
-            rows = zip(batch["image_id"].tolist(), texts, heads, likelihoods, strict=True)
-            yield [(image_id, *text, *shares) for image_id, text, *shares in rows]
+                    shares["likelihood"] = names.softmax(dim=-1).tolist()
+            rows = zip(batch["image_id"].tolist(), texts, *shares.values(), strict=True)
+            yield [(image_id, *text, dict(zip(shares, nine, strict=True))) for image_id, text, *nine in rows]
 
     def _score(self, generated: dict[int, list]) -> Evaluation:
         generated = {int(image_id): generated[int(image_id)] for image_id in self.records}  # in the split's order
         full = {image_id: text for image_id, (text, *_) in generated.items()}
         explanations = {image_id: explanation for image_id, (_, explanation, *_) in generated.items()}
-        heads = {image_id: row[2] for image_id, row in generated.items() if row[2] is not None}
-        likelihoods = {image_id: row[3] for image_id, row in generated.items() if row[3] is not None}
-        return score_captions(self.scorer, self.records, full, explanations, heads, likelihoods)
+        ways = next(iter(generated.values()))[2]
+        shares = {way: {image_id: of_way[way] for image_id, (*_, of_way) in generated.items()} for way in ways}
+        return score_captions(self.scorer, self.records, full, explanations, shares)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, records: Records, epoch: int | str, step: int) -> None:
-    """Write captions, scores and what the emotion head says, under their published names where they have one.
+    """Write captions, scores and the shares of the nine emotions, under their published names where they have one.
 
-    Captions are COCO's lists of {"image_id", "caption"}, with "image_name" beside; scores one flat object; the head's file
-    a list of {"image_id", "image_name", "probabilities"}, nine of them in the order of `EMOTIONS`.
+    Captions are COCO's lists of {"image_id", "caption"}, with "image_name" beside; scores one flat object; the files
+    emotion_head and emotion_likelihood lists of {"image_id", "image_name", "probabilities"}, nine in the order of `EMOTIONS`.
     """
     files = [
         ("unf_captions_full", "caption", evaluation.full),
         ("unf_captions_exp", "caption", evaluation.explanations),
-        ("emotion_head", "probabilities", evaluation.heads),
+        *((f"emotion_{way}", "probabilities", of_way) for way, of_way in evaluation.shares.items()),
     ]
     for name, key, values in files:
         listed = [

@@ -11,6 +11,7 @@ import numpy as np
 from utils.data.records import Records, dominant_emotion
 from utils.errors import InputError
 from utils.evaluation.bootstrap import ImageScores
+from utils.evaluation.calibration import BINS
 from utils.evaluation.emotion_metrics import METAPHORS, named_emotion
 from utils.evaluation.evaluation import Evaluation
 from utils.files import read_json, write_json
@@ -20,9 +21,16 @@ MEANS = ("ROUGE_L", "CIDEr", "SPICE")  # of the caption scores, those that are m
 
 
 def image_scores(
-    evaluation: Evaluation, records: Records, more: Mapping[str, Mapping[int, float]] | None = None
+    evaluation: Evaluation,
+    records: Records,
+    more: Mapping[str, Mapping[int, float]] | None = None,
+    more_sums: Mapping[str, Mapping[int, list[float]]] | None = None,
 ) -> ImageScores:
-    """Collect what an evaluation says of each image. more: score -> image id -> value, of the images that count."""
+    """Collect what an evaluation says of each image.
+
+    Args:
+        more: score -> image id -> value, of the images that count. more_sums: score -> image id -> what is summed, likewise.
+    """
     images = list(evaluation.explanations)
     values: dict[str, Mapping[int, float]] = {}
     for name in MEANS:
@@ -40,8 +48,14 @@ def image_scores(
     return ImageScores(
         images,
         {name: np.array([of.get(image, np.nan) for image in images], np.float64) for name, of in values.items()},
-        {name: np.array([of[image] for image in images], np.float64) for name, of in evaluation.sums.items()},
+        {name: _rows(of, images) for name, of in (evaluation.sums | dict(more_sums or {})).items() if of},
     )
+
+
+def _rows(of: Mapping[int, list[float]], images: list[int]) -> np.ndarray:
+    """[I, K]; zeros, which change no sum, for images that do not count."""
+    nothing = [0.0] * len(next(iter(of.values())))
+    return np.array([of.get(image, nothing) for image in images], np.float64)
 
 
 def references_hash(references: Mapping[int, list[str]], images: list[int]) -> str:
@@ -87,7 +101,7 @@ def read_images(report: Path) -> tuple[ImageScores, dict[str, Any]]:
             for name, row in data["values"].items()
         }
         sums = {name: np.array(row, np.float64) for name, row in data["sums"].items()}
-        width = {"bleu": 10, "meteor": 23}
+        width = {"bleu": 10, "meteor": 23, "head_ece": BINS + 1, "likelihood_ece": BINS + 1}
         whole = all(row.shape == (len(images),) for row in values.values())
         whole &= all(row.shape == (len(images), width[name]) for name, row in sums.items())
         whole &= all(len(data[name]) == len(images) > 0 for name in ("names", "captions"))

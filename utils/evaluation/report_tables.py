@@ -40,12 +40,18 @@ MORE_SCORES = {
     "head_KL": "head KL",
     "head_JS": "head JS",
     "head_brier": "head Brier",
+    "likelihood_acc": "likel. ACC",
+    "likelihood_ece": "likel. ECE",
+    "likelihood_KL": "likel. KL",
+    "likelihood_JS": "likel. JS",
+    "likelihood_brier": "likel. Brier",
     "vad_distance": "VAD distance",
     "self_consistency": "consistency",
 }
 HEADINGS = CAPTION_SCORES | MORE_SCORES
 # in words or in units of their own, not in percent
-PLAIN_SCORES = {"max_lcs", "mean_length", "distinct_words", "head_KL", "head_JS", "head_brier", "vad_distance"}
+PLAIN_SCORES = {"max_lcs", "mean_length", "distinct_words", "vad_distance"}
+PLAIN_SCORES |= {f"{way}_{name}" for way in ("head", "likelihood") for name in ("KL", "JS", "brier")}
 
 BASELINES = {"floor": "constant answer", "ceiling": "one annotator"}
 HIDDEN = (

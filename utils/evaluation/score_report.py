@@ -11,7 +11,8 @@ from utils.data.records import Records, read_records
 from utils.data.vad_lookup import Lexicon
 from utils.evaluation.baselines import baselines
 from utils.evaluation.bootstrap import intervals
-from utils.evaluation.distances import head_distances, vad_distances
+from utils.evaluation.calibration import calibration_of_images
+from utils.evaluation.distances import distribution_distances, vad_distances
 from utils.evaluation.emotion_metrics import (
     alignment_of_images,
     confusion_matrix,
@@ -106,10 +107,13 @@ def report_texts(
     explanations, references = list(evaluation.explanations.values()), scorer.references
     of_scored = [text for image in evaluation.explanations for text in references[image]]
     scores = evaluation.scores | diversity(explanations) | text_diversity(explanations, of_scored)
-    values: dict[str, dict[int, float]] = head_distances(evaluation.heads, records)
+    values: dict[str, dict[int, float]] = {}
+    sums: dict[str, dict[int, list[float]]] = {}
+    for way, shares in evaluation.shares.items():
+        values |= {f"{way}_{name}": of for name, of in distribution_distances(shares, records).items()}
+        values[f"{way}_acc"], sums[f"{way}_ece"] = calibration_of_images(shares, records)
     if lexicon is not None:
         values["vad_distance"] = vad_distances(evaluation.explanations, references, lexicon.values)
-    scores |= {name: sum(of.values()) / len(of) for name, of in values.items() if of}
     judge_name = None
     if judge is not None:
         predicted = judge.emotions(evaluation.explanations)
@@ -123,12 +127,11 @@ def report_texts(
         agreed = {image: predicted[image] == name for image, name in named.items() if name in EMOTION_INDEX}
         if agreed:
             values["self_consistency"] = agreed
-            scores["self_consistency"] = sum(agreed.values()) / len(agreed)
     if train is not None:
-        scores["max_lcs"] = max_lcs(
-            explanations, [text for record in train.values() for text in record["explanations"]]
-        )
-    of_each = image_scores(evaluation, records, values)
+        training_texts = [text for record in train.values() for text in record["explanations"]]
+        values["max_lcs"] = dict(zip(evaluation.explanations, max_lcs(explanations, training_texts), strict=True))
+    scores |= {name: sum(of.values()) / len(of) for name, of in values.items() if of}
+    of_each = image_scores(evaluation, records, values, sums)
     report = {
         "test_set": test_set,
         "images": evaluation.counts["images"],
