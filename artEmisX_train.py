@@ -36,6 +36,7 @@ from preprocess.demo import make_demo
 from utils.data.datasets import TrainingPairs
 from utils.data.loader_errors import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
+from utils.evaluation.clip_score import load_clip_scorer
 from utils.evaluation.collapse import collapse_warning
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator, deciding_score, write_evaluation
@@ -364,6 +365,9 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
     """--eval_only: score one checkpoint; write captions and scores under its name, and the report."""
     # read before hours of captioning, not behind them
     judge = None if args.text2emotion is None else load_text2emotion(args.text2emotion, args.vocabulary)
+    clip = None
+    if args.clip_score and accelerator.is_main_process:
+        clip = load_clip_scorer(args.clip_score, setup.images.pixels.folder, accelerator.device)
     setup.model.to(accelerator.device)
     evaluation = setup.evaluator(setup.model)
     if accelerator.is_main_process:
@@ -371,7 +375,7 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
         write_evaluation(args.caption_save_path, evaluation, records, args.load_from_epoch, 0)
         write_gallery(args, evaluation, setup.evaluator, args.load_from_epoch, 0)
         scorer = setup.evaluator.scorer
-        accelerator.print(report_checkpoint(args, evaluation, records, setup.lexicon, scorer, judge))
+        accelerator.print(report_checkpoint(args, evaluation, records, setup.lexicon, scorer, judge, clip))
         if warning := collapse_warning(list(evaluation.explanations.values())):
             accelerator.print(escaped(warning, keep="\n"))
         accelerator.print(words_of_scoring(args, evaluation.scores, len(records)))

@@ -15,7 +15,12 @@ from utils.evaluation.image_scores import read_images
 from utils.evaluation.report_tables import HEADINGS, PLAIN_SCORES, read_report
 from utils.files import check_place, write_json
 
-JUDGED = ("EA_more_than_half", "EA_at_least_half", "self_consistency")  # scores that a judge gives
+# a fact of a report -> the scores that mean the same only where both runs agree in it
+RESTING_ON = {
+    "judge": ("EA_more_than_half", "EA_at_least_half", "self_consistency"),
+    "clip_score": ("CLIPScore", "RefCLIPScore"),
+    "lexicon_sha256": ("vad_distance",),
+}
 RANKING = ("METEOR", "CIDEr", "ROUGE_L", "SPICE", "Bleu_1")  # the first that both runs have ranks the pictures
 
 
@@ -43,15 +48,18 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"{args.b}: scored other images than {args.a}; score both runs on the same split")
     if texts_a["references"] != texts_b["references"]:
         raise InputError(f"{args.b}: scored against other references than {args.a}; give both the same --annFileExp")
-    judges = [report.get("judge") for report in reports]
-    if judges[0] != judges[1]:
-        for scores in (a, b):
-            scores.values = {name: of for name, of in scores.values.items() if name not in JUDGED}
+    left_out = []
+    for fact, resting in RESTING_ON.items():
+        if reports[0].get(fact) != reports[1].get(fact):
+            left_out += [HEADINGS[name] for name in resting if name in a.values and name in b.values]
+            a.values, b.values = (
+                {name: of for name, of in run.values.items() if name not in resting} for run in (a, b)
+            )
     found = paired_difference(a, b, args.resamples, args.seed)
     print(table(found))
     print(f"{len(a.images)} images, {args.resamples} resamples, 95 % interval; A: {args.a}, B: {args.b}")
-    if judges[0] != judges[1]:
-        print("the judges differ, so that emotion alignment and self-consistency are left out")
+    if left_out:
+        print(f"left out, as the runs had different judges, CLIP models or lexicons: {', '.join(left_out)}")
     ranking = next((name for name in RANKING if name in found), None)
     pictures = []
     if ranking and args.pictures:

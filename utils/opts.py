@@ -319,6 +319,11 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         help="its vocabulary.pkl (default: two folders above best_model.pt; our own classifiers carry it along)",
     )
+    add(
+        "--clip_score",
+        metavar="MODEL",
+        help="whole CLIP model (folder or id, with text half and tokenizer) for CLIPScore in the report of --eval_only",
+    )
 
     group = parser.add_argument_group("beyond the paper (all off by default)")
     add = group.add_argument
@@ -478,6 +483,8 @@ def check_flags(args: argparse.Namespace) -> None:
             raise InputError(f"--report_to {tracker}: its package is not installed: pip install {tracker}")
     if args.append_to and not args.eval_only:
         raise InputError("--append_to adds the row of an --eval_only run: give both")
+    if args.clip_score and not args.eval_only:
+        raise InputError("--clip_score is for the report of --eval_only: give both")
     if args.len_prefix + 8 > args.max_seq_len:
         raise InputError(
             f"--len_prefix {args.len_prefix} leaves no room for a text in --max_seq_len {args.max_seq_len}"
@@ -518,7 +525,7 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
     if not args.annFileExp.is_file():
         raise InputError(f"--annFileExp {args.annFileExp}: no such file; make it with preprocess/build_annotations.py")
     folders = data_folders(args)
-    needs_images = not args.feature_cache or args.feature_cache == "auto"
+    needs_images = not args.feature_cache or args.feature_cache == "auto" or args.clip_score
     if args.image_root is None and needs_images:
         args.image_root = _look_for(folders, IMAGE_FOLDERS, Path.is_dir, "image folder", "--image_root")
     if args.image_root is not None and not args.image_root.is_dir():

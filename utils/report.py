@@ -46,6 +46,8 @@ def get_parser() -> argparse.ArgumentParser:
     add("--nle_data_train_path", type=Path, help=f"training texts (default: {WHOLE_TRAINING_SPLIT} beside --records)")
     add("--text2emotion", type=Path, help="text-to-emotion classifier for emotion alignment and self-consistency")
     add("--vocabulary", type=Path, help="its vocabulary.pkl, as for artEmisX_train.py")
+    add("--clip_score", metavar="MODEL", help="whole CLIP model (folder or id) for CLIPScore; needs --image_root")
+    add("--image_root", type=Path, help="the pictures of --records, for --clip_score")
     add("--vad_lexicon", type=Path, help="VAD lexicon, for the VAD distance to the references")
     add("--append_to", type=Path, help="csv file to which the report adds its row")
     return parser
@@ -79,6 +81,8 @@ def score_predictions(args: argparse.Namespace) -> None:
     for flag in ("records", "annFileExp"):
         if getattr(args, flag) is None:
             raise InputError(f"--predictions needs --{flag} FILE, of the split that was captioned")
+    if (args.clip_score is None) != (args.image_root is None):
+        raise InputError("--clip_score MODEL and --image_root FOLDER go together: give both")
     out = args.json or args.predictions.with_name(f"{args.predictions.stem}_report.json")
     for path in (out, images_path(out), out.with_suffix(".md")):
         check_place(path)
@@ -94,6 +98,12 @@ def score_predictions(args: argparse.Namespace) -> None:
         from utils.data.text2emotion_files import load_text2emotion  # it imports torch
 
         judge = Judge(args.text2emotion, *load_text2emotion(args.text2emotion, args.vocabulary))
+    clip = None
+    if args.clip_score:
+        from utils.data.image_folder import ImageFolder
+        from utils.evaluation.clip_score import load_clip_scorer  # it imports torch
+
+        clip = load_clip_scorer(args.clip_score, ImageFolder(args.image_root))
     with CaptionScorer(args.annFileExp, args.metrics) as scorer:
         evaluation = score_captions(scorer, records, full, explanations)
         facts = {"predictions": args.predictions.name, "predictions_sha256": sha256(args.predictions)}
@@ -109,6 +119,7 @@ def score_predictions(args: argparse.Namespace) -> None:
                 facts,
                 lexicon,
                 judge,
+                clip,
                 args.append_to,
             )
         )

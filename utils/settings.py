@@ -107,6 +107,7 @@ RULES: dict[str, Rules] = {
     "append_to": _FREE,
     "text2emotion": _FREE,
     "vocabulary": _FREE,
+    "clip_score": _FREE,
     # beyond the paper
     "use_emotion_loss": Rules(EQUAL, SAID, EQUAL),
     "emotion_loss_weight": _TRAINING,

@@ -75,6 +75,7 @@ DEFAULTS = {
     "append_to": None,
     "text2emotion": None,
     "vocabulary": None,
+    "clip_score": None,
     # beyond the paper
     "use_emotion_loss": False,
     "emotion_loss_weight": 1.0,

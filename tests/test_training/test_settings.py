@@ -41,6 +41,7 @@ nle_data_val_path equal said free           | num_train_epochs equal said free  
 prefix_dim equal equal equal                | prompt_text equal equal equal       | resume free free free
 save_steps free free free                   | seed equal said said                | skip_bad_images equal said free
 stop_after_evals said said free             | test_set free free free             | text2emotion free free free
+clip_score free free free
 use_VAD equal equal equal                   | use_VAD_loss equal said free        | use_cl_loss equal said free
 use_emotion_loss equal said equal           | vad_causal equal equal equal        | vad_lexicon equal said said
 VAD_En_Heads equal equal equal              | VAD_En_Layers equal equal equal     | VAD_Loss_weight equal said free

@@ -86,7 +86,7 @@ def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -
     """Refuse a config with impossible sizes, or with sizes that would fill the memory.
 
     Args:
-        config: the config of a GPT-2 or a CLIP vision transformer.
+        config: the config of a GPT-2, or of one half of CLIP.
         fixed: names of the fields that must be positive integers.
         source: name of the config in error messages.
 
@@ -112,7 +112,7 @@ def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -
             1,
         )
     else:
-        table, attentions = config.vocab_size + config.n_positions, 2
+        table, attentions = config.vocab_size + config.max_position_embeddings, 2  # GPT-2's n_positions, too
     layer = 4 * attentions * config.hidden_size**2 + 2 * inner * config.hidden_size
     parameters = config.num_hidden_layers * layer + table * config.hidden_size
     if parameters > MOST_PARAMETERS:

@@ -1,9 +1,9 @@
-"""Read the files of a GPT-2 tokenizer. Settings in the files cannot choose a class or run code."""
+"""Read the files of a GPT-2 or CLIP tokenizer. Settings in the files cannot choose a class or run code."""
 
 from pathlib import Path
 from typing import Any
 
-from transformers import AddedToken, GPT2TokenizerFast, PreTrainedTokenizerFast
+from transformers import AddedToken, CLIPTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast
 
 from utils.constants import BOS
 from utils.data.pretrained import find_file, read_config
@@ -11,6 +11,7 @@ from utils.errors import InputError, brief
 from utils.files import read_bytes, read_json
 
 MOST_TOKENS = 10**6
+CLIP_TOKENS = ("<|startoftext|>", "<|endoftext|>")
 
 
 def has_tokenizer(name: str | Path) -> bool:
@@ -29,6 +30,43 @@ def read_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
     """
     settings_file = find_file(name, "tokenizer_config.json")
     settings = {} if settings_file is None else read_config(settings_file)
+    path, vocabulary, merges, added = _read_bpe(name)
+    try:
+        tokenizer = GPT2TokenizerFast(
+            vocab=vocabulary,
+            merges=merges,
+            add_prefix_space=settings.get("add_prefix_space") is True,
+            **{token: _text(settings.get(token), BOS) for token in ("unk_token", "bos_token", "eos_token")},
+        )
+        for token, flags in added.items():
+            kept = {flag: flags.get(flag) is True for flag in ("lstrip", "rstrip", "single_word")}
+            tokenizer.add_tokens([AddedToken(token, normalized=False, special=True, **kept)], special_tokens=True)
+    except Exception as error:  # the tokenizers library raises its own errors
+        raise InputError(f"{path}: tokenizer files cannot be read ({brief(error)}); take another tokenizer") from None
+    return tokenizer
+
+
+def read_clip_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
+    """Build the tokenizer of a CLIP model from its vocabulary and merges. Other settings in the files are ignored.
+
+    Args:
+        name: folder or Hugging Face id, as for `read_tokenizer`.
+
+    Raises:
+        InputError: a file is missing or damaged, or the tokenizer is of another kind.
+    """
+    path, vocabulary, merges, _ = _read_bpe(name)
+    lacking = [token for token in CLIP_TOKENS if token not in vocabulary]
+    if lacking:
+        raise InputError(f"{path}: lacks {lacking[0]}, so that it is not CLIP's tokenizer; take another folder")
+    try:
+        return CLIPTokenizer(vocab=vocabulary, merges=merges)
+    except Exception as error:  # the tokenizers library raises its own errors
+        raise InputError(f"{path}: tokenizer files cannot be read ({brief(error)}); take another folder") from None
+
+
+def _read_bpe(name: str | Path) -> tuple[Path, dict[str, int], list[tuple[str, str]], dict[str, dict]]:
+    """The file of the vocabulary, the vocabulary, the merges, and the added tokens with their flags."""
     path = find_file(name, "tokenizer.json")
     if path is not None:
         vocabulary, merges, added = _read_whole(path)
@@ -43,19 +81,7 @@ def read_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
     for merge in merges:
         if not all(part in vocabulary for part in (*merge, "".join(merge))):
             raise InputError(f"{path}: lacks a token of the merge {' '.join(merge)[:40]!r}; take another tokenizer")
-    try:
-        tokenizer = GPT2TokenizerFast(
-            vocab=vocabulary,
-            merges=merges,
-            add_prefix_space=settings.get("add_prefix_space") is True,
-            **{token: _text(settings.get(token), BOS) for token in ("unk_token", "bos_token", "eos_token")},
-        )
-        for token, flags in added.items():
-            kept = {flag: flags.get(flag) is True for flag in ("lstrip", "rstrip", "single_word")}
-            tokenizer.add_tokens([AddedToken(token, normalized=False, special=True, **kept)], special_tokens=True)
-    except Exception as error:  # the tokenizers library raises its own errors
-        raise InputError(f"{path}: tokenizer files cannot be read ({brief(error)}); take another tokenizer") from None
-    return tokenizer
+    return path, vocabulary, merges, added
 
 
 def _text(token: Any, default: str) -> str:

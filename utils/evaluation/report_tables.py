@@ -46,6 +46,8 @@ MORE_SCORES = {
     "likelihood_JS": "likel. JS",
     "likelihood_brier": "likel. Brier",
     "vad_distance": "VAD distance",
+    "CLIPScore": "CLIPScore",
+    "RefCLIPScore": "RefCLIPScore",
     "self_consistency": "consistency",
 }
 HEADINGS = CAPTION_SCORES | MORE_SCORES
@@ -66,7 +68,7 @@ HIDDEN = (
 MAX_SCORE = 1e9  # NaN, infinity and numbers beyond it are no scores
 
 # facts whose equality makes two runs comparable
-SAME = ("data_set", "test_set", "images", "references_per_image", "lexicon_sha256", "judge")
+SAME = ("data_set", "test_set", "images", "references_per_image", "lexicon_sha256", "judge", "clip_score")
 
 
 def data_set_of(test_set: str | None) -> str | None:

@@ -32,6 +32,7 @@ from utils.opts import checkpoint_config
 
 if TYPE_CHECKING:
     from models.text2emotion import Text2Emotion
+    from utils.evaluation.clip_score import ClipScorer
 
 WHOLE_TRAINING_SPLIT = "artEmisX_train.json"  # the training file itself may hold only the images with several emotions
 
@@ -43,12 +44,14 @@ def report_checkpoint(
     lexicon: Lexicon | None,
     scorer: CaptionScorer,
     judge: "tuple[Text2Emotion, dict[str, int]] | None",
+    clip: "ClipScorer | None" = None,
 ) -> str:
     """Write report.json and report.md beside the captions; returns the table to print.
 
     Args:
         records: the scored split. scorer: it has the reference explanations.
         judge: the text-to-emotion classifier of --text2emotion and its vocabulary, for emotion alignment.
+        clip: the CLIP model of --clip_score.
     """
     train_path = training_split(args)
     facts = {
@@ -67,6 +70,7 @@ def report_checkpoint(
         facts,
         lexicon,
         None if judge is None else Judge(args.text2emotion, *judge),
+        clip,
         args.append_to,
     )
 
@@ -96,6 +100,7 @@ def report_texts(
     facts: dict,
     lexicon: Lexicon | None = None,
     judge: Judge | None = None,
+    clip: "ClipScorer | None" = None,
     append_to: Path | None = None,
 ) -> str:
     """Write the report to `path` (JSON), the same as Markdown, and the scores of single images beside; returns the table.
@@ -127,6 +132,9 @@ def report_texts(
         agreed = {image: predicted[image] == name for image, name in named.items() if name in EMOTION_INDEX}
         if agreed:
             values["self_consistency"] = agreed
+    if clip is not None:
+        names = {image: records[str(image)]["image_name"] for image in evaluation.explanations}
+        values |= clip.scores(evaluation.explanations, references, names)
     if train is not None:
         training_texts = [text for record in train.values() for text in record["explanations"]]
         values["max_lcs"] = dict(zip(evaluation.explanations, max_lcs(explanations, training_texts), strict=True))
@@ -142,6 +150,7 @@ def report_texts(
         "lexicon": None if lexicon is None else lexicon.path.name,
         "lexicon_sha256": None if lexicon is None else lexicon.sha256,
         "judge": judge_name,
+        "clip_score": None if clip is None else clip.name,
         **facts,
         "warnings": split_warnings(split, records, train, test_set),
         "confusion_matrix": confusion_matrix(evaluation.full, records).tolist() if evaluation.full else None,
