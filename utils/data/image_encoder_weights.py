@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from models.config_fields import ATTENTION, clip_vision_config
 from models.image_encoder import ImageEncoder
 from utils.data.pretrained import (
-    ATTENTION,
     check_model_type,
     check_sizes,
-    clip_vision_config,
     find_config,
     load_pretrained,
 )
@@ -183,13 +182,17 @@ def _transformers_names(name: str) -> list[str] | None:
 
 def _vision_config(name: str) -> CLIPVisionConfig:
     source = f"--clip_model {name}"
-    saved = find_config(name, source, WEIGHTS_REMEDY)
-    check_model_type(saved, ("clip_vision_model", "clip"), f"{source}: config.json")
+    return checked_vision_config(find_config(name, source, WEIGHTS_REMEDY), f"{source}: config.json", WEIGHTS_REMEDY)
+
+
+def checked_vision_config(saved: dict, source: str, remedy: str) -> CLIPVisionConfig:
+    """The config of a config.json's fields; InputError, with `source` and `remedy`, where no encoder can be built of it."""
+    check_model_type(saved, ("clip_vision_model", "clip"), source)
     try:
         config = clip_vision_config(saved)
     except Exception as error:  # transformers raises many kinds of error for a wrong field
-        raise InputError(f"{source}: config.json: {brief(error)}; {WEIGHTS_REMEDY}") from None
-    check_sizes(config, SIZES, f"{source}: config.json")
+        raise InputError(f"{source}: {brief(error)}; {remedy}") from None
+    check_sizes(config, SIZES, source)
     return config
 
 

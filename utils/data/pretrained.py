@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPVisionConfig, GPT2Config, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.utils import cached_file, logging
 
@@ -26,24 +26,6 @@ MOST_PARAMETERS = 3 * 10**9  # the largest GPT-2 with cross-attention has 2.0e9
 MOST_LAYERS = 200
 MOST_OTHERWISE = 10**6  # limit of any other size
 
-ATTENTION = "sdpa"  # transformers' default with every supported version of torch
-
-SHARED_FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "initializer_range")
-GPT2_FIELDS = (
-    *SHARED_FIELDS,
-    *("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "max_position_embeddings"),
-    *("activation_function", "layer_norm_epsilon", "resid_pdrop", "embd_pdrop", "attn_pdrop"),
-    *("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "add_cross_attention", "tie_word_embeddings", "use_cache"),
-    # SEVLM's
-    *("len_prefix", "encoder_dim", "prefix_size", "max_seq_len", "use_cl_loss", "use_VAD_loss", "use_emotion_loss"),
-    *("vad_layers", "vad_heads", "vad_causal", "emotion_span"),
-)
-CLIP_VISION_FIELDS = (
-    *SHARED_FIELDS,
-    *("intermediate_size", "projection_dim", "num_channels", "image_size", "patch_size"),
-    *("hidden_act", "layer_norm_eps", "attention_dropout", "initializer_factor"),
-)
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -93,23 +75,6 @@ def find_config(name: str, source: str, remedy: str) -> dict[str, Any]:
         raise InputError(f"{source}: {error}") from None
 
 
-def gpt2_config(saved: dict[str, Any], **flags: Any) -> GPT2Config:
-    """Build a GPT2Config from a config.json; `flags` override its fields, and fields not in GPT2_FIELDS are ignored."""
-    known = {name: saved[name] for name in GPT2_FIELDS if name in saved}
-    return GPT2Config(**(known | flags), attn_implementation=ATTENTION)
-
-
-def clip_vision_config(saved: dict[str, Any]) -> CLIPVisionConfig:
-    """Build a CLIPVisionConfig from the config.json of a whole CLIP model or of its vision tower.
-
-    Fields that are not in CLIP_VISION_FIELDS are ignored.
-    """
-    if isinstance(saved.get("vision_config"), dict):
-        saved = saved["vision_config"]
-    known = {name: saved[name] for name in CLIP_VISION_FIELDS if name in saved}
-    return CLIPVisionConfig(**known, attn_implementation=ATTENTION)
-
-
 def check_model_type(config: dict[str, Any], known: tuple[str, ...], source: str) -> None:
     """Raise InputError if a config.json names a model type other than `known`; one without a model type is accepted."""
     kind = config.get("model_type", known[0])
@@ -129,7 +94,7 @@ def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -
         InputError: a field is wrong; the message names `source` and the field.
     """
     for name in fixed:
-        value, most = getattr(config, name), MOST_LAYERS if "layer" in name else MOST_OTHERWISE
+        value, most = getattr(config, name, None), MOST_LAYERS if "layer" in name else MOST_OTHERWISE
         if not isinstance(value, int) or not 1 <= value <= most:
             raise InputError(f"{source}: {name} {str(value)[:40]!r} is not an integer from 1 to {most}")
     if config.hidden_size % config.num_attention_heads:
