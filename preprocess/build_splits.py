@@ -16,7 +16,9 @@ does the same for ArtEmis v2.0. The training files contain its set "combined", a
         --image_root pictures --out_dir data/mine
 
 does the same for any CSV or TSV file of one row per annotation. Its pictures are divided 85/5/10, or as its column of
-splits says; the shares of the emotions are those of a picture's rows. Nothing is left out but rows without a word.
+splits says; the shares of the emotions are those of a picture's rows. Nothing is left out but rows without a word. If no
+training picture has two emotions, there is no artEmisX_cl_train.json: train on artEmisX_train.json without the
+contrastive loss.
 """
 
 import argparse
@@ -80,7 +82,7 @@ def get_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="WHAT=COLUMN",
-        help="WHAT is image, emotion, text, split or language; left out, usual names are looked for. "
+        help=f"WHAT is {', '.join(own_table.COLUMNS)}; a column of that very name need not be given. "
         "image=STYLE/PAINTING joins two columns by a slash",
     )
     table.add_argument("--language", help=f"whose rows to take (default: {own_table.LANGUAGE}, if there is a column)")
@@ -242,7 +244,7 @@ def check_written(paths: dict[str, Path], remedy: str = REMEDY) -> dict[str, Rec
         for identity, record in splits[split].items():
             if abs(sum(record["origin_emotion_distribution"]) - 1) > 1e-6:
                 raise InputError(f"{paths[split]}: record {identity}: the distribution does not sum to 1; {remedy}")
-    if splits["cl_train"] != several_emotions(splits["train"]):
+    if "cl_train" in splits and splits["cl_train"] != several_emotions(splits["train"]):
         raise InputError(f"{paths['cl_train']}: is not the multi-emotion part of train; {remedy}")
     return splits
 
@@ -297,8 +299,8 @@ def own_records(args: argparse.Namespace, images: ImageFolder | None) -> tuple[P
     columns, renamed = dict(args.columns), dict(args.rename_emotions)
     if len(columns) < len(args.columns) or len(renamed) < len(args.rename_emotions):
         raise InputError("--columns or --rename_emotions names one thing twice; give each once")
-    if unknown := sorted(set(columns) - set(own_table.USUAL_NAMES)):
-        raise InputError(f"--columns {unknown[0]}=...: say {', '.join(own_table.USUAL_NAMES)} before the equals sign")
+    if unknown := sorted(set(columns) - set(own_table.COLUMNS)):
+        raise InputError(f"--columns {unknown[0]}=...: say {', '.join(own_table.COLUMNS)} before the equals sign")
     table = own_table.of_language(own_table.read_own_table(args.csv, columns), args.language, args.csv)
     table = own_table.with_known_emotions(table, renamed, args.csv)
     table = own_table.with_splits(own_table.with_pictures(table, args.csv), args.seed, args.csv)
@@ -308,7 +310,7 @@ def own_records(args: argparse.Namespace, images: ImageFolder | None) -> tuple[P
 
 
 def check_flags(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Raise InputError if a needed flag is missing, or one is given that only the other kind of data set reads."""
+    """Raise InputError if a needed flag is missing, or one is given that is for the other kind of dataset."""
     own = args.dataset == "table"
     ours = ("csv", "columns", "language", "rename_emotions", "keep_text", "seed")
     theirs = ("artemis_dir", "mini_dir", "nets_dir", "train_set", "test_sets")
@@ -331,11 +333,14 @@ def main(argv: list[str] | None = None) -> None:
     images = ImageFolder(args.image_root) if args.image_root else None
     own = args.dataset == "table"
     source, records = own_records(args, images) if own else artemis_records(args)
-    remedy, complete = (TABLE_REMEDY, OWN_PICTURES) if own else (REMEDY, ALL_ARTWORKS)
+    remedy, complete, things = (TABLE_REMEDY, OWN_PICTURES, "pictures") if own else (REMEDY, ALL_ARTWORKS, "artworks")
     records["cl_train"] = several_emotions(records["train"])
+    pairless = own and not records["cl_train"]  # as with one annotation per picture
+    if pairless:
+        del records["cl_train"]
     for name in records:
         if not records[name]:
-            what = "training images with annotations of two emotions" if name == "cl_train" else "artworks"
+            what = "training images with annotations of two emotions" if name == "cl_train" else things
             raise InputError(f"{source}: no {what} for artEmisX_{name}.json; {remedy}")
 
     paths = {name: args.out_dir / f"artEmisX_{name}.json" for name in records}
@@ -345,9 +350,13 @@ def main(argv: list[str] | None = None) -> None:
         image_list = args.out_dir / "image_manifest.csv"
         tally = manifest(images, names, image_list)
         if args.require_images and tally.problems["missing"]:
-            raise InputError(f"{args.image_root}: {tally.problems['missing']} artworks have no image, see {image_list}")
+            raise InputError(f"{args.image_root}: {tally.problems['missing']} {things} have no image, see {image_list}")
+    if pairless:
+        (args.out_dir / "artEmisX_cl_train.json").unlink(missing_ok=True)  # an earlier table's
     for name, path in paths.items():
         write_json(path, records[name])
+    if pairless:
+        print("no training picture has two emotions: train on artEmisX_train.json with --no-use_cl_loss")
     print_summary(check_written(paths, remedy))
     if args.dataset == "v2":
         print(f"v2.0: train and cl_train are the set {args.train_set!r}, test is 'test_all'")

@@ -21,15 +21,9 @@ from utils.data.image_names import split_name
 from utils.data.records import Records
 from utils.errors import InputError
 
-# What a column is for -> the names under which it is looked for if --columns does not name it, the first one first.
-USUAL_NAMES = {
-    "image": ("image", "image_name", "image_file", "file_name", "filename", "file", "picture", "painting"),
-    "emotion": ("emotion", "emotion_label", "label"),
-    "text": ("text", "sentence", "utterance", "explanation", "caption"),
-    "split": ("split",),
-    "language": ("language", "lang"),
-}
+# What the columns are for. A column that --columns does not name is looked for under this name.
 NEEDED = ("image", "emotion", "text")
+COLUMNS = (*NEEDED, "split", "language")
 
 SPLIT_NAMES = {
     "train": "train",
@@ -52,7 +46,7 @@ def read_own_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     Args:
         path: a file that ends in .tsv or .tab is divided by tabs; another one by commas, or by semicolons if its header
             has semicolons and no comma.
-        columns: key of USUAL_NAMES -> the file's column. "a/b" as the image joins the columns a and b by a slash.
+        columns: one of COLUMNS -> the file's column. "a/b" as the image joins the columns a and b by a slash.
 
     Returns:
         the columns image, emotion, text, and split and language if the file has them, in the order of the rows.
@@ -63,19 +57,21 @@ def read_own_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     if path.suffix.lower() in SPREADSHEETS:
         raise InputError(f"{path}: is a spreadsheet; export it as CSV (UTF-8) and give that file as --csv")
     table = read_table(path, [], "export the table as CSV (UTF-8)", all_columns=True, delimiter=_delimiter(path))
+    has = f"it has: {listed(table.columns)}"
+    names = {key: columns.get(key, key) for key in COLUMNS}
     found = {}
-    for key, names in USUAL_NAMES.items():
-        name = columns.get(key) or next((name for name in names if name in table), None)
-        if name is None:
+    for key, name in names.items():
+        if key not in columns and name not in table:
             if key in NEEDED:
-                raise InputError(f"{path}: which column is the {key}? say --columns {key}=COLUMN ({_has(table)})")
+                raise InputError(f"{path}: which column is the {key}? say --columns {key}=COLUMN ({has})")
             continue
         parts = name.split("/") if key == "image" and name not in table else [name]
         if missing := [part for part in parts if part not in table]:
-            raise InputError(f"{path}: has no column {missing[0]!r} for --columns {key}= ({_has(table)})")
-        found[key] = name, table[parts[0]].str.strip().str.cat([table[part].str.strip() for part in parts[1:]], "/")
-    print(f"{path}: {len(table)} rows; columns " + " ".join(f"{key}={name}" for key, (name, _) in found.items()))
-    return pd.DataFrame({key: column for key, (_, column) in found.items()})
+            raise InputError(f"{path}: has no column {missing[0]!r} for --columns {key}= ({has})")
+        cells = [table[part].str.strip() for part in parts]
+        found[key] = cells[0].str.cat(cells[1:], "/")
+    print(f"{path}: {len(table)} rows; columns " + " ".join(f"{key}={names[key]}" for key in found))
+    return pd.DataFrame(found)
 
 
 def _delimiter(path: Path) -> str:
@@ -88,13 +84,9 @@ def _delimiter(path: Path) -> str:
     return ";" if b";" in header and b"," not in header else ","
 
 
-def _has(table: pd.DataFrame) -> str:
-    return f"it has: {listed(table.columns)}"
-
-
 def listed(values: Iterable[object]) -> str:
     """The first values, cut to a length that a line can hold, and the number of the others."""
-    texts = [str(value)[:40] or "an empty cell" for value in values]
+    texts = [str(value)[:80] or "an empty cell" for value in values]
     more = f" and {len(texts) - MOST_LISTED} more" if len(texts) > MOST_LISTED else ""
     return ", ".join(texts[:MOST_LISTED]) + more
 
@@ -129,8 +121,8 @@ def with_known_emotions(table: pd.DataFrame, renamed: dict[str, str], path: Path
 
     Raises:
         InputError: a rename names an emotion that the table lacks or that is none of the nine; a row's emotion is
-            unknown. The message lists all unknown ones with their counts and, where one is similar, the nearest of
-            the nine.
+            unknown. The message lists the unknown ones with their counts and, where one is spelled alike, the nearest
+            of the nine.
     """
     plain = table["emotion"].str.casefold().str.replace("_", " ")
     renamed = {old.casefold().replace("_", " "): new.casefold().replace("_", " ") for old, new in renamed.items()}
@@ -141,17 +133,18 @@ def with_known_emotions(table: pd.DataFrame, renamed: dict[str, str], path: Path
             raise InputError(f"--rename_emotions {old}={new}: {path} has no emotion {old!r}; leave it out")
     plain = plain.replace(renamed)
     unknown = Counter(plain[~plain.isin(EMOTIONS)])
-    if not unknown:
-        return table.assign(emotion=plain)
-    remedy = f"rename them with --rename_emotions OLD=NEW, or correct the table (the nine: {', '.join(EMOTIONS)})"
-    if unknown.total() == len(plain):
-        labels = listed(f"{label!r} ({count})" for label, count in unknown.most_common())
-        raise InputError(f"{path}: none of its emotions is one of the nine: {labels}; {remedy}")
-    described = []
-    for label, count in unknown.most_common():
-        near = difflib.get_close_matches(label, EMOTIONS, n=1)
-        described.append(f"{label[:40]!r} ({count}{f', perhaps {near[0]}' if near else ''})")
-    raise InputError(f"{path}: {unknown.total()} rows have unknown emotions: {listed(described)}; {remedy}")
+    if unknown:
+        labels = listed(f"{label[:40]!r} ({count}{_spelled_like(label)})" for label, count in unknown.most_common())
+        remedy = f"rename them with --rename_emotions OLD=NEW, or correct the table (the nine: {', '.join(EMOTIONS)})"
+        raise InputError(f"{path}: {unknown.total()} of {len(plain)} rows have unknown emotions: {labels}; {remedy}")
+    return table.assign(emotion=plain)
+
+
+def _spelled_like(label: str) -> str:
+    """The nearest of the nine, if it is spelled alike: "sad", "angry", "excited", but neither "contempt" nor "joy"."""
+    longer = [emotion for emotion in EMOTIONS if label and emotion.startswith(label)]
+    near = longer or difflib.get_close_matches(label, EMOTIONS, n=1, cutoff=0.65)  # "contempt": 0.63
+    return f", spelled like {near[0]}" if near else ""
 
 
 def with_pictures(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -224,7 +217,7 @@ def table_records(table: pd.DataFrame, keep_text: bool) -> dict[str, Records]:
     """
     sets: dict[str, Records] = {"train": {}, "val": {}, "test": {}}
     empty = 0
-    for (picture, split), rows in table.groupby(["picture", "split"], sort=False):
+    for picture, rows in table.groupby("picture", sort=False):
         texts = [" ".join(text.split() if keep_text else tokenize(text)) for text in rows["text"]]
         said = [(emotion, text) for emotion, text in zip(rows["emotion"], texts, strict=True) if text]
         empty += len(texts) - len(said)
@@ -234,7 +227,7 @@ def table_records(table: pd.DataFrame, keep_text: bool) -> dict[str, Records]:
         for emotion in rows["emotion"]:
             votes[EMOTION_INDEX[emotion]] += 1
         folder, _, name = picture.rpartition("/")
-        sets[split][image_id(folder, name)] = {
+        sets[rows["split"].iloc[0]][image_id(folder, name)] = {
             "emotions": [emotion for emotion, _ in said],
             "explanations": [text for _, text in said],
             "image_name": rows["image"].iloc[0],
