@@ -48,7 +48,6 @@ SPLITS = ("train", "val", "test")
 MINI_VOCABULARY = 35_466  # entries of v1.0's vocabulary when every word is kept
 TABLE_REMEDY = "correct the table"
 ALL_ARTWORKS = "the complete archive has one for every artwork"
-OWN_PICTURES = "training needs one for every name"
 REMEDY = "make the folder with preprocess/prepare_artemis.py or with ArtEmis' own tools"
 
 
@@ -333,7 +332,7 @@ def main(argv: list[str] | None = None) -> None:
     images = ImageFolder(args.image_root) if args.image_root else None
     own = args.dataset == "table"
     source, records = own_records(args, images) if own else artemis_records(args)
-    remedy, complete, things = (TABLE_REMEDY, OWN_PICTURES, "pictures") if own else (REMEDY, ALL_ARTWORKS, "artworks")
+    remedy, things = (TABLE_REMEDY, "pictures") if own else (REMEDY, "artworks")
     records["cl_train"] = several_emotions(records["train"])
     pairless = own and not records["cl_train"]  # as with one annotation per picture
     if pairless:
@@ -361,7 +360,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.dataset == "v2":
         print(f"v2.0: train and cl_train are the set {args.train_set!r}, test is 'test_all'")
     if images:
-        print(tally.line(image_list, complete))
+        print(tally.line(image_list, None if own else ALL_ARTWORKS))
 
 
 if __name__ == "__main__":
