@@ -2,6 +2,7 @@
 
 import csv
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -23,8 +24,8 @@ def read_table(
         delimiter: the character between two cells.
 
     Raises:
-        InputError: the file is missing, is not a UTF-8 csv, lacks a column, has a row of another length, or has no
-            rows.
+        InputError: the file is missing, is not a UTF-8 csv, lacks a column or has it twice, has a row of another
+            length, or has no rows.
     """
     check_regular(path, remedy)
     try:
@@ -33,6 +34,11 @@ def read_table(
         missing = [column for column in columns if column not in header]
         if missing:
             raise InputError(f"{path}: has no column {', '.join(missing)}; {remedy}")
+        twice = [
+            name for name, count in Counter(header).items() if name and count > 1 and (all_columns or name in columns)
+        ]
+        if twice:
+            raise InputError(f"{path}: has two columns {twice[0][:40]!r}; rename one")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas would drop surplus cells
             table = pd.read_csv(

@@ -49,7 +49,8 @@ def read_own_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
         columns: one of COLUMNS -> the file's column. "a/b" as the image joins the columns a and b by a slash.
 
     Returns:
-        the columns image, emotion, text, and split and language if the file has them, in the order of the rows.
+        the columns image, emotion, text, and split and language if the file has them; empty rows are left out. The index
+        counts the file's rows from 0.
 
     Raises:
         InputError: the file is missing, is a spreadsheet or no UTF-8 CSV, or lacks a column.
@@ -70,8 +71,10 @@ def read_own_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
             raise InputError(f"{path}: has no column {missing[0]!r} for --columns {key}= ({has})")
         cells = [table[part].str.strip() for part in parts]
         found[key] = cells[0].str.cat(cells[1:], "/")
-    print(f"{path}: {len(table)} rows; columns " + " ".join(f"{key}={names[key]}" for key in found))
-    return pd.DataFrame(found)
+    rows = pd.DataFrame(found)
+    rows = rows[(rows != "").any(axis=1)]  # spreadsheets add empty rows at the end
+    print(f"{path}: {len(rows)} rows; columns " + " ".join(f"{key}={names[key]}" for key in found))
+    return rows
 
 
 def _delimiter(path: Path) -> str:

@@ -279,6 +279,8 @@ def test_columns(tmp_path):
     refused(tmp_path, f"which column is the emotion? say --columns emotion=COLUMN {has}")
     refused(tmp_path, f"has no column 'mood' for --columns emotion= {has}", "--columns", "emotion=mood")
     refused(tmp_path, "has no column 'part' for --columns split=", "--columns", "emotion=feeling", "split=part")
+    write_table(tmp_path / "mine.csv", [(*row, "") for row in ROWS], header=("image", "emotion", "text", "text"))
+    refused(tmp_path, "has two columns 'text'; rename one")
     for given, message in (
         (["picture=image"], "say image, emotion, text, split, language before the equals sign"),
         (["emotion=feeling", "emotion=text"], "names one thing twice"),
@@ -294,6 +296,14 @@ def test_delimiters(tmp_path, name, delimiter):
     """As spreadsheets save them; in many countries with semicolons."""
     path = write_table(tmp_path / name, delimiter=delimiter, encoding="utf-8-sig")
     assert sum(map(len, build(tmp_path, "--csv", path).values())) == len(NAMES)
+
+
+def test_empty_cells_of_a_spreadsheet(tmp_path):
+    """At the right and at the bottom, as spreadsheets save them."""
+    write_table(
+        tmp_path / "mine.csv", [*((*row, "", "") for row in ROWS), [""] * 5], ("image", "emotion", "text", "", "")
+    )
+    assert sum(map(len, build(tmp_path).values())) == len(NAMES)
 
 
 def test_files_that_are_no_table(tmp_path):
