@@ -66,7 +66,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image_root",
         type=Path,
-        help="folder of <art_style>/<painting>.jpg: artworks without a readable image are counted and listed",
+        help="folder of <art_style>/<painting>.jpg, or of the table's pictures: those that are missing or unreadable are "
+        "counted and listed",
     )
     parser.add_argument("--require_images", action="store_true", help="an artwork without an image is an error")
     parser.add_argument(
