@@ -17,10 +17,10 @@ TRAIN_SETS = ("full_combined", "new", "old_full", "old_small", "old_large", "com
 TEST_SETS = ("test_new", "test_ref", "test_old", "test_all", "test_40")
 
 
-def split_artworks(artworks: Sequence[str]) -> dict[str, str]:
+def split_artworks(artworks: Sequence[str], seed: int = SEED) -> dict[str, str]:
     """ArtEmis' 85/5/10 split of artworks: id -> "train", "val" or "test".
 
-    scikit-learn splits the sorted unique ids with seed 2021: first train from the others, then val from test. As in
+    scikit-learn splits the sorted unique ids with a seed, ArtEmis with 2021: first train from the others, then val from test. As in
     ArtEmis, the shares of val and test are added as floats (0.15000000000000002). If the number of artworks is
     divisible by 20, val therefore gets one more.
 
@@ -29,8 +29,8 @@ def split_artworks(artworks: Sequence[str]) -> dict[str, str]:
     """
     unique = np.unique(np.asarray(artworks, dtype=str))
     try:
-        train, others = train_test_split(unique, test_size=VAL_SHARE + TEST_SHARE, random_state=SEED)
-        val, test = train_test_split(others, test_size=round(TEST_SHARE * len(unique)), random_state=SEED)
+        train, others = train_test_split(unique, test_size=VAL_SHARE + TEST_SHARE, random_state=seed)
+        val, test = train_test_split(others, test_size=round(TEST_SHARE * len(unique)), random_state=seed)
     except ValueError:
         raise InputError(f"{len(unique)} artworks are too few to be split 85/5/10: give the whole release") from None
     return {

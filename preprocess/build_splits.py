@@ -11,10 +11,17 @@ gets the training images whose annotations name more than one emotion, because t
 
 does the same for ArtEmis v2.0. The training files contain its set "combined", artEmisX_test.json its test set
 "test_all". --test_sets also writes other published test sets, e.g. artEmisX_test_new.json.
+
+    python preprocess/build_splits.py --dataset table --csv mine.csv --columns image=file emotion=feeling text=reason \\
+        --image_root pictures --out_dir data/mine
+
+does the same for any CSV or TSV file of one row per annotation. Its pictures are divided 85/5/10, or as its column of
+splits says; the shares of the emotions are those of a picture's rows. Nothing is left out but rows without a word. If no
+training picture has two emotions, there is no artEmisX_cl_train.json: train on artEmisX_train.json without the
+contrastive loss.
 """
 
 import argparse
-import hashlib
 import json
 import sys
 import unicodedata
@@ -25,24 +32,33 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, v2_set
+from preprocess import own_table
+from preprocess.artemis_splits import SEED, TEST_SETS, TRAIN_SETS, v2_set
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table
+from preprocess.image_ids import image_id
 from utils.constants import EMOTIONS, MOST_ANNOTATIONS
 from utils.data.image_folder import ImageFolder
 from utils.data.image_manifest import manifest
 from utils.data.records import Records, read_records
 from utils.data.safe_pickle import load_vocabulary
-from utils.errors import InputError, OneLineParser, run_script
+from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import write_json
 
 SPLITS = ("train", "val", "test")
 MINI_VOCABULARY = 35_466  # entries of v1.0's vocabulary when every word is kept
+TABLE_REMEDY = "correct the table"
+ALL_ARTWORKS = "the complete archive has one for every artwork"
 REMEDY = "make the folder with preprocess/prepare_artemis.py or with ArtEmis' own tools"
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", choices=("v1", "v2"), default="v1", help="ArtEmis' version (default: %(default)s)")
+    parser.add_argument(
+        "--dataset",
+        choices=("v1", "v2", "table"),
+        default="v1",
+        help="ArtEmis' version, or a table of one's own (default: %(default)s)",
+    )
     parser.add_argument("--artemis_dir", type=Path, help="holds preprocess_data_mini/ and preprocess_data_nets/")
     parser.add_argument("--mini_dir", type=Path, help="the folder preprocess_data_mini, when it is elsewhere")
     parser.add_argument("--nets_dir", type=Path, help="the folder preprocess_data_nets, when it is elsewhere")
@@ -50,24 +66,44 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image_root",
         type=Path,
-        help="folder of <art_style>/<painting>.jpg: artworks without a readable image are counted and listed",
+        help="folder of <art_style>/<painting>.jpg, or of the table's pictures: those that are missing or unreadable are "
+        "counted and listed",
     )
     parser.add_argument("--require_images", action="store_true", help="an artwork without an image is an error")
     parser.add_argument(
         "--train_set", choices=TRAIN_SETS, default="combined", help="v2: what to train on (default: %(default)s)"
     )
     parser.add_argument("--test_sets", choices=TEST_SETS, nargs="*", default=[], help="v2: further test sets to write")
+    table = parser.add_argument_group("a table of one's own (--dataset table)")
+    table.add_argument("--csv", type=Path, help="a CSV or TSV file in UTF-8, one row per annotation")
+    table.add_argument(
+        "--columns",
+        type=pair,
+        nargs="+",
+        default=[],
+        metavar="WHAT=COLUMN",
+        help=f"WHAT is {', '.join(own_table.COLUMNS)}; a column of that very name need not be given. "
+        "image=STYLE/PAINTING joins two columns by a slash",
+    )
+    table.add_argument("--language", help=f"whose rows to take (default: {own_table.LANGUAGE}, if there is a column)")
+    table.add_argument(
+        "--rename_emotions", type=pair, nargs="+", default=[], metavar="OLD=NEW", help="NEW is one of the nine"
+    )
+    table.add_argument(
+        "--keep_text", action="store_true", help="do not turn the sentences into lower-case words without punctuation"
+    )
+    table.add_argument(
+        "--seed", type=number(int, 0, 2**32 - 1), default=SEED, help="of the 85/5/10 (default: %(default)s)"
+    )
     return parser
 
 
-def image_id(art_style: str, painting: str) -> str:
-    """The image id of an artwork: a positive 63-bit integer as a string, equal for all Unicode spellings of the name.
-
-    It is the first 8 bytes (big-endian) of the SHA-256 of "art_style/painting" in NFC and UTF-8, shifted right by one
-    bit.
-    """
-    name = unicodedata.normalize("NFC", f"{art_style}/{painting}").encode()
-    return str(int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1)
+def pair(text: str) -> tuple[str, str]:
+    """A type for argparse: "a=b" -> ("a", "b")."""
+    left, _, right = (part.strip() for part in text.partition("="))
+    if not left or not right:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
+    return left, right
 
 
 def read_distributions(path: Path) -> dict[str, list[float]]:
@@ -192,7 +228,7 @@ def several_emotions(records: Records) -> Records:
     return {identity: record for identity, record in records.items() if len(set(record["emotions"])) > 1}
 
 
-def check_written(paths: dict[str, Path]) -> dict[str, Records]:
+def check_written(paths: dict[str, Path], remedy: str = REMEDY) -> dict[str, Records]:
     """Read the written files again and check them, also against each other.
 
     Returns:
@@ -203,24 +239,24 @@ def check_written(paths: dict[str, Path]) -> dict[str, Records]:
             not exactly the part of train that has several emotions per image.
     """
     splits = {name: read_records(path) for name, path in paths.items()}
-    check_apart(splits, paths)
+    check_apart(splits, paths, remedy)
     for split in SPLITS:
         for identity, record in splits[split].items():
             if abs(sum(record["origin_emotion_distribution"]) - 1) > 1e-6:
-                raise InputError(f"{paths[split]}: record {identity}: the distribution does not sum to 1; {REMEDY}")
-    if splits["cl_train"] != several_emotions(splits["train"]):
-        raise InputError(f"{paths['cl_train']}: is not the multi-emotion part of train; {REMEDY}")
+                raise InputError(f"{paths[split]}: record {identity}: the distribution does not sum to 1; {remedy}")
+    if "cl_train" in splits and splits["cl_train"] != several_emotions(splits["train"]):
+        raise InputError(f"{paths['cl_train']}: is not the multi-emotion part of train; {remedy}")
     return splits
 
 
-def check_apart(splits: dict[str, Records], paths: dict[str, Path]) -> None:
+def check_apart(splits: dict[str, Records], paths: dict[str, Path], remedy: str = REMEDY) -> None:
     """Raise InputError if an artwork is in two of train, val and test, also under another Unicode spelling."""
     seen: dict[str, str] = {}
     for split in SPLITS:
         for record in splits[split].values():
             name = unicodedata.normalize("NFC", record["image_name"])
             if name in seen:
-                raise InputError(f"{paths[split]}: {name} is in {seen[name]} as well; {REMEDY}")
+                raise InputError(f"{paths[split]}: {name} is in {seen[name]} as well; {remedy}")
             seen[name] = split
 
 
@@ -236,16 +272,10 @@ def print_summary(sets: dict[str, Records]) -> None:
         print(f"{emotion:16}" + "".join(f"{count[emotion]:10}" for count in counts.values()))
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = get_parser().parse_args(argv)
-    if not args.artemis_dir and not (args.mini_dir and args.nets_dir):
-        raise InputError("give --artemis_dir, or both --mini_dir and --nets_dir")
+def artemis_records(args: argparse.Namespace) -> tuple[Path, dict[str, Records]]:
+    """The file of the annotations, and name of the JSON file -> its records, for ArtEmis v1.0 and v2.0."""
     mini_dir = args.mini_dir or args.artemis_dir / "preprocess_data_mini"
     nets_dir = args.nets_dir or args.artemis_dir / "preprocess_data_nets"
-    if args.require_images and not args.image_root:
-        raise InputError("--require_images needs --image_root")
-    images = ImageFolder(args.image_root) if args.image_root else None
-
     source = nets_dir / "artemis_preprocessed.csv"
     distributions = read_distributions(mini_dir / "image-emotion-histogram.csv")
     annotations = read_annotations(source, args.dataset)
@@ -261,28 +291,77 @@ def main(argv: list[str] | None = None) -> None:
     if empty.any():
         print(f"{empty.sum()} annotations without a word left out")
     sets = choose_sets(annotations[~empty], args.dataset, args.train_set, args.test_sets)
-    records = {name: build_records(rows, distributions, source) for name, rows in sets.items()}
+    return source, {name: build_records(rows, distributions, source) for name, rows in sets.items()}
+
+
+def own_records(args: argparse.Namespace, images: ImageFolder | None) -> tuple[Path, dict[str, Records]]:
+    """The table, and name of the JSON file -> its records, for a table of one's own."""
+    columns, renamed = dict(args.columns), dict(args.rename_emotions)
+    if len(columns) < len(args.columns) or len(renamed) < len(args.rename_emotions):
+        raise InputError("--columns or --rename_emotions names one thing twice; give each once")
+    if unknown := sorted(set(columns) - set(own_table.COLUMNS)):
+        raise InputError(f"--columns {unknown[0]}=...: say {', '.join(own_table.COLUMNS)} before the equals sign")
+    table = own_table.of_language(own_table.read_own_table(args.csv, columns), args.language, args.csv)
+    table = own_table.with_known_emotions(table, renamed, args.csv)
+    table = own_table.with_splits(own_table.with_pictures(table, args.csv), args.seed, args.csv)
+    if images:
+        own_table.check_files_apart(table, images, args.csv)
+    return args.csv, own_table.table_records(table, args.keep_text)
+
+
+def check_flags(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Raise InputError if a needed flag is missing, or one is given that is for the other kind of dataset."""
+    own = args.dataset == "table"
+    ours = ("csv", "columns", "language", "rename_emotions", "keep_text", "seed")
+    theirs = ("artemis_dir", "mini_dir", "nets_dir", "train_set", "test_sets")
+    for name in theirs if own else ours:
+        if getattr(args, name) != parser.get_default(name):
+            fitting = "v1 or v2" if own else "table"
+            raise InputError(f"--{name} is for --dataset {fitting}, not for {args.dataset}; leave it out")
+    if own and not args.csv:
+        raise InputError("--dataset table: give the table as --csv FILE")
+    if not own and not args.artemis_dir and not (args.mini_dir and args.nets_dir):
+        raise InputError("give --artemis_dir, or both --mini_dir and --nets_dir")
+    if args.require_images and not args.image_root:
+        raise InputError("--require_images needs --image_root")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    check_flags(args, parser)
+    images = ImageFolder(args.image_root) if args.image_root else None
+    own = args.dataset == "table"
+    source, records = own_records(args, images) if own else artemis_records(args)
+    remedy, things = (TABLE_REMEDY, "pictures") if own else (REMEDY, "artworks")
     records["cl_train"] = several_emotions(records["train"])
+    pairless = own and not records["cl_train"]  # as with one annotation per picture
+    if pairless:
+        del records["cl_train"]
     for name in records:
         if not records[name]:
-            what = "training images with annotations of two emotions" if name == "cl_train" else "artworks"
-            raise InputError(f"{source}: no {what} for artEmisX_{name}.json; {REMEDY}")
+            what = "training images with annotations of two emotions" if name == "cl_train" else things
+            raise InputError(f"{source}: no {what} for artEmisX_{name}.json; {remedy}")
 
     paths = {name: args.out_dir / f"artEmisX_{name}.json" for name in records}
-    check_apart(records, paths)  # write nothing before all checks pass
+    check_apart(records, paths, remedy)  # write nothing before all checks pass
     if images:
         names = list({record["image_name"]: None for part in records.values() for record in part.values()})
         image_list = args.out_dir / "image_manifest.csv"
         tally = manifest(images, names, image_list)
         if args.require_images and tally.problems["missing"]:
-            raise InputError(f"{args.image_root}: {tally.problems['missing']} artworks have no image, see {image_list}")
+            raise InputError(f"{args.image_root}: {tally.problems['missing']} {things} have no image, see {image_list}")
+    if pairless:
+        (args.out_dir / "artEmisX_cl_train.json").unlink(missing_ok=True)  # an earlier table's
     for name, path in paths.items():
         write_json(path, records[name])
-    print_summary(check_written(paths))
+    if pairless:
+        print("no training picture has two emotions: train on artEmisX_train.json with --no-use_cl_loss")
+    print_summary(check_written(paths, remedy))
     if args.dataset == "v2":
         print(f"v2.0: train and cl_train are the set {args.train_set!r}, test is 'test_all'")
     if images:
-        print(tally.line(image_list, "the complete archive has one for every artwork"))
+        print(tally.line(image_list, None if own else ALL_ARTWORKS))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import csv
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,9 @@ from utils.errors import InputError
 from utils.files import check_regular
 
 
-def read_table(path: str | Path, columns: list[str], remedy: str, all_columns: bool = False) -> pd.DataFrame:
+def read_table(
+    path: str | Path, columns: list[str], remedy: str, all_columns: bool = False, delimiter: str = ","
+) -> pd.DataFrame:
     """Read a UTF-8 csv file. Every cell stays the text in the file, because annotators use words like "null" and "NA".
 
     Args:
@@ -18,22 +21,29 @@ def read_table(path: str | Path, columns: list[str], remedy: str, all_columns: b
         columns: the columns that the file must have.
         remedy: what the user can do about a wrong file; it ends the error message.
         all_columns: keep the file's other columns as well, in the file's order.
+        delimiter: the character between two cells.
 
     Raises:
-        InputError: the file is missing, is not a UTF-8 csv, lacks a column, has a row of another length, or has no
-            rows.
+        InputError: the file is missing, is not a UTF-8 csv, lacks a column or has it twice, has a row of another
+            length, or has no rows.
     """
     check_regular(path, remedy)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
+            header = next(csv.reader(file, delimiter=delimiter), [])
         missing = [column for column in columns if column not in header]
         if missing:
             raise InputError(f"{path}: has no column {', '.join(missing)}; {remedy}")
+        twice = [
+            name for name, count in Counter(header).items() if name and count > 1 and (all_columns or name in columns)
+        ]
+        if twice:
+            raise InputError(f"{path}: has two columns {twice[0][:40]!r}; rename one")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas would drop surplus cells
             table = pd.read_csv(
                 path,
+                sep=delimiter,
                 usecols=None if all_columns else columns,
                 dtype=str,
                 keep_default_na=False,

@@ -50,13 +50,19 @@ class Tally(NamedTuple):
     otherwise: int
     guessed: int
 
-    def line(self, path: Path, complete: str) -> str:
-        """The counts in one line. `path` is the manifest's; `complete` says what a complete archive contains."""
+    def line(self, path: Path, complete: str | None) -> str:
+        """The counts in one line.
+
+        Args:
+            path: the manifest's.
+            complete: what WikiArt's complete archive contains; None: the pictures are not WikiArt's.
+        """
+        whole = f"{complete}, {len(KNOWN_CORRUPT)} of them unreadable" if complete else "training needs all of them"
         bad = ", ".join(f"{self.problems[problem]} {problem}" for problem in ("missing", "unreadable", "ambiguous"))
         return (
             f"{'WARNING: ' if self.problems['missing'] else ''}{self.problems.total()} images: {self.problems['']} without a "
             f"problem, {bad}; {self.otherwise} spelled differently from the list ({self.guessed} of them guessed); "
-            f"{complete}, {len(KNOWN_CORRUPT)} of them unreadable; the list: {path}"
+            f"{whole}; the list: {path}"
         )
 
 

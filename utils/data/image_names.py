@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 from urllib.parse import unquote
 
-EXTENSIONS = (".jpg", ".jpeg", ".png")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 # The steps of `spellings`, in order.
 EQUAL = ("exact name", "Unicode form", "escapes undone", "mojibake undone", "copy's number dropped", "upper/lower case")

@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
+from utils.data.image_names import EXTENSIONS
 from utils.errors import InputError, brief
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def list_pictures(places: list[Path]) -> list[Path]:
@@ -20,9 +19,9 @@ def list_pictures(places: list[Path]) -> list[Path]:
     for place in places:
         if place.is_dir():
             inside = [Path(folder) / name for folder, _, names in os.walk(place) for name in names]
-            pictures = sorted(path for path in inside if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+            pictures = sorted(path for path in inside if path.suffix.lower() in EXTENSIONS and path.name[0] != ".")
             if not pictures:
-                raise InputError(f"{brief(place)}: no picture in this folder ({', '.join(SUFFIXES)}); name another")
+                raise InputError(f"{brief(place)}: no picture in this folder ({', '.join(EXTENSIONS)}); name another")
             found += pictures
         elif os.path.lexists(place):
             found.append(place)

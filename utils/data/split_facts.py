@@ -11,6 +11,7 @@ from tokenizers import ByteLevelBPETokenizer
 
 from utils.constants import BECAUSE, EMOTIONS, PROMPT_TEXT
 from utils.data.image_folder import ImageFolder
+from utils.data.image_names import split_name
 from utils.data.image_opening import image_size
 from utils.data.records import Records, dominant_emotion
 from utils.errors import InputError
@@ -85,8 +86,8 @@ def lexicon_coverage(records: Records, known: Callable[[str], bool]) -> dict:
 
 
 def overlaps(splits: Mapping[str, Records]) -> list[dict]:
-    """For each two splits: the images that are in both, by name, and the explanations."""
-    names = {path: {record["image_name"] for record in records.values()} for path, records in splits.items()}
+    """For each two splits: the images that are in both, by name without extension, and the explanations."""
+    names = {path: {split_name(r["image_name"])[0] for r in records.values()} for path, records in splits.items()}
     texts = {path: {text for r in records.values() for text in r["explanations"]} for path, records in splits.items()}
     return [
         {"splits": [a, b], "images": len(names[a] & names[b]), "explanations": len(texts[a] & texts[b])}

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from utils.constants import TEST_SETS
+from utils.data.image_names import split_name
 from utils.data.records import Records
 from utils.errors import InputError
 from utils.files import read_json
@@ -61,10 +62,12 @@ def _shared_with_siblings(path: Path, records: Records) -> list[str]:
 
 
 def _shared(path: Path, records: Records, others: dict, where: str) -> list[str]:
-    """By image id, and by name, since ids of other preprocessing differ for the same image."""
-    names = {record.get("image_name") for record in others.values() if isinstance(record, dict)}
+    """By image id, and by name without extension: ids of other preprocessing differ for the same image."""
+    names = {split_name(str(record.get("image_name")))[0] for record in others.values() if isinstance(record, dict)}
     shared = [
-        record["image_name"] for image, record in records.items() if image in others or record["image_name"] in names
+        record["image_name"]
+        for image, record in records.items()
+        if image in others or split_name(record["image_name"])[0] in names
     ]
     if not shared:
         return []

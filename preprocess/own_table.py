@@ -1,0 +1,241 @@
+"""Read any table of picture, emotion and sentence, one row per annotation, and divide its pictures into splits.
+
+A picture is known by its name without extension, in Unicode's composed form, so that "a/b" and "a/b.jpg" are one.
+"""
+
+import difflib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from preprocess.artemis_splits import split_artworks
+from preprocess.artemis_text import tokenize
+from preprocess.csv_tables import read_table
+from preprocess.image_ids import image_id
+from utils.constants import EMOTION_INDEX, EMOTIONS
+from utils.data.image_folder import ImageFolder
+from utils.data.image_names import split_name
+from utils.data.records import Records
+from utils.errors import InputError
+
+# What the columns are for. A column that --columns does not name is looked for under this name.
+NEEDED = ("image", "emotion", "text")
+COLUMNS = (*NEEDED, "split", "language")
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+LANGUAGE = "english"  # the rows that are taken if the table has a column of languages
+MOST_LISTED = 12  # values in a message
+
+
+def read_own_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    """Read a CSV or TSV file. Every cell is text.
+
+    Args:
+        path: a file that ends in .tsv or .tab is divided by tabs; another one by commas, or by semicolons if its header
+            has semicolons and no comma.
+        columns: one of COLUMNS -> the file's column. "a/b" as the image joins the columns a and b by a slash.
+
+    Returns:
+        the columns image, emotion, text, and split and language if the file has them; empty rows are left out. The index
+        counts the file's rows from 0.
+
+    Raises:
+        InputError: the file is missing, is a spreadsheet or no UTF-8 CSV, or lacks a column.
+    """
+    if path.suffix.lower() in SPREADSHEETS:
+        raise InputError(f"{path}: is a spreadsheet; export it as CSV (UTF-8) and give that file as --csv")
+    table = read_table(path, [], "export the table as CSV (UTF-8)", all_columns=True, delimiter=_delimiter(path))
+    has = f"it has: {listed(table.columns)}"
+    names = {key: columns.get(key, key) for key in COLUMNS}
+    found = {}
+    for key, name in names.items():
+        if key not in columns and name not in table:
+            if key in NEEDED:
+                raise InputError(f"{path}: which column is the {key}? say --columns {key}=COLUMN ({has})")
+            continue
+        parts = name.split("/") if key == "image" and name not in table else [name]
+        if missing := [part for part in parts if part not in table]:
+            raise InputError(f"{path}: has no column {missing[0]!r} for --columns {key}= ({has})")
+        cells = [table[part].str.strip() for part in parts]
+        found[key] = cells[0].str.cat(cells[1:], "/")
+    rows = pd.DataFrame(found)
+    rows = rows[(rows != "").any(axis=1)]  # spreadsheets add empty rows at the end
+    print(f"{path}: {len(rows)} rows; columns " + " ".join(f"{key}={names[key]}" for key in found))
+    return rows
+
+
+def _delimiter(path: Path) -> str:
+    if path.suffix.lower() in (".tsv", ".tab"):
+        return "\t"
+    if not path.is_file():  # read_table says so
+        return ","
+    with open(path, "rb") as file:
+        header = file.readline(1_000_000)
+    return ";" if b";" in header and b"," not in header else ","
+
+
+def listed(values: Iterable[object]) -> str:
+    """The first values, cut to a length that a line can hold, and the number of the others."""
+    texts = [str(value)[:80] or "an empty cell" for value in values]
+    more = f" and {len(texts) - MOST_LISTED} more" if len(texts) > MOST_LISTED else ""
+    return ", ".join(texts[:MOST_LISTED]) + more
+
+
+def of_language(table: pd.DataFrame, language: str | None, path: Path) -> pd.DataFrame:
+    """The rows of one language, whatever the case of its name. A table without a column of languages is taken whole.
+
+    Raises:
+        InputError: no row is in this language, or a language was asked for and there is no such column.
+    """
+    if "language" not in table:
+        if language:
+            raise InputError(f"{path}: --language {language}: which column is the language? say --columns language=...")
+        return table
+    language = language or LANGUAGE
+    kept = table["language"].str.casefold() == language.casefold()
+    if not kept.any():
+        raise InputError(f"{path}: no row is in {language}; give --language ({_counted(table['language'])})")
+    print(f"{kept.sum()} rows are in {language}, {(~kept).sum()} in other languages left out")
+    return table[kept]
+
+
+def _counted(values: Iterable[str]) -> str:
+    return "the column has: " + listed(f"{value or 'an empty cell'} {n}" for value, n in Counter(values).most_common())
+
+
+def with_known_emotions(table: pd.DataFrame, renamed: dict[str, str], path: Path) -> pd.DataFrame:
+    """The table with emotions as EMOTIONS spells them: lower case, blanks for underscores, and renamed.
+
+    Args:
+        renamed: emotion in the table -> one of EMOTIONS.
+
+    Raises:
+        InputError: a rename names an emotion that the table lacks or that is none of the nine; a row's emotion is
+            unknown. The message lists the unknown ones with their counts and, where one is spelled alike, the nearest
+            of the nine.
+    """
+    plain = table["emotion"].str.casefold().str.replace("_", " ")
+    renamed = {old.casefold().replace("_", " "): new.casefold().replace("_", " ") for old, new in renamed.items()}
+    for old, new in renamed.items():
+        if new not in EMOTIONS:
+            raise InputError(f"--rename_emotions {old}={new}: {new!r} is not one of the nine ({', '.join(EMOTIONS)})")
+        if old not in set(plain):
+            raise InputError(f"--rename_emotions {old}={new}: {path} has no emotion {old!r}; leave it out")
+    plain = plain.replace(renamed)
+    unknown = Counter(plain[~plain.isin(EMOTIONS)])
+    if unknown:
+        labels = listed(f"{label[:40]!r} ({count}{_spelled_like(label)})" for label, count in unknown.most_common())
+        remedy = f"rename them with --rename_emotions OLD=NEW, or correct the table (the nine: {', '.join(EMOTIONS)})"
+        raise InputError(f"{path}: {unknown.total()} of {len(plain)} rows have unknown emotions: {labels}; {remedy}")
+    return table.assign(emotion=plain)
+
+
+def _spelled_like(label: str) -> str:
+    """The nearest of the nine, if it is spelled alike: "sad", "angry", "excited", but neither "contempt" nor "joy"."""
+    longer = [emotion for emotion in EMOTIONS if label and emotion.startswith(label)]
+    near = longer or difflib.get_close_matches(label, EMOTIONS, n=1, cutoff=0.65)  # "contempt": 0.63
+    return f", spelled like {near[0]}" if near else ""
+
+
+def with_pictures(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table with a column `picture`: the image's name in composed Unicode, without extension.
+
+    Raises:
+        InputError: a name is empty or leads out of the image folder, or two extensions are given for one picture.
+    """
+    names = {name: str(PurePosixPath(unicodedata.normalize("NFC", name))) for name in table["image"].unique()}
+    extension_of: dict[str, str] = {}
+    for name, plain in names.items():
+        if not name or plain == "." or plain.startswith("/") or ".." in PurePosixPath(plain).parts:
+            row = int((table["image"] == name).to_numpy().argmax())
+            problem = f"image name {name[:60]!r} is no file below the image folder"
+            raise InputError(f"{path}: row {table.index[row] + 1}: {problem}; write it as folder/name.jpg or name.jpg")
+        picture, extension = split_name(plain)
+        if extension and extension_of.setdefault(picture, extension) != extension:
+            both = f"{picture}{extension_of[picture]} and {picture}{extension}"
+            raise InputError(f"{path}: {both} would be one picture; rename one, in the table and in the folder")
+    return table.assign(picture=table["image"].map(lambda name: split_name(names[name])[0]))
+
+
+def with_splits(table: pd.DataFrame, seed: int, path: Path) -> pd.DataFrame:
+    """The table with its own splits under our names; if it has none, 85/5/10 of its pictures drawn with the seed.
+
+    Raises:
+        InputError: a split is unknown; a picture is in two splits; there are too few pictures to be divided.
+    """
+    if "split" not in table:
+        try:
+            return table.assign(split=table["picture"].map(split_artworks(table["picture"], seed)))
+        except InputError:
+            count = table["picture"].nunique()
+            raise InputError(f"{path}: {count} pictures are too few for three splits; give at least 7") from None
+    splits = table["split"].str.casefold().map(SPLIT_NAMES)
+    if splits.isna().any():
+        known = ", ".join(SPLIT_NAMES)
+        raise InputError(f"{path}: unknown split (known: {known}; {_counted(table['split'])}); rename it in the table")
+    table = table.assign(split=splits)
+    pairs = table[["picture", "split"]].drop_duplicates()
+    if (twice := pairs.duplicated("picture")).any():
+        name = pairs["picture"][twice].iloc[0]
+        its = " and ".join(pairs["split"][pairs["picture"] == name])
+        more = f" (so are {twice.sum() - 1} others)" if twice.sum() > 1 else ""
+        raise InputError(f"{path}: {name[:80]} is in {its}{more}; put each picture into one split")
+    return table
+
+
+def check_files_apart(table: pd.DataFrame, folder: ImageFolder, path: Path) -> None:
+    """Raise InputError if two names mean one file, because a picture could then be in two splits."""
+    names = table.drop_duplicates("picture")["image"].tolist()
+    folder.claim(names)
+    name_of: dict[Path, str] = {}
+    for name in names:
+        file = folder.find(name)
+        if file and name_of.setdefault(file, name) != name:
+            raise InputError(f"{path}: {name_of[file]} and {name} are one file, {file}; use one name for it")
+
+
+def table_records(table: pd.DataFrame, keep_text: bool) -> dict[str, Records]:
+    """The records of "train", "val" and "test", in the order of their first row.
+
+    The distribution of a picture is the histogram of the emotions in its rows. Rows without a word count in it, but
+    give no annotation.
+
+    Args:
+        table: columns image, picture, emotion, text, split.
+        keep_text: leave the sentences as they are, but for blanks; else they become lower-case words without
+            punctuation, as ArtEmis' are. Spelling is not corrected.
+    """
+    sets: dict[str, Records] = {"train": {}, "val": {}, "test": {}}
+    empty = 0
+    for picture, rows in table.groupby("picture", sort=False):
+        texts = [" ".join(text.split() if keep_text else tokenize(text)) for text in rows["text"]]
+        said = [(emotion, text) for emotion, text in zip(rows["emotion"], texts, strict=True) if text]
+        empty += len(texts) - len(said)
+        if not said:
+            continue
+        votes = [0] * len(EMOTIONS)
+        for emotion in rows["emotion"]:
+            votes[EMOTION_INDEX[emotion]] += 1
+        folder, _, name = picture.rpartition("/")
+        sets[rows["split"].iloc[0]][image_id(folder, name)] = {
+            "emotions": [emotion for emotion, _ in said],
+            "explanations": [text for _, text in said],
+            "image_name": rows["image"].iloc[0],
+            "origin_emotion_distribution": [count / len(rows) for count in votes],
+        }
+    if empty:
+        print(f"{empty} annotations without a word left out")
+    return sets
