@@ -27,6 +27,10 @@ def make_demo(folder: Path, pictures: int | None = None) -> None:
         build_splits.main(["--artemis_dir", str(temporary), "--out_dir", str(temporary), "--image_root", str(images)])
         splits = [str(temporary / f"artEmisX_{split}.json") for split in ("val", "test")]
         build_annotations.main([*splits, "--out_dir", str(temporary / "annotations")])
-        os.replace(temporary, folder)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if not folder.is_dir():  # else another run has made the same data meanwhile
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -14,7 +14,7 @@ from utils import report as report_module
 from utils.constants import IMAGE_FOLDERS
 from utils.data.image_folder import ImageFolder
 from utils.errors import InputError
-from utils.evaluation.clip_score import PREFIX, clip_pixels, load_clip_scorer
+from utils.evaluation.clip_score import clip_pixels, load_clip_scorer
 from utils.opts import parse_args
 
 SIZE, LENGTH = 32, 24
@@ -79,7 +79,7 @@ def test_scores_are_those_of_the_definition(clip, pictures, tmp_path, whole):
     model, tokenizer = CLIPModel.from_pretrained(clip).eval(), CLIPTokenizer.from_pretrained(clip)
 
     def vector(text: str):
-        tokens = tokenizer([PREFIX + text], truncation=True, max_length=LENGTH, return_tensors="pt")
+        tokens = tokenizer([f"A photo depicts {text}"], truncation=True, max_length=LENGTH, return_tensors="pt")
         return model.get_text_features(**tokens).pooler_output[0]
 
     values = set()
