@@ -6,6 +6,7 @@ of the folder), an `_attn_implementation` of the form "name/repository" (downloa
 etc.
 """
 
+import math
 import os
 import re
 from pathlib import Path
@@ -14,16 +15,18 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPVisionConfig, GPT2Config, PretrainedConfig, PreTrainedModel
+from transformers import GPT2Config, PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.utils import cached_file, logging
 
+from models.vision_kinds import VISION_KINDS, WHOLE_MODELS, WITHOUT_GRID
 from utils.data.torch_files import read_torch_file
 from utils.errors import InputError, brief
 from utils.files import check_regular, read_json
 
 MOST_PARAMETERS = 3 * 10**9  # the largest GPT-2 with cross-attention has 2.0e9
 MOST_LAYERS = 200
+MOST_REGISTERS = 1000
 MOST_OTHERWISE = 10**6  # limit of any other size
 
 ATTENTION = "sdpa"  # transformers' default with every supported version of torch
@@ -38,11 +41,6 @@ GPT2_FIELDS = (
     # SEVLM's
     *("len_prefix", "encoder_dim", "prefix_size", "max_seq_len", "use_cl_loss", "use_VAD_loss", "use_emotion_loss"),
     *("vad_layers", "vad_heads", "vad_causal", "emotion_span"),
-)
-CLIP_VISION_FIELDS = (
-    *SHARED_FIELDS,
-    *("intermediate_size", "projection_dim", "num_channels", "image_size", "patch_size"),
-    *("hidden_act", "layer_norm_eps", "attention_dropout", "initializer_factor"),
 )
 WEIGHT_FILES = (
     "model.safetensors",
@@ -99,15 +97,23 @@ def gpt2_config(saved: dict[str, Any], **flags: Any) -> GPT2Config:
     return GPT2Config(**(known | flags), attn_implementation=ATTENTION)
 
 
-def clip_vision_config(saved: dict[str, Any]) -> CLIPVisionConfig:
-    """Build a CLIPVisionConfig from the config.json of a whole CLIP model or of its vision tower.
+def vision_config(saved: dict[str, Any], source: str) -> PretrainedConfig:
+    """Build a vision tower's config from its config.json, or from that of a whole model of image and text.
 
-    Fields that are not in CLIP_VISION_FIELDS are ignored.
+    Fields that its kind does not list are ignored. A config without a model type is taken for CLIP's.
+
+    Raises:
+        InputError: it is of a kind that is not in `VISION_KINDS`; the message names `source`.
     """
+    kind = str(saved.get("model_type", "clip_vision_model"))[:40]
+    if kind in WITHOUT_GRID:
+        raise InputError(f"{source}: {WITHOUT_GRID[kind]}; take a vision transformer: {', '.join(VISION_KINDS)}")
+    check_model_type(saved, (*VISION_KINDS, *WHOLE_MODELS), source)
     if isinstance(saved.get("vision_config"), dict):
         saved = saved["vision_config"]
-    known = {name: saved[name] for name in CLIP_VISION_FIELDS if name in saved}
-    return CLIPVisionConfig(**known, attn_implementation=ATTENTION)
+    kind = VISION_KINDS[WHOLE_MODELS.get(kind, kind)]
+    known = {name: saved[name] for name in kind.fields if name in saved}
+    return kind.config(**known, attn_implementation=ATTENTION)
 
 
 def check_model_type(config: dict[str, Any], known: tuple[str, ...], source: str) -> None:
@@ -121,14 +127,14 @@ def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -
     """Refuse a config with impossible sizes, or with sizes that would fill the memory.
 
     Args:
-        config: the config of a GPT-2 or a CLIP vision transformer.
-        fixed: names of the fields that must be positive integers.
+        config: the config of a GPT-2 or a vision transformer.
+        fixed: names of the fields that must be positive integers; those that this kind of config lacks are skipped.
         source: name of the config in error messages.
 
     Raises:
         InputError: a field is wrong; the message names `source` and the field.
     """
-    for name in fixed:
+    for name in (name for name in fixed if hasattr(config, name)):
         value, most = getattr(config, name), MOST_LAYERS if "layer" in name else MOST_OTHERWISE
         if not isinstance(value, int) or not 1 <= value <= most:
             raise InputError(f"{source}: {name} {str(value)[:40]!r} is not an integer from 1 to {most}")
@@ -136,16 +142,24 @@ def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -
         raise InputError(
             f"{source}: width {config.hidden_size} cannot be divided among {config.num_attention_heads} heads"
         )
-    inner = getattr(config, "n_inner", None) or getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    inner = getattr(config, "n_inner", None) or getattr(config, "intermediate_size", None)
+    inner = inner or getattr(config, "mlp_ratio", 4) * config.hidden_size
     if inner < 1:
         raise InputError(f"{source}: n_inner {inner} is no width")
     if hasattr(config, "patch_size"):
-        if config.patch_size > config.image_size:
-            raise InputError(f"{source}: patch_size {config.patch_size} is larger than image_size {config.image_size}")
-        table, attentions = (
-            config.num_channels * config.patch_size**2 + (config.image_size // config.patch_size) ** 2,
-            1,
-        )
+        registers = getattr(config, "num_register_tokens", 0)
+        if type(registers) is not int or not 0 <= registers <= MOST_REGISTERS:
+            raise InputError(f"{source}: num_register_tokens {str(registers)[:40]!r} is not from 0 to {MOST_REGISTERS}")
+        patches = getattr(config, "num_patches", None)
+        if patches is None:
+            if config.patch_size > config.image_size:
+                raise InputError(
+                    f"{source}: patch_size {config.patch_size} is larger than image_size {config.image_size}"
+                )
+            patches = (config.image_size // config.patch_size) ** 2
+        elif math.isqrt(patches) ** 2 != patches:
+            raise InputError(f"{source}: num_patches {patches} is not the square of an integer")
+        table, attentions = config.num_channels * config.patch_size**2 + patches, 1
     else:
         table, attentions = config.vocab_size + config.n_positions, 2
     layer = 4 * attentions * config.hidden_size**2 + 2 * inner * config.hidden_size
@@ -158,7 +172,7 @@ def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -
 
 
 def load_pretrained(
-    kind: type[PreTrainedModel], name: str, config: PretrainedConfig, source: str, remedy: str
+    kind: type[PreTrainedModel], name: str, config: PretrainedConfig, source: str, remedy: str, **arguments: Any
 ) -> tuple[Any, set[str]]:
     """Build a model and load the weights of a folder or Hugging Face id.
 
@@ -167,6 +181,7 @@ def load_pretrained(
         name: folder or id.
         config: the model's config.
         source, remedy: for error messages.
+        arguments: further arguments of the model's class.
 
     Returns:
         the model, in float32 on the CPU, and the names of its weights that the files lack.
@@ -185,6 +200,7 @@ def load_pretrained(
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are reported and refused below
+            **arguments,
         )
     except Exception as error:  # wrong files raise many kinds of error
         raise InputError(f"{source}: weights torn, altered or unsafe ({brief(error)}); {remedy}") from None
