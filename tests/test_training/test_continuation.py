@@ -75,7 +75,7 @@ def test_scoring_takes_the_checkpoints_settings(workspace, finished, tmp_path, c
     [
         (("--prompt_text", " i feel"), "--prompt_text was  the emotion is in training and is  i feel now"),
         (("--max_seq_len", "20"), "--max_seq_len was 30 in training and is 20 now"),
-        (("--clip_normalization",), "--clip_normalization was False in training and is True now"),
+        (("--clip_normalization",), "--image_normalization was imagenet in training and is own now"),
         (("--no-use_VAD",), "--use_VAD was True in training and is False now"),
         (("--vad_causal",), "--vad_causal was False in training and is True now"),
     ],

@@ -23,7 +23,7 @@ PUBLISHED = {
     "len_prefix": 0,
     "prompt_text": " the emotion is",
     "max_seq_len": 30,
-    "prefix_dim": 768,
+    "prefix_dim": None,  # the encoder's width: 768 for ViT-B/16
     "use_VAD": True,
     "use_cl_loss": True,
     "use_VAD_loss": True,

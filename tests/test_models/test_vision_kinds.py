@@ -1,0 +1,146 @@
+"""Every kind of image encoder: its features are those of transformers' own forward, from the folder as downloads have it."""
+
+import json
+
+import pytest
+import torch
+import transformers
+
+from utils.data.image_encoder_weights import load_image_encoder
+from utils.errors import InputError
+
+SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 14}
+VIT = SIZES | {"intermediate_size": 32, "image_size": 48}  # 48 = 3 * 14 + 6
+SIGLIP2 = SIZES | {"intermediate_size": 32, "num_patches": 9}
+DINO2 = SIZES | {"mlp_ratio": 2, "image_size": 48}
+REGISTERS = {"num_register_tokens": 3}
+TEXT = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 99}
+NO_HEAD = VIT | {"vision_use_head": False}
+
+
+def whole(kind: str, vision: dict):
+    config = getattr(transformers, f"{kind}Config")(text_config=TEXT, vision_config=vision)
+    model = getattr(transformers, f"{kind}Model")(config)
+    return model, model.vision_model
+
+
+def tower(kind: str, config: str, fields: dict, **more):
+    model = getattr(transformers, kind)(getattr(transformers, config)(**fields), **more)
+    return model, model
+
+
+# name -> what is saved, its vision tower; number of tokens before the grid
+KINDS = {
+    "clip_vision_model": (lambda: tower("CLIPVisionModel", "CLIPVisionConfig", VIT), 1),
+    "clip": (lambda: whole("CLIP", VIT), 1),
+    "siglip_vision_model": (lambda: tower("SiglipVisionModel", "SiglipVisionConfig", VIT), 0),
+    "siglip without head": (lambda: tower("SiglipVisionModel", "SiglipVisionConfig", NO_HEAD), 0),
+    "siglip": (lambda: whole("Siglip", VIT), 0),
+    "siglip2_vision_model": (lambda: tower("Siglip2VisionModel", "Siglip2VisionConfig", SIGLIP2), 0),
+    "siglip2": (lambda: whole("Siglip2", SIGLIP2), 0),
+    "dinov2": (lambda: tower("Dinov2Model", "Dinov2Config", DINO2), 1),
+    "dinov2_with_registers": (
+        lambda: tower("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", DINO2 | REGISTERS),
+        4,
+    ),
+    "dinov3_vit": (lambda: tower("DINOv3ViTModel", "DINOv3ViTConfig", VIT | REGISTERS), 4),
+    "vit": (lambda: tower("ViTModel", "ViTConfig", VIT), 1),
+}
+
+
+def save(name: str, folder):
+    torch.manual_seed(0)
+    model, vision = KINDS[name][0]()
+    with torch.no_grad():
+        for parameter in model.parameters():  # layer norms and scales that say something
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.eval().save_pretrained(folder)
+    return vision
+
+
+@torch.no_grad()
+def expected(name: str, vision, pixels):
+    """Class token and grid by transformers alone."""
+    if name.startswith("siglip2"):
+        patches = pixels.unfold(2, 14, 14).unfold(3, 14, 14).permute(0, 2, 3, 4, 5, 1).reshape(2, 9, -1)
+        output = vision(patches, torch.ones(2, 9, dtype=torch.long), torch.full((2, 2), 3))
+    else:
+        output = vision(pixels)
+    tokens = output.last_hidden_state
+    if name.startswith("clip"):
+        tokens = vision.post_layernorm(tokens)
+        assert torch.equal(tokens[:, 0], output.pooler_output)
+    skipped = KINDS[name][1]
+    if skipped:
+        return tokens[:, 0], tokens[:, skipped:]
+    return (tokens.mean(1) if output.pooler_output is None else output.pooler_output), tokens
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_features(name, tmp_path):
+    vision = save(name, tmp_path)
+    encoder = load_image_encoder(str(tmp_path))
+    pixels = torch.randn(2, 3, encoder.image_size, encoder.image_size)
+    features = encoder(pixels)
+    cls, grid = expected(name, vision, pixels)
+    assert features.grid.shape == (2, 9, 24) and encoder.patches == 9 and encoder.width == 24
+    torch.testing.assert_close(features.cls, cls, atol=1e-6, rtol=0)
+    torch.testing.assert_close(features.grid, grid, atol=1e-6, rtol=0)
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert load_image_encoder(str(tmp_path), from_scratch=True)(pixels).grid.shape == (2, 9, 24)
+
+
+def test_siglip_of_384_pixels_has_729_patches():
+    """384 / 14 = 27.4: the rest is cut."""
+    config = transformers.SiglipVisionConfig(**VIT | {"image_size": 384})
+    from models.image_encoder import ImageEncoder
+
+    assert ImageEncoder(transformers.SiglipVisionModel(config))(torch.zeros(1, 3, 384, 384)).grid.shape[1] == 27 * 27
+
+
+def test_preparation_is_read_as_json(tmp_path):
+    save("dinov2", tmp_path)
+    prepared = {"size": {"shortest_edge": 60}, "crop_size": {"height": 56, "width": 56}, "resample": 1}
+    prepared |= {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3], "image_processor_type": "Unknown"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(prepared))
+    encoder = load_image_encoder(str(tmp_path))
+    assert encoder.preparation == (56, (0.1, 0.2, 0.3), (1, 2, 3), 1)
+    assert encoder.statistics("own") == ((0.1, 0.2, 0.3), (1, 2, 3))
+    assert encoder.statistics("imagenet")[0] == (0.485, 0.456, 0.406)
+    assert encoder(torch.zeros(1, 3, 56, 56)).grid.shape[1] == 16
+
+
+@pytest.mark.parametrize(
+    "field, message",
+    [
+        ({"crop_size": 8}, "images of 8 pixels are smaller than one patch of 14"),
+        ({"crop_size": {"height": 56, "width": 28}}, "crop_size .* not the size of a square"),
+        ({"image_mean": [1, 2]}, "image_mean .* not three numbers"),
+        ({"image_std": [1, 2, 0]}, "image_std holds a number that is not positive"),
+        ({"resample": 9}, "resample '9' is no filter"),
+        ({"auto_map": {}}, "asks for code of its own"),
+    ],
+)
+def test_bad_preparation(tmp_path, field, message):
+    save("dinov2", tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(field))
+    with pytest.raises(InputError, match=message):
+        load_image_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"model_type": "resnet"}, "config.json: a ResNet has no patches; take a vision transformer"),
+        ({"model_type": "swin"}, "config.json: Swin attends within windows"),
+        ({"model_type": "bert"}, "config.json: is of a bert model; only .*dinov3_vit"),
+        ({"model_type": "clip_text_model"}, "config.json: is of a clip_text_model model; only"),
+        (VIT | {"model_type": "vit", "image_size": 8}, "patch_size 14 is larger than image_size 8"),
+        (SIGLIP2 | {"model_type": "siglip2_vision_model", "num_patches": 8}, "num_patches 8 is not the square"),
+        (VIT | {"model_type": "dinov3_vit", "num_register_tokens": -1}, "num_register_tokens '-1' is not from 0"),
+    ],
+)
+def test_what_is_no_encoder(tmp_path, config, message):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=message):
+        load_image_encoder(str(tmp_path), from_scratch=True)
