@@ -17,7 +17,7 @@ import sys
 from typing import NoReturn
 
 from utils.errors import InputError, escaped, run_script
-from utils.opts import check_paths, parse_args
+from utils.opts import SHARED_NAME, check_paths, parse_args
 from utils.processes import PROCESS_GROUP_TIMEOUT, prepare_script
 
 if __name__ == "__main__":
@@ -37,7 +37,8 @@ from utils.data.datasets import TrainingPairs
 from utils.data.loader_errors import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
 from utils.evaluation.collapse import collapse_warning
-from utils.evaluation.evaluator import Evaluation, Evaluator, deciding_score, write_evaluation
+from utils.evaluation.evaluation import Evaluation
+from utils.evaluation.evaluator import Evaluator, deciding_score, write_evaluation
 from utils.evaluation.gallery_cards import gallery_page, gallery_path
 from utils.evaluation.page import write_page
 from utils.evaluation.score_report import report_checkpoint
@@ -46,9 +47,10 @@ from utils.training.disk import check_disk, shown
 from utils.training.folder_lock import locked
 from utils.training.last_words import words_of_scoring, words_of_training
 from utils.training.memory import reuse_freed_memory
+from utils.training.named_checkpoints import save_tokenizer
 from utils.training.optimizer import rates_of_update
 from utils.training.peak_memory import peak_memory
-from utils.training.resume_states import state_folders
+from utils.training.resume_states import finish_renames, state_folders
 from utils.training.run_setup import Setup, build_training, prepare
 from utils.training.stop_signals import StopSignals
 from utils.training.trackers import TENSORBOARD, loss_values, score_values
@@ -278,6 +280,7 @@ def evaluate(run: TrainingRun) -> None:
         log_scores(run)
         for name in (name for name, is_better in better.items() if is_better):
             save_best(run, name)
+        save_tokenizer(args.ckpt_path, run.codec.tokenizer)  # older checkpoints need it, too, should it be gone
     run.accelerator.wait_for_everyone()
     run.signals.immediate = False
     run.say(one_line(progress.scores[-1]))
@@ -320,6 +323,13 @@ def log_scores(run: TrainingRun) -> None:
     run.accelerator.log(score_values(point, samples), step=updates)
 
 
+def log_end(run: TrainingRun) -> None:
+    """Log that the training is done, and which evaluation is best-res: by this others know a finished run."""
+    if run.accelerator.is_main_process:
+        epoch, steps_done = run.progress.best_res_at or (None, None)
+        run.log.write("end", {"epoch": epoch, "step": None if steps_done is None else steps_done - 1})
+
+
 def one_line(scores: dict) -> str:
     numbers = "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if name not in ("epoch", "step"))
     return f"epoch {scores['epoch']} step {scores['step']}  {numbers}"
@@ -360,8 +370,8 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
         records = setup.evaluator.records
         write_evaluation(args.caption_save_path, evaluation, records, args.load_from_epoch, 0)
         write_gallery(args, evaluation, setup.evaluator, args.load_from_epoch, 0)
-        references = sum(map(len, setup.evaluator.scorer.references.values()))
-        accelerator.print(report_checkpoint(args, evaluation, records, setup.lexicon, references, judge))
+        scorer = setup.evaluator.scorer
+        accelerator.print(report_checkpoint(args, evaluation, records, setup.lexicon, scorer, judge))
         if warning := collapse_warning(list(evaluation.explanations.values())):
             accelerator.print(escaped(warning, keep="\n"))
         accelerator.print(words_of_scoring(args, evaluation.scores, len(records)))
@@ -397,9 +407,13 @@ def main(argv: list[str] | None = None) -> int:
         signals = stack.enter_context(StopSignals(accelerator.is_main_process))
         scorer = None
         if accelerator.is_main_process:
-            folders = {os.path.realpath(folder): folder for folder in (args.ckpt_path, args.caption_save_path)}
+            shared = args.load_from_epoch == SHARED_NAME  # perhaps a read-only copy
+            written = (args.caption_save_path,) if shared else (args.ckpt_path, args.caption_save_path)
+            folders = {os.path.realpath(folder): folder for folder in written}
             for folder in folders.values():
                 stack.enter_context(locked(folder))
+            if not args.eval_only:
+                finish_renames(args.ckpt_path)
             if not (args.resume or args.eval_only or args.load_from_epoch) and state_folders(args.ckpt_path):
                 raise InputError(
                     f"{args.ckpt_path}: holds the states of an earlier run: give --resume to continue it, or another "
@@ -430,6 +444,7 @@ def main(argv: list[str] | None = None) -> int:
         run = build_training(args, accelerator, setup, dataset, signals)
         signals.immediate = False
         train(run)
+        log_end(run)
         print_summary(run)
     accelerator.end_training()
     return 0

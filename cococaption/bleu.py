@@ -6,6 +6,8 @@ from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from cococaption.ngrams import MAX_N, Counts, find, pack
 from cococaption.references import References
 
+SMALL, TINY = 1e-9, 1e-15  # pycocoevalcap adds them to denominators and numerators
+
 
 def bleu(references: References, counts: list[Counts], lengths: np.ndarray) -> tuple[list[float], list[list[float]]]:
     """BLEU against the closest reference length.
@@ -18,13 +20,7 @@ def bleu(references: References, counts: list[Counts], lengths: np.ndarray) -> t
     Returns:
         corpus BLEU-1..4, and four lists with BLEU-1..4 of every image; all values in [0, 1].
     """
-    correct = np.zeros((len(lengths), MAX_N), np.int64)
-    for n, (candidate, most) in enumerate(zip(counts, references.most, strict=True)):
-        place, found = find(pack(candidate.text, candidate.gram), pack(most.text, most.gram))
-        clipped = np.minimum(candidate.count[found], most.count[place[found]])
-        np.add.at(correct[:, n], candidate.text[found], clipped)
-    guess = np.maximum(lengths[:, None] - np.arange(MAX_N), 0)
-
+    correct, guess = _matches(references, counts, lengths)
     scorer = BleuScorer(n=MAX_N)
     scorer.ctest = [
         {"testlen": length, "reflen": reference_lengths, "guess": guessed, "correct": hits}
@@ -33,3 +29,37 @@ def bleu(references: References, counts: list[Counts], lengths: np.ndarray) -> t
         )
     ]
     return scorer.compute_score(option="closest", verbose=0)
+
+
+def bleu_counts(references: References, counts: list[Counts], lengths: np.ndarray) -> np.ndarray:
+    """What BLEU is made of, for every image; same arguments as `bleu`.
+
+    Returns:
+        int64 [I, 10]: matches for n = 1..4, n-grams of the candidate for n = 1..4, its words, and the words of the
+        reference closest in length. `bleu_of_counts` of their sum is the corpus BLEU.
+    """
+    closest = [
+        min(others, key=lambda other: (abs(other - length), other))
+        for length, others in zip(lengths.tolist(), references.lengths_per_image(), strict=True)
+    ]
+    return np.column_stack([*_matches(references, counts, lengths), lengths, np.array(closest, np.int64)])
+
+
+def bleu_of_counts(totals: np.ndarray) -> np.ndarray:
+    """BLEU-1..4, [..., 4] in [0, 1], of sums of `bleu_counts`, [..., 10]; pycocoevalcap's formula and tiny constants."""
+    totals = np.asarray(totals, np.float64)
+    correct, guess = totals[..., :MAX_N], totals[..., MAX_N : 2 * MAX_N]
+    tested, reference = totals[..., -2, None], totals[..., -1, None]
+    scores = np.cumprod((correct + TINY) / (guess + SMALL), axis=-1) ** (1 / np.arange(1, MAX_N + 1))
+    ratio = (tested + TINY) / (reference + SMALL)
+    return scores * np.exp(np.minimum(1 - 1 / ratio, 0))
+
+
+def _matches(references: References, counts: list[Counts], lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clipped n-gram matches and n-grams of the candidates, int64 [I, 4] each."""
+    correct = np.zeros((len(lengths), MAX_N), np.int64)
+    for n, (candidate, most) in enumerate(zip(counts, references.most, strict=True)):
+        place, found = find(pack(candidate.text, candidate.gram), pack(most.text, most.gram))
+        clipped = np.minimum(candidate.count[found], most.count[place[found]])
+        np.add.at(correct[:, n], candidate.text[found], clipped)
+    return correct, np.maximum(lengths[:, None] - np.arange(MAX_N), 0)

@@ -62,7 +62,7 @@ class COCOEvalCap:
             _meteor().start()
         prepared = _prepare(references)
         candidates = tokenize([caption for (caption,) in results])
-        self.eval, columns = compute_scores(prepared, candidates, self.metrics, _meteor())
+        self.eval, columns, _ = compute_scores(prepared, candidates, self.metrics, _meteor())
         self.imgToEval = {
             image_id: {"image_id": image_id, **dict(zip(columns, row, strict=True))}
             for image_id, row in zip(image_ids, zip(*columns.values(), strict=True), strict=True)

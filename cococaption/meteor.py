@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from pycocoevalcap.meteor import meteor
 
 from cococaption.java import JVM_FLAGS, find_java
@@ -26,6 +27,33 @@ _JAR = Path(meteor.__file__).with_name(meteor.METEOR_JAR)
 _ARGUMENTS = ("-Xmx2G", "-Xmn64m", "-jar", str(_JAR), "-", "-", "-stdio", "-l", "en", "-norm")
 # Longest wait for the next answer. A caption takes about a millisecond, loading the tables about eight seconds.
 SECONDS_WITHOUT_ANSWER = 300
+
+
+# METEOR 1.5's weights for English ("-l en", task "rank"), Denkowski and Lavie, 2014
+ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
+MODULES = np.array([1.0, 0.6, 0.8, 0.6])  # exact, stem, synonym, paraphrase
+
+
+def meteor_of_statistics(totals: np.ndarray) -> np.ndarray:
+    """METEOR, [...] in [0, 1], of sums of its statistics, [..., 23].
+
+    These are: words of candidate and reference, function words of both, for each of the four modules the matches of
+    content words in candidate and reference and of function words in both, chunks, and matched words of both.
+    """
+    totals = np.asarray(totals, np.float64)
+    lengths, function_words = totals[..., 0:2], totals[..., 2:4]
+    matches = totals[..., 4:20].reshape(
+        *totals.shape[:-1], 4, 2, 2
+    )  # module, content or function, candidate or reference
+    chunks, matched = totals[..., 20], totals[..., 21:23]
+    weighted = np.einsum("m,...mkt,k->...t", MODULES, matches, [DELTA, 1 - DELTA])
+    words = DELTA * (lengths - function_words) + (1 - DELTA) * function_words
+    precision, recall = np.moveaxis(np.divide(weighted, words, out=np.zeros_like(words), where=words > 0), -1, 0)
+    some = (precision > 0) & (recall > 0)
+    precision, recall = np.where(some, precision, 1), np.where(some, recall, 1)
+    mean = 1 / ((1 - ALPHA) / precision + ALPHA / recall)
+    fragments = chunks / np.where(some, matched.mean(axis=-1), 1)
+    return np.where(some, mean * (1 - GAMMA * fragments**BETA), 0)
 
 
 class Meteor:
@@ -54,8 +82,28 @@ class Meteor:
             the corpus score and the I scores of single images, in [0, 1].
 
         Raises:
+            InputError: as `score_with_statistics`.
+        """
+        corpus, scores, _ = self._score(candidates, references)
+        return corpus, scores
+
+    def score_with_statistics(
+        self, candidates: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> tuple[float, list[float], np.ndarray]:
+        """As `score`, with METEOR's statistics of every image, float64 [I, 23], of which `meteor_of_statistics` is made.
+
+        Raises:
             InputError: Java is missing; or a process died or stopped answering, was restarted, and failed again.
         """
+        corpus, scores, statistics = self._score(candidates, references)
+        rows = np.array([answer.split() for answer in statistics], np.float64)
+        # a candidate that is its reference has no fragments: the jar counts its one chunk as none, also in the sum
+        rows[(rows[:, 21:23] == rows[:, 0:2]).all(axis=1) & (rows[:, 20] == 1), 20] = 0
+        return corpus, scores, rows
+
+    def _score(
+        self, candidates: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> tuple[float, list[float], list[str]]:
         lines = [
             " ||| ".join(["SCORE", *of_image, candidate.replace("|||", "").replace("  ", " ")])
             for candidate, of_image in zip(candidates, references, strict=True)
@@ -69,7 +117,7 @@ class Meteor:
                 statistics = [answer for share in answers for answer in share]
             evaluation = " ||| ".join(["EVAL", *statistics])
             *scores, corpus = map(float, self._ask(0, [evaluation], len(lines) + 1))
-        return corpus, scores
+        return corpus, scores, statistics
 
     def close(self) -> None:
         """End the processes; a later `score` starts them again."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cococaption.bleu import bleu
+from cococaption.bleu import bleu, bleu_counts
 from cococaption.cider import cider
 from cococaption.files import read_annotations
 from cococaption.java import find_java
@@ -83,6 +83,17 @@ class CaptionScorer:
             InputError: there is no caption, an image is not in the annotation file, a caption cannot be scored, or
                 METEOR's process died twice.
         """
+        return self.score_with_sums(captions)[:2]
+
+    def score_with_sums(
+        self, captions: dict[int, str]
+    ) -> tuple[dict[str, float], dict[int, dict[str, float]], dict[str, dict[int, list[float]]]]:
+        """As `score`, with the counts of each image of which the corpus scores are made; errors as there.
+
+        Returns:
+            `score`'s two results, and "bleu" and "meteor", where they were asked for -> image id -> that image's row of
+            `bleu_counts` or METEOR's statistics.
+        """
         unknown = captions.keys() - self.references.keys()
         if unknown:
             raise InputError(
@@ -98,13 +109,20 @@ class CaptionScorer:
         image_ids = tuple(image_id for image_id in self.references if image_id in captions)
         self.start()
         tokenized = tokenize([captions[image_id] for image_id in image_ids])
-        corpus, columns = compute_scores(self._prepared(image_ids), tokenized, self._metrics, self._meteor)
+        corpus, columns, sums = compute_scores(self._prepared(image_ids), tokenized, self._metrics, self._meteor)
         if "SPICE" in columns:
             columns["SPICE"] = [categories["All"]["f"] for categories in columns["SPICE"]]
         rows = zip(*columns.values(), strict=True)
-        return corpus, {
+        of_images = {
             image_id: dict(zip(columns, row, strict=True)) for image_id, row in zip(image_ids, rows, strict=True)
         }
+        return corpus, of_images, {name: dict(zip(image_ids, of.tolist(), strict=True)) for name, of in sums.items()}
+
+    def prepared(self, image_ids: Sequence[int]) -> References:
+        """The tokenised references of these images, in the order of the annotation file."""
+        wanted = set(image_ids)
+        self.start()
+        return self._prepared(tuple(image_id for image_id in self.references if image_id in wanted))
 
     def _prepared(self, image_ids: tuple[int, ...]) -> References:
         if len(image_ids) == len(self.references):
@@ -138,22 +156,26 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 
 def compute_scores(
-    references: References, candidates: Sequence[str], metrics: Sequence[str], meteor: Meteor
-) -> tuple[dict[str, float], dict[str, list]]:
-    """Score I tokenised candidates.
+    references: References, candidates: Sequence[str], metrics: Sequence[str], meteor: Meteor | None = None
+) -> tuple[dict[str, float], dict[str, list], dict[str, np.ndarray]]:
+    """Score I tokenised candidates. meteor: needed where `metrics` names METEOR.
 
     Returns:
         name -> corpus score, and name -> list of the I scores of single images, in the order BLEU, METEOR, ROUGE-L,
-        CIDEr, SPICE. SPICE's per-image values are pycocoevalcap's tables.
+        CIDEr, SPICE. SPICE's per-image values are pycocoevalcap's tables. Then "bleu" and "meteor" -> I rows of
+        `bleu_counts` and of METEOR's statistics.
 
     Raises:
         InputError: Java or SPICE fails, or no reference contains a word (CIDEr).
     """
     with ThreadPoolExecutor(1) as pool, _closed_on_error(meteor):
         # METEOR runs in its own process while this one computes the other metrics
-        waiting = pool.submit(meteor.score, candidates, references.texts) if "meteor" in metrics else None
+        waiting = (
+            pool.submit(meteor.score_with_statistics, candidates, references.texts) if "meteor" in metrics else None
+        )
         corpus: dict[str, float] = {}
         columns: dict[str, list] = {}
+        sums: dict[str, np.ndarray] = {}
 
         def add(name: str, value: float, values: list) -> None:
             corpus[name], columns[name] = float(value), values
@@ -162,8 +184,10 @@ def compute_scores(
         if "bleu" in metrics:
             for n, scores in enumerate(zip(*bleu(references, counts, lengths), strict=True), start=1):
                 add(f"Bleu_{n}", *scores)
+            sums["bleu"] = bleu_counts(references, counts, lengths)
         if waiting:
-            add("METEOR", *waiting.result())
+            value, values, sums["meteor"] = waiting.result()
+            add("METEOR", value, values)
         if "rouge" in metrics:
             values = [rouge_l(text, others) for text, others in zip(candidates, references.texts, strict=True)]
             add("ROUGE_L", np.mean(values), values)
@@ -172,14 +196,15 @@ def compute_scores(
             add("CIDEr", values.mean(), values.tolist())
         if "spice" in metrics:
             add("SPICE", *spice(candidates, references.texts))
-    return corpus, columns
+    return corpus, columns, sums
 
 
 @contextlib.contextmanager
-def _closed_on_error(meteor: Meteor) -> Iterator[None]:
+def _closed_on_error(meteor: Meteor | None) -> Iterator[None]:
     """End METEOR when an error or Ctrl-C leaves the block; else the thread pool would wait for METEOR's answers."""
     try:
         yield
     except BaseException:
-        meteor.close()
+        if meteor is not None:
+            meteor.close()
         raise

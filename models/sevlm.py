@@ -10,6 +10,7 @@ from models import losses
 from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.image_encoder import ImageEncoder, ImageFeatures
+from models.shared_model import SharedModel
 from models.vad_encoder import VADEncoder
 
 
@@ -24,8 +25,8 @@ class SEVLMOutput(ModelOutput):
     emotion_loss: Tensor | None = None
 
 
-class SEVLM(nn.Module):
-    """The whole model.
+class SEVLM(nn.Module, SharedModel):
+    """The whole model. `save_pretrained` and `from_pretrained`: see models/shared_model.py.
 
     Args:
         image_encoder: CLIP vision tower; None if every batch contains cached features.

@@ -1,10 +1,11 @@
 """The kinds of vision transformer that can be the image encoder, and what differs among them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
+from models.config_fields import ATTENTION
 from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 
 HALF = (0.5, 0.5, 0.5)  # pixels from -1 to 1
@@ -78,6 +79,31 @@ WITHOUT_GRID = {
     "resnet": "a ResNet has no patches",
     "convnext": "a ConvNeXt has no patches",
     "dinov3_convnext": "a ConvNeXt has no patches",
-    "swin": "Swin attends within windows and merges patches, so that its grid shrinks from stage to stage",
-    "swinv2": "Swin attends within windows and merges patches, so that its grid shrinks from stage to stage",
+    "swin": "Swin merges patches, so that its grid shrinks from stage to stage",
+    "swinv2": "Swin merges patches, so that its grid shrinks from stage to stage",
 }
+
+
+def vision_config(saved: dict[str, Any]) -> PretrainedConfig:
+    """Build a vision tower's config from its config.json, or from that of a whole model of image and text.
+
+    Fields that its kind does not list are ignored. A config without a model type is taken for CLIP's.
+
+    Raises:
+        ValueError: it is of a kind that is not in `VISION_KINDS`. For a wrong field, transformers has errors of its own.
+    """
+    kind = str(saved.get("model_type", "clip_vision_model"))[:40]
+    known = ", ".join((*VISION_KINDS, *WHOLE_MODELS))
+    if kind in WITHOUT_GRID:
+        raise ValueError(f"{WITHOUT_GRID[kind]}; take one of {known}")
+    if kind not in VISION_KINDS and kind not in WHOLE_MODELS:
+        raise ValueError(f"is of a {kind} model; only {known} are supported here")
+    if isinstance(saved.get("vision_config"), dict):
+        saved = saved["vision_config"]
+    row = VISION_KINDS[WHOLE_MODELS.get(kind, kind)]
+    return row.config(**{name: saved[name] for name in row.fields if name in saved}, attn_implementation=ATTENTION)
+
+
+def model_arguments(config: PretrainedConfig) -> dict[str, Any]:
+    """Further arguments of the model's class: a plain ViT's pooler is not read, and many folders have none."""
+    return {"add_pooling_layer": False} if config.model_type == "vit" else {}

@@ -20,17 +20,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import GPT2Config, logging
 
+from models.config_fields import gpt2_config
 from models.decoder import Explainer
 from models.image_encoder import ImageEncoder, ImageFeatures
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from utils.constants import EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import ImagePixels, TrainingPairs, derangement, label_positions, second_candidates
+from utils.data.generated_text import split_generated
 from utils.data.image_encoder_weights import openai_state_dict, vision_from_openai
 from utils.data.image_folder import ImageFolder
 from utils.data.image_opening import open_image
-from utils.data.pretrained import gpt2_config
-from utils.data.text_codec import TextCodec, load_tokenizer, split_generated
+from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.vad_lookup import Lexicon, VADLookup, read_lexicon
 from utils.errors import InputError
 from utils.evaluation.decoding import greedy_decode

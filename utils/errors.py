@@ -1,6 +1,7 @@
 """One kind of error for everything a user can put right, and the way scripts report it."""
 
 import argparse
+import contextlib
 import errno
 import os
 import re
@@ -111,9 +112,14 @@ def run_script(main: Callable[[], int | None]) -> int:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             print(f"error: {error.filename}: {error.strerror}: check the permissions of this path", file=sys.stderr)
             return 1
-        if error.filename is None:
+        if error.errno == errno.EPIPE:
+            with contextlib.suppress(OSError, ValueError):  # what is left in the buffer would fail once more at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print("error: nobody reads the output any more: was it piped into a program that ended?", file=sys.stderr)
+            return 1
+        if error.errno is None:  # not of the operating system
             raise
-        name = ascii(str(error.filename))[1:-1][:200]
+        name = ascii(str(error.filename or "a file"))[1:-1][:200]
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             print(f"error: {name}: {error.strerror}: take another name", file=sys.stderr)
             return 2

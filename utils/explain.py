@@ -15,6 +15,7 @@ from utils.csv_rows import write_rows
 from utils.data.picture_files import list_pictures
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import check_place, check_regular, check_writable, read_json, write_json
+from utils.opts import find_model, is_shared
 
 MOST_TEXTS_OF_PNG = 20
 
@@ -27,8 +28,15 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("pictures", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="pictures, and folders of them")
-    add("--ckpt", type=Path, required=True, help="checkpoint folder, the --ckpt_path of the training")
-    add("--name", default="best-res", help="which of its checkpoints: best-res (default), best-acc or an epoch")
+    add(
+        "--ckpt",
+        type=Path,
+        required=True,
+        help="checkpoint folder, the --ckpt_path of the training; or a shared model's folder or Hugging Face id",
+    )
+    add(
+        "--name", help="which of its checkpoints: best-res (default), best-acc or an epoch; a shared model has one only"
+    )
     add("--vad_lexicon", type=Path, help="VAD lexicon, where the training's is no longer at its place")
     add("--clip_model", help="image encoder, where the training's is no longer at its place")
     add(
@@ -124,6 +132,12 @@ def _check_heat(args: argparse.Namespace, pictures: int) -> None:
 
 def _check_checkpoint(args: argparse.Namespace) -> None:
     """A first look; loading it looks at all of it."""
+    args.ckpt = find_model(args.ckpt)
+    if is_shared(args.ckpt):
+        if args.name is not None:
+            raise InputError(f"--ckpt {args.ckpt}: is one shared model; leave --name out")
+        return _check_blocks(args, read_json(args.ckpt / "config.json").get("decoder_config"))
+    args.name = args.name or "best-res"
     if not re.fullmatch(r"\w[\w.-]*", args.name):
         raise InputError(f"--name {args.name}: a name as best-res was expected, not a path")
     config = args.ckpt / f"nle_model_{args.name}" / "config.json"
@@ -132,8 +146,12 @@ def _check_checkpoint(args: argparse.Namespace) -> None:
         problem = f"no checkpoint {args.name!r} in it" if args.ckpt.is_dir() else "no such folder"
         remedy = f"--name {' or '.join(there)}" if there else "the --ckpt_path of a training that has evaluated"
         raise InputError(f"--ckpt {args.ckpt}: {problem}; give {remedy}")
-    fields = read_json(config)
-    blocks = fields.get("n_layer") if isinstance(fields, dict) else None
+    _check_blocks(args, read_json(config))
+
+
+def _check_blocks(args: argparse.Namespace, decoder: object) -> None:
+    """InputError where --heat_blocks names a block that the decoder, by its config, has not."""
+    blocks = decoder.get("n_layer") if isinstance(decoder, dict) else None
     if args.heat_blocks and isinstance(blocks, int) and max(args.heat_blocks) > blocks:
         raise InputError(f"--heat_blocks {max(args.heat_blocks)}: the decoder has {blocks} blocks, counted from 1")
 

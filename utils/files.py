@@ -47,7 +47,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 def check_place(path: str | Path) -> None:
     """Refuse, if need be before long work, a path that no file can be written to (InputError): a folder, a pipe or device,
-    or below a file.
+    or below a file or a link that leads nowhere.
 
     Names that are too long for a file system are refused.
     """
@@ -60,8 +60,9 @@ def check_place(path: str | Path) -> None:
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is a pipe, socket or device; give the name of a file")
     for parent in path.parents:
-        if parent.is_file():
-            raise InputError(f"{path}: cannot be written, as {parent} is a file; name another folder")
+        if os.path.lexists(parent) and not parent.is_dir():
+            kind = "a file" if parent.is_file() else "no folder" if parent.exists() else "a link that leads nowhere"
+            raise InputError(f"{path}: cannot be written, as {parent} is {kind}; name another folder")
 
 
 def check_writable(path: str | Path) -> None:

@@ -16,15 +16,18 @@ from utils.constants import (
     METRICS,
     NORMALIZATIONS,
     PROMPT_TEXT,
+    SHARED_TYPE,
     TEST_SETS,
 )
 from utils.csv_rows import check_append_to
-from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number
+from utils.errors import MOST_PROCESSES, InputError, OneLineParser, brief, number
 from utils.files import check_place, read_json
 from utils.settings import SETTINGS_KEY, compare_flags, recorded_argv
 
 CONFIGS = Path(__file__).resolve().parents[1] / "models" / "configs"
 DEMO = Path("runs/demo")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # of a Hugging Face repository: owner/name
+SHARED_NAME = "shared"  # stands for the one model of a shared folder, where others name one of several checkpoints
 TRACKERS = ("tensorboard", "wandb", "trackio")  # names of their packages, too
 
 # What --demo changes: paths under runs/demo/, the same model classes in small sizes, from random weights.
@@ -110,8 +113,7 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--split",
         choices=("val", "test"),
-        default="val",
-        help="of the demo's data, the split that --demo --eval_only scores (results of test go to runs/demo/results/test/)",
+        help="of the demo's data, the split that --demo --eval_only scores: val unless told otherwise (results of test go to runs/demo/results/test/)",
     )
     add(
         "--load_from_epoch",
@@ -350,28 +352,25 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-class Own(Boolean):
-    """`--clip_normalization`, the older spelling of `--image_normalization own`; False means imagenet."""
+class Normalization(Boolean):
+    """Sets "imagenet" or "own". The older spelling `--clip_normalization` is a truth value: True stands for "own"."""
 
     def __call__(self, parser, namespace, value, option_string=None):
         super().__call__(parser, namespace, value, option_string)
-        setattr(namespace, self.dest, "own" if getattr(namespace, self.dest) else "imagenet")
+        chosen = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, chosen if chosen in NORMALIZATIONS else "own" if chosen else "imagenet")
 
 
 def add_normalization(add) -> None:
-    """Add --image_normalization and its older spelling to a parser; `add` is its add_argument."""
+    """Add --image_normalization, with its older spelling, to a parser; `add` is its add_argument."""
     add(
         "--image_normalization",
-        choices=NORMALIZATIONS,
-        default="imagenet",
-        help="pixel statistics: ImageNet's, as published, or those that the image encoder was trained with",
-    )
-    add(
         "--clip_normalization",
-        action=Own,
-        dest="image_normalization",
-        default=argparse.SUPPRESS,
-        help="older spelling of --image_normalization own",
+        action=Normalization,
+        words=NORMALIZATIONS,
+        default="imagenet",
+        help="pixel statistics: imagenet (as published), or own: those that the image encoder was trained with; "
+        "--clip_normalization is the older spelling of own",
     )
 
 
@@ -386,7 +385,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if "--demo" in argv:
         parser.set_defaults(**DEMO_DEFAULTS)
     args = parser.parse_args(argv)
-    if args.split != "val" and not args.demo:
+    if args.split and not args.demo:
         raise InputError(
             "--split names a part of the demo's data: give --demo, or the files of another split with --nle_data_val_path and "
             "--annFileExp"
@@ -395,6 +394,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(**DEMO_TEST)
     if args.demo and args.eval_only:
         parser.set_defaults(load_from_epoch="best-res")
+    shared = find_model(args.ckpt_path) if args.eval_only else args.ckpt_path
+    if is_shared(shared):
+        if args.load_from_epoch or not args.eval_only:
+            raise InputError(
+                f"--ckpt_path {args.ckpt_path}: is one shared model, to be scored and asked: give --eval_only without "
+                "--load_from_epoch; a training needs another --ckpt_path"
+            )
+        argv = [*argv, f"--load_from_epoch={SHARED_NAME}"]
+    if shared != args.ckpt_path:
+        argv = [*argv, f"--ckpt_path={shared}"]
     args = parser.parse_args(argv)
     check_flags(args)
     record = recorded_settings(args)
@@ -413,7 +422,38 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def checkpoint_config(args: argparse.Namespace) -> Path:
     """The config.json of the checkpoint that --load_from_epoch names."""
+    if args.load_from_epoch == SHARED_NAME:
+        return args.ckpt_path / "config.json"
     return args.ckpt_path / f"nle_model_{args.load_from_epoch}" / "config.json"
+
+
+def find_model(source: Path) -> Path:
+    """The folder of a model: `source` itself, or the downloaded copy of the Hugging Face id that it spells.
+
+    Raises:
+        InputError: there is no such folder, and no such id can be had.
+    """
+    if source.is_dir() or not HUB_ID.fullmatch(str(source)):
+        return source
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.txt", "*.safetensors", "*.bin", "*.tar", "*.md"]
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=patterns))
+    except Exception as error:  # requests', httpx' and the hub's own
+        raise InputError(
+            f"{source}: no such folder, and no Hugging Face model of that name can be had ({brief(error)}); name a folder, "
+            "or an id while online (unset HF_HUB_OFFLINE)"
+        ) from None
+
+
+def is_shared(folder: Path) -> bool:
+    """Whether a folder is a shared model (utils/share.py), not a --ckpt_path with named checkpoints."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return False
+    fields = read_json(path)
+    return isinstance(fields, dict) and fields.get("model_type") == SHARED_TYPE
 
 
 def recorded_settings(args: argparse.Namespace) -> dict | None:

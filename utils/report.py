@@ -1,23 +1,53 @@
 """The test report of several runs: mean and standard deviation beside the published scores.
 
+It also scores the captions of other programs.
+
 python -m utils.report runs/*/report.json
+python -m utils.report --predictions captions.json --records artEmisX_test.json --annFileExp artEmisX_test_annot_exp.json
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from utils.errors import OneLineParser, run_script
+from cococaption import CaptionScorer
+from utils.constants import DEFAULT_METRICS, METRICS, TEST_SETS
+from utils.csv_rows import check_append_to
+from utils.data.records import read_records
+from utils.data.vad_lookup import read_lexicon
+from utils.errors import InputError, OneLineParser, run_script
+from utils.evaluation.evaluation import score_captions
+from utils.evaluation.image_scores import images_path
+from utils.evaluation.predictions import KINDS, is_full, read_predictions
 from utils.evaluation.report_tables import SAME, aggregate, format_summary, read_report
-from utils.files import check_place, write_json
+from utils.evaluation.score_report import WHOLE_TRAINING_SPLIT, Judge, report_texts
+from utils.files import check_place, sha256, write_json
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python -m utils.report", description="Mean and standard deviation of several runs' test reports."
+        prog="python -m utils.report",
+        description="Mean and standard deviation of several runs' test reports; or, with --predictions, the test report of "
+        "captions that any program wrote.",
     )
-    parser.add_argument("reports", nargs="+", type=Path, help="report.json files, e.g. runs/*/report.json")
-    parser.add_argument("--json", type=Path, help="write the summary to this file as well")
+    parser.add_argument("reports", nargs="*", type=Path, help="report.json files, e.g. runs/*/report.json")
+    parser.add_argument("--json", type=Path, help="write the summary, or the report of --predictions, to this file")
+    add = parser.add_argument_group("captions of any program").add_argument
+    add(
+        "--predictions",
+        type=Path,
+        help='JSON list of {"image_id", "caption"}, or {"image_id", "emotion", "explanation"}',
+    )
+    add("--records", type=Path, help="the split that was captioned, e.g. artEmisX_test.json")
+    add("--annFileExp", type=Path, help="its reference explanations in COCO's caption format")
+    add("--captions", choices=KINDS, help='what "caption" holds: "EMOTION because ...", or the explanation alone')
+    add("--metrics", nargs="+", choices=METRICS, default=DEFAULT_METRICS, help="default: %(default)s")
+    add("--test_set", choices=TEST_SETS, help="name of the scored set, for the published rows")
+    add("--nle_data_train_path", type=Path, help=f"training texts (default: {WHOLE_TRAINING_SPLIT} beside --records)")
+    add("--text2emotion", type=Path, help="text-to-emotion classifier for emotion alignment and self-consistency")
+    add("--vocabulary", type=Path, help="its vocabulary.pkl, as for artEmisX_train.py")
+    add("--vad_lexicon", type=Path, help="VAD lexicon, for the VAD distance to the references")
+    add("--append_to", type=Path, help="csv file to which the report adds its row")
     return parser
 
 
@@ -25,12 +55,70 @@ def main(argv: list[str] | None = None) -> int | None:
     args = get_parser().parse_args(argv)
     if args.json:
         check_place(args.json)
+    if args.predictions is not None:
+        score_predictions(args)
+        return
+    if not args.reports:
+        raise InputError("no reports: name report.json files, or give --predictions FILE")
     summaries = aggregate({str(path): read_report(path) for path in dict.fromkeys(args.reports)})
     print("\n\n".join(format_summary(summary) for summary in summaries))
     if len(summaries) > 1:
         print(f"\n{len(summaries)} groups: only runs that agree in {', '.join(SAME)} are averaged.")
     if args.json:
         write_json(args.json, summaries, indent=1)
+
+
+def score_predictions(args: argparse.Namespace) -> None:
+    """--predictions: read everything first, score, print and write the report.
+
+    Raises:
+        InputError: a file or flag is wrong.
+    """
+    if args.reports:
+        raise InputError("--predictions makes one report: give no report.json files with it")
+    for flag in ("records", "annFileExp"):
+        if getattr(args, flag) is None:
+            raise InputError(f"--predictions needs --{flag} FILE, of the split that was captioned")
+    out = args.json or args.predictions.with_name(f"{args.predictions.stem}_report.json")
+    for path in (out, images_path(out), out.with_suffix(".md")):
+        check_place(path)
+    if args.append_to:
+        check_append_to(args.append_to)
+    records = read_records(args.records)
+    full, explanations = read_predictions(args.predictions, records, args.captions)
+    train_path = args.nle_data_train_path or args.records.with_name(WHOLE_TRAINING_SPLIT)
+    train = read_records(train_path) if args.nle_data_train_path or train_path.is_file() else None
+    lexicon = None if args.vad_lexicon is None else read_lexicon(args.vad_lexicon)
+    judge = None
+    if args.text2emotion:
+        from utils.data.text2emotion_files import load_text2emotion  # it imports torch
+
+        judge = Judge(args.text2emotion, *load_text2emotion(args.text2emotion, args.vocabulary))
+    with CaptionScorer(args.annFileExp, args.metrics) as scorer:
+        evaluation = score_captions(scorer, records, full, explanations)
+        facts = {"predictions": args.predictions.name, "predictions_sha256": sha256(args.predictions)}
+        print(
+            report_texts(
+                out,
+                args.records,
+                args.test_set,
+                evaluation,
+                records,
+                scorer,
+                train,
+                facts,
+                lexicon,
+                judge,
+                args.append_to,
+            )
+        )
+    if not full:
+        print("the captions name no emotion (explanations alone), so there is no ACC")
+    elif other := len(full) - sum(map(is_full, full.values())):
+        print(
+            f"{other} of {len(full)} captions do not begin with one of the nine emotions and because: counted as they are"
+        )
+    print(f"report: {out}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from utils.data.vad_lookup import read_lexicon
 from utils.errors import InputError
 from utils.evaluation.report_tables import read_report
 from utils.files import read_json, sha256
-from utils.training.build_model import _checked_config
+from utils.training.build_model import checked_config
 from utils.training.named_checkpoints import load_named
 from utils.training.resume_states import load_state, save_state
 
@@ -348,7 +348,7 @@ CLIP_JSON = json.dumps({"vision_config": {"hidden_size": 16, "num_attention_head
 )
 def test_gpt2_config(content):
     fields = {"vad_layers": 1, "vad_heads": 1, "emotion_span": 6}
-    config = outcome(lambda path: _checked_config(read_config(path), fields, str(path)), content, "config.json")
+    config = outcome(lambda path: checked_config(read_config(path), fields, str(path)), content, "config.json")
     assert config is None or config._attn_implementation == "sdpa"
 
 

@@ -390,6 +390,8 @@ def findings(source: str, name: str) -> list[str]:
             method = f".{call.rpartition('.')[2]}"
             if call in FORBIDDEN_CALLS or method == ".read_pickle":
                 found.append(f"{name}:{node.lineno}: {call}")
+            if call == "SEVLM.from_pretrained":  # our own: strict, safetensors and JSON only (test_share.py)
+                continue
             if method == ".from_pretrained" and name not in ONLY_IN[".from_pretrained"]:
                 found.append(f"{name}:{node.lineno}: {call}")
             if method == ".from_pretrained" and not (node.args and ast.unparse(node.args[0]) == "None"):
@@ -442,10 +444,9 @@ def test_the_source_check_finds(line):
 
 
 def test_models_read_no_files():
-    """models/ computes; reading is utils/data's."""
+    """models/ computes; reading is utils/data's. A shared model alone reads its safetensors, see test_share.py."""
     for path in sorted((REPOSITORY / "models").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         calls = {dotted(node.func).rpartition(".")[2] for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        assert not calls & {"open", "read_text", "read_bytes", "load", "load_file", "from_pretrained", "read_json"}, (
-            path
-        )
+        forbidden = {"open", "read_text", "read_bytes", "load", "load_file", "from_pretrained", "read_json"}
+        assert calls & forbidden <= ({"load_file"} if path.name == "shared_model.py" else set()), path

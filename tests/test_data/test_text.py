@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from utils.constants import EMOTIONS
+from utils.data.generated_text import split_generated
 from utils.data.load_inputs import say_special_tokens
-from utils.data.text_codec import SHIPPED_BPE, TextCodec, count_special_tokens, load_tokenizer, split_generated
+from utils.data.text_codec import SHIPPED_BPE, TextCodec, count_special_tokens, load_tokenizer
 from utils.data.vad_lookup import Lexicon, VADLookup, _keep, _read_kept, nltk_lemmatizer, read_lexicon
 from utils.errors import InputError
 

@@ -13,6 +13,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config
 
 import artEmisX_train
 from cococaption import CaptionScorer
+from cococaption.tokenizer import printable
 from models.decoder import Explainer
 from models.image_encoder import ImageEncoder
 from models.sevlm import SEVLM
@@ -21,6 +22,7 @@ from models.vad_encoder import VADEncoder
 from preprocess.build_annotations import coco_annotations
 from tests.conftest import REPOSITORY, TINY_GPT2, TINY_VIT
 from tests.reference import Reference
+from utils import report as report_module
 from utils.constants import EMOTIONS
 from utils.data.text2emotion_files import load_text2emotion
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
@@ -247,7 +249,7 @@ def scored(workspace, split, tmp_path_factory):
 
 def test_control_characters_become_blanks():
     """One each, so that words stay apart; letters of any language stay."""
-    assert evaluator_module.printable("a\tb\u2028c\r\nd é") == "a b c  d é"
+    assert printable("a\tb\u2028c\r\nd é") == "a b c  d é"
 
 
 @pytest.mark.slow
@@ -337,3 +339,31 @@ def test_calibration_of_the_head_is_of_a_softmax(workspace, split, tmp_path, mon
     confidence = math.exp(2) / (math.exp(2) + 8)
     assert scores["head_acc"] == scores["sub_acc"]
     assert scores["head_ece"] == pytest.approx(abs(confidence - scores["head_acc"]), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_own_captions_scored_as_predictions_give_the_figures_of_eval_only(workspace, scored, split, tmp_path):
+    out, _, folder = scored[0], scored[1], split[2]
+    report_module.main(
+        ["--predictions", str(out / "again" / "results" / "unf_captions_full_best-acc_0_step.json")]
+        + ["--records", str(folder / "artEmisX_val.json"), "--annFileExp", str(folder / "annotations.json")]
+        + [
+            "--captions",
+            "full",
+            "--metrics",
+            "bleu",
+            "--text2emotion",
+            str(JUDGE),
+            "--vad_lexicon",
+            str(workspace.data / "demo-VAD-Lexicon.txt"),
+            "--json",
+            str(tmp_path / "theirs.json"),
+        ]
+    )
+    ours = json.loads((out / "again" / "results" / "report.json").read_text())
+    theirs = json.loads((tmp_path / "theirs.json").read_text())
+    heads = {name for name in ours["scores"] if name.startswith("head_")}
+    assert heads and theirs["scores"] == {name: value for name, value in ours["scores"].items() if name not in heads}
+    assert theirs["intervals"] == {name: of for name, of in ours["intervals"].items() if name not in heads}
+    assert "vad_distance" in theirs["scores"] and theirs["confusion_matrix"] == ours["confusion_matrix"]
+    assert 0 < ours["scores"]["self_consistency"] < 1

@@ -131,8 +131,8 @@ def test_bad_preparation(tmp_path, field, message):
 @pytest.mark.parametrize(
     "config, message",
     [
-        ({"model_type": "resnet"}, "config.json: a ResNet has no patches; take a vision transformer"),
-        ({"model_type": "swin"}, "config.json: Swin attends within windows"),
+        ({"model_type": "resnet"}, "config.json: a ResNet has no patches; take one of clip_vision_model"),
+        ({"model_type": "swin"}, "config.json: Swin merges patches"),
         ({"model_type": "bert"}, "config.json: is of a bert model; only .*dinov3_vit"),
         ({"model_type": "clip_text_model"}, "config.json: is of a clip_text_model model; only"),
         (VIT | {"model_type": "vit", "image_size": 8}, "patch_size 14 is larger than image_size 8"),

@@ -168,7 +168,9 @@ def test_resume_says_what_may_change(workspace, copied, capsys):
 @pytest.mark.parametrize(
     "name, value",
     [("epoch", "x"), ("epoch", -5), ("epoch", 1.5), ("epoch", 10**12), ("step", 999), ("step", True), ("updates", 3)]
-    + [("best_acc", "high"), ("best_res", float("nan")), ("scores", {"a": 1}), ("evaluated", "now"), ("more", 1)],
+    + [("best_acc", "high"), ("best_res", float("nan")), ("scores", {"a": 1}), ("evaluated", "now"), ("more", 1)]
+    + [("best_acc", 10**12), ("scores", [{"a": 1.0}]), ("scores", [{"epoch": 0, "step": 5, "a": float("inf")}])]
+    + [("scores", [{"epoch": 0, "step": 5, "a\nb": 1.0}])],
 )
 def test_damaged_progress_is_refused(workspace, copied, name, value):
     """A record that says what cannot be, under a manifest that fits it, touches nothing."""

@@ -81,7 +81,7 @@ DEFAULTS = {
     "vad_causal": False,
     "masked_pooling": False,
     "plain_special_tokens": False,
-    "split": "val",
+    "split": None,
     "report_to": ["none"],
     "image_normalization": "imagenet",
 }

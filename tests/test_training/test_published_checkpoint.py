@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 import artEmisX_train
+from models.config_fields import gpt2_config
 from models.decoder import Explainer
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from tests.conftest import GOLDEN
-from utils.data.pretrained import gpt2_config
 from utils.data.text_codec import load_tokenizer
 from utils.training.named_checkpoints import load_named, save_named
 

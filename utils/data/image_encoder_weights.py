@@ -7,15 +7,14 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel, PretrainedConfig, PreTrainedModel
 
+from models.config_fields import ATTENTION
 from models.image_encoder import ImageEncoder
-from models.vision_kinds import VISION_KINDS
+from models.vision_kinds import VISION_KINDS, model_arguments, vision_config
 from utils.data.image_preparation import read_preparation
 from utils.data.pretrained import (
-    ATTENTION,
     check_sizes,
     find_config,
     load_pretrained,
-    vision_config,
 )
 from utils.data.torch_files import is_torchscript, read_torch_file, read_torchscript_tensors
 from utils.errors import InputError, brief
@@ -85,7 +84,7 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
         preparation = read_preparation(name, config, f"--clip_model {name}")
         kind = VISION_KINDS[config.model_type]
         try:
-            vision = kind.model(config, **_without_pooler(config))
+            vision = kind.model(config, **model_arguments(config))
         except Exception as error:  # transformers raises many kinds of error for sizes that do not fit each other
             raise InputError(f"--clip_model {name}: config.json: {brief(error)}; {WEIGHTS_REMEDY}") from None
         return ImageEncoder(vision, fixed, preparation)
@@ -103,17 +102,12 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
     config = _vision_config(name)
     preparation = read_preparation(name, config, source)
     kind = VISION_KINDS[config.model_type].model
-    vision, lacking = load_pretrained(kind, name, config, source, WEIGHTS_REMEDY, **_without_pooler(config))
+    vision, lacking = load_pretrained(kind, name, config, source, WEIGHTS_REMEDY, **model_arguments(config))
     lacking = sorted(part for part in lacking if not part.endswith("mask_token"))
     if lacking:
         what = "CLIP's vision tower" if kind is CLIPVisionModel else f"a {config.model_type}"
         raise InputError(f"{source}: lacks weights of {what} ({', '.join(lacking[:3])}, ...)")
     return ImageEncoder(vision, fixed, preparation)
-
-
-def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
-    """A plain ViT's pooler is not read, and many folders have none."""
-    return {"add_pooling_layer": False} if config.model_type == "vit" else {}
 
 
 WEIGHTS_REMEDY = (
@@ -154,7 +148,7 @@ def vision_from_openai(state: dict[str, Tensor], heads: int | None = None, sourc
         hidden_act="quick_gelu",
         attn_implementation=ATTENTION,
     )
-    check_sizes(config, SIZES, source)
+    check_vision_sizes(config, source)
     vision = CLIPVisionModel(config)
     load_openai_weights(vision, state, source)
     return vision
@@ -223,15 +217,22 @@ def _transformers_names(name: str) -> list[str] | None:
 
 def _vision_config(name: str) -> PretrainedConfig:
     source = f"--clip_model {name}"
-    saved = find_config(name, source, WEIGHTS_REMEDY)
+    return checked_vision_config(find_config(name, source, WEIGHTS_REMEDY), f"{source}: config.json", WEIGHTS_REMEDY)
+
+
+def checked_vision_config(saved: dict, source: str, remedy: str) -> PretrainedConfig:
+    """The config of a config.json's fields; InputError, with `source` and `remedy`, where no encoder can be built of it."""
     try:
-        config = vision_config(saved, f"{source}: config.json")
-    except InputError:
-        raise
+        config = vision_config(saved)
     except Exception as error:  # transformers raises many kinds of error for a wrong field
-        raise InputError(f"{source}: config.json: {brief(error)}; {WEIGHTS_REMEDY}") from None
-    check_sizes(config, SIZES, f"{source}: config.json")
+        raise InputError(f"{source}: {brief(error)}; {remedy}") from None
+    check_vision_sizes(config, source)
     return config
+
+
+def check_vision_sizes(config: PretrainedConfig, source: str) -> None:
+    """`check_sizes` of a vision tower; each kind has some of SIZES."""
+    check_sizes(config, tuple(name for name in SIZES if hasattr(config, name)), source)
 
 
 def _load_openai_package(name: str) -> CLIPVisionModel:

@@ -1,6 +1,5 @@
 """How images were prepared for an encoder's training: read from the folder's preprocessor_config.json, as plain JSON."""
 
-import math
 from typing import Any
 
 from PIL import Image
@@ -26,7 +25,7 @@ def read_preparation(name: str, config: PretrainedConfig, source: str) -> ImageP
         source: for error messages.
 
     Raises:
-        InputError: the file is malformed, or the images are smaller than one patch.
+        InputError: the file is malformed, or its images are smaller than one patch.
     """
     usual, kind = default_preparation(config), VISION_KINDS[config.model_type]
     path = find_file(name, FILE)
@@ -37,19 +36,30 @@ def read_preparation(name: str, config: PretrainedConfig, source: str) -> ImageP
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     source = f"{source}: {FILE}"
-    size = _side(saved, usual.size, source) if kind.own_size else usual.size
+    preparation = ImagePreparation(
+        size=_side(saved, usual.size, source) if kind.own_size else usual.size,
+        mean=saved.get("image_mean", usual.mean),
+        std=saved.get("image_std", usual.std),
+        resample=usual.resample if config.model_type == "clip_vision_model" else saved.get("resample", usual.resample),
+    )
+    if saved.get("do_normalize") is False:
+        preparation = preparation._replace(mean=(0.0,) * 3, std=(1.0,) * 3)
+    return checked_preparation(preparation, config, source)
+
+
+def checked_preparation(preparation: ImagePreparation, config: PretrainedConfig, source: str) -> ImagePreparation:
+    """The preparation as a file has it, in the types it should have; InputError, with `source`, for what cannot be."""
+    size, resample = preparation.size, preparation.resample
+    if type(size) is not int or not 1 <= size <= LARGEST:
+        raise InputError(f"{source}: size {str(size)[:60]} is not a number of pixels from 1 to {LARGEST}")
     if size < config.patch_size:
         raise InputError(f"{source}: images of {size} pixels are smaller than one patch of {config.patch_size}")
-    mean, std = _numbers(saved, "image_mean", usual.mean, source), _numbers(saved, "image_std", usual.std, source)
-    if saved.get("do_normalize") is False:
-        mean, std = (0.0,) * 3, (1.0,) * 3
+    mean = _numbers("image_mean", preparation.mean, source)
+    std = _numbers("image_std", preparation.std, source)
     if min(std) <= 0:
         raise InputError(f"{source}: image_std holds a number that is not positive; take the model's own file")
-    resample = usual.resample
-    if config.model_type != "clip_vision_model":
-        resample = saved.get("resample", usual.resample)
-        if type(resample) is not int or resample not in list(Image.Resampling):
-            raise InputError(f"{source}: resample {str(resample)[:40]!r} is no filter of Pillow (0 to 5)")
+    if type(resample) is not int or resample not in list(Image.Resampling):
+        raise InputError(f"{source}: resample {str(resample)[:40]!r} is no filter of Pillow (0 to 5)")
     return ImagePreparation(size, mean, std, resample)
 
 
@@ -67,12 +77,11 @@ def _side(saved: dict[str, Any], usual: int, source: str) -> int:
     return sides[0]
 
 
-def _numbers(saved: dict[str, Any], field: str, usual: tuple[float, ...], source: str) -> tuple[float, ...]:
-    value = saved.get(field, list(usual))
+def _numbers(field: str, value: Any, source: str) -> tuple[float, ...]:
     if (
-        not isinstance(value, list)
+        not isinstance(value, list | tuple)
         or len(value) != 3
-        or not all(type(number) in (int, float) and math.isfinite(number) for number in value)
+        or not all(type(number) in (int, float) and abs(number) < LARGEST for number in value)
     ):
         raise InputError(f"{source}: {field} {str(value)[:60]} is not three numbers; take the model's own file")
     return tuple(map(float, value))

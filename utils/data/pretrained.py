@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import GPT2Config, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.utils import cached_file, logging
 
-from models.vision_kinds import VISION_KINDS, WHOLE_MODELS, WITHOUT_GRID
 from utils.data.torch_files import read_torch_file
 from utils.errors import InputError, brief
 from utils.files import check_regular, read_json
@@ -29,19 +28,6 @@ MOST_LAYERS = 200
 MOST_REGISTERS = 1000
 MOST_OTHERWISE = 10**6  # limit of any other size
 
-ATTENTION = "sdpa"  # transformers' default with every supported version of torch
-
-SHARED_FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "initializer_range")
-GPT2_FIELDS = (
-    *SHARED_FIELDS,
-    *("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "max_position_embeddings"),
-    *("activation_function", "layer_norm_epsilon", "resid_pdrop", "embd_pdrop", "attn_pdrop"),
-    *("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "add_cross_attention", "tie_word_embeddings", "use_cache"),
-    # SEVLM's
-    *("len_prefix", "encoder_dim", "prefix_size", "max_seq_len", "use_cl_loss", "use_VAD_loss", "use_emotion_loss"),
-    *("vad_layers", "vad_heads", "vad_causal", "emotion_span"),
-)
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -91,31 +77,6 @@ def find_config(name: str, source: str, remedy: str) -> dict[str, Any]:
         raise InputError(f"{source}: {error}") from None
 
 
-def gpt2_config(saved: dict[str, Any], **flags: Any) -> GPT2Config:
-    """Build a GPT2Config from a config.json; `flags` override its fields, and fields not in GPT2_FIELDS are ignored."""
-    known = {name: saved[name] for name in GPT2_FIELDS if name in saved}
-    return GPT2Config(**(known | flags), attn_implementation=ATTENTION)
-
-
-def vision_config(saved: dict[str, Any], source: str) -> PretrainedConfig:
-    """Build a vision tower's config from its config.json, or from that of a whole model of image and text.
-
-    Fields that its kind does not list are ignored. A config without a model type is taken for CLIP's.
-
-    Raises:
-        InputError: it is of a kind that is not in `VISION_KINDS`; the message names `source`.
-    """
-    kind = str(saved.get("model_type", "clip_vision_model"))[:40]
-    if kind in WITHOUT_GRID:
-        raise InputError(f"{source}: {WITHOUT_GRID[kind]}; take a vision transformer: {', '.join(VISION_KINDS)}")
-    check_model_type(saved, (*VISION_KINDS, *WHOLE_MODELS), source)
-    if isinstance(saved.get("vision_config"), dict):
-        saved = saved["vision_config"]
-    kind = VISION_KINDS[WHOLE_MODELS.get(kind, kind)]
-    known = {name: saved[name] for name in kind.fields if name in saved}
-    return kind.config(**known, attn_implementation=ATTENTION)
-
-
 def check_model_type(config: dict[str, Any], known: tuple[str, ...], source: str) -> None:
     """Raise InputError if a config.json names a model type other than `known`; one without a model type is accepted."""
     kind = config.get("model_type", known[0])
@@ -128,14 +89,14 @@ def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -
 
     Args:
         config: the config of a GPT-2 or a vision transformer.
-        fixed: names of the fields that must be positive integers; those that this kind of config lacks are skipped.
+        fixed: names of the fields that must be positive integers.
         source: name of the config in error messages.
 
     Raises:
         InputError: a field is wrong; the message names `source` and the field.
     """
-    for name in (name for name in fixed if hasattr(config, name)):
-        value, most = getattr(config, name), MOST_LAYERS if "layer" in name else MOST_OTHERWISE
+    for name in fixed:
+        value, most = getattr(config, name, None), MOST_LAYERS if "layer" in name else MOST_OTHERWISE
         if not isinstance(value, int) or not 1 <= value <= most:
             raise InputError(f"{source}: {name} {str(value)[:40]!r} is not an integer from 1 to {most}")
     if config.hidden_size % config.num_attention_heads:

@@ -181,15 +181,3 @@ class TextCodec:
 def count_special_tokens(texts: Iterable[str]) -> dict[str, int]:
     """Count how often each special token is spelled in the texts; tokens that do not occur are left out."""
     return dict(Counter(token for text in texts for token in SPECIAL_TOKENS.findall(text)))
-
-
-def split_generated(full: str) -> tuple[str, str]:
-    """Split a generated text into (emotion, explanation).
-
-    The emotion is the text before the first "because", the explanation the text after the last; both are stripped.
-    Without "because", the emotion is the whole text and the explanation starts at the third word.
-    """
-    emotion = full.split(BECAUSE)[0].strip()
-    if BECAUSE in full:
-        return emotion, full.split(BECAUSE)[-1].strip()
-    return emotion, " ".join(full.split()[2:])

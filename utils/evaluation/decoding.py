@@ -5,7 +5,8 @@ import torch
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
 from utils.constants import MAX_NEW_TOKENS
-from utils.data.text_codec import TextCodec, split_generated
+from utils.data.generated_text import split_generated
+from utils.data.text_codec import TextCodec
 from utils.evaluation.beam_search import beam_decode
 from utils.evaluation.generation_state import Generated, VADOfTokens, begin, last_hidden
 

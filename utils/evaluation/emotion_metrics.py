@@ -88,17 +88,7 @@ def emotion_alignment(
         {"judge", "EA_more_than_half", "EA_more_than_half_images", "EA_at_least_half", "EA_at_least_half_images"};
         shares in 0 .. 1, 0.0 where no image counts.
     """
-    more, least = [], []
-    for image, emotions in votes.items():
-        ranking = Counter(emotions).most_common(2)
-        if not ranking:
-            continue
-        emotion, count = ranking[0]
-        right = predicted.get(image) == emotion
-        if 2 * count > len(emotions):
-            more.append(right)
-        if 2 * count >= len(emotions) and (len(ranking) == 1 or ranking[1][1] < count):
-            least.append(right)
+    more, least = (list(of.values()) for of in alignment_of_images(predicted, votes))
     return {
         "judge": judge,
         "EA_more_than_half": _mean(more),
@@ -106,6 +96,24 @@ def emotion_alignment(
         "EA_at_least_half": _mean(least),
         "EA_at_least_half_images": len(least),
     }
+
+
+def alignment_of_images(
+    predicted: Mapping[int, Hashable], votes: Mapping[int, Sequence[Hashable]]
+) -> tuple[dict[int, bool], dict[int, bool]]:
+    """Both definitions of `emotion_alignment`, image by image: image id -> whether the judge agrees, where it counts."""
+    more, least = {}, {}
+    for image, emotions in votes.items():
+        ranking = Counter(emotions).most_common(2)
+        if not ranking:
+            continue
+        emotion, count = ranking[0]
+        right = predicted.get(image) == emotion
+        if 2 * count > len(emotions):
+            more[image] = right
+        if 2 * count >= len(emotions) and (len(ranking) == 1 or ranking[1][1] < count):
+            least[image] = right
+    return more, least
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,17 +2,14 @@
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch.utils.data import DataLoader, Subset
 
 from cococaption import CaptionScorer
-from cococaption.tokenizer import printable
 from models.sevlm import SEVLM
 from utils.data.datasets import EvaluationImages
 from utils.data.image_inputs import ImageInputs
@@ -21,7 +18,7 @@ from utils.data.records import Records
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import VADLookup
 from utils.evaluation.decoding import caption_batch
-from utils.evaluation.emotion_metrics import emotion_accuracy, emotion_head_scores
+from utils.evaluation.evaluation import Evaluation, score_captions
 from utils.evaluation.likelihood import emotion_log_likelihoods, head_distribution
 from utils.files import write_json
 from utils.processes import leave_signals_to_parent
@@ -34,25 +31,6 @@ DECIDING_SCORES = {"bleu": "Bleu_4", "cider": "CIDEr", "meteor": "METEOR", "roug
 def deciding_score(metrics: list[str]) -> str:
     """The score that best-res keeps the best of: BLEU-4 as published, or the next there is."""
     return next(score for metric, score in DECIDING_SCORES.items() if metric in metrics)
-
-
-@dataclass
-class Evaluation:
-    """What one evaluation brought.
-
-    full: image id -> whole generated text; explanations: image id -> its explanation; scores: as fractions 0..1 (CIDEr
-    0..10); counts: images, and images with a majority emotion that sub_acc rests on; heads: image id -> the emotion head's
-    nine probabilities, empty without that head; likelihoods: image id -> the shares of the nine emotions by the likelihood
-    of their names, with --gallery only; of_images: image id -> the caption scores of that image alone.
-    """
-
-    full: dict[int, str]
-    explanations: dict[int, str]
-    scores: dict[str, float]
-    counts: dict[str, int]
-    heads: dict[int, list[float]] = field(default_factory=dict)
-    likelihoods: dict[int, list[float]] = field(default_factory=dict)
-    of_images: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -122,16 +100,9 @@ class Evaluator:
         generated = {int(image_id): generated[int(image_id)] for image_id in self.records}  # in the split's order
         full = {image_id: text for image_id, (text, *_) in generated.items()}
         explanations = {image_id: explanation for image_id, (_, explanation, *_) in generated.items()}
-        scores, of_images = self.scorer.score({image_id: printable(text) for image_id, text in explanations.items()})
-        scores["sub_acc"], with_majority = emotion_accuracy(full, self.records)
         heads = {image_id: row[2] for image_id, row in generated.items() if row[2] is not None}
         likelihoods = {image_id: row[3] for image_id, row in generated.items() if row[3] is not None}
-        if heads:
-            head = emotion_head_scores(np.array(list(heads.values())), list(heads), self.records)
-            scores |= {name: head[name] for name in ("head_acc", "head_ece")}
-        counts = {"images": len(full), "with_majority": with_majority}
-        scores = {name: float(value) for name, value in scores.items()}
-        return Evaluation(full, explanations, scores, counts, heads, likelihoods, of_images)
+        return score_captions(self.scorer, self.records, full, explanations, heads, likelihoods)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, records: Records, epoch: int | str, step: int) -> None:

@@ -8,7 +8,8 @@ from torch import Tensor
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
 from utils.constants import EMOTIONS
-from utils.data.text_codec import TextCodec, split_generated
+from utils.data.generated_text import split_generated
+from utils.data.text_codec import TextCodec
 from utils.evaluation.answers import Answer, Explanation
 from utils.evaluation.generation_state import Generated, VADOfTokens
 from utils.evaluation.likelihood import emotion_log_likelihoods, head_distribution

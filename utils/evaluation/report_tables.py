@@ -9,6 +9,7 @@ from typing import Any
 from utils.constants import EMOTIONS
 from utils.csv_rows import append_row
 from utils.errors import InputError
+from utils.evaluation.group_scores import GROUPS
 from utils.evaluation.published_scores import FOOTNOTE, PUBLISHED, PUBLISHED_SCORES
 from utils.files import read_json, write_json, write_text
 
@@ -28,13 +29,33 @@ MORE_SCORES = {
     "EA_more_than_half": "EA > 1/2",
     "EA_at_least_half": "EA >= 1/2",
     "Unique": "Unique",
+    "distinct_1": "distinct-1",
+    "distinct_2": "distinct-2",
+    "self_BLEU_4": "self-BLEU",
+    "coverage": "coverage",
     "metaphors": "metaphors",
     "max_lcs": "max-LCS",
     "head_acc": "head ACC",
     "head_ece": "head ECE",
+    "head_KL": "head KL",
+    "head_JS": "head JS",
+    "head_brier": "head Brier",
+    "vad_distance": "VAD distance",
+    "self_consistency": "consistency",
 }
 HEADINGS = CAPTION_SCORES | MORE_SCORES
-PLAIN_SCORES = {"max_lcs", "mean_length", "distinct_words"}  # in words, not in percent
+# in words or in units of their own, not in percent
+PLAIN_SCORES = {"max_lcs", "mean_length", "distinct_words", "head_KL", "head_JS", "head_brier", "vad_distance"}
+
+BASELINES = {"floor": "constant answer", "ceiling": "one annotator"}
+HIDDEN = (
+    "scores",
+    "warnings",
+    "confusion_matrix",
+    "intervals",
+    *BASELINES,
+    *GROUPS,
+)  # not among the facts below the table
 
 MAX_SCORE = 1e9  # NaN, infinity and numbers beyond it are no scores
 
@@ -49,8 +70,8 @@ def data_set_of(test_set: str | None) -> str | None:
     return test_set if test_set in ("v1.0", "affection") else "v2.0"
 
 
-def write_report(folder: Path, report: dict, append_to: Path | None = None) -> str:
-    """Write `report.json` and `report.md` into `folder`, and one more row to the CSV file `append_to`.
+def write_report(folder: Path, report: dict, append_to: Path | None = None, name: str = "report.json") -> str:
+    """Write `name` and the same as `.md` into `folder`, and one more row to the CSV file `append_to`.
 
     Args:
         report: {"scores": {name: fraction 0 .. 1, or words for the lengths}, and facts beside it, of which these are
@@ -69,8 +90,8 @@ def write_report(folder: Path, report: dict, append_to: Path | None = None) -> s
     report = {"data_set": data_set_of(test_set), "test_set": test_set} | report
     text = format_report(report)
     matrix = _confusion_table(report["confusion_matrix"]) if report.get("confusion_matrix") else ""
-    write_json(folder / "report.json", report, indent=1)
-    write_text(folder / "report.md", f"# Test report\n\n{text}\n{matrix}")
+    write_json(folder / name, report, indent=1)
+    write_text((folder / name).with_suffix(".md"), f"# Test report\n\n{text}\n{matrix}{_group_tables(report)}")
     if append_to is not None:
         append_row(append_to, _flat(report))
     return text
@@ -81,6 +102,13 @@ def format_report(report: dict) -> str:
     test_set, warnings = report.get("test_set"), report.get("warnings") or []
     scores = report["scores"]
     rows = {"this run": {name: _shown(name, value) for name, value in scores.items()}}
+    bounds = report.get("intervals") or {}
+    for place, title in enumerate(("95 % from", "95 % to")):
+        if bounds:
+            rows[title] = {name: _shown(name, interval[place]) for name, interval in bounds.items()}
+    for name, title in BASELINES.items():
+        if name in report:
+            rows[title] = {score: _shown(score, value) for score, value in report[name]["scores"].items()}
     for name, values in PUBLISHED.get(test_set, {}).items():
         rows[name] = dict(zip(PUBLISHED_SCORES, (f"{value:.1f}" for value in values), strict=True))
     lines = [f"**WARNING: {_escaped(warning)}**\n" for warning in warnings]
@@ -92,7 +120,7 @@ def format_report(report: dict) -> str:
             f"No scores are published for {'an unnamed test set' if test_set is None else _escaped(str(test_set))}.\n"
         )
     others = {name: _shown(name, value) for name, value in scores.items() if name not in HEADINGS}
-    facts = {name: value for name, value in report.items() if name not in ("scores", "warnings", "confusion_matrix")}
+    facts = {name: value for name, value in report.items() if name not in HIDDEN}
     lines += [f"- {name.replace('_', ' ')}: {_fact(value)}" for name, value in (others | facts).items()]
     return "\n".join(lines)
 
@@ -118,13 +146,18 @@ def _table(rows: dict[str, dict[str, str]]) -> str:
     columns = [name for name in HEADINGS if any(name in row for row in rows.values())]
     cells = [["", *(HEADINGS[name] for name in columns)]]
     cells += [[title, *(row.get(name, "-") for name in columns)] for title, row in rows.items()]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    cells.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    return aligned_table(cells)
+
+
+def aligned_table(cells: list[list[str]]) -> str:
+    """Rows of cells, the heading first, as a Markdown table that reads as plain text too; numbers to the right."""
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [
-        " | ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in cells
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        for row in (cells[0], rule, *cells[1:])
     ]
-    return "\n".join(f"| {line} |" for line in lines) + "\n"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _confusion_table(counts: list[list[int]]) -> str:
@@ -132,6 +165,21 @@ def _confusion_table(counts: list[list[int]]) -> str:
     lines += [f"| | {' | '.join([*EMOTIONS, 'other text'])} |", f"|---|{'---:|' * (len(EMOTIONS) + 1)}"]
     lines += [f"| {emotion} | {' | '.join(map(str, row))} |" for emotion, row in zip(EMOTIONS, counts, strict=True)]
     return "\n".join(lines) + "\n"
+
+
+def _group_tables(report: dict) -> str:
+    text = ""
+    for group, title in GROUPS.items():
+        of_groups = report.get(group) or {}
+        if "images" in of_groups:
+            of_groups = {"all of them": of_groups}
+        if of_groups:
+            rows = {
+                f"{_escaped(name)} ({scores['images']})": {score: _shown(score, scores[score]) for score in scores}
+                for name, scores in of_groups.items()
+            }
+            text += f"\n{title} (how many):\n\n{_table(rows)}"
+    return text
 
 
 def _flat(report: dict) -> dict[str, Any]:

@@ -4,13 +4,14 @@ import argparse
 
 from transformers import GPT2Config
 
+from models.config_fields import gpt2_config
 from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from utils.constants import EMOTION_SPAN, MAX_NEW_TOKENS
 from utils.data.image_encoder_weights import WEIGHTS_REMEDY, load_image_encoder
-from utils.data.pretrained import check_model_type, check_sizes, find_config, gpt2_config, load_pretrained
+from utils.data.pretrained import check_model_type, check_sizes, find_config, load_pretrained
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError, brief, escaped
 from utils.training.named_checkpoints import NamedCheckpoint
@@ -86,7 +87,7 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
     source = f"--gpt2_model {args.gpt2_model}"
     saved = find_config(args.gpt2_model, source, "give a folder with config.json, or an id while online")
     check_model_type(saved, ("gpt2",), f"{source}: config.json")
-    config = _checked_config(saved, fields, f"{source}: config.json")
+    config = checked_config(saved, fields, f"{source}: config.json")
     _check_positions(config, args, codec, source)
     vocabulary = len(codec.tokenizer)
     if args.from_scratch in (True, "decoder"):
@@ -140,16 +141,17 @@ def _checkpoint_config(args: argparse.Namespace, checkpoint: NamedCheckpoint, fi
     for name in kept:
         if not isinstance(saved.get(name, fields[name]), type(fields[name])):
             raise InputError(f"{source}: {name} {str(saved[name])[:40]!r} is no {type(fields[name]).__name__}")
-    return _checked_config(saved, fields | {name: saved[name] for name in kept if name in saved}, source)
+    return checked_config(saved, fields | {name: saved[name] for name in kept if name in saved}, source)
 
 
-def _checked_config(saved: dict, fields: dict, source: str) -> GPT2Config:
+def checked_config(saved: dict, fields: dict, source: str) -> GPT2Config:
     """The config of a config.json under `fields`; InputError where no model can be built of it."""
     try:
         config = gpt2_config(saved, **fields)
     except Exception as error:  # transformers has one of its own for every wrong field
         raise InputError(f"{source}: {brief(error)}; take another") from None
     check_sizes(config, SIZES, source)
-    if config.vad_heads not in (1, 3):
-        raise InputError(f"{source}: vad_heads {config.vad_heads}: 1 or 3 heads divide VAD's three values")
+    heads = getattr(config, "vad_heads", None)
+    if heads not in (1, 3):
+        raise InputError(f"{source}: vad_heads {heads}: 1 or 3 heads divide VAD's three values")
     return config

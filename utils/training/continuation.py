@@ -1,6 +1,5 @@
 """How a run goes on: exactly where it stopped (`--resume`), or after a named checkpoint (`--load_from_epoch`)."""
 
-import math
 from typing import Any
 
 from utils.errors import InputError, brief
@@ -66,7 +65,7 @@ def checked_progress(run: TrainingRun, record: dict[str, Any]) -> Progress:
         raise ValueError(f"{progress.updates} updates at epoch {progress.epoch}, step {progress.step}")
     for name in ("best_acc", "best_res"):
         score = getattr(progress, name)
-        if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
+        if not _is_score(score):
             raise ValueError(f"{name} {str(score)[:40]} is no score")
     if not isinstance(progress.evaluation_due, bool):
         raise ValueError("evaluation_due is neither true nor false")
@@ -78,10 +77,16 @@ def checked_progress(run: TrainingRun, record: dict[str, Any]) -> Progress:
         raise ValueError("scores is no list")
     for scores in progress.scores:
         if not isinstance(scores, dict) or not all(
-            isinstance(name, str) and isinstance(value, int | float) for name, value in scores.items()
+            isinstance(name, str) and name.isidentifier() and _is_score(value) for name, value in scores.items()
         ):
             raise ValueError("scores holds something else than names and numbers")
+        if not {"epoch", "step"} <= scores.keys():
+            raise ValueError("scores lack their epoch and step")
     return progress
+
+
+def _is_score(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e9  # nor NaN; steps are among the scores
 
 
 def _check_count(name: str, value: object, most: int) -> None:

@@ -105,5 +105,5 @@ def _is_at(descriptor: int, path: Path) -> bool:
     """Whether `path` still leads to the file that is open as `descriptor`."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
+    except OSError:  # removed, or replaced by a file or a link that leads nowhere
         return False

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from utils.evaluation.report_tables import CAPTION_SCORES
-from utils.opts import DEMO_DEFAULTS, get_parser
+from utils.opts import DEMO_DEFAULTS, checkpoint_config, get_parser
 from utils.training.run_log import LOG_FILE
 from utils.training.training_run import Progress
 
@@ -44,7 +44,7 @@ def words_of_scoring(args: argparse.Namespace, scores: dict[str, float], images:
     """The last lines of --eval_only."""
     places = {
         "captions": args.caption_save_path / f"unf_captions_full_{args.load_from_epoch}_0_step.json",
-        "checkpoint": args.ckpt_path / f"nle_model_{args.load_from_epoch}",
+        "checkpoint": checkpoint_config(args).parent,
         "report": args.caption_save_path / "report.json",
     }
     good = f"{args.load_from_epoch}: {_scores(scores)} on {args.nle_data_val_path} ({images} pictures)"

@@ -13,11 +13,12 @@ from utils.data.image_opening import open_image
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.vad_lookup import VADLookup, read_lexicon
 from utils.errors import InputError, escaped
-from utils.opts import parse_args, recorded_settings
+from utils.opts import SHARED_NAME, checkpoint_config, find_model, is_shared, parse_args, recorded_settings
 from utils.settings import compare_facts, compare_flags
 from utils.training.build_model import build_model
 from utils.training.facts import encoder_identity
 from utils.training.named_checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named
+from utils.training.read_shared import read_shared
 
 
 @dataclass
@@ -40,11 +41,26 @@ class TrainedModel:
         return torch.stack([self.pixels.transform(open_image(path)) for path in paths]).to(self.device)
 
 
-def load_checkpoint_tokenizer(args: argparse.Namespace, checkpoint: NamedCheckpoint | None) -> TextCodec:
-    """The codec of a run: the tokenizer saved beside its checkpoint where there is one, else --gpt2_model's."""
+def load_model(args: argparse.Namespace) -> tuple[NamedCheckpoint | None, TextCodec, SEVLM]:
+    """The checkpoint that the flags name, or None; tokenizer and model: the checkpoint's, a shared folder's, or new ones.
+
+    Raises:
+        InputError: a file is missing or damaged, or does not go with the flags.
+    """
+    torch.manual_seed(args.seed)  # new weights are the seed's, also those of an encoder that is drawn and kept fixed
+    if args.load_from_epoch == SHARED_NAME:
+        codec = _codec(args, str(args.ckpt_path))
+        return None, codec, read_shared(args, codec)
+    checkpoint = load_named(args.ckpt_path, args.load_from_epoch) if args.load_from_epoch else None
     saved = args.ckpt_path / TOKENIZER_FOLDER
-    own = checkpoint is not None and saved.is_dir()
-    tokenizer = load_tokenizer(str(saved) if own else args.gpt2_model)
+    codec = _codec(args, str(saved) if checkpoint is not None and saved.is_dir() else args.gpt2_model)
+    if checkpoint is None and not args.eval_only:
+        check_saved_tokenizer(args, codec)
+    return checkpoint, codec, build_model(args, codec, checkpoint)
+
+
+def _codec(args: argparse.Namespace, tokenizer: str) -> TextCodec:
+    tokenizer = load_tokenizer(tokenizer)
     return TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix, args.plain_special_tokens)
 
 
@@ -62,23 +78,27 @@ def check_saved_tokenizer(args: argparse.Namespace, codec: TextCodec) -> None:
 
 
 def load_checkpoint(
-    ckpt_path: Path, name: str = "best-res", flags: list[str] | None = None, device: str | None = None
+    ckpt_path: Path, name: str | None = None, flags: list[str] | None = None, device: str | None = None
 ) -> TrainedModel:
-    """Load checkpoint `name` of a folder with the settings it was trained with.
+    """Load checkpoint `name` of a folder, or a shared model, with the settings it was trained with.
 
     Args:
-        ckpt_path: the folder that holds nle_model_<name>/. flags: further flags of the training script, such as
+        ckpt_path: the folder that holds nle_model_<name>/, or a shared model's folder or Hugging Face id.
+        name: default best-res; a shared model takes none.
+        flags: further flags of the training script, such as
             --vad_lexicon FILE or --clip_model FOLDER; the lexicon is else the one that the training used, where it still is.
         device: default the accelerator, if there is one.
 
     Raises:
         InputError: no such checkpoint, a damaged one, or files it needs are not there or are not those it was trained with.
     """
-    args = parse_args(["--eval_only", "--load_from_epoch", name, f"--ckpt_path={ckpt_path}", *(flags or [])])
-    record, checkpoint = recorded_settings(args), load_named(args.ckpt_path, name)
-    torch.manual_seed(args.seed)  # the weights of an encoder that was drawn and kept fixed are the seed's
-    codec = load_checkpoint_tokenizer(args, checkpoint)
-    model = build_model(args, codec, checkpoint)
+    ckpt_path = find_model(ckpt_path)
+    if name is None and not is_shared(ckpt_path):
+        name = "best-res"
+    named = [] if name is None else [f"--load_from_epoch={name}"]
+    args = parse_args(["--eval_only", *named, f"--ckpt_path={ckpt_path}", *(flags or [])])
+    record, source = recorded_settings(args), checkpoint_config(args).parent
+    _, codec, model = load_model(args)
     facts = {"image_encoder_sha256": encoder_identity(model.image_encoder)}
     vad = None
     if args.use_VAD:
@@ -86,8 +106,8 @@ def load_checkpoint(
         facts["lexicon_sha256"] = lexicon.sha256
         vad = VADLookup(lexicon, args.lemmatizer, codec)
     if record is not None:
-        notes = compare_flags(record, args, True, checkpoint.folder)
-        for note in notes + compare_facts(record, facts, True, checkpoint.folder):
+        notes = compare_flags(record, args, True, source)
+        for note in notes + compare_facts(record, facts, True, source):
             print(escaped(note))
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     chosen = torch.device(device or accelerator or "cpu")

@@ -64,6 +64,17 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def set_aside(path: Path) -> Path:
+    """Rename what must make room, and may be dear to somebody, to <name>-set-aside-<n>; returns that path."""
+    number = 1
+    while os.path.lexists(
+        aside := path.with_name(f"{path.name}-set-aside-{number}")
+    ):  # a broken link is in the way, too
+        number += 1
+    os.replace(path, aside)
+    return aside
+
+
 @contextlib.contextmanager
 def removed_on_failure(*paths: Path) -> Iterator[None]:
     """Leave nothing half-written behind, and call a full disk by its name: torch, safetensors and tokenizers have other words for it."""

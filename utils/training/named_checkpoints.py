@@ -29,7 +29,7 @@ from models.sevlm import SEVLM
 from utils.data.image_encoder_weights import load_trained_weights, trained_state_dict
 from utils.data.pretrained import read_config
 from utils.data.torch_files import read_torch_file
-from utils.errors import InputError, brief
+from utils.errors import InputError, brief, escaped
 from utils.files import sync
 from utils.training.manifests import (
     MANIFEST,
@@ -37,6 +37,7 @@ from utils.training.manifests import (
     read_manifest,
     remove,
     removed_on_failure,
+    set_aside,
     write_manifest,
 )
 
@@ -191,7 +192,7 @@ def save_named(
     """
     ckpt_path = Path(ckpt_path)
     finish_replacement(ckpt_path, name)
-    _save_tokenizer(ckpt_path, tokenizer)
+    save_tokenizer(ckpt_path, tokenizer)
     generation = secrets.token_hex(16)
     stats = stats | {GENERATION: generation}
     if model.vad_encoder is not None:
@@ -225,10 +226,11 @@ def save_named(
     _replace(ckpt_path, name)
 
 
-def _save_tokenizer(ckpt_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write the tokenizer once; it never changes during a run."""
+def save_tokenizer(ckpt_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write the tokenizer where it is not there whole. It never changes during a run, so older checkpoints keep theirs."""
     target = ckpt_path / TOKENIZER_FOLDER
-    if (target / "tokenizer_config.json").is_file():
+    has_words = (target / "tokenizer.json").is_file() or (target / "vocab.json").is_file()
+    if has_words and (target / "tokenizer_config.json").is_file():
         return
     temporary = ckpt_path / f".{TOKENIZER_FOLDER}.tmp"
     remove(temporary)
@@ -237,7 +239,7 @@ def _save_tokenizer(ckpt_path: Path, tokenizer: PreTrainedTokenizerFast) -> None
         for path in temporary.iterdir():
             sync(path)
         sync(temporary)
-        remove(target)
+        _make_room(target)
         os.replace(temporary, target)
 
 
@@ -257,8 +259,10 @@ def _replace(ckpt_path: Path, name: str) -> None:
     (folder, stats_file), (fresh, fresh_stats) = _paths(ckpt_path, name), _paths(ckpt_path, name, ".new")
     old, _ = _paths(ckpt_path, name, ".old")
     remove(old)
-    if os.path.lexists(folder):
+    if _is_checkpoint(folder):
         os.replace(folder, old)
+    else:
+        _make_room(folder)
     os.replace(fresh, folder)
     _replace_stats(fresh_stats, stats_file)
     sync(ckpt_path)
@@ -266,9 +270,25 @@ def _replace(ckpt_path: Path, name: str) -> None:
 
 
 def _replace_stats(fresh: Path, stats_file: Path) -> None:
-    if stats_file.is_dir() and not stats_file.is_symlink():  # which no file can be renamed over
-        remove(stats_file)
+    if not stats_file.is_file():
+        _make_room(stats_file)
     os.replace(fresh, stats_file)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether this may be a checkpoint's folder, ours or the authors': the one that the new one replaces."""
+    return (folder / "config.json").is_file()
+
+
+def _make_room(path: Path) -> None:
+    """Remove a link (not what it leads to); set aside, and say so, what else somebody keeps under a name of ours."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        aside = set_aside(path)
+        print(
+            escaped(f"{path}: is no part of a checkpoint, and its name is needed: it is {aside.name} now"), flush=True
+        )
 
 
 def finish_replacement(ckpt_path: Path, name: str) -> None:

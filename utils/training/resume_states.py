@@ -18,7 +18,7 @@ import torch
 from utils.data.torch_files import read_torch_file
 from utils.errors import InputError
 from utils.files import read_json, sync
-from utils.training.manifests import damaged_file, remove, removed_on_failure, write_manifest
+from utils.training.manifests import damaged_file, remove, removed_on_failure, set_aside, write_manifest
 
 FOLDER, STATE, SETTINGS = "resume", "state.pt", "settings.json"
 KEPT_STATES = 2
@@ -61,8 +61,9 @@ def _write(root: Path, epoch: int, step: int, state: dict[str, Any], settings: d
     remove(old)
 
 
-def _finish_writing(root: Path) -> None:
-    """Bring back what a kill between two renames left out of its place."""
+def finish_renames(ckpt_path: Path) -> None:
+    """Bring back the states that a kill between two renames left under another name."""
+    root = Path(ckpt_path) / FOLDER
     fresh = root.with_name(f"{FOLDER}.new")
     with contextlib.suppress(FileNotFoundError):  # another process of this run was faster
         if fresh.is_dir() and not os.path.lexists(root):  # of `start_anew`
@@ -82,16 +83,14 @@ def start_anew(ckpt_path: Path, epoch: int, step: int, state: dict[str, Any], se
         where the earlier states are now, or None when there were none.
     """
     root = Path(ckpt_path) / FOLDER
+    finish_renames(ckpt_path)
     if not state_folders(ckpt_path):
         save_state(ckpt_path, epoch, step, state, settings)
         return None
     fresh = root.with_name(f"{FOLDER}.new")
     remove(fresh)
     _write(fresh, epoch, step, state, settings)
-    number = 1
-    while os.path.lexists(aside := root.with_name(f"{FOLDER}-set-aside-{number}")):  # a broken link is in the way, too
-        number += 1
-    os.replace(root, aside)
+    aside = set_aside(root)
     os.replace(fresh, root)
     sync(root.parent)
     return aside
@@ -114,7 +113,7 @@ def load_state(ckpt_path: Path) -> tuple[ResumeState | None, list[str]]:
         InputError: there are states, and all are damaged.
     """
     root, notes = Path(ckpt_path) / FOLDER, []
-    _finish_writing(root)
+    finish_renames(ckpt_path)
     for folder in state_folders(ckpt_path):
         damaged = damaged_file(folder, {})
         if damaged is None:

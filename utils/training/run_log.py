@@ -5,6 +5,8 @@
                             "learning_rates": of that update, by part of the model
     {"scores": {...}}       epoch, step, updates done, and every score of an evaluation; beside it
                             "samples": explanations of the first images, by name
+    {"end": {...}}          the training is done: "epoch", "step" (of its best-res, as in its scores; None where that is
+                            of a run before)
 
 A resumed run does the steps again that its last state did not hold: of two lines with one epoch and step the later counts.
 """
@@ -48,7 +50,7 @@ class RunLog:
 class RunHistory:
     """What a log tells of the training that its last line belongs to.
 
-    flags: of the last start. losses, scores: points in order, each {"epoch", "step", "updates", name: value, ...}; beside
+    flags, facts: of the last start. end: what the log says of its end, None where it has not come. losses, scores: points in order, each {"epoch", "step", "updates", name: value, ...}; beside
     them learning_rates, and samples, under the same index.
     """
 
@@ -57,6 +59,8 @@ class RunHistory:
     learning_rates: list[dict[str, float]] = field(default_factory=list)
     scores: list[dict[str, float]] = field(default_factory=list)
     samples: list[dict[str, str]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    end: dict[str, Any] | None = None
 
 
 def read_log(path: Path) -> RunHistory:
@@ -70,6 +74,7 @@ def read_log(path: Path) -> RunHistory:
     """
     remedy = "name the folder of a training run, which holds log.jsonl"
     start: dict[str, Any] | None = None
+    end: dict[str, Any] | None = None
     points: dict[str, dict[tuple[int, int], tuple[dict, dict]]] = {"losses": {}, "scores": {}}
     for number, line in enumerate(read_bytes(path, remedy).split(b"\n"), start=1):
         try:
@@ -80,11 +85,13 @@ def read_log(path: Path) -> RunHistory:
         if not isinstance(entry, dict):
             raise InputError(problem)
         if isinstance(entry.get("start"), dict):
-            start = entry["start"]
+            start, end = entry["start"], None
             given_up = _first_given_up(start)
             for kept in points.values():
                 for place in [place for place in kept if place >= given_up]:
                     del kept[place]
+        if isinstance(entry.get("end"), dict):
+            end = entry["end"]
         for kind, beside in (("losses", "learning_rates"), ("scores", "samples")):
             if kind not in entry:
                 continue
@@ -96,8 +103,8 @@ def read_log(path: Path) -> RunHistory:
             points[kind][place] = (point, more)
     if start is None:
         raise InputError(f"{path}: tells of no run; {remedy}")
-    flags = start.get("flags") if isinstance(start.get("flags"), dict) else {}
-    history = RunHistory(flags)
+    flags, facts = (start[name] if isinstance(start.get(name), dict) else {} for name in ("flags", "facts"))
+    history = RunHistory(flags, facts=facts, end=end)
     for kind, mine, beside in (
         ("losses", history.losses, history.learning_rates),
         ("scores", history.scores, history.samples),

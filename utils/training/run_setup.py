@@ -18,14 +18,13 @@ from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import Lexicon, VADLookup
 from utils.errors import escaped
 from utils.evaluation.evaluator import Evaluator, deciding_score
-from utils.opts import recorded_settings
+from utils.opts import checkpoint_config, recorded_settings
 from utils.processes import leave_signals_to_parent
 from utils.settings import compare_facts, compare_flags, flags_of
-from utils.training.build_model import build_model
 from utils.training.continuation import continue_from, resume
 from utils.training.facts import collect_facts, encoder_identity
-from utils.training.load_checkpoint import check_saved_tokenizer, load_checkpoint_tokenizer
-from utils.training.named_checkpoints import NamedCheckpoint, load_named
+from utils.training.load_checkpoint import load_model
+from utils.training.named_checkpoints import NamedCheckpoint
 from utils.training.optimizer import build_optimizer, count_parameters, linear_decay, parameter_groups
 from utils.training.run_log import RunLog
 from utils.training.stop_signals import StopSignals
@@ -56,19 +55,16 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     splits, folder, lexicon = read_inputs(args)
     if scorer is not None:
         check_annotated(args, scorer, splits[0])
-    checkpoint = load_named(args.ckpt_path, args.load_from_epoch) if args.load_from_epoch else None
-    codec = load_checkpoint_tokenizer(args, checkpoint)
-    if checkpoint is None and not args.eval_only:
-        check_saved_tokenizer(args, codec)
-    model = build_model(args, codec, checkpoint)
+    checkpoint, codec, model = load_model(args)
     encoder = encoder_identity(model.image_encoder)
     train_records = None if args.eval_only else splits[1]
     training_images = None if train_records is None else len(train_records)
     facts = collect_facts(args, accelerator, model, encoder, codec, lexicon, training_images)
     record = recorded_settings(args)
     if record is not None:
-        notes = compare_flags(record, args, args.eval_only, checkpoint.folder)
-        for note in notes + compare_facts(record, facts, args.eval_only, checkpoint.folder):
+        source = checkpoint_config(args).parent
+        notes = compare_flags(record, args, args.eval_only, source)
+        for note in notes + compare_facts(record, facts, args.eval_only, source):
             accelerator.print(escaped(note))
     vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec)
     images = build_images(args, model, folder, splits)

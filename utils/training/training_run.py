@@ -16,7 +16,8 @@ from utils.data.datasets import EpochBatches, TrainingPairs
 from utils.data.image_inputs import ImageInputs
 from utils.data.text_codec import TextCodec
 from utils.errors import escaped
-from utils.evaluation.evaluator import Evaluation, Evaluator
+from utils.evaluation.evaluation import Evaluation
+from utils.evaluation.evaluator import Evaluator
 from utils.settings import SETTINGS_KEY
 from utils.training.named_checkpoints import save_named
 from utils.training.resume_states import save_state

@@ -1,0 +1,184 @@
+"""Captions of other programs: every form gives the same scores, bad files are refused in one line; intervals; comparison."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cococaption import CaptionScorer
+from tests.conftest import REPOSITORY
+from utils import compare, report
+from utils.errors import InputError
+from utils.evaluation import score_report
+from utils.evaluation.bootstrap import BLEU, ImageScores, intervals, paired_difference, resampled_weights
+from utils.evaluation.emotion_metrics import emotion_accuracy
+from utils.evaluation.evaluation import score_captions
+from utils.evaluation.image_scores import image_scores
+from utils.evaluation.predictions import read_predictions
+from utils.files import write_json
+
+EMOTIONS = ("awe", "fear", "sadness")
+JUDGE = REPOSITORY / "tests/data/artemis/preprocess_data_nets/txt_to_emotion/lstm_based/best_model.pt"
+WORDS = "the sky is dark and a big tree looks sad it makes me feel calm by the sea".split()
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """Flags of 12 invented images with three references each, a folder, and captions, image id -> (emotion, explanation)."""
+    folder, draw = tmp_path_factory.mktemp("predictions"), np.random.default_rng(3)
+    text = lambda: " ".join(draw.choice(WORDS, size=draw.integers(5, 12)))  # noqa: E731
+    records, notes, captions = {}, [], {}
+    for image in range(1, 13):
+        shares = [0.0] * 9
+        shares[(1, 6, 7)[image % 3]], shares[8] = (0.7, 0.3) if image % 4 else (0.5, 0.5)
+        explanations = [text() for _ in range(3)]
+        records[str(image)] = {
+            "emotions": ["awe", "fear", "sadness"],
+            "explanations": explanations,
+            "image_name": f"Cubism/a_{image}.jpg",
+            "origin_emotion_distribution": shares,
+        }
+        notes += [
+            {"id": 3 * image + n, "image_id": image, "caption": caption} for n, caption in enumerate(explanations)
+        ]
+        captions[image] = (EMOTIONS[draw.integers(3)], f"{' '.join(explanations[0].split()[:5])} {text()}")
+    write_json(folder / "records.json", records)
+    write_json(folder / "references.json", {"images": [{"id": i} for i in captions], "annotations": notes})
+    flags = ["--records", str(folder / "records.json"), "--annFileExp", str(folder / "references.json")]
+    return flags + ["--metrics", "bleu", "rouge", "cider"], folder, captions, records
+
+
+FORMS = {
+    "full": lambda image, emotion, said: {"image_id": image, "caption": f"{emotion} because {said}"},
+    "apart": lambda image, emotion, said: {"image_id": image, "emotion": emotion, "explanation": said},
+    "alone": lambda image, emotion, said: {"image_id": image, "caption": said},
+}
+
+
+def test_every_form_gives_the_same_scores(split, tmp_path, capsys):
+    flags, _, captions, _ = split
+    reports = {}
+    for form, row in FORMS.items():
+        write_json(tmp_path / f"{form}.json", [row(image, *said) for image, said in reversed(captions.items())])
+        report.main(["--predictions", str(tmp_path / f"{form}.json"), *flags])
+        reports[form] = json.loads((tmp_path / f"{form}_report.json").read_text())
+        assert ("no ACC" in capsys.readouterr().out) == (form == "alone")
+    assert reports["full"]["scores"] == reports["apart"]["scores"] and 0 < reports["full"]["scores"]["sub_acc"] < 1
+    alone = reports["alone"]["scores"]
+    assert alone == {name: value for name, value in reports["full"]["scores"].items() if name != "sub_acc"}
+    for name, (low, high) in reports["full"]["intervals"].items():
+        assert low <= reports["full"]["scores"][name] <= high
+    assert not {"Unique", "distinct_words"} & set(reports["full"]["intervals"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.pop(), "lacks 1 of the 12 images"),
+        (lambda rows: rows.append(rows[0]), r"record 12: a second caption for image 1 \(the first is in record 0\)"),
+        (lambda rows: rows[2].update(image_id=99), "record 2: image 99 is not in the split"),
+        (lambda rows: rows[2].update(image_id="3"), "record 2: image_id '3' is not an integer"),
+        (lambda rows: rows[1].update(emotion="joy"), "record 1: emotion 'joy' is none of the nine"),
+        (lambda rows: rows[1].pop("emotion"), "record 1: has no text under emotion and explanation"),
+        (lambda rows: rows[1].update(explanation="\ud800"), "record 1: its text holds half a character"),
+        (lambda rows: rows.clear(), "at least one record"),
+    ],
+)
+def test_bad_predictions(split, tmp_path, change, message):
+    rows = [FORMS["apart"](image, *said) for image, said in split[2].items()]
+    change(rows)
+    (tmp_path / "bad.json").write_text(json.dumps(rows))
+    with pytest.raises(InputError, match=message) as caught:
+        read_predictions(tmp_path / "bad.json", split[3])
+    assert str(caught.value).isprintable() and str(tmp_path / "bad.json") in str(caught.value)
+
+
+def test_mixed_captions_are_not_guessed(split, tmp_path):
+    rows = [FORMS["full" if image < 3 else "alone"](image, *said) for image, said in split[2].items()]
+    write_json(tmp_path / "mixed.json", rows)
+    with pytest.raises(InputError, match="only 2 of 12 captions begin with an emotion"):
+        read_predictions(tmp_path / "mixed.json", split[3])
+    full, explanations = read_predictions(tmp_path / "mixed.json", split[3], "full")
+    assert full[1].startswith(split[2][1][0]) and explanations[1] == split[2][1][1]
+
+
+def test_samples_are_what_rescoring_gives(split, tmp_path):
+    """The same images drawn, scored anew as a split of their own: BLEU, ROUGE-L and accuracy agree to 1e-9."""
+    _, folder, captions, records = split
+    full = {image: f"{emotion} because {said}" for image, (emotion, said) in captions.items()}
+    explanations = {image: said for image, (_, said) in captions.items()}
+    metrics, weights, rescored = ("bleu", "rouge"), resampled_weights(12, 5, seed=1), []
+    with CaptionScorer(folder / "references.json", metrics) as scorer:
+        fast = image_scores(score_captions(scorer, records, full, explanations), records).scores(weights)
+        references = scorer.references
+    for row in weights.astype(int):
+        drawn = [image for image, times in zip(captions, row, strict=True) for _ in range(times)]
+        notes = [(number, text) for number, image in enumerate(drawn, 1) for text in references[image]]
+        notes = [{"id": n, "image_id": image, "caption": text} for n, (image, text) in enumerate(notes)]
+        write_json(tmp_path / "r.json", {"images": [{"id": n} for n in range(1, 13)], "annotations": notes})
+        with CaptionScorer(tmp_path / "r.json", metrics) as scorer:
+            scores = scorer.score({number: explanations[image] for number, image in enumerate(drawn, 1)})[0]
+        again = {str(number): records[str(image)] for number, image in enumerate(drawn, 1)}
+        scores["sub_acc"] = emotion_accuracy({n: full[image] for n, image in enumerate(drawn, 1)}, again)[0]
+        rescored.append(scores)
+    for name in (*BLEU, "ROUGE_L", "sub_acc"):
+        assert fast[name] == pytest.approx([scores[name] for scores in rescored], abs=1e-9), name
+        assert len(set(fast[name].round(6))) > 1
+
+
+def test_interval_of_a_mean():
+    """0.5 of 400 images: the normal interval is 0.5 -+ 1.96 * 0.025; an image that does not count changes nothing."""
+    values = np.array([0.0, 1.0, np.nan] * 200)
+    low, high = intervals(ImageScores(list(range(600)), {"x": values}, {}))["x"]
+    assert (low, high) == (pytest.approx(0.451, abs=0.006), pytest.approx(0.549, abs=0.006))
+
+
+def test_paired_difference_uses_the_same_images():
+    """Two runs that differ by 0.01 on every image differ surely, however much the images vary."""
+    values = np.random.default_rng(0).uniform(size=200)
+    a, b, c = (ImageScores(list(range(200)), {"x": of}, {}) for of in (values, values + 0.01, values[::-1].copy()))
+    sure, chance = paired_difference(a, b)["x"], paired_difference(a, c)["x"]
+    assert sure["interval"] == pytest.approx([0.01, 0.01]) and sure["p"] < 0.01
+    assert chance["p"] > 0.5 and chance["interval"][0] < 0 < chance["interval"][1]
+
+
+def test_compare(split, tmp_path, capsys):
+    flags, folder, captions, _ = split
+    other = captions | {7: (captions[7][0], "nothing of this")}
+    for name, said in (("a", captions), ("b", other)):
+        write_json(tmp_path / f"{name}.json", [FORMS["full"](image, *of) for image, of in said.items()])
+        report.main(["--predictions", str(tmp_path / f"{name}.json"), "--json", str(tmp_path / name / "report.json"), *flags])  # fmt: skip
+    capsys.readouterr()
+    compare.main([str(tmp_path / "a"), str(tmp_path / "b" / "report.json"), "--json", str(tmp_path / "c.json")])
+    shown, found = capsys.readouterr().out, json.loads((tmp_path / "c.json").read_text())
+    assert found["pictures"][0]["image_name"] == "Cubism/a_7.jpg" and "nothing of this" in shown
+    assert found["scores"]["sub_acc"]["difference"] == 0 and found["scores"]["sub_acc"]["p"] == 1
+    assert found["scores"]["ROUGE_L"]["difference"] < 0
+
+    images = tmp_path / "b" / "report_images.json"
+    good = json.loads(images.read_text())
+    for change, message in (
+        ({"references": "x"}, "against other references"),
+        ({"images": good["images"][::-1]}, "other images"),
+        ({"sums": {"bleu": [[1]]}}, "does not hold the scores of single images"),
+    ):
+        images.write_text(json.dumps(good | change))
+        with pytest.raises(InputError, match=message):
+            compare.main([str(tmp_path / "a"), str(tmp_path / "b")])
+
+
+def test_the_judge_reads_explanations(split, tmp_path, monkeypatch):
+    """Not whole captions, whose first word would tell it the emotion."""
+    flags, _, captions, _ = split
+    read = {}
+
+    def emotions(self, texts):
+        read.update(texts)
+        return dict.fromkeys(texts, "awe")
+
+    monkeypatch.setattr(score_report.Judge, "emotions", emotions)
+    write_json(tmp_path / "full.json", [FORMS["full"](image, *said) for image, said in captions.items()])
+    report.main(["--predictions", str(tmp_path / "full.json"), *flags, "--text2emotion", str(JUDGE)])
+    assert read == {image: said for image, (_, said) in captions.items()}
+    scores = json.loads((tmp_path / "full_report.json").read_text())["scores"]
+    assert scores["self_consistency"] == np.mean([emotion == "awe" for emotion, _ in captions.values()])

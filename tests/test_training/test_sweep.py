@@ -1,0 +1,302 @@
+"""utils.sweep: which runs it makes, how it goes on, and its table. Most runs are those of a stand-in for the training."""
+
+import csv
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY
+from utils import sweep
+from utils.errors import InputError
+from utils.evaluation.ablation_table import Row, write_table
+from utils.training.folder_lock import locked
+from utils.training.run_log import read_log
+
+# Writes what a training writes. The file `orders` in the working directory: "fail NUMBER", or "wait" until it is stopped.
+STAND_IN = """
+import json, pathlib, sys, time
+sys.path.insert(0, REPOSITORY)
+from utils.opts import parse_args
+from utils.settings import flags_of
+args = parse_args(sys.argv[2:])
+orders = pathlib.Path("orders").read_text().split() if pathlib.Path("orders").is_file() else [""]
+with open("calls", "a") as calls:
+    calls.write(f"{args.use_VAD} {args.use_cl_loss} {args.seed} {args.resume} {args.eval_only}\\n")
+if args.eval_only:
+    args.caption_save_path.mkdir(parents=True, exist_ok=True)
+    import hashlib
+    digest = hashlib.sha256(args.nle_data_val_path.read_bytes()).hexdigest()
+    report = {"test_set": None, "evaluated_file": args.nle_data_val_path.name, "evaluated_sha256": digest, "judge": None}
+    (args.caption_save_path / "report.json").write_text(json.dumps(report | {"scores": {"sub_acc": 0.125}}))
+    sys.exit()
+args.caption_save_path.mkdir(parents=True, exist_ok=True)
+log = open(args.caption_save_path / "log.jsonl", "a")
+def write(kind, content):
+    print(json.dumps({kind: content}), file=log, flush=True)
+write("start", {"flags": flags_of(args), "facts": {}})
+if orders == ["fail", str(args.seed)]:
+    print("Traceback: a page of it", file=sys.stderr)
+    sys.exit("error: no luck with this seed")
+if orders == ["wait"]:
+    time.sleep(60)
+place = {"epoch": 0, "step": 7, "updates": 8}
+write("scores", place | {"sub_acc": args.seed / 100 + args.use_VAD / 10, "Bleu_4": 0.5})
+write("scores", place | {"epoch": 1, "sub_acc": 0.99, "Bleu_4": 0.1})
+write("end", {"epoch": 0, "step": 7})
+"""
+TWO = ("--ablate", "use_VAD,use_cl_loss")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with the stand-in, and with the demo's data as far as they matter."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stand_in.py").write_text(STAND_IN.replace("REPOSITORY", repr(str(REPOSITORY))))
+    data = tmp_path / "runs" / "demo" / "data"
+    data.mkdir(parents=True)
+    (data / "artEmisX_test.json").write_text("{}")
+    return tmp_path
+
+
+def argv(*ours: str, flags: tuple[str, ...] = ()) -> list[str]:
+    launcher = f"{shlex.quote(sys.executable)} stand_in.py"
+    return ["--out", "out", "--launcher", launcher, *ours, "--", "--demo", *flags]
+
+
+def calls() -> list[str]:
+    path = Path("calls")
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def table() -> dict[str, dict[str, str]]:
+    with open("out/ablation.csv", encoding="utf-8", newline="") as file:
+        return {row["combination"]: row for row in csv.DictReader(file)}
+
+
+# ---- which runs ------------------------------------------------------------------------------------------------------
+
+
+def test_combinations():
+    variants = sweep.read_ablate("use_VAD,lemmatizer=nltk|simplemma|none", {})
+    each = sweep.combinations(variants, "each")
+    assert list(each) == ["full", "no-use_VAD", "lemmatizer-simplemma", "lemmatizer-none"]
+    assert each["lemmatizer-none"] == {"use_VAD": True, "lemmatizer": "none"}
+    every = sweep.combinations(variants, "all")
+    assert len(every) == 6 and list(every)[0] == "full" and "no-use_VAD+lemmatizer-none" in every
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("3", [42, 43, 44]), ("1,5,9", [1, 5, 9]), ("7,", [7])])
+def test_seeds(text, seeds):
+    assert sweep.read_seeds(text) == seeds
+
+
+def test_print_makes_nothing(here, capsys):
+    assert sweep.main(argv(*TWO, "--seeds", "2", "--print", "--jobs", "2", flags=("--alpha", "0.5"))) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6 and not Path("out").exists() and not calls()
+    words = shlex.split(lines[2])
+    assert words[:2] == [sys.executable, "stand_in.py"] and words[2] == str(REPOSITORY / "artEmisX_train.py")
+    assert "--no-use_VAD" in words and "--use_cl_loss" in words and "--resume" in words
+    assert words[words.index("--alpha") + 1] == "0.5"
+    assert words[words.index("--ckpt_path") + 1] == "out/no-use_VAD/seed-42/ckpts"
+    assert words[words.index("--cpu_threads") + 1] == str(max(os.cpu_count() // 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("ours", "flags", "words"),
+    [
+        (("--ablate", "use_VADs"), (), "no flag of artEmisX_train.py"),
+        (("--ablate", "seed=1|2"), (), "no flag of artEmisX_train.py that can be ablated"),
+        (("--ablate", "alpha"), (), "is not on or off; name the values"),
+        (("--ablate", "alpha=1"), (), "two or more different values"),
+        (("--ablate", "alpha=1|x"), (), "alpha-x: argument --alpha: invalid"),
+        (("--ablate", "alpha=1|2"), ("--alpha", "3"), "is given after -- as well"),
+        (("--ablate", "use_VAD,use_VAD"), (), "is there twice"),
+        (("--ablate", "gpt2_model=a/b|a-b|a.b|a b"), (), "no folder names that differ"),
+        ((*TWO, "--seeds", "x"), (), "--seeds x"),
+        ((*TWO, "--seeds", "0"), (), "not between 1 and"),
+        ((*TWO, "--seeds", "4,4"), (), "a seed is there twice"),
+        ((*TWO, "--seeds", "1,9999999999"), (), "--seed"),
+        (TWO, ("--resume",), "--resume after --: not in a sweep"),
+        (TWO, ("--ckpt_path", "x"), "--ckpt_path after --"),
+        (TWO, ("--seed", "1"), "--seeds names them"),
+        (TWO, ("--no-such",), "unrecognized arguments"),
+        (TWO, ("--vad_causal",), "no-use_VAD: --vad_causal is about the VAD encoder"),
+        ((*TWO, "--launcher", "no-such-program"), (), "no such program"),
+        ((*TWO, "--test", "--num_beams 4"), (), "--test: takes no --num_beams"),
+        ((*TWO, "--jobs", "0"), (), "--jobs"),
+    ],
+)
+def test_bad_input_before_any_work(here, ours, flags, words):
+    with pytest.raises(InputError) as error:
+        sweep.main(argv(*ours, flags=flags))
+    assert words in str(error.value)
+    assert not Path("out").exists() and not calls()
+
+
+def test_missing_files_are_named(here):
+    with pytest.raises(InputError, match="no such file; make it with preprocess/build_splits.py"):
+        sweep.main([*TWO, "--out", "out"])
+
+
+# ---- going on --------------------------------------------------------------------------------------------------------
+
+
+def test_whole_sweep_once(here, capsys):
+    assert sweep.main(argv(*TWO, "--seeds", "2")) == 0
+    assert len(calls()) == 6 and len(set(calls())) == 6
+    rows = table()
+    assert list(rows) == ["full", "no-use_VAD", "no-use_cl_loss"]
+    # of best-res, which is not the last evaluation; 42 and 43 hundredths, and a tenth with use_VAD
+    assert float(rows["full"]["sub_acc_mean"]) == pytest.approx(0.525)
+    assert float(rows["no-use_VAD"]["sub_acc_std"]) == pytest.approx(np.std([0.42, 0.43], ddof=1))
+    said = capsys.readouterr().out
+    assert "52.50 ± 0.71" in said and "the split that chose it" in said
+    assert "seeds 42, 43" in Path("out/ablation.md").read_text(encoding="utf-8")
+
+    assert sweep.main(argv(*TWO, "--seeds", "3")) == 0  # only what is new is run
+    assert len(calls()) == 9 and table()["full"]["seeds"] == "42 43 44"
+
+
+def test_other_flags_in_the_same_folder_are_refused(here):
+    assert sweep.main(argv(*TWO, "--seeds", "1")) == 0
+    assert sweep.main(argv(*TWO, "--seeds", "1", flags=("--num_workers", "1"))) == 0  # computes the same
+    with pytest.raises(InputError, match=r"--alpha was 1.0 and is 0.5 now\); name another"):
+        sweep.main(argv(*TWO, "--seeds", "1", flags=("--alpha", "0.5")))
+    assert len(calls()) == 3
+
+
+def test_failed_run_is_reported_and_left(here, capsys):
+    Path("orders").write_text("fail 43")
+    assert sweep.main(argv(*TWO, "--seeds", "3", "--jobs", "3")) == 1
+    said = capsys.readouterr().out
+    assert "full seed 43: no luck with this seed (out/full/seed-43/output.log)" in said
+    assert "WARNING: 3 of 9 runs are missing" in said and table()["full"]["seeds"] == "42 44"
+    Path("orders").unlink()
+    assert sweep.main(argv(*TWO, "--seeds", "3")) == 0
+    assert len(calls()) == 12 and table()["full"]["runs"] == "3"
+
+
+def test_launcher_that_does_nothing_is_no_success(here, capsys):
+    words = argv("--ablate", "use_VAD", "--seeds", "1")
+    words[words.index("--launcher") + 1] = "true"
+    assert sweep.main(words) == 1
+    assert "ended without an error and without being done" in capsys.readouterr().out
+    assert not Path("out/ablation.md").exists()
+
+
+def test_two_sweeps_in_one_folder_are_refused(here):
+    with locked(Path("out")):
+        code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from utils import errors, sweep\n"
+        code += f"sys.exit(errors.run_script(lambda: sweep.main({argv(*TWO)})))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "another run is at work here" in done.stderr and not calls()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_sweep_ends_its_runs_and_goes_on(here, number):
+    Path("orders").write_text("wait")
+    command = [sys.executable, "-m", "utils.sweep", *argv(*TWO, "--seeds", "1", "--jobs", "2")]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    until = time.monotonic() + 30
+    while len(list(Path("out").glob("*/*/results/log.jsonl"))) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=30)
+    if number == signal.SIGINT:
+        assert process.returncode == 130 and "0 of 3 runs are finished; the same command goes on" in said
+    assert len(calls()) == 2
+    until = time.monotonic() + 10
+    while (left := of_stand_in()) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not left
+    Path("orders").unlink()
+    assert sweep.main(argv(*TWO, "--seeds", "1")) == 0
+    assert len(calls()) == 5 and all(line.endswith("True False") for line in calls())  # with --resume
+
+
+def of_stand_in() -> list[Path]:
+    """Processes of the stand-in in this working directory."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            if b"stand_in.py\0" in (folder / "cmdline").read_bytes() and state != "Z":
+                if (
+                    os.readlink(folder / "cwd") == os.getcwd()
+                    and b"utils.sweep" not in (folder / "cmdline").read_bytes()
+                ):
+                    found.append(folder)
+        except OSError:
+            continue
+    return found
+
+
+def test_test_split(here, capsys):
+    assert sweep.main(argv(*TWO, "--seeds", "1")) == 0
+    assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0  # the trainings are there: only scored
+    assert [line.endswith("True") for line in calls()] == [False] * 3 + [True] * 3
+    assert table()["full"]["sub_acc_mean"] == "0.125"
+    said = capsys.readouterr().out
+    assert "Scores of artEmisX_test.json" in said and "One seed: no standard deviation" in said
+    assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0
+    assert len(calls()) == 6
+    Path("runs/demo/data/artEmisX_test.json").write_text("{ }")
+    assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0  # another split: scored anew
+    assert len(calls()) == 9
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+def test_table_against_numpy_and_escapes(tmp_path):
+    drawn = np.random.default_rng(0).random((2, 5, 2))
+    runs = [{seed: {"sub_acc": a, "Bleu_4": b} for seed, (a, b) in enumerate(part)} for part in drawn.tolist()]
+    del runs[1][4]["Bleu_4"]  # a score that one run lacks has no mean over all
+    rows = [
+        Row("full", {"use_VAD": True, "mode": "=1+1"}, runs[0]),
+        Row("no-use_VAD", {"use_VAD": False, "mode": "a|b & 50%"}, runs[1]),
+        Row("none", {"use_VAD": False, "mode": "x"}, {}),
+    ]
+    markdown = write_table(tmp_path, rows, ["Of a_b.json, 100% <all>."])
+    with (tmp_path / "ablation.csv").open(encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert float(read[0]["Bleu_4_mean"]) == pytest.approx(drawn[0, :, 1].mean(), rel=1e-12)
+    assert float(read[0]["Bleu_4_std"]) == pytest.approx(drawn[0, :, 1].std(ddof=1), rel=1e-12)
+    assert read[0]["mode"] == "'=1+1" and read[1]["Bleu_4_mean"] == read[2]["sub_acc_mean"] == ""
+    lines = markdown.splitlines()
+    assert f"{100 * drawn[1, :, 0].mean():.2f} ± {100 * drawn[1, :, 0].std(ddof=1):.2f}" in lines[3]
+    assert "a\\|b" in lines[3] and len({line.replace("\\|", "").count("|") for line in lines[:5]}) == 1
+    latex = (tmp_path / "ablation.tex").read_text(encoding="utf-8")
+    assert (
+        r"no-use\_VAD" in latex and r"a\textbar{}b \& 50\%" in latex and r"$\checkmark$" in latex and "✓" not in latex
+    )
+    assert r"a\_b.json, 100\% \textless{}all\textgreater{}" in latex
+
+
+# ---- the real training -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_real_runs(workspace, tmp_path, monkeypatch, capsys):
+    flags = workspace.argv(Path("unused"), "--num_train_epochs", "1")
+    for name in ("--ckpt_path", "--caption_save_path"):
+        del flags[flags.index(name) : flags.index(name) + 2]
+    monkeypatch.chdir(tmp_path)
+    ours = ["--out", "out", "--ablate", "use_VAD", "--seeds", "1", "--test"]
+    assert sweep.main([*ours, "--", *flags]) == 0, capsys.readouterr().out
+    history = read_log(Path("out/no-use_VAD/seed-42/results/log.jsonl"))
+    assert history.end == {"epoch": 0, "step": history.scores[0]["step"]} and history.flags["use_VAD"] is False
+    report = json.loads(Path("out/no-use_VAD/seed-42/test/report.json").read_text())
+    assert float(table()["no-use_VAD"]["Bleu_1_mean"]) == report["scores"]["Bleu_1"]
+    assert sweep.main([*ours[:-1], "--", *flags]) == 0
+    assert float(table()["full"]["Bleu_1_mean"]) != 0 and "2 of them finished" in capsys.readouterr().out

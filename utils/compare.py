@@ -1,0 +1,85 @@
+"""Whether two runs differ: paired bootstrap over images, and the pictures on which they differ most.
+
+python -m utils.compare runs/a runs/b
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import InputError, OneLineParser, escaped, number, run_script
+from utils.evaluation.bootstrap import RESAMPLES, SEED, paired_difference
+from utils.evaluation.image_scores import read_images
+from utils.evaluation.report_tables import HEADINGS, PLAIN_SCORES, read_report
+from utils.files import check_place, write_json
+
+JUDGED = ("EA_more_than_half", "EA_at_least_half", "self_consistency")  # scores that a judge gives
+RANKING = ("METEOR", "CIDEr", "ROUGE_L", "SPICE", "Bleu_1")  # the first that both runs have ranks the pictures
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="python -m utils.compare", description="Paired bootstrap of two runs that scored the same images."
+    )
+    parser.add_argument("a", type=Path, help="a result folder or report.json")
+    parser.add_argument("b", type=Path, help="another")
+    parser.add_argument("--resamples", type=number(int, 100, 100_000), default=RESAMPLES, help="default: %(default)s")
+    parser.add_argument("--seed", type=number(int, 0), default=SEED, help="default: %(default)s")
+    parser.add_argument("--pictures", type=number(int, 0), default=5, help="how many to show (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="write the comparison to this file as well")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = get_parser().parse_args(argv)
+    if args.json:
+        check_place(args.json)
+    paths = [path / "report.json" if path.is_dir() else path for path in (args.a, args.b)]
+    reports = [read_report(path) for path in paths]
+    (a, texts_a), (b, texts_b) = map(read_images, paths)
+    if a.images != b.images:
+        raise InputError(f"{args.b}: scored other images than {args.a}; score both runs on the same split")
+    if texts_a["references"] != texts_b["references"]:
+        raise InputError(f"{args.b}: scored against other references than {args.a}; give both the same --annFileExp")
+    judges = [report.get("judge") for report in reports]
+    if judges[0] != judges[1]:
+        for scores in (a, b):
+            scores.values = {name: of for name, of in scores.values.items() if name not in JUDGED}
+    found = paired_difference(a, b, args.resamples, args.seed)
+    print(table(found))
+    print(f"{len(a.images)} images, {args.resamples} resamples, 95 % interval; A: {args.a}, B: {args.b}")
+    if judges[0] != judges[1]:
+        print("the judges differ, so that emotion alignment and self-consistency are left out")
+    ranking = next((name for name in RANKING if name in found), None)
+    pictures = []
+    if ranking and args.pictures:
+        of_a, of_b = a.of_images()[ranking], b.of_images()[ranking]
+        for place in np.argsort(-np.abs(of_b - of_a), kind="stable")[: args.pictures].tolist():
+            pictures.append({"image_id": a.images[place], "image_name": texts_a["names"][place]})
+            for run, of, texts in (("a", of_a, texts_a), ("b", of_b, texts_b)):
+                pictures[-1][run] = {"caption": texts["captions"][place], ranking: float(of[place])}
+        print(f"\nthe pictures that differ most in {HEADINGS[ranking]}:")
+        for picture in pictures:
+            print(escaped(picture["image_name"]))
+            for run in "ab":
+                print(f"  {run.upper()} {100 * picture[run][ranking]:5.1f}  {escaped(picture[run]['caption'])}")
+    if args.json:
+        write_json(args.json, {"scores": found, "pictures": pictures}, indent=1)
+
+
+def table(found: dict) -> str:
+    lines = [f"{'':18} {'A':>8} {'B':>8} {'B - A':>8} {'interval':>18} {'p':>7}"]
+    for name, row in found.items():
+        scale = 1 if name in PLAIN_SCORES else 100
+        low, high = (f"{scale * value:+.2f}" for value in row["interval"])
+        lines.append(
+            f"{HEADINGS.get(name, name):18} {scale * row['a']:8.2f} {scale * row['b']:8.2f} "
+            f"{scale * row['difference']:+8.2f} {f'{low} .. {high}':>18} {row['p']:7.3f}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

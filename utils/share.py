@@ -1,0 +1,170 @@
+"""Make one folder of a trained model, to hand on: weights, tokenizer, settings and a model card; nothing to unpickle.
+
+python -m utils.share runs/demo/ckpts shared/demo --report runs/demo/results/test/report.json
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from utils.errors import InputError, OneLineParser, brief, escaped, run_script
+from utils.evaluation.report_tables import read_report
+from utils.files import check_place, sync
+from utils.model_card import model_card
+from utils.opts import HUB_ID, checkpoint_config, find_model, is_shared, parse_args, recorded_settings
+from utils.settings import FOUND_BY_PLACE, FREE, RULES, SETTINGS_KEY, compare_facts, flags_of
+
+KEPT_FACTS = ("image_encoder_sha256", "decoder_sha256", "lexicon_sha256", "lexicon", "precision", "images")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="python -m utils.share",
+        description="Make one folder of a trained model: config, safetensors, tokenizer, settings, model card.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "run", type=Path, metavar="RUN", help="the --ckpt_path of a training, the authors' checkpoints, or their hub id"
+    )
+    add("out", type=Path, metavar="OUT", help="the new folder")
+    add("--name", default="best-res", help="which checkpoint: best-res (default), best-acc or an epoch")
+    add(
+        "--report",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="its test reports (report.json), for the card",
+    )
+    add("--clip_model", help="image encoder, where the training's is no longer at its place")
+    add(
+        "--encoder",
+        choices=("include", "reference"),
+        default="include",
+        help="a fixed image encoder goes into the folder, or is only named there",
+    )
+    add("--push_to_hub", metavar="ID", help="also upload the folder to this Hugging Face repository, e.g. me/my-sevlm")
+    add("--private", action="store_true", help="make that repository private")
+    return parser
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """InputError for what can be refused before anything is loaded."""
+    check_place(args.out / "config.json")
+    if args.out.exists() and any(args.out.iterdir()):
+        raise InputError(f"{args.out}: is there already; name a new folder, or remove it")
+    if args.private and not args.push_to_hub:
+        raise InputError("--private is about the repository of --push_to_hub: give both")
+    if args.push_to_hub and not HUB_ID.fullmatch(args.push_to_hub):
+        raise InputError(f"--push_to_hub {args.push_to_hub}: an id as me/my-sevlm was expected")
+    args.run = find_model(args.run)
+    if is_shared(args.run):
+        raise InputError(f"{args.run}: is a shared model already; copy the folder")
+    if not args.run.is_dir():
+        raise InputError(f"{args.run}: no such folder; give the --ckpt_path of a training")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = get_parser().parse_args(argv)
+    check_flags(args)
+    reports = {str(path): read_report(path) for path in args.report}
+    given = [] if args.clip_model is None else [f"--clip_model={args.clip_model}"]
+    flags = parse_args(["--eval_only", f"--load_from_epoch={args.name}", f"--ckpt_path={args.run}", *given])
+    checkpoint_folder = checkpoint_config(flags).parent
+    for path, report in reports.items():
+        if Path(str(report.get("checkpoint"))).name != checkpoint_folder.name:
+            raise InputError(
+                f"{path}: is of {report.get('checkpoint')}, not of {checkpoint_folder}; give its own report"
+            )
+
+    from utils.training.facts import decoder_identity, encoder_identity
+    from utils.training.load_checkpoint import load_model
+
+    record = recorded_settings(flags)
+    checkpoint, codec, model = load_model(flags)
+    facts = {
+        "image_encoder_sha256": encoder_identity(model.image_encoder),
+        "decoder_sha256": decoder_identity(model, codec),
+    }
+    for note in [] if record is None else compare_facts(record, facts, True, checkpoint_folder):
+        print(escaped(note))
+    if args.encoder == "reference":
+        _check_reference(flags, checkpoint.stats, checkpoint_folder)
+    settings = shared_settings(record or {"flags": flags_of(flags), "facts": facts})
+    card = model_card(args.out.name, settings, reports, checkpoint.stats, args.encoder == "include", record is None)
+    write_folder(args.out, model, codec.tokenizer, settings, card, args.encoder == "include")
+    print(f"{args.out}: {_size(args.out) / 1e6:.0f} MB; use it: python -m utils.explain PICTURE --ckpt {args.out}")
+    if args.push_to_hub:
+        print(push(args.out, args.push_to_hub, args.private))
+    return 0
+
+
+def _check_reference(flags: argparse.Namespace, stats: dict, source: Path) -> None:
+    if stats.get("encoder_state_dict") is not None:
+        raise InputError(f"{source}: its image encoder was trained with it: leave --encoder reference out")
+    if flags.from_scratch in (True, "encoder"):
+        raise InputError(f"{source}: its image encoder was drawn at random: leave --encoder reference out")
+
+
+def shared_settings(record: dict[str, Any]) -> dict[str, Any]:
+    """What a record says to strangers: how to use the model and how it was trained, without paths of this machine."""
+    flags = {}
+    for name, rules in RULES.items():
+        if name not in record["flags"] or rules.resume == FREE and name not in ("demo", "text2emotion"):
+            continue
+        value = record["flags"][name]
+        if name in FOUND_BY_PLACE or isinstance(value, str) and os.path.exists(value):
+            value = None if value is None else Path(value).name
+        flags[name] = value
+    return {"flags": flags, "facts": {name: record["facts"][name] for name in KEPT_FACTS if name in record["facts"]}}
+
+
+def write_folder(out: Path, model, tokenizer, settings: dict, card: str, include_encoder: bool) -> None:
+    """Write the whole folder beside its place, load it once as a stranger would, and put it there by one renaming."""
+    from models.sevlm import SEVLM
+    from utils.training.manifests import remove, removed_on_failure
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name[:40]}.{os.getpid()}.tmp")
+    remove(temporary)
+    with removed_on_failure(temporary):
+        temporary.mkdir()
+        model.save_folder(temporary, include_encoder, **{SETTINGS_KEY: settings})
+        (temporary / "model.safetensors").chmod((temporary / "config.json").stat().st_mode)
+        tokenizer.save_pretrained(temporary)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        SEVLM.from_pretrained(temporary, image_encoder=None if include_encoder else model.image_encoder)
+        for path in temporary.iterdir():
+            sync(path)
+        os.replace(temporary, out)
+        sync(out.parent)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def push(folder: Path, repository: str, private: bool) -> str:
+    """Upload a folder; returns its address.
+
+    Raises:
+        InputError: the hub cannot be reached, or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder))
+    except Exception as error:  # the hub's, and those of its transport
+        raise InputError(
+            f"--push_to_hub {repository}: {brief(error)}; the folder {folder} is complete: log in with `hf auth login` and "
+            f"upload it with `hf upload {repository} {folder}`"
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
