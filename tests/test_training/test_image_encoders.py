@@ -1,25 +1,33 @@
 """A run with every kind of image encoder: cache, training, evaluation, heat map; saved, resumed, scored again and shared."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 import artEmisX_train
+from models.image_encoder import default_preparation
 from models.sevlm import SEVLM
 from preprocess import cache_features
 from tests.tiny_encoders import KINDS, save
 from utils import explain, share
 from utils.constants import IMAGE_FOLDERS
 from utils.data.feature_cache import FeatureCache
-from utils.data.records import read_records
-from utils.errors import InputError
+from utils.data.image_encoder_weights import load_image_encoder
+from utils.data.image_folder import ImageFolder
 from utils.training.load_checkpoint import load_checkpoint
+from utils.training.resume_states import state_folders
 
 pytestmark = pytest.mark.slow
 
 # what a folder says of its pictures: DINO's size is read here, the others' in config.json
-PREPARED = {"size": {"height": 60, "width": 60}, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], "resample": 0}
+PREPARED = {
+    "size": {"height": 60, "width": 60},
+    "image_mean": [0.4, 0.5, 0.6],
+    "image_std": [0.2, 0.3, 0.4],
+    "resample": 0,
+}
 
 
 @pytest.fixture
@@ -52,7 +60,7 @@ def test_from_pictures_to_a_heat_map(workspace, encoder, tmp_path):
 
     assert artEmisX_train.main(flags(workspace, tmp_path, encoder, "--feature_cache", str(cache))) == 0
     (name, *_) = FeatureCache(cache).row
-    picture = next(root.rglob(f"{name.partition('/')[2] or name}.*"))
+    picture = ImageFolder(root).find(name)
     heat, answers = tmp_path / "heat.html", tmp_path / "answers.json"
     asked = [picture, "--ckpt", tmp_path / "ckpts", "--name", "best-acc", "--heat", heat, "--json", answers]
     assert explain.main(list(map(str, asked))) == 0
@@ -75,13 +83,36 @@ def scored(workspace, out, ckpt_path, *more):
     return captions.read_text()
 
 
+def weights_of(state) -> dict[str, torch.Tensor]:
+    return torch.load(state / "state.pt", weights_only=True)["model"]
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+TWICE = ("clip", "siglip", "siglip without head", "siglip2", "dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
+
+
 @pytest.mark.parametrize("fixed", [True, False], ids=["fixed", "trained"])
-@pytest.mark.parametrize("encoder", ["clip", "siglip", "siglip2", "dinov2_with_registers", "dinov3_vit", "vit"], indirect=True)
+@pytest.mark.parametrize("encoder", TWICE, indirect=True)
 def test_saved_resumed_scored_and_shared(workspace, encoder, fixed, tmp_path):
-    more = ("--fixed_encoder", str(fixed), "--en_LR", "0.01")
-    assert artEmisX_train.main(flags(workspace, tmp_path, encoder, *more)) == 0
-    first = SEVLM_of(tmp_path)
-    assert artEmisX_train.main(flags(workspace, tmp_path, encoder, *more, "--num_train_epochs", "2", "--resume")) == 0
-    last = SEVLM_of(tmp_path)
-    at_start = load_image_encoder(str(encoder)).state_dict()
-    print(first, last, at_start)
+    run = tmp_path / "run"
+    argv = flags(workspace, run, encoder, "--fixed_encoder", str(fixed), "--num_train_epochs", "2", "--en_LR", "0.01")
+    assert artEmisX_train.main(argv) == 0
+    newest, older = state_folders(run / "ckpts")
+    whole = weights_of(newest)
+    shutil.rmtree(newest)
+    assert artEmisX_train.main([*argv, "--resume"]) == 0
+    assert same(weights_of(newest), whole)
+
+    trained = load_checkpoint(run / "ckpts", "best-acc").model
+    vision, before = trained.image_encoder.vision, load_image_encoder(str(encoder)).vision.state_dict()
+    assert same(vision.state_dict(), before) is fixed
+    said = scored(workspace, tmp_path / "a", run / "ckpts", "--load_from_epoch", "best-acc")
+    shared = tmp_path / "shared"
+    assert share.main([str(run / "ckpts"), str(shared), "--name", "best-acc"]) == 0
+    assert scored(workspace, tmp_path / "b", shared) == said
+    model = SEVLM.from_pretrained(shared)
+    assert same(model.state_dict(), trained.state_dict())
+    assert model.image_encoder.preparation == trained.image_encoder.preparation != default_preparation(vision.config)
