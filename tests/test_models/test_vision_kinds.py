@@ -43,6 +43,17 @@ def test_features(name, tmp_path):
     assert load_image_encoder(str(tmp_path), from_scratch=True)(pixels).grid.shape == (2, 9, 24)
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_trained_weights_have_gradients(name, tmp_path):
+    """Where the class token is not read: a weight without a gradient would stop a training on several GPUs."""
+    save(name, tmp_path)
+    encoder = load_image_encoder(str(tmp_path), fixed=False)
+    encoder.freeze_pooling()
+    encoder(torch.randn(1, 3, encoder.image_size, encoder.image_size)).grid.pow(2).sum().backward()
+    lacking = [name for name, weight in encoder.named_parameters() if weight.requires_grad and weight.grad is None]
+    assert not lacking
+
+
 def test_siglip_of_384_pixels_has_729_patches():
     """384 / 14 = 27.4: the rest is cut."""
     config = transformers.SiglipVisionConfig(**VIT | {"image_size": 384})
