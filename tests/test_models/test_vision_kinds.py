@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from tests.tiny_encoders import KINDS, SIGLIP2, VIT, save
 from utils.data.image_encoder_weights import load_image_encoder
@@ -41,6 +42,47 @@ def test_features(name, tmp_path):
     torch.testing.assert_close(features.grid, grid, atol=1e-6, rtol=0)
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     assert load_image_encoder(str(tmp_path), from_scratch=True)(pixels).grid.shape == (2, 9, 24)
+
+
+# kind -> how the hub's files, of several versions of transformers, put a name in front of the tower's weights
+PREFIXES = {
+    "vit": ("", "vit."),
+    "dinov2": ("", "dinov2."),
+    "dinov2_with_registers": ("", "dinov2_with_registers."),
+    "dinov3_vit": ("",),
+    "siglip_vision_model": ("", "vision_model."),
+    "siglip2_vision_model": ("", "vision_model."),
+    "clip_vision_model": ("", "vision_model."),
+}
+PREFIXED = [(name, prefix) for name, prefixes in PREFIXES.items() for prefix in prefixes]
+
+
+def renamed(folder, prefix: str, left_out: str):
+    """Rewrite a folder's weights as a model with a classifier has them; leave out what has `left_out` in its name."""
+    state = load_file(folder / "model.safetensors")
+    state = {f"{prefix}{name}": tensor for name, tensor in state.items() if not left_out or left_out not in name}
+    more = {"classifier.weight": torch.zeros(2, 24), f"{prefix}embeddings.position_ids": torch.arange(9)}
+    save_file(state | more, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("name, prefix", PREFIXED)
+def test_names_of_the_hub(name, prefix, tmp_path):
+    """Nothing is missing and nothing is fresh: the features are the same; a plain ViT needs no pooler."""
+    vision = save(name, tmp_path)
+    renamed(tmp_path, prefix, "pooler" if name == "vit" else "")
+    encoder = load_image_encoder(str(tmp_path))
+    pixels = torch.randn(2, 3, encoder.image_size, encoder.image_size)
+    torch.testing.assert_close(encoder(pixels).grid, expected(name, vision, pixels)[1], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+@pytest.mark.parametrize("prefix, left_out", [("module.", ""), ("", "layer.1."), ("", "patch_embedding")])
+def test_weights_that_are_missing(name, prefix, left_out, tmp_path):
+    save(name, tmp_path)
+    left_out = left_out.replace("layer.", "layers.") if "vision_model" in name else left_out
+    renamed(tmp_path, prefix, left_out)
+    with pytest.raises(InputError, match="^--clip_model .*: lacks weights of "):
+        load_image_encoder(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", KINDS)
