@@ -124,7 +124,9 @@ def test_preparation_is_read_as_json(tmp_path):
         ({"image_mean": [1, 2]}, "image_mean .* not three numbers"),
         ({"image_std": [1, 2, 0]}, "image_std holds a number that is not positive"),
         ({"resample": 9}, "resample '9' is no filter"),
-        ({"auto_map": {}}, "asks for code of its own"),
+        ({"size": 0}, "size 0 is not the size of a square"),
+        ({"image_mean": [10**400, 0, 0]}, "image_mean .* not three numbers"),
+        ([], "a JSON object was expected"),
     ],
 )
 def test_bad_preparation(tmp_path, field, message):

@@ -106,7 +106,7 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
     lacking = sorted(part for part in lacking if not part.endswith("mask_token"))
     if lacking:
         what = "CLIP's vision tower" if kind is CLIPVisionModel else f"a {config.model_type}"
-        raise InputError(f"{source}: lacks weights of {what} ({', '.join(lacking[:3])}, ...)")
+        raise InputError(f"{source}: lacks weights of {what} ({', '.join(lacking[:3])}, ...); {WEIGHTS_REMEDY}")
     return ImageEncoder(vision, fixed, preparation)
 
 

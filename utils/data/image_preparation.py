@@ -7,8 +7,9 @@ from transformers import PretrainedConfig
 
 from models.image_encoder import ImagePreparation, default_preparation
 from models.vision_kinds import VISION_KINDS
-from utils.data.pretrained import find_file, read_config
+from utils.data.pretrained import find_file
 from utils.errors import InputError
+from utils.files import read_json
 
 FILE = "preprocessor_config.json"
 LARGEST = 4096  # side of an image, in pixels
@@ -32,10 +33,12 @@ def read_preparation(name: str, config: PretrainedConfig, source: str) -> ImageP
     if path is None:
         return usual
     try:
-        saved = read_config(path)
+        saved = read_json(path)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     source = f"{source}: {FILE}"
+    if not isinstance(saved, dict):
+        raise InputError(f"{source}: a JSON object was expected; take the model's own file")
     preparation = ImagePreparation(
         size=_side(saved, usual.size, source) if kind.own_size else usual.size,
         mean=saved.get("image_mean", usual.mean),
