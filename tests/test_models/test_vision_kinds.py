@@ -96,12 +96,15 @@ def test_trained_weights_have_gradients(name, tmp_path):
     assert not lacking
 
 
-def test_siglip_of_384_pixels_has_729_patches():
-    """384 / 14 = 27.4: the rest is cut."""
+def test_siglip_of_384_pixels_has_729_patches(tmp_path):
+    """384 / 14 = 27.4: the rest is cut, as transformers does."""
     config = transformers.SiglipVisionConfig(**VIT | {"image_size": 384})
-    from models.image_encoder import ImageEncoder
-
-    assert ImageEncoder(transformers.SiglipVisionModel(config))(torch.zeros(1, 3, 384, 384)).grid.shape[1] == 27 * 27
+    vision = transformers.SiglipVisionModel(config).eval()
+    vision.save_pretrained(tmp_path)
+    encoder, pixels = load_image_encoder(str(tmp_path)), torch.randn(1, 3, 384, 384)
+    assert encoder.image_size == 384 and encoder.patches == 729
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(pixels).grid, vision(pixels).last_hidden_state, atol=1e-6, rtol=0)
 
 
 def test_preparation_is_read_as_json(tmp_path):

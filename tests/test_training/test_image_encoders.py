@@ -18,6 +18,7 @@ from utils.constants import IMAGE_FOLDERS
 from utils.data.feature_cache import FeatureCache
 from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.image_folder import ImageFolder
+from utils.errors import InputError
 from utils.training.load_checkpoint import load_checkpoint
 from utils.training.resume_states import state_folders
 
@@ -120,3 +121,9 @@ def test_trained_resumed_scored_and_shared(workspace, encoder, tmp_path):
     said = scored(workspace, tmp_path / "a", run / "ckpts", "--load_from_epoch", "best-acc")
     shared = share_and_compare(run, trained)
     assert scored(workspace, tmp_path / "b", shared) == said
+
+
+@pytest.mark.parametrize("encoder", ["siglip"], indirect=True)
+def test_width_that_is_not_the_encoders(workspace, encoder, tmp_path):
+    with pytest.raises(InputError, match="its features have width 24: give --prefix_dim 24, or leave it out"):
+        artEmisX_train.main(flags(workspace, tmp_path, encoder, "--prefix_dim", "16"))
