@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig, GPT2Config
+from transformers import GPT2Config
 
 ATTENTION = "sdpa"  # transformers' default with every supported version of torch
 
@@ -17,48 +17,9 @@ GPT2_FIELDS = (
     *("len_prefix", "encoder_dim", "prefix_size", "max_seq_len", "use_cl_loss", "use_VAD_loss", "use_emotion_loss"),
     *("vad_layers", "vad_heads", "vad_causal", "emotion_span"),
 )
-CLIP_VISION_FIELDS = (
-    *SHARED_FIELDS,
-    *("intermediate_size", "projection_dim", "num_channels", "image_size", "patch_size"),
-    *("hidden_act", "layer_norm_eps", "attention_dropout", "initializer_factor"),
-)
-CLIP_TEXT_FIELDS = (
-    *SHARED_FIELDS,
-    *("vocab_size", "intermediate_size", "projection_dim", "max_position_embeddings"),
-    *("hidden_act", "layer_norm_eps", "attention_dropout", "initializer_factor"),
-    *("bos_token_id", "eos_token_id", "pad_token_id"),
-)
 
 
 def gpt2_config(saved: dict[str, Any], **flags: Any) -> GPT2Config:
     """Build a GPT2Config from a config.json; `flags` override its fields, and fields not in GPT2_FIELDS are ignored."""
     known = {name: saved[name] for name in GPT2_FIELDS if name in saved}
     return GPT2Config(**(known | flags), attn_implementation=ATTENTION)
-
-
-def clip_vision_config(saved: dict[str, Any]) -> CLIPVisionConfig:
-    """Build a CLIPVisionConfig from the config.json of a whole CLIP model or of its vision tower.
-
-    Fields that are not in CLIP_VISION_FIELDS are ignored.
-    """
-    if isinstance(saved.get("vision_config"), dict):
-        saved = saved["vision_config"]
-    known = {name: saved[name] for name in CLIP_VISION_FIELDS if name in saved}
-    return CLIPVisionConfig(**known, attn_implementation=ATTENTION)
-
-
-def clip_config(saved: dict[str, Any]) -> CLIPConfig:
-    """Build the config of a whole CLIP model, both halves, from its config.json. Fields that are in no list are ignored.
-
-    Raises:
-        KeyError, TypeError: a half is missing.
-    """
-    text = {name: saved["text_config"][name] for name in CLIP_TEXT_FIELDS if name in saved["text_config"]}
-    vision = {name: saved["vision_config"][name] for name in CLIP_VISION_FIELDS if name in saved["vision_config"]}
-    width = saved.get("projection_dim", vision.get("projection_dim", 512))
-    return CLIPConfig(
-        text_config=CLIPTextConfig(**text).to_dict(),
-        vision_config=CLIPVisionConfig(**vision).to_dict(),
-        projection_dim=width,
-        attn_implementation=ATTENTION,
-    )

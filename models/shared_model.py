@@ -13,13 +13,14 @@ from typing import Any
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import CLIPVisionConfig, CLIPVisionModel, PretrainedConfig
+from transformers import PretrainedConfig
 
-from models.config_fields import CLIP_VISION_FIELDS, GPT2_FIELDS, clip_vision_config, gpt2_config
+from models.config_fields import GPT2_FIELDS, gpt2_config
 from models.decoder import Explainer
 from models.heads import EmotionHead
-from models.image_encoder import ImageEncoder
+from models.image_encoder import ImageEncoder, ImagePreparation
 from models.vad_encoder import VADEncoder
+from models.vision_kinds import VISION_KINDS, model_arguments, vision_config
 from utils.constants import SHARED_TYPE
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -41,8 +42,8 @@ class SharedModel(PyTorchModelHubMixin):
         encoder = self.image_encoder
         vision = None
         if encoder is not None and include_encoder:
-            kind = {"model_type": encoder.vision.config.model_type}
-            vision = kind | _known_fields(CLIP_VISION_FIELDS, encoder.vision.config)
+            vision = _known_fields(("model_type", *encoder.kind.fields), encoder.vision.config)
+            vision["preparation"] = encoder.preparation._asdict()
         return {
             "model_type": SHARED_TYPE,
             "architectures": ["SEVLM"],
@@ -121,11 +122,7 @@ class SharedModel(PyTorchModelHubMixin):
         decoder = Explainer(gpt2_config(config["decoder_config"]))
         sizes = decoder.config
         if image_encoder is None:
-            kind = config["vision_config"].get("model_type")
-            if kind != CLIPVisionConfig.model_type:
-                raise ValueError(f"an image encoder of kind {str(kind)[:40]!r} is not known")
-            vision = CLIPVisionModel(clip_vision_config(config["vision_config"]))
-            image_encoder = ImageEncoder(vision, bool(config["fixed_encoder"]))
+            image_encoder = _encoder(config["vision_config"], bool(config["fixed_encoder"]))
         vad_encoder = None
         if config["with_vad_encoder"]:
             vad_encoder = VADEncoder(sizes.vad_layers, sizes.vad_heads, sizes.embd_pdrop, sizes.vad_causal)
@@ -139,6 +136,16 @@ class SharedModel(PyTorchModelHubMixin):
             (alpha, contrastive, vad, emotion),
             bool(config["with_masked_pooling"]),
         )
+
+
+def _encoder(fields: dict[str, Any], fixed: bool) -> ImageEncoder:
+    config = vision_config(fields)
+    vision = VISION_KINDS[config.model_type].model(config, **model_arguments(config))
+    prepared = fields.get("preparation")  # missing in the oldest folders, whose encoder is a CLIP
+    if prepared is None:
+        return ImageEncoder(vision, fixed)
+    mean, std = (tuple(map(float, prepared[name])) for name in ("mean", "std"))
+    return ImageEncoder(vision, fixed, ImagePreparation(prepared["size"], mean, std, prepared["resample"]))
 
 
 def _known_fields(names: tuple[str, ...], config: PretrainedConfig) -> dict[str, Any]:

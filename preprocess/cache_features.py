@@ -15,13 +15,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.constants import PIXEL_STATISTICS
 from utils.data.image_folder import ImageFolder, shorten
 from utils.data.image_opening import image_size
 from utils.data.loader_errors import worker_errors
 from utils.data.records import read_records
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import check_place
+from utils.opts import add_normalization
 from utils.processes import PROCESS_GROUP_TIMEOUT, leave_signals_to_parent, prepare_script
 from utils.training.memory import reuse_freed_memory
 
@@ -39,7 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--from_scratch", action="store_true", help="random weights in the sizes of config.json")
     parser.add_argument("--seed", type=int, default=42, help="of random weights (default: %(default)s)")
-    parser.add_argument("--clip_normalization", action="store_true", help="CLIP's own statistics instead of ImageNet's")
+    add_normalization(parser.add_argument)
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: %(default)s)")
     parser.add_argument(
         "--num_workers", type=number(int, 0, MOST_PROCESSES), default=2, help="loader processes (default: %(default)s)"
@@ -80,8 +80,8 @@ def main(argv: list[str] | None = None) -> int | None:
         reuse_freed_memory()
     torch.manual_seed(args.seed)
     encoder = load_image_encoder(args.clip_model, fixed=True, from_scratch=args.from_scratch).to(accelerator.device)
-    mean, std = PIXEL_STATISTICS[args.clip_normalization]
-    pixels = ImagePixels(folder, encoder.image_size, mean, std)
+    mean, std = encoder.statistics(args.image_normalization)
+    pixels = ImagePixels(folder, encoder.image_size, mean, std, encoder.preparation.resample)
     header = make_header(args.clip_model, encoder, mean, std)
 
     def encode(some: list[str]):

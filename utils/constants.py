@@ -37,10 +37,10 @@ EMOTION_SPAN = 6
 
 MAX_NEW_TOKENS = 25
 
-# The paper normalises CLIP's input with ImageNet's statistics, not with CLIP's own; `--clip_normalization` takes these.
+# The paper normalises CLIP's input with ImageNet's statistics; `--image_normalization own` takes CLIP's.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-PIXEL_STATISTICS = {False: (IMAGENET_MEAN, IMAGENET_STD), True: (CLIP_MEAN, CLIP_STD)}  # mean, std by that flag
+NORMALIZATIONS = ("imagenet", "own")
 
 # Where images and lexicon are looked for, beside the JSON files and one folder up, when no flag names them.
 IMAGE_FOLDERS = ("wikiart_rescaled_max_size_to_600px_same_aspect_ratio", "images")

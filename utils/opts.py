@@ -14,6 +14,7 @@ from utils.constants import (
     LEXICON_FILES,
     METEOR_GIB,
     METRICS,
+    NORMALIZATIONS,
     PROMPT_TEXT,
     SHARED_TYPE,
     TEST_SETS,
@@ -43,7 +44,6 @@ DEMO_DEFAULTS = {
     "gpt2_model": str(CONFIGS / "demo-gpt2"),
     "from_scratch": True,
     "fixed_encoder": False,
-    "prefix_dim": 96,
     "lemmatizer": "simplemma",
     "num_train_epochs": 5,
     "use_emotion_loss": True,  # without pretrained weights the image encoder learns emotions faster from votes than from words
@@ -170,7 +170,8 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--clip_model",
         default="openai/clip-vit-base-patch16",
-        help="image encoder: Hugging Face id or folder, OpenAI's name (ViT-B/16) or OpenAI's .pt file",
+        help="image encoder: Hugging Face id or folder of a CLIP, SigLIP, DINO or plain vision transformer, OpenAI's name "
+        "(ViT-B/16) or OpenAI's .pt file",
     )
     add("--gpt2_model", default="distilgpt2", help="decoder: Hugging Face id or folder")
     add(
@@ -181,7 +182,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="random weights in the sizes of both models' config.json, or of one: decoder or encoder",
     )
     add("--fixed_encoder", action=Boolean, default=True, help="keep the image encoder as it is")
-    add("--prefix_dim", type=count, default=768, help="width of the image features")
+    add("--prefix_dim", type=count, help="width of the image features (default: the image encoder's; 768 for ViT-B/16)")
     add("--len_prefix", type=natural, default=0, help="image tokens in front of the text (the paper uses none)")
     add("--prompt_text", default=PROMPT_TEXT, help="what every text begins with")
     add("--max_seq_len", type=number(int, 8, 1024), default=30, help="tokens per text")
@@ -352,13 +353,30 @@ def get_parser() -> argparse.ArgumentParser:
         default=False,
         help="explanations that spell a special token (<pad>, <|endoftext|>, ...) hold its letters, not the token",
     )
-    add(
-        "--clip_normalization",
-        action=Boolean,
-        default=False,
-        help="normalise images as CLIP was trained, not with ImageNet's statistics",
-    )
+    add_normalization(add)
     return parser
+
+
+class Normalization(Boolean):
+    """Sets "imagenet" or "own". The older spelling `--clip_normalization` is a truth value: True stands for "own"."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        super().__call__(parser, namespace, value, option_string)
+        chosen = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, chosen if chosen in NORMALIZATIONS else "own" if chosen else "imagenet")
+
+
+def add_normalization(add) -> None:
+    """Add --image_normalization, with its older spelling, to a parser; `add` is its add_argument."""
+    add(
+        "--image_normalization",
+        "--clip_normalization",
+        action=Normalization,
+        words=NORMALIZATIONS,
+        default="imagenet",
+        help="pixel statistics: imagenet (as published), or own: those that the image encoder was trained with; "
+        "--clip_normalization is the older spelling of own",
+    )
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -113,7 +113,7 @@ RULES: dict[str, Rules] = {
     "emotion_loss_weight": _TRAINING,
     "vad_causal": _MODEL,
     "masked_pooling": _TRAINING,
-    "clip_normalization": _MODEL,
+    "image_normalization": _MODEL,
     "plain_special_tokens": _TRAINING,
 }
 
@@ -139,6 +139,14 @@ def flags_of(args: argparse.Namespace) -> dict[str, Any]:
     return {
         name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items() if name in RULES
     }
+
+
+def recorded_flags(record: dict[str, Any]) -> dict[str, Any]:
+    """A record's flags under today's names: older records have clip_normalization, true or false."""
+    flags = record["flags"]
+    if "clip_normalization" not in flags:
+        return flags
+    return {"image_normalization": "own" if flags["clip_normalization"] else "imagenet"} | flags
 
 
 def compare_for_resume(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -174,7 +182,7 @@ def compare_for_resume(recorded: dict[str, Any], now: dict[str, Any]) -> list[st
 
 
 def _value(record: dict[str, Any], name: str) -> Any:
-    value = record["facts"].get(FACTS[name]) if name in FACTS else record["flags"].get(name)
+    value = record["facts"].get(FACTS[name]) if name in FACTS else recorded_flags(record).get(name)
     return sorted(value) if isinstance(value, list) else value  # the order of --metrics means nothing
 
 
@@ -208,7 +216,7 @@ def recorded_argv(record: dict[str, Any], score: bool, source: Path) -> list[str
     flags = record.get("flags") if isinstance(record, dict) else None
     if not isinstance(flags, dict) or not isinstance(record.get("facts"), dict):
         raise InputError(f"{source}: its settings are damaged; take another checkpoint")
-    argv = []
+    flags, argv = recorded_flags(record), []
     for name, rules in RULES.items():
         rule = rules.score if score else rules.proceed
         value = record["facts"].get("precision") if name == "mixed_precision" else flags.get(name)
@@ -230,13 +238,11 @@ def compare_flags(record: dict[str, Any], args: argparse.Namespace, score: bool,
         InputError: a flag contradicts what the model was trained with; names it and both values.
     """
     notes = []
-    flags = flags_of(args)
+    flags, before = flags_of(args), recorded_flags(record)
     for name, rules in RULES.items():
         rule = rules.score if score else rules.proceed
-        recorded, value = record["flags"].get(name), flags[name]
-        if (
-            rule == FREE or name in FACTS or recorded == value or name not in record["flags"]
-        ):  # a flag younger than the record
+        recorded, value = before.get(name), flags[name]
+        if rule == FREE or name in FACTS or recorded == value or name not in before:  # a flag younger than the record
             continue
         change = f"{source}: --{name} was {_shown(recorded)} in training and is {_shown(value)} now"
         if rule == EQUAL:

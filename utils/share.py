@@ -14,7 +14,7 @@ from utils.evaluation.report_tables import read_report
 from utils.files import check_place, sync
 from utils.model_card import model_card
 from utils.opts import HUB_ID, checkpoint_config, find_model, is_shared, parse_args, recorded_settings
-from utils.settings import FOUND_BY_PLACE, FREE, RULES, SETTINGS_KEY, compare_facts, flags_of
+from utils.settings import FOUND_BY_PLACE, FREE, RULES, SETTINGS_KEY, compare_facts, flags_of, recorded_flags
 
 KEPT_FACTS = ("image_encoder_sha256", "decoder_sha256", "lexicon_sha256", "lexicon", "precision", "images")
 
@@ -111,11 +111,11 @@ def _check_reference(flags: argparse.Namespace, stats: dict, source: Path) -> No
 
 def shared_settings(record: dict[str, Any]) -> dict[str, Any]:
     """What a record says to strangers: how to use the model and how it was trained, without paths of this machine."""
-    flags = {}
+    flags, recorded = {}, recorded_flags(record)
     for name, rules in RULES.items():
-        if name not in record["flags"] or rules.resume == FREE and name not in ("demo", "text2emotion"):
+        if name not in recorded or rules.resume == FREE and name not in ("demo", "text2emotion"):
             continue
-        value = record["flags"][name]
+        value = recorded[name]
         if name in FOUND_BY_PLACE or isinstance(value, str) and os.path.exists(value):
             value = None if value is None else Path(value).name
         flags[name] = value

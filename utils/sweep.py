@@ -344,7 +344,7 @@ def check_same_flags(runs: list[Run]) -> None:
             if rules.resume == FREE or name == "cpu_threads" or name not in history.flags:
                 continue
             before, after = history.flags[name], now[name]
-            if name == "vad_lexicon" and after is None:  # looked for by the run
+            if name in ("vad_lexicon", "prefix_dim") and after is None:  # found by the run
                 continue
             if isinstance(getattr(run.args, name), Path) and isinstance(before, str):
                 before, after = os.path.abspath(before), os.path.abspath(after)

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from cococaption import read_annotations, read_results
+from models.vision_kinds import VISION_KINDS
 from preprocess.build_splits import read_annotations as read_csv_annotations
 from preprocess.build_splits import read_distributions
 from preprocess.csv_tables import read_table
 from preprocess.prepare_artemis import read_release
 from utils.constants import EMOTIONS
 from utils.data.image_encoder_weights import _vision_config
+from utils.data.image_preparation import read_preparation
 from utils.data.pretrained import read_config
 from utils.data.records import read_records
 from utils.data.safe_pickle import load_vocabulary
@@ -359,6 +361,25 @@ def test_clip_config(content):
         written({"config.json": content}, Path(folder))
         config = refused_or(lambda: _vision_config(folder), folder)
     assert config is None or config._attn_implementation == "sdpa"
+
+
+PREPARED = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
+
+
+@fuzz
+@given(data=st.data(), kind=st.sampled_from(sorted(VISION_KINDS)))
+def test_other_image_encoders(data, kind):
+    """One field of config.json and one of preprocessor_config.json hold anything."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 16, "model_type": kind}
+    config = sizes | {data.draw(st.sampled_from(VISION_KINDS[kind].fields)): data.draw(json_values)}
+    prepared = PREPARED | {data.draw(st.sampled_from((*PREPARED, "crop_size"))): data.draw(json_values)}
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"config.json": config, "preprocessor_config.json": prepared}
+        written({name: json.dumps(content).encode() for name, content in files.items()}, Path(folder))
+        read = refused_or(lambda: _vision_config(folder), folder)
+        found = None if read is None else refused_or(lambda: read_preparation(folder, read, folder), folder)
+    if found is not None:
+        assert found.size >= read.patch_size and min(found.std) > 0 and len(found.mean) == len(found.std) == 3
 
 
 @fuzz

@@ -27,7 +27,7 @@ def opened(monkeypatch) -> list[str]:
 def test_memory(tmp_path, opened, capsys):
     (tmp_path / "images").mkdir()
     for name in "ab":
-        Image.new("RGB", (4, 4)).save(tmp_path / "images" / f"{name}.png")
+        Image.new("RGB", (16, 16)).save(tmp_path / "images" / f"{name}.png")
     records = {name: {"image_name": f"{name}.png"} for name in "ab"}
 
     def look() -> list[str]:
@@ -36,7 +36,7 @@ def test_memory(tmp_path, opened, capsys):
         return sorted(opened)
 
     assert look() == ["a.png", "b.png"] and look() == []
-    Image.new("RGB", (5, 4)).save(tmp_path / "images" / "a.png")
+    Image.new("RGB", (17, 16)).save(tmp_path / "images" / "a.png")
     assert look() == ["a.png"]
     (memory,) = (tmp_path / "cache").iterdir()
     whole = json.loads(memory.read_text())
@@ -51,12 +51,15 @@ def test_memory(tmp_path, opened, capsys):
         assert look() == []
 
 
-def test_names_that_are_no_utf8_are_remembered(tmp_path, monkeypatch):
+def test_names_that_are_no_utf8_are_remembered(tmp_path, monkeypatch, capsys):
     (tmp_path / "images").mkdir()
     Image.new("RGB", (8, 6)).save(tmp_path / "images" / os.fsdecode("café.jpg".encode("latin-1")))
     records = {"1": {"image_name": "café.jpg"}}
     check = (records, ImageFolder(tmp_path / "images"), False, tmp_path / "cache", Path("train.json"))
     assert check_images(*check) == records
+    said = capsys.readouterr().out
+    assert said.startswith("train.json: 1 pictures are smaller than one patch and are stretched, e.g. ")
+    assert said.endswith("jpg (8 x 6 pixels)\n") and said.encode()
     monkeypatch.setattr(image_check, "open_image", lambda *args, **kwargs: pytest.fail("looked at twice"))
     assert check_images(*check) == records
 

@@ -43,9 +43,12 @@ def test_data_sets():
 
 
 def test_statistics_of_pictures():
-    """The paper normalises by ImageNet's; --clip_normalization by CLIP's own."""
-    assert constants.PIXEL_STATISTICS[False] == (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD))
-    assert constants.PIXEL_STATISTICS[True] == (tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD))
+    """The paper normalises by ImageNet's; --image_normalization own by CLIP's."""
+    assert (constants.IMAGENET_MEAN, constants.IMAGENET_STD) == (
+        tuple(IMAGENET_DEFAULT_MEAN),
+        tuple(IMAGENET_DEFAULT_STD),
+    )
+    assert (constants.CLIP_MEAN, constants.CLIP_STD) == (tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD))
 
 
 def test_sizes_of_the_paper():

@@ -28,7 +28,7 @@ DEFAULTS = {
     "gpt2_model": "distilgpt2",
     "from_scratch": False,
     "fixed_encoder": True,
-    "prefix_dim": 768,
+    "prefix_dim": None,
     "len_prefix": 0,
     "prompt_text": " the emotion is",
     "max_seq_len": 30,
@@ -84,7 +84,7 @@ DEFAULTS = {
     "plain_special_tokens": False,
     "split": None,
     "report_to": ["none"],
-    "clip_normalization": False,
+    "image_normalization": "imagenet",
 }
 
 

@@ -23,7 +23,7 @@ PUBLISHED = {
     "len_prefix": 0,
     "prompt_text": " the emotion is",
     "max_seq_len": 30,
-    "prefix_dim": 768,
+    "prefix_dim": None,  # the encoder's width: 768 for ViT-B/16
     "use_VAD": True,
     "use_cl_loss": True,
     "use_VAD_loss": True,
@@ -58,7 +58,7 @@ WITHOUT_TORCH = (
 @pytest.mark.parametrize(("name", "default"), PUBLISHED.items())
 def test_published_flag(name, default):
     assert getattr(parse_args([]), name) == default
-    given = {"load_from_epoch": "best-acc", "VAD_En_Heads": "3"}.get(name, default)
+    given = {"load_from_epoch": "best-acc", "VAD_En_Heads": "3", "prefix_dim": "768"}.get(name, default)
     value = getattr(parse_args([f"--{name}", str(given)]), name)
     assert str(value) == str(given) and (default is None or type(value) is type(default))
 

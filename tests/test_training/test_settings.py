@@ -26,7 +26,7 @@ TABLE = """
 adam_eps equal said free                    | alpha equal said free               | annFileExp equal said free
 append_to free free free                    | batch_size equal said free          | cache_dir free free free
 caption_save_path free free free            | ckpt_path free free free            | cl_Loss_weight equal said free
-clip_model equal equal equal                | clip_normalization equal equal equal | compile said said free
+clip_model equal equal equal                | image_normalization equal equal equal | compile said said free
 cpu_threads said free free                  | demo free free free                 | drop_last_token equal said said
 dropout equal said free                     | emo_en_LR equal said free           | emotion_loss_weight equal said free
 en_LR equal said free                       | eval_batch_size free free free      | eval_only free free free

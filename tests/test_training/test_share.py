@@ -146,6 +146,19 @@ def test_a_config_cannot_ask_for_code(copy):
     assert model.image_encoder.vision.config._attn_implementation == "sdpa"
 
 
+BAD_PREPARATIONS = ({"size": 48}, {"size": "32"}, {"mean": [0.5]}, {"std": [1, 1, 0]}, {"resample": 9}, {"more": 1})
+
+
+def test_a_folder_that_does_not_say_how_pictures_are_prepared(workspace, copy):
+    """As the first ones, which all hold a CLIP: prepared as CLIP's always are."""
+    lexicon = ["--vad_lexicon", str(next(workspace.data.glob("*Lexicon*.txt")))]
+    before = load_checkpoint(copy, None, lexicon).model.image_encoder.preparation
+    config = json.loads((copy / "config.json").read_text())
+    del config["vision_config"]["preparation"]
+    (copy / "config.json").write_text(json.dumps(config))
+    assert load_checkpoint(copy, None, lexicon).model.image_encoder.preparation == before
+
+
 def test_damaged_configs(workspace, copy):
     lexicon = ["--vad_lexicon", str(next(workspace.data.glob("*Lexicon*.txt")))]
     load_checkpoint(copy, None, lexicon)  # before it is damaged
@@ -159,6 +172,9 @@ def test_damaged_configs(workspace, copy):
         {"decoder_config": decoder | {"n_layer": "two"}},
         {"vision_config": {"model_type": "x"}},
         {"vision_config": vision | {"num_channels": 10**9}},
+        {"vision_config": vision | {"model_type": "siglip_vision_model"}},
+        {"vision_config": vision | {"preparation": {}}},
+        *({"vision_config": vision | {"preparation": vision["preparation"] | bad}} for bad in BAD_PREPARATIONS),
         {"vision_config": "clip"},
         {"loss_weights": "many"},
         {"with_vad_encoder": None},

@@ -41,7 +41,7 @@ args.caption_save_path.mkdir(parents=True, exist_ok=True)
 log = open(args.caption_save_path / "log.jsonl", "a")
 def write(kind, content):
     print(json.dumps({kind: content}), file=log, flush=True)
-write("start", {"flags": flags_of(args), "facts": {}})
+write("start", {"flags": flags_of(args) | {"prefix_dim": 96}, "facts": {}})  # the encoder's width, once it is loaded
 if orders == ["fail", str(args.seed)]:
     print("Traceback: a page of it", file=sys.stderr)
     sys.exit("error: no luck with this seed")

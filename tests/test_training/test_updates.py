@@ -198,9 +198,11 @@ def test_texts_that_do_not_fit(workspace, tmp_path, more, message):
         artEmisX_train.main(workspace.argv(tmp_path, *more))
 
 
-@pytest.mark.parametrize("flag, kind", [("clip_model", "dinov2"), ("clip_model", "siglip"), ("gpt2_model", "opt")])
+@pytest.mark.parametrize(
+    "flag, kind", [("clip_model", "bert"), ("clip_model", "clip_text_model"), ("gpt2_model", "opt")]
+)
 def test_another_kind_of_model(workspace, tmp_path, flag, kind):
-    """Not a CLIP, or a GPT-2, of that size: refused by name, from scratch as well."""
+    """Not a vision transformer, or a GPT-2: refused by name, from scratch as well."""
     (tmp_path / kind).mkdir()
     source = workspace.root / ("vit" if flag == "clip_model" else "gpt2") / "config.json"
     config = json.loads(source.read_text()) | {"model_type": kind}

@@ -46,12 +46,19 @@ class ImageSource(Protocol):
 class ImagePixels:
     """image_name -> {"pixels": float32 [3, S, S]}.
 
-    Images are resized to S x S (aspect ratio not kept, bilinear with antialiasing), scaled to 0..1 and normalised per
-    channel: (v - mean) / std.
+    Images are resized to S x S (aspect ratio not kept, with antialiasing, by default bilinear), scaled to 0..1 and
+    normalised per channel: (v - mean) / std.
     """
 
-    def __init__(self, folder: ImageFolder, size: int, mean: tuple[float, ...], std: tuple[float, ...]):
-        self.folder, self.size = folder, size
+    def __init__(
+        self,
+        folder: ImageFolder,
+        size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        resample: int = Image.Resampling.BILINEAR,
+    ):
+        self.folder, self.size, self.resample = folder, size, resample
         self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
 
     def __getitem__(self, image_name: str) -> dict[str, Tensor]:
@@ -64,7 +71,7 @@ class ImagePixels:
 
     def transform(self, image: Image.Image) -> Tensor:
         """Transform an RGB image of any size to float32 [3, S, S]."""
-        resized = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        resized = image.resize((self.size, self.size), self.resample)
         pixels = torch.from_numpy(np.array(resized, dtype=np.uint8)).permute(2, 0, 1)
         return (pixels.float() / 255 - self.mean) / self.std
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from models.image_encoder import ImageEncoder, ImageFeatures
@@ -28,7 +29,7 @@ from utils.errors import InputError
 from utils.files import folder_lock, read_json, sha256, write_json
 
 FORMAT = 2
-# the fields of a vision transformer's config that change its features
+# the fields of CLIP's config that change its features
 ENCODER_FIELDS = (
     "model_type",
     "hidden_size",
@@ -63,24 +64,31 @@ def encoder_sha256(encoder: ImageEncoder) -> str:
     return digest.hexdigest()
 
 
+def encoder_config(encoder: ImageEncoder) -> dict:
+    """The fields of an encoder's config that change its features: ENCODER_FIELDS, with further ones for other kinds."""
+    config = encoder.vision.config
+    further = () if config.model_type == "clip_vision_model" else encoder.kind.fields
+    return {field: getattr(config, field, None) for field in dict.fromkeys((*ENCODER_FIELDS, *further))}
+
+
 def make_header(name: str, encoder: ImageEncoder, mean: tuple[float, ...], std: tuple[float, ...]) -> dict:
     """The header of a cache: everything its features depend on except the image files, which rows.bin records."""
-    config = encoder.vision.config
+    filtering = Image.Resampling(encoder.preparation.resample).name.lower()
     return {
         "format": FORMAT,
         "encoder": name,
         "encoder_sha256": encoder_sha256(encoder),
-        "encoder_config": {field: getattr(config, field, None) for field in ENCODER_FIELDS},
+        "encoder_config": encoder_config(encoder),
         "transform": {
-            "size": config.image_size,
+            "size": encoder.image_size,
             "mean": list(mean),
             "std": list(std),
-            "resize": "to a square, bilinear with antialiasing, 8 bits",
+            "resize": f"to a square, {filtering} with antialiasing, 8 bits",
         },
         "precision": "float32",
         "dtype": "float16",
-        "tokens": (config.image_size // config.patch_size) ** 2 + 1,
-        "width": config.hidden_size,
+        "tokens": encoder.patches + 1,
+        "width": encoder.width,
     }
 
 

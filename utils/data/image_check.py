@@ -10,14 +10,18 @@ from tqdm import tqdm
 from utils.data.image_folder import ImageFolder, shorten
 from utils.data.image_opening import open_image
 from utils.data.records import Records
-from utils.errors import InputError
+from utils.errors import InputError, escaped
 from utils.files import read_json, write_json
+
+PATCH = 16  # pixels; side of a patch of ViT-B/16
 
 
 def check_images(
     records: Records, folder: ImageFolder, skip_bad: bool, cache_dir: Path | None, source: Path
 ) -> Records:
     """Open every image of `records` once.
+
+    Pictures smaller than one patch are named in a line; like all, they are stretched to the encoder's square.
 
     Images that were readable are remembered by path, size and modification time, and not opened again in later runs.
 
@@ -59,11 +63,16 @@ def check_images(
         if stamp in good:
             return None, stamp
         try:
-            open_image(path, draft_size=64)  # decoding a JPEG at an eighth of its size is enough to check it
+            size = open_image(
+                path, draft_size=64
+            ).size  # decoding a JPEG at an eighth of its size is enough to check it
         except InputError as error:
             return str(error), stamp
+        if min(size) < PATCH:
+            small.append(f"{shorten(path, 300)} ({size[0]} x {size[1]} pixels)")
         return None, stamp
 
+    small: list[str] = []
     names = [record["image_name"] for record in records.values()]
     with ThreadPoolExecutor() as pool:
         try:
@@ -89,6 +98,10 @@ def check_images(
         )
     if not kept:
         raise InputError(f"{source}: none of its {len(records)} images can be read; is {folder.root} the right folder?")
+    if small:
+        print(
+            escaped(f"{source}: {len(small)} pictures are smaller than one patch and are stretched, e.g. {min(small)}")
+        )
     if problems:
         print(f"{source}: left out {len(problems)} records with bad images, e.g. {problems[0]}")
     return kept

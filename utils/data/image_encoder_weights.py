@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, PretrainedConfig, PreTrainedModel
 
-from models.config_fields import ATTENTION, clip_vision_config
+from models.config_fields import ATTENTION
 from models.image_encoder import ImageEncoder
+from models.vision_kinds import VISION_KINDS, model_arguments, vision_config
+from utils.data.image_preparation import read_preparation
 from utils.data.pretrained import (
-    check_model_type,
     check_sizes,
     find_config,
     load_pretrained,
@@ -45,6 +46,8 @@ SIZES = (
     "image_size",
     "patch_size",
     "num_channels",
+    "num_patches",
+    "mlp_ratio",
 )
 
 
@@ -68,16 +71,23 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
     """Build the image encoder.
 
     Args:
-        name: a Hugging Face id or folder (`openai/clip-vit-base-patch16`), an OpenAI name (`ViT-B/16`; needs the `clip`
-            package), or the path of OpenAI's own `.pt` file (needs no package).
+        name: a Hugging Face id or folder of one of `VISION_KINDS` (`openai/clip-vit-base-patch16`), an OpenAI name
+            (`ViT-B/16`; needs the `clip` package), or the path of OpenAI's own `.pt` file (needs no package).
         fixed: no gradient, always in evaluation mode.
         from_scratch: random weights; the sizes come from the folder's config.json.
 
     Raises:
-        InputError: there is no model of this name, it is a ResNet, or its weights do not fit.
+        InputError: there is no model of this name, it has no grid of patches, or its weights do not fit.
     """
     if from_scratch:
-        return ImageEncoder(CLIPVisionModel(_vision_config(name)), fixed)
+        config = _vision_config(name)
+        preparation = read_preparation(name, config, f"--clip_model {name}")
+        kind = VISION_KINDS[config.model_type]
+        try:
+            vision = kind.model(config, **model_arguments(config))
+        except Exception as error:  # transformers raises many kinds of error for sizes that do not fit each other
+            raise InputError(f"--clip_model {name}: config.json: {brief(error)}; {WEIGHTS_REMEDY}") from None
+        return ImageEncoder(vision, fixed, preparation)
     if name in OPENAI_MODELS:
         return ImageEncoder(_load_openai_package(name), fixed)
     if os.path.isfile(name):
@@ -89,10 +99,15 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
                 f"{name}: no weights of a CLIP vision transformer in OpenAI's names ({brief(error)}); {WEIGHTS_REMEDY}"
             ) from None
     source = f"--clip_model {name}"
-    vision, lacking = load_pretrained(CLIPVisionModel, name, _vision_config(name), source, WEIGHTS_REMEDY)
+    config = _vision_config(name)
+    preparation = read_preparation(name, config, source)
+    kind = VISION_KINDS[config.model_type].model
+    vision, lacking = load_pretrained(kind, name, config, source, WEIGHTS_REMEDY, **model_arguments(config))
+    lacking = sorted(part for part in lacking if not part.endswith("mask_token"))
     if lacking:
-        raise InputError(f"{source}: lacks weights of CLIP's vision tower ({', '.join(sorted(lacking)[:3])}, ...)")
-    return ImageEncoder(vision, fixed)
+        what = "CLIP's vision tower" if kind is CLIPVisionModel else f"a {config.model_type}"
+        raise InputError(f"{source}: lacks weights of {what} ({', '.join(lacking[:3])}, ...); {WEIGHTS_REMEDY}")
+    return ImageEncoder(vision, fixed, preparation)
 
 
 WEIGHTS_REMEDY = (
@@ -133,10 +148,26 @@ def vision_from_openai(state: dict[str, Tensor], heads: int | None = None, sourc
         hidden_act="quick_gelu",
         attn_implementation=ATTENTION,
     )
-    check_sizes(config, SIZES, source)
+    check_vision_sizes(config, source)
     vision = CLIPVisionModel(config)
     load_openai_weights(vision, state, source)
     return vision
+
+
+def trained_state_dict(vision: PreTrainedModel) -> dict[str, Tensor]:
+    """A trained encoder's weights for a checkpoint: CLIP's under OpenAI's names, others under transformers'."""
+    return openai_state_dict(vision) if isinstance(vision, CLIPVisionModel) else vision.state_dict()
+
+
+def load_trained_weights(vision: PreTrainedModel, state: dict[str, Tensor], source: str) -> None:
+    """Copy a checkpoint's weights (see `trained_state_dict`) into `vision`.
+
+    Raises:
+        InputError: weights are missing, unknown or of another shape; the message names them.
+    """
+    if isinstance(vision, CLIPVisionModel):
+        return load_openai_weights(vision, state, source)
+    _load_exactly(vision, {name: tensor.float() for name, tensor in state.items()}, [], source)
 
 
 def load_openai_weights(vision: CLIPVisionModel, state: dict[str, Tensor], source: str) -> None:
@@ -155,10 +186,14 @@ def load_openai_weights(vision: CLIPVisionModel, state: dict[str, Tensor], sourc
         parts = tensor.chunk(len(targets)) if tensor.dim() else (tensor,)
         for target, part in zip(targets, parts, strict=False):  # a missing part is reported below
             renamed[target] = part.float()
+    _load_exactly(vision, renamed, left_over, source)
+
+
+def _load_exactly(vision: PreTrainedModel, renamed: dict[str, Tensor], left_over: list[str], source: str) -> None:
     own = vision.state_dict()
     missing = sorted(set(own) - set(renamed))
     misshapen = sorted(name for name in set(own) & set(renamed) if own[name].shape != renamed[name].shape)
-    left_over += sorted(set(renamed) - set(own))
+    left_over = left_over + sorted(set(renamed) - set(own))
     for problem, names in (("missing", missing), ("unknown", left_over), ("of another shape", misshapen)):
         if names:
             raise InputError(f"{source}: image encoder weights {problem}: {', '.join(names[:5])} ({len(names)} in all)")
@@ -180,20 +215,24 @@ def _transformers_names(name: str) -> list[str] | None:
     return None
 
 
-def _vision_config(name: str) -> CLIPVisionConfig:
+def _vision_config(name: str) -> PretrainedConfig:
     source = f"--clip_model {name}"
     return checked_vision_config(find_config(name, source, WEIGHTS_REMEDY), f"{source}: config.json", WEIGHTS_REMEDY)
 
 
-def checked_vision_config(saved: dict, source: str, remedy: str) -> CLIPVisionConfig:
+def checked_vision_config(saved: dict, source: str, remedy: str) -> PretrainedConfig:
     """The config of a config.json's fields; InputError, with `source` and `remedy`, where no encoder can be built of it."""
-    check_model_type(saved, ("clip_vision_model", "clip"), source)
     try:
-        config = clip_vision_config(saved)
+        config = vision_config(saved)
     except Exception as error:  # transformers raises many kinds of error for a wrong field
         raise InputError(f"{source}: {brief(error)}; {remedy}") from None
-    check_sizes(config, SIZES, source)
+    check_vision_sizes(config, source)
     return config
+
+
+def check_vision_sizes(config: PretrainedConfig, source: str) -> None:
+    """`check_sizes` of a vision tower; each kind has some of SIZES."""
+    check_sizes(config, tuple(name for name in SIZES if hasattr(config, name)), source)
 
 
 def _load_openai_package(name: str) -> CLIPVisionModel:

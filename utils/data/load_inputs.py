@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM
-from utils.constants import IMAGE_FOLDERS, PIXEL_STATISTICS
+from utils.constants import IMAGE_FOLDERS
 from utils.data.datasets import ImagePixels
 from utils.data.feature_cache import FeatureCache, Picture, make_header, real_path
 from utils.data.image_check import check_images
@@ -82,12 +82,13 @@ def build_images(
     Raises:
         InputError: the cache was made from other images, lacks some of them, or is refused by `FeatureCache`.
     """
-    mean, std = PIXEL_STATISTICS[args.clip_normalization]
+    encoder = model.image_encoder
+    mean, std = encoder.statistics(args.image_normalization)
     names = {int(image_id): record["image_name"] for records in splits for image_id, record in records.items()}
-    pixels = ImagePixels(folder, model.image_encoder.image_size, mean, std)
+    pixels = ImagePixels(folder, encoder.image_size, mean, std, encoder.preparation.resample)
     if not args.feature_cache:
         return ImageInputs(pixels, None, names)
-    header = make_header(args.clip_model, model.image_encoder, mean, std)
+    header = make_header(args.clip_model, encoder, mean, std)
     wanted = list(dict.fromkeys(names.values()))
     pictures = {} if folder is None else find_pictures(folder, wanted)
     if args.feature_cache == "auto":

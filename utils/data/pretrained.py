@@ -6,6 +6,7 @@ of the folder), an `_attn_implementation` of the form "name/repository" (downloa
 etc.
 """
 
+import math
 import os
 import re
 from pathlib import Path
@@ -24,6 +25,7 @@ from utils.files import check_regular, read_json
 
 MOST_PARAMETERS = 3 * 10**9  # the largest GPT-2 with cross-attention has 2.0e9
 MOST_LAYERS = 200
+MOST_REGISTERS = 1000
 MOST_OTHERWISE = 10**6  # limit of any other size
 
 WEIGHT_FILES = (
@@ -86,7 +88,7 @@ def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -
     """Refuse a config with impossible sizes, or with sizes that would fill the memory.
 
     Args:
-        config: the config of a GPT-2, or of one half of CLIP.
+        config: the config of a GPT-2, a vision transformer or CLIP's text half.
         fixed: names of the fields that must be positive integers.
         source: name of the config in error messages.
 
@@ -101,16 +103,24 @@ def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -
         raise InputError(
             f"{source}: width {config.hidden_size} cannot be divided among {config.num_attention_heads} heads"
         )
-    inner = getattr(config, "n_inner", None) or getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    inner = getattr(config, "n_inner", None) or getattr(config, "intermediate_size", None)
+    inner = inner or getattr(config, "mlp_ratio", 4) * config.hidden_size
     if inner < 1:
         raise InputError(f"{source}: n_inner {inner} is no width")
     if hasattr(config, "patch_size"):
-        if config.patch_size > config.image_size:
-            raise InputError(f"{source}: patch_size {config.patch_size} is larger than image_size {config.image_size}")
-        table, attentions = (
-            config.num_channels * config.patch_size**2 + (config.image_size // config.patch_size) ** 2,
-            1,
-        )
+        registers = getattr(config, "num_register_tokens", 0)
+        if type(registers) is not int or not 0 <= registers <= MOST_REGISTERS:
+            raise InputError(f"{source}: num_register_tokens {str(registers)[:40]!r} is not from 0 to {MOST_REGISTERS}")
+        patches = getattr(config, "num_patches", None)
+        if patches is None:
+            if config.patch_size > config.image_size:
+                raise InputError(
+                    f"{source}: patch_size {config.patch_size} is larger than image_size {config.image_size}"
+                )
+            patches = (config.image_size // config.patch_size) ** 2
+        elif math.isqrt(patches) ** 2 != patches:
+            raise InputError(f"{source}: num_patches {patches} is not the square of an integer")
+        table, attentions = config.num_channels * config.patch_size**2 + patches, 1
     else:
         table, attentions = config.vocab_size + config.max_position_embeddings, 2  # GPT-2's n_positions, too
     layer = 4 * attentions * config.hidden_size**2 + 2 * inner * config.hidden_size
@@ -123,7 +133,7 @@ def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -
 
 
 def load_pretrained(
-    kind: type[PreTrainedModel], name: str, config: PretrainedConfig, source: str, remedy: str
+    kind: type[PreTrainedModel], name: str, config: PretrainedConfig, source: str, remedy: str, **arguments: Any
 ) -> tuple[Any, set[str]]:
     """Build a model and load the weights of a folder or Hugging Face id.
 
@@ -132,6 +142,7 @@ def load_pretrained(
         name: folder or id.
         config: the model's config.
         source, remedy: for error messages.
+        arguments: further arguments of the model's class.
 
     Returns:
         the model, in float32 on the CPU, and the names of its weights that the files lack.
@@ -150,6 +161,7 @@ def load_pretrained(
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are reported and refused below
+            **arguments,
         )
     except Exception as error:  # wrong files raise many kinds of error
         raise InputError(f"{source}: weights torn, altered or unsafe ({brief(error)}); {remedy}") from None

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPModel, PreTrainedTokenizerFast
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, PreTrainedTokenizerFast
 
-from models.config_fields import clip_config
+from models.config_fields import ATTENTION, SHARED_FIELDS
+from models.vision_kinds import VISION_KINDS
 from utils.constants import CLIP_MEAN, CLIP_STD
 from utils.data.image_folder import ImageFolder, shorten
 from utils.data.image_opening import open_image
@@ -25,6 +26,12 @@ BATCH = 32
 REMEDY = (
     "give the folder or id of a whole CLIP model with text half and tokenizer, e.g. openai/clip-vit-base-patch32, which the "
     "paper of CLIPScore uses"
+)
+TEXT_FIELDS = (
+    *SHARED_FIELDS,
+    *("vocab_size", "intermediate_size", "projection_dim", "max_position_embeddings"),
+    *("hidden_act", "layer_norm_eps", "attention_dropout", "initializer_factor"),
+    *("bos_token_id", "eos_token_id", "pad_token_id"),
 )
 TEXT_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 VISION_SIZES = (*TEXT_SIZES[1:], "image_size", "patch_size", "num_channels")
@@ -135,7 +142,7 @@ def load_clip_scorer(name: str, folder: ImageFolder, device: torch.device | str 
     if not all(isinstance(saved.get(half), dict) for half in ("text_config", "vision_config")):
         raise InputError(f"{source}: config.json has no text_config or no vision_config; {REMEDY}")
     try:
-        config = clip_config(saved)
+        config = _clip_config(saved)
     except Exception as error:  # transformers raises many kinds of error for a wrong field
         raise InputError(f"{source}: config.json: {brief(error)}; {REMEDY}") from None
     check_sizes(config.vision_config, VISION_SIZES, f"{source}: config.json: vision_config")
@@ -147,3 +154,20 @@ def load_clip_scorer(name: str, folder: ImageFolder, device: torch.device | str 
     if lacking:
         raise InputError(f"{source}: lacks weights of a whole CLIP model ({', '.join(sorted(lacking)[:3])}); {REMEDY}")
     return ClipScorer(name, model.eval().to(device), tokenizer, folder)
+
+
+def _clip_config(saved: dict[str, Any]) -> CLIPConfig:
+    """Build the config of a whole CLIP model, both halves, from its config.json. Fields that are in no list are ignored.
+
+    Raises:
+        KeyError, TypeError: a half is missing.
+    """
+    text = {name: saved["text_config"][name] for name in TEXT_FIELDS if name in saved["text_config"]}
+    fields = VISION_KINDS["clip_vision_model"].fields
+    vision = {name: saved["vision_config"][name] for name in fields if name in saved["vision_config"]}
+    return CLIPConfig(
+        text_config=CLIPTextConfig(**text).to_dict(),
+        vision_config=CLIPVisionConfig(**vision).to_dict(),
+        projection_dim=saved.get("projection_dim", vision.get("projection_dim", 512)),
+        attn_implementation=ATTENTION,
+    )

@@ -37,9 +37,12 @@ def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedChe
         InputError: weights are missing, or do not fit each other or the flags.
     """
     encoder = load_image_encoder(args.clip_model, args.fixed_encoder, args.from_scratch in (True, "encoder"))
+    if args.prefix_dim is None:
+        args.prefix_dim = encoder.width  # recorded, and compared when the run goes on
     if encoder.width != args.prefix_dim:
         raise InputError(
-            f"--clip_model {args.clip_model}: its features have width {encoder.width}: give --prefix_dim {encoder.width}"
+            f"--clip_model {args.clip_model}: its features have width {encoder.width}: give --prefix_dim "
+            f"{encoder.width}, or leave it out"
         )
     decoder = build_decoder(args, codec, checkpoint)
     config = decoder.config
@@ -47,6 +50,8 @@ def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedChe
         VADEncoder(config.vad_layers, config.vad_heads, args.dropout, config.vad_causal) if args.use_VAD else None
     )
     emotion_head = EmotionHead(args.prefix_dim) if config.use_emotion_loss else None
+    if emotion_head is None and args.len_prefix == 0:
+        encoder.freeze_pooling()
     weights = (args.alpha, args.cl_Loss_weight, args.VAD_Loss_weight, args.emotion_loss_weight)
     model = SEVLM(encoder, decoder, vad_encoder, emotion_head, weights, args.masked_pooling)
     for note in [] if checkpoint is None else checkpoint.restore(model):

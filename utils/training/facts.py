@@ -7,9 +7,9 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from models.image_encoder import ImageEncoder
+from models.image_encoder import ImageEncoder, default_preparation
 from models.sevlm import SEVLM
-from utils.data.feature_cache import ENCODER_FIELDS, encoder_sha256
+from utils.data.feature_cache import encoder_config, encoder_sha256
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import Lexicon
 from utils.files import sha256
@@ -28,10 +28,15 @@ DECODER_CONFIG = (
 
 
 def encoder_identity(encoder: ImageEncoder) -> str:
-    """SHA-256 of what an image encoder computes with: its config, and its weights where they are fixed."""
-    config = [getattr(encoder.vision.config, name, None) for name in ENCODER_FIELDS]
-    weights = encoder_sha256(encoder) if encoder.fixed else None
-    return hashlib.sha256(json.dumps([config, weights]).encode()).hexdigest()
+    """SHA-256 of what an image encoder computes with: its config, and its weights where they are fixed.
+
+    Where its folder says how images are prepared, and says otherwise than usual for CLIP, that counts as well.
+    """
+    identity = [list(encoder_config(encoder).values()), encoder_sha256(encoder) if encoder.fixed else None]
+    config = encoder.vision.config
+    if config.model_type != "clip_vision_model" or encoder.preparation != default_preparation(config):
+        identity.append(encoder.preparation)
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 def decoder_identity(model: SEVLM, codec: TextCodec) -> str:

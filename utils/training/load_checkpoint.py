@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from models.sevlm import SEVLM
-from utils.constants import PIXEL_STATISTICS
 from utils.data.datasets import ImagePixels
 from utils.data.image_opening import open_image
 from utils.data.text_codec import TextCodec, load_tokenizer
@@ -112,8 +111,9 @@ def load_checkpoint(
             print(escaped(note))
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     chosen = torch.device(device or accelerator or "cpu")
-    mean, std = PIXEL_STATISTICS[args.clip_normalization]
-    pixels = ImagePixels(None, model.image_encoder.image_size, mean, std)
+    encoder = model.image_encoder
+    mean, std = encoder.statistics(args.image_normalization)
+    pixels = ImagePixels(None, encoder.image_size, mean, std, encoder.preparation.resample)
     return TrainedModel(args, model.eval().to(chosen), codec, vad, pixels, chosen)
 
 

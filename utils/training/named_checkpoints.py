@@ -26,7 +26,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from models.sevlm import SEVLM
-from utils.data.image_encoder_weights import load_openai_weights, openai_state_dict
+from utils.data.image_encoder_weights import load_trained_weights, trained_state_dict
 from utils.data.pretrained import read_config
 from utils.data.torch_files import read_torch_file
 from utils.errors import InputError, brief, escaped
@@ -53,7 +53,7 @@ class NamedCheckpoint:
     """A checkpoint in the published layout, ours or the authors'.
 
     stats holds epoch, best_acc, best_res and, where present, emo_encoder_state_dict (VAD encoder), encoder_state_dict
-    (trained image encoder, OpenAI's names prefixed `encoder.`), emotion_head_state_dict, optimizer_state_dict, scheduler.
+    (trained image encoder, names prefixed `encoder.`; CLIP's are OpenAI's), emotion_head_state_dict, optimizer_state_dict, scheduler.
     """
 
     folder: Path
@@ -91,7 +91,7 @@ class NamedCheckpoint:
             raise InputError(f"{self.folder}: holds a trained image encoder: cached features of another do not fit it")
         if state is not None:
             bare = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
-            load_openai_weights(model.image_encoder.vision, bare, f"{self.folder}: encoder_state_dict")
+            load_trained_weights(model.image_encoder.vision, bare, f"{self.folder}: encoder_state_dict")
         return notes
 
 
@@ -200,7 +200,7 @@ def save_named(
     if model.emotion_head is not None:
         stats["emotion_head_state_dict"] = model.emotion_head.state_dict()
     if model.image_encoder is not None and not model.image_encoder.fixed:
-        encoder = openai_state_dict(model.image_encoder.vision)
+        encoder = trained_state_dict(model.image_encoder.vision)
         stats["encoder_state_dict"] = {f"encoder.{key}": tensor for key, tensor in encoder.items()}
 
     folder, stats_file = _paths(ckpt_path, name, ".new")

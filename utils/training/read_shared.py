@@ -2,8 +2,11 @@
 
 import argparse
 
+from models.image_encoder import default_preparation
 from models.sevlm import SEVLM
+from models.vision_kinds import VISION_KINDS
 from utils.data.image_encoder_weights import checked_vision_config, load_image_encoder
+from utils.data.image_preparation import checked_preparation
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError, brief
 from utils.files import read_json
@@ -46,4 +49,11 @@ def _check_parts(fields: dict, source: str) -> None:
         raise InputError(f"{source}: lacks the sizes of decoder or image encoder; {REMEDY}")
     checked_config(decoder, {}, source)
     if vision is not None:
-        checked_vision_config(vision, source, REMEDY)
+        config = checked_vision_config(vision, source, REMEDY)
+        usual = default_preparation(config)
+        preparation = vision.get("preparation", usual._asdict())
+        if not isinstance(preparation, dict) or preparation.keys() != usual._asdict().keys():
+            raise InputError(f"{source}: does not say how pictures are prepared; {REMEDY}")
+        preparation = checked_preparation(usual._replace(**preparation), config, source)
+        if preparation.size != usual.size and not VISION_KINDS[config.model_type].own_size:
+            raise InputError(f"{source}: its image encoder takes {usual.size} pixels, not {preparation.size}; {REMEDY}")

@@ -1,0 +1,129 @@
+"""A run with every kind of image encoder: cache, training, evaluation, heat map; saved, resumed, scored again and shared."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import artEmisX_train
+from models.image_encoder import default_preparation
+from models.sevlm import SEVLM
+from models.vision_kinds import VISION_KINDS
+from preprocess import cache_features
+from tests.tiny_encoders import save
+from utils import explain, share
+from utils.constants import IMAGE_FOLDERS
+from utils.data.feature_cache import FeatureCache
+from utils.data.image_encoder_weights import load_image_encoder
+from utils.data.image_folder import ImageFolder
+from utils.errors import InputError
+from utils.training.load_checkpoint import load_checkpoint
+from utils.training.resume_states import state_folders
+
+pytestmark = pytest.mark.slow
+
+# what a folder says of its pictures: DINO's size is read here, the others' in config.json
+PREPARED = {
+    "size": {"height": 60, "width": 60},
+    "image_mean": [0.4, 0.5, 0.6],
+    "image_std": [0.2, 0.3, 0.4],
+    "resample": 0,
+}
+
+
+@pytest.fixture
+def encoder(request, tmp_path):
+    """The folder of a tiny encoder of the kind that the test is about."""
+    save(request.param, tmp_path / "encoder")
+    (tmp_path / "encoder" / "preprocessor_config.json").write_text(json.dumps(PREPARED))
+    return tmp_path / "encoder"
+
+
+def flags(workspace, out, encoder, *more):
+    """A run of one epoch with this encoder's own weights; nothing says how wide its features are."""
+    argv = workspace.argv(out, "--clip_model", str(encoder), "--image_normalization", "own", "--num_train_epochs", "1")
+    at = argv.index("--prefix_dim")
+    return [*argv[:at], *argv[at + 2 :], "--from_scratch", "decoder", "--no-use_VAD", "--no-use_VAD_loss", *more]
+
+
+@pytest.mark.parametrize("encoder", VISION_KINDS, indirect=True)
+def test_from_pictures_to_a_heat_map(workspace, encoder, tmp_path):
+    splits = [workspace.data / f"artEmisX_{name}.json" for name in ("cl_train", "val")]
+    root, cache = workspace.data / IMAGE_FOLDERS[0], tmp_path / "cache"
+    caching = [*splits, "--image_root", root, "--out_dir", cache, "--clip_model", encoder, "--num_workers", 0]
+    assert cache_features.main([*map(str, caching), "--image_normalization", "own"]) == 0
+    header = json.loads((cache / "header.json").read_text())
+    kind = header["encoder_config"]["model_type"]
+    size = 60 if kind.startswith("dino") else 42 if kind.startswith("siglip2") else 48
+    assert (header["tokens"], header["width"]) == (1 + (size // 14) ** 2, 24)
+    assert header["transform"]["size"] == size and header["transform"]["mean"] == PREPARED["image_mean"]
+    assert header["transform"]["resize"].startswith("to a square, " + ("bilinear" if "clip_" in kind else "nearest"))
+
+    assert artEmisX_train.main(flags(workspace, tmp_path, encoder, "--feature_cache", str(cache))) == 0
+    (name, *_) = FeatureCache(cache).row
+    picture = ImageFolder(root).find(name)
+    heat, answers = tmp_path / "heat.html", tmp_path / "answers.json"
+    asked = [picture, "--ckpt", tmp_path / "ckpts", "--name", "best-acc", "--heat", heat, "--json", answers]
+    assert explain.main(list(map(str, asked))) == 0
+    assert json.loads(answers.read_text())[0]["explanations"] and heat.stat().st_size
+    trained = load_checkpoint(tmp_path / "ckpts", "best-acc")
+    features = trained.model.image_features(trained.read_images([picture]).cpu(), None, None)
+    torch.testing.assert_close(features.grid[0], FeatureCache(cache)[name]["grid"].float(), rtol=1e-3, atol=2e-3)
+    torch.testing.assert_close(features.cls[0], FeatureCache(cache)[name]["cls"].float(), rtol=1e-3, atol=2e-3)
+    share_and_compare(tmp_path, trained.model)
+
+
+def share_and_compare(run, trained: SEVLM) -> Path:
+    """Share best-acc: what is loaded from the folder is the checkpoint's model, down to how pictures are prepared."""
+    assert share.main([str(run / "ckpts"), str(run / "shared"), "--name", "best-acc"]) == 0
+    model, encoder = SEVLM.from_pretrained(run / "shared"), trained.image_encoder
+    assert same(model.state_dict(), trained.state_dict())
+    assert model.image_encoder.preparation == encoder.preparation != default_preparation(encoder.vision.config)
+    return run / "shared"
+
+
+def scored(workspace, out, ckpt_path, *more):
+    """The captions of a checkpoint or shared folder, with no flag about the model."""
+    argv = workspace.argv(out, "--eval_only", *more)
+    for flag in ("--ckpt_path", "--clip_model", "--gpt2_model", "--prefix_dim"):
+        at = argv.index(flag)
+        del argv[at : at + 2]
+    argv.remove("--from_scratch")
+    assert artEmisX_train.main([*argv, "--ckpt_path", str(ckpt_path)]) == 0
+    (captions,) = (out / "results").glob("unf_captions_full_*.json")
+    return captions.read_text()
+
+
+def weights_of(state) -> dict[str, torch.Tensor]:
+    return torch.load(state / "state.pt", weights_only=True)["model"]
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("encoder", ["siglip", "siglip2", "dinov2_with_registers", "dinov3_vit", "vit"], indirect=True)
+def test_trained_resumed_scored_and_shared(workspace, encoder, tmp_path):
+    run = tmp_path / "run"
+    argv = flags(workspace, run, encoder, "--no-fixed_encoder", "--num_train_epochs", "2", "--en_LR", "0.01")
+    assert artEmisX_train.main(argv) == 0
+    newest, older = state_folders(run / "ckpts")
+    whole = weights_of(newest)
+    shutil.rmtree(newest)
+    assert artEmisX_train.main([*argv, "--resume"]) == 0
+    assert same(weights_of(newest), whole)
+
+    trained = load_checkpoint(run / "ckpts", "best-acc").model
+    vision, before = trained.image_encoder.vision, load_image_encoder(str(encoder)).vision.state_dict()
+    assert not same(vision.state_dict(), before)
+    said = scored(workspace, tmp_path / "a", run / "ckpts", "--load_from_epoch", "best-acc")
+    shared = share_and_compare(run, trained)
+    assert scored(workspace, tmp_path / "b", shared) == said
+
+
+@pytest.mark.parametrize("encoder", ["siglip"], indirect=True)
+def test_width_that_is_not_the_encoders(workspace, encoder, tmp_path):
+    with pytest.raises(InputError, match="its features have width 24: give --prefix_dim 24, or leave it out"):
+        artEmisX_train.main(flags(workspace, tmp_path, encoder, "--prefix_dim", "16"))
