@@ -29,7 +29,7 @@ class SEVLM(nn.Module, SharedModel):
     """The whole model. `save_pretrained` and `from_pretrained`: see models/shared_model.py.
 
     Args:
-        image_encoder: CLIP vision tower; None if every batch contains cached features.
+        image_encoder: None if every batch contains cached features.
         decoder: the explainer; its config says which heads it has.
         vad_encoder: None for a model without VAD fusion (`--no-use_VAD`).
         emotion_head: 9-way head on the class token, or None (not in the paper).
