@@ -57,7 +57,7 @@ from utils.training.stop_signals import StopSignals
 from utils.training.trackers import TENSORBOARD, loss_values, score_values
 from utils.training.training_run import TrainingRun, save_best, save_run
 
-LOSSES = ("loss", "lm_loss", "contrastive_loss", "vad_loss", "emotion_loss")
+LOSSES = ("loss", "lm_loss", "contrastive_loss", "vad_loss", "emotion_loss", "label_loss")
 UPDATES_BEFORE_ESTIMATE = 10  # of the time that the run will take
 SAMPLES = 3  # pictures whose explanations are shown
 # Several processes agree on a stop only so often, as agreeing makes them wait for each other.

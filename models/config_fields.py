@@ -15,7 +15,7 @@ GPT2_FIELDS = (
     *("bos_token_id", "eos_token_id", "pad_token_id", "add_cross_attention", "tie_word_embeddings", "use_cache"),
     # SEVLM's
     *("len_prefix", "encoder_dim", "prefix_size", "max_seq_len", "use_cl_loss", "use_VAD_loss", "use_emotion_loss"),
-    *("vad_layers", "vad_heads", "vad_causal", "emotion_span"),
+    *("vad_layers", "vad_heads", "vad_causal", "emotion_span", "emotion_pooling", "label_tokens", "label_position"),
 )
 
 

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from models.image_encoder import ImageFeatures
 from models.vad_encoder import VAD_WIDTH
-from utils.constants import EMOTIONS
+from utils.constants import EMOTION_POOLINGS, EMOTIONS
 
 
 class ContrastiveHead(nn.Module):
@@ -39,9 +40,35 @@ class VADHead(nn.Linear):
 
 
 class EmotionHead(nn.Linear):
-    """Predict nine emotion logits from the image's class token: [B, D] -> [B, 9]. Not in the paper; off by default."""
+    """Predict nine emotion logits from the image. Not in the paper; off by default.
 
-    def __init__(self, width: int):
+    Logit e is w_e . x_e + b_e. By `pooling`, x_e is
+
+        cls         the class token, for all emotions
+        mean        the mean of the patch grid, for all emotions
+        prototypes  sum over the patches g of a_e(g) g, a_e = softmax over the patches of (q_e . g) / sqrt(D): each emotion has a
+                    learned query q_e, its prototype, that scores the patches
+    """
+
+    def __init__(self, width: int, pooling: str = "cls"):
+        if pooling not in EMOTION_POOLINGS:
+            raise ValueError(f"pooling {pooling!r} is none of {', '.join(EMOTION_POOLINGS)}")
         super().__init__(width, len(EMOTIONS))
         nn.init.normal_(self.weight, std=0.02)
         nn.init.zeros_(self.bias)
+        self.pooling = pooling
+        if pooling == "prototypes":
+            self.queries = nn.Parameter(torch.randn(len(EMOTIONS), width) * 0.02)
+
+    def forward(self, image: ImageFeatures) -> Tensor:
+        """cls [B, D] and grid [B, G, D] -> logits [B, 9]."""
+        if self.pooling == "cls":
+            return super().forward(image.cls)
+        if self.pooling == "mean":
+            return super().forward(image.grid.mean(dim=1))
+        pooled = self.patch_scores(image.grid) @ image.grid
+        return (pooled * self.weight).sum(dim=-1) + self.bias
+
+    def patch_scores(self, grid: Tensor) -> Tensor:
+        """The share a_e of each patch in each emotion: [B, G, D] -> [B, 9, G], sum 1 over the patches. For prototypes only."""
+        return (self.queries @ grid.transpose(1, 2) * grid.shape[-1] ** -0.5).softmax(dim=-1)

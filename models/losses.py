@@ -101,8 +101,11 @@ def emotion_loss(
 ) -> Tensor:
     """KL(annotators' distribution || softmax(logits)), mean over images. Not in the paper; off by default.
 
+    With the logits of the emotion head it is the emotion loss; with the language model's logits of the nine emotions' first
+    tokens it is the label loss, over texts in place of images.
+
     Args:
-        logits: [B, 9] of the emotion head.
+        logits: [B, 9].
         distribution: [B, 9], share of the annotators' votes per emotion, sum 1.
         weight: [B], 0 for images that do not count (default: all 1).
         count: number of images to divide by (default: the sum of the weights).

@@ -10,6 +10,7 @@ from models import losses
 from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.image_encoder import ImageEncoder, ImageFeatures
+from models.kernels import look_up
 from models.shared_model import SharedModel
 from models.vad_encoder import VADEncoder
 
@@ -23,6 +24,7 @@ class SEVLMOutput(ModelOutput):
     contrastive_loss: Tensor | None = None
     vad_loss: Tensor | None = None
     emotion_loss: Tensor | None = None
+    label_loss: Tensor | None = None
 
 
 class SEVLM(nn.Module, SharedModel):
@@ -32,10 +34,11 @@ class SEVLM(nn.Module, SharedModel):
         image_encoder: None if every batch contains cached features.
         decoder: the explainer; its config says which heads it has.
         vad_encoder: None for a model without VAD fusion (`--no-use_VAD`).
-        emotion_head: 9-way head on the class token, or None (not in the paper).
+        emotion_head: 9-way head on the image, or None (not in the paper).
         weights: loss weights alpha, cl_Loss_weight, VAD_Loss_weight, emotion_loss_weight.
         masked_pooling: leave padding out of the contrastive means, and end the emotion span where the explanation
             segment begins instead of after emotion_span positions (not in the paper).
+        label_weight: label_loss_weight (not in the paper).
     """
 
     def __init__(
@@ -46,11 +49,12 @@ class SEVLM(nn.Module, SharedModel):
         emotion_head: EmotionHead | None = None,
         weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
         masked_pooling: bool = False,
+        label_weight: float = 1.0,
     ):
         super().__init__()
         self.image_encoder, self.decoder = image_encoder, decoder
         self.vad_encoder, self.emotion_head = vad_encoder, emotion_head
-        self.weights, self.masked_pooling = weights, masked_pooling
+        self.weights, self.masked_pooling, self.label_weight = weights, masked_pooling, label_weight
         if vad_encoder is None:
             decoder.transformer.VAD_linear.requires_grad_(False)  # unused without a VAD encoder
 
@@ -77,10 +81,14 @@ class SEVLM(nn.Module, SharedModel):
     ) -> SEVLMOutput:
         """Compute the paper's training objective on B images with two texts each.
 
-            loss = alpha * LM + cl_Loss_weight * CL + VAD_Loss_weight * VAD (+ emotion_loss_weight * emotion loss)
+            loss = alpha * LM + cl_Loss_weight * CL + VAD_Loss_weight * VAD
+                   (+ emotion_loss_weight * emotion loss + label_loss_weight * label loss)
 
         Rows 2i and 2i + 1 are the texts of image i, so T = 2B. The VAD head at position p predicts the lexicon VAD of
         token p + 1, for p + 1 >= h = len_prefix + emotion_span.
+
+        The label loss is on where the decoder's config has `label_tokens`, the first tokens of the nine emotions: at position
+        `label_position`, which predicts the emotion, their softmax is pulled to the annotators' distribution.
 
         Args:
             input_ids, segment_ids: [T, L].
@@ -117,9 +125,16 @@ class SEVLM(nn.Module, SharedModel):
             output.vad_loss = losses.vad_loss(predicted, vad[:, start:], counts[2])
             output.loss = output.loss + vad_weight * output.vad_loss
         if self.emotion_head is not None:
-            logits = self.emotion_head(image.cls)
+            logits = self.emotion_head(image)
             output.emotion_loss = losses.emotion_loss(logits, emotion_distribution, image_weight, counts[3])
             output.loss = output.loss + emotion_weight * output.emotion_loss
+        if getattr(config, "label_tokens", None) is not None:
+            tokens = torch.tensor(config.label_tokens, device=hidden.device)
+            logits = hidden[:, config.label_position] @ look_up(self.decoder.lm_head.weight, tokens).T
+            shares = emotion_distribution.repeat_interleave(2, dim=0)
+            weight = None if image_weight is None else image_weight.repeat_interleave(2)
+            output.label_loss = losses.emotion_loss(logits, shares, weight, counts[1])
+            output.loss = output.loss + self.label_weight * output.label_loss
         return output
 
     def contrastive_scores(

@@ -53,6 +53,7 @@ class SharedModel(PyTorchModelHubMixin):
             "with_vad_encoder": self.vad_encoder is not None,
             "with_emotion_head": self.emotion_head is not None,
             "loss_weights": list(self.weights),
+            "label_weight_of_loss": self.label_weight,
             "with_masked_pooling": self.masked_pooling,
         }
 
@@ -127,7 +128,9 @@ class SharedModel(PyTorchModelHubMixin):
         if config["with_vad_encoder"]:
             vad_encoder = VADEncoder(sizes.vad_layers, sizes.vad_heads, sizes.embd_pdrop, sizes.vad_causal)
         alpha, contrastive, vad, emotion = map(float, config["loss_weights"])
-        emotion_head = EmotionHead(image_encoder.width) if config["with_emotion_head"] else None
+        emotion_head = None
+        if config["with_emotion_head"]:
+            emotion_head = EmotionHead(image_encoder.width, getattr(sizes, "emotion_pooling", "cls"))
         return cls(
             image_encoder,
             decoder,
@@ -135,6 +138,7 @@ class SharedModel(PyTorchModelHubMixin):
             emotion_head,
             (alpha, contrastive, vad, emotion),
             bool(config["with_masked_pooling"]),
+            float(config.get("label_weight_of_loss", 1.0)),
         )
 
 

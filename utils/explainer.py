@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import math
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from utils.evaluation.attention_maps import cross_attention
 from utils.evaluation.decoding import generate
 from utils.evaluation.explanations import ask
 from utils.evaluation.generation_state import Generated
-from utils.evaluation.heat_map import PictureHeat, TextHeat, heat_of_words, write_html, write_png
+from utils.evaluation.heat_map import PictureHeat, TextHeat, WordHeat, heat_of_words, write_html, write_png
 from utils.evaluation.sampling import sample_decode
 from utils.training.load_checkpoint import load_checkpoint
 
@@ -72,9 +73,12 @@ class PictureExplainer:
                 image,
                 trained.codec,
                 self.vad_of,
-                lambda emotion: self._write(image, pixels, emotion),
+                lambda emotion, rows: self._write(
+                    ImageFeatures(image.cls[rows], image.grid[rows]), pixels[rows], emotion
+                ),
                 self.emotions,
                 trained.args.drop_last_token,
+                trained.args.emotion_from,
             )
             if any(answer.named != answer.named for answer in answers):
                 raise InputError(f"{self.args.ckpt}: its model computes numbers that are not finite; take another one")
@@ -106,7 +110,10 @@ class PictureExplainer:
         weights = cross_attention(trained.model, image, trained.codec, self.vad_of, texts)
         weights = (weights[:, :, blocks] if blocks else weights).mean(dim=2).cpu().numpy()
         rows = iter(weights)
-        for (path, picture), answer in zip(read, answers, strict=True):
+        head, prototypes, side = trained.model.emotion_head, None, math.isqrt(image.grid.shape[1])
+        if head is not None and head.pooling == "prototypes":
+            prototypes = head.patch_scores(image.grid).float().cpu().numpy()
+        for index, ((path, picture), answer) in enumerate(zip(read, answers, strict=True)):
             picture = picture.copy()
             picture.thumbnail((HEAT_SIDE, HEAT_SIDE), Image.Resampling.LANCZOS)
             heat = PictureHeat(str(path), picture, answer.distribution_lines(), [])
@@ -114,6 +121,12 @@ class PictureExplainer:
                 of_tokens = next(rows)[: len(said.tokens)]
                 words = heat_of_words(said.tokens, of_tokens, trained.codec, self.word_values, said.given_tokens)
                 heat.texts.append(TextHeat(f"{self.prompt} {said.text}", words))
+            if prototypes is not None:
+                maps = [
+                    WordHeat(name, of.reshape(side, side), None)
+                    for name, of in zip(EMOTIONS, prototypes[index], strict=True)
+                ]
+                heat.texts.append(TextHeat("where the emotion head's prototypes look", maps))
             self.heats.append(heat)
 
     def write_heat(self, path: Path) -> None:

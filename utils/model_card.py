@@ -11,8 +11,17 @@ USE = (
     "for research on art and emotion. It must not be used to judge, sort or advertise to people, to tell what a person "
     "feels, in medical or legal matters, or to pass its sentences off as what a person said."
 )
-OBJECTIVE = ("use_VAD", "use_VAD_loss", "use_cl_loss", "use_emotion_loss", "vad_causal", "lemmatizer")
-GENERATION = ("prompt_text", "max_seq_len", "num_beams", "drop_last_token")
+OBJECTIVE = (
+    "use_VAD",
+    "use_VAD_loss",
+    "use_cl_loss",
+    "use_emotion_loss",
+    "emotion_pooling",
+    "use_label_loss",
+    "vad_causal",
+    "lemmatizer",
+)
+GENERATION = ("prompt_text", "max_seq_len", "num_beams", "drop_last_token", "emotion_from")
 TRAINING = (
     "num_train_epochs",
     "batch_size",

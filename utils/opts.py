@@ -9,6 +9,8 @@ from pathlib import Path
 
 from utils.constants import (
     DEFAULT_METRICS,
+    EMOTION_FROM,
+    EMOTION_POOLINGS,
     IMAGE_FOLDERS,
     LEMMATIZERS,
     LEXICON_FILES,
@@ -332,9 +334,30 @@ def get_parser() -> argparse.ArgumentParser:
         "--use_emotion_loss",
         action=Boolean,
         default=False,
-        help="9-way emotion head on the image's class token, with the annotators' distribution as target",
+        help="9-way emotion head on the image, with the annotators' distribution as target",
     )
     add("--emotion_loss_weight", type=rate, default=1.0, help="its weight")
+    add(
+        "--emotion_pooling",
+        choices=EMOTION_POOLINGS,
+        default="cls",
+        help="what that head reads: the class token, the mean of the patches, or what nine learned queries find in the patches",
+    )
+    add(
+        "--use_label_loss",
+        action=Boolean,
+        default=False,
+        help="soft labels for the text: at the emotion's first token the annotators' distribution takes the place of the one "
+        "emotion that the text names",
+    )
+    add("--label_loss_weight", type=rate, default=1.0, help="its weight")
+    add(
+        "--emotion_from",
+        choices=EMOTION_FROM,
+        default="text",
+        help="what decides on a caption's emotion: the greedy text (as published), the likelihood of the nine names, or the "
+        "head of --use_emotion_loss; the explanation is then written for it. Accuracy, best-acc and the early stop follow",
+    )
     add(
         "--vad_causal",
         action=Boolean,
@@ -486,6 +509,10 @@ def check_flags(args: argparse.Namespace) -> None:
         raise InputError("--prompt_text is empty: generation needs words to begin with; leave it out for the default")
     if args.vad_causal and not args.use_VAD:
         raise InputError("--vad_causal is about the VAD encoder, which --no-use_VAD leaves out: give one of them")
+    if args.emotion_pooling != "cls" and not args.use_emotion_loss:
+        raise InputError("--emotion_pooling is about the head of --use_emotion_loss: give both")
+    if args.emotion_from == "head" and not args.use_emotion_loss:
+        raise InputError("--emotion_from head asks the head of --use_emotion_loss, which this model has not: give both")
     if args.feature_cache and not args.fixed_encoder:
         raise InputError("--feature_cache keeps what a fixed encoder computes: not with --fixed_encoder False")
     if args.split == "test" and not args.eval_only:
@@ -511,6 +538,7 @@ def check_flags(args: argparse.Namespace) -> None:
         args.use_cl_loss and args.cl_Loss_weight,
         args.use_VAD_loss and args.VAD_Loss_weight,
         args.use_emotion_loss and args.emotion_loss_weight,
+        args.use_label_loss and args.label_loss_weight,
     )
     if args.alpha == 0 and not any(other_weights):
         raise InputError("--alpha 0 with no other loss leaves nothing to learn")

@@ -111,6 +111,10 @@ RULES: dict[str, Rules] = {
     # beyond the paper
     "use_emotion_loss": Rules(EQUAL, SAID, EQUAL),
     "emotion_loss_weight": _TRAINING,
+    "emotion_pooling": Rules(EQUAL, SAID, EQUAL),
+    "use_label_loss": _TRAINING,
+    "label_loss_weight": _TRAINING,
+    "emotion_from": _USE,
     "vad_causal": _MODEL,
     "masked_pooling": _TRAINING,
     "image_normalization": _MODEL,

@@ -79,6 +79,10 @@ DEFAULTS = {
     # beyond the paper
     "use_emotion_loss": False,
     "emotion_loss_weight": 1.0,
+    "emotion_pooling": "cls",
+    "use_label_loss": False,
+    "label_loss_weight": 1.0,
+    "emotion_from": "text",
     "vad_causal": False,
     "masked_pooling": False,
     "plain_special_tokens": False,

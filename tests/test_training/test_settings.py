@@ -43,6 +43,8 @@ save_steps free free free                   | seed equal said said              
 stop_after_evals said said free             | test_set free free free             | text2emotion free free free
 clip_score free free free
 use_VAD equal equal equal                   | use_VAD_loss equal said free        | use_cl_loss equal said free
+emotion_from equal said said                | emotion_pooling equal said equal        | label_loss_weight equal said free
+use_label_loss equal said free
 use_emotion_loss equal said equal           | vad_causal equal equal equal        | vad_lexicon equal said said
 VAD_En_Heads equal equal equal              | VAD_En_Layers equal equal equal     | VAD_Loss_weight equal said free
 vocabulary free free free                   | plain_special_tokens equal said free | num_beams equal said said

@@ -246,10 +246,13 @@ class PairCollator:
         seed: seed of the visual negatives.
         len_prefix: number of prefix positions.
         span_start: first position of the explanation, h = len_prefix + emotion_span.
+        label_position: the position that predicts the emotion, where the label loss takes the place of its cross-entropy;
+            None without that loss.
     """
 
-    def __init__(self, seed: int, len_prefix: int, span_start: int):
+    def __init__(self, seed: int, len_prefix: int, span_start: int, label_position: int | None = None):
         self.seed, self.len_prefix, self.span_start = seed, len_prefix, span_start
+        self.label_position = label_position
 
     def __call__(self, items: list[dict]) -> dict[str, Tensor]:
         input_ids, labels, segment_ids = (
@@ -259,6 +262,8 @@ class PairCollator:
         vad = torch.from_numpy(np.concatenate([item["vad"] for item in items]))
         weight = torch.tensor([float(item["key"].real) for item in items])
         labels[weight.repeat_interleave(2) == 0] = IGNORED_LABEL
+        if self.label_position is not None:
+            labels[:, self.label_position + 1] = IGNORED_LABEL
         vad_known = vad[:, self.span_start :].ne(0).any(-1) & (weight.repeat_interleave(2) > 0)[:, None]
         positions, targets = label_positions(labels, self.len_prefix, LM_POSITIONS_MULTIPLE)
         batch = {

@@ -154,6 +154,22 @@ class TextCodec:
         """Tokens of " <emotion> because", or none."""
         return [] if emotion is None else [*self.bpe([f" {emotion}"])[0], self.because_id]
 
+    def label_tokens(self) -> list[int]:
+        """The first tokens of the nine emotions behind the prompt: what the label loss compares.
+
+        Raises:
+            InputError: two emotions begin with the same token, or the prompt's own tokens depend on the emotion.
+        """
+        prompt = self.bpe([self.prompt_text])[0]
+        texts = self.bpe([f"{self.prompt_text} {emotion}" for emotion in EMOTIONS])
+        tokens = [text[len(prompt)] for text in texts if text[: len(prompt)] == prompt and len(text) > len(prompt)]
+        if len(set(tokens)) < len(EMOTIONS):
+            raise InputError(
+                f"--use_label_loss: behind --prompt_text {self.prompt_text!r} the nine emotions do not begin with nine "
+                "different tokens; take another prompt, or leave the flag out"
+            )
+        return tokens
+
     def decode(self, token_ids: list[int]) -> str:
         """Decode token ids to text. Special tokens, spaces before punctuation and leading spaces are removed."""
         text = self.tokenizer.decode([token for token in token_ids if token not in self.stop_ids])

@@ -4,10 +4,11 @@ import torch
 
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
-from utils.constants import MAX_NEW_TOKENS
+from utils.constants import EMOTIONS, MAX_NEW_TOKENS
 from utils.data.generated_text import split_generated
 from utils.data.text_codec import TextCodec
 from utils.evaluation.beam_search import beam_decode
+from utils.evaluation.emotion_metrics import named_emotion
 from utils.evaluation.generation_state import Generated, VADOfTokens, begin, last_hidden
 
 # Finished rows leave the batch once they are this share of it: taking rows out copies the image keys and values.
@@ -95,7 +96,41 @@ def caption_batch(
     vad_of: VADOfTokens | None,
     drop_last_token: bool = False,
     num_beams: int = 1,
+    emotions: list[str] | None = None,
 ) -> list[tuple[str, str]]:
-    """Generate one text per image: [(full text, explanation)] of the B images."""
-    generated = generate(model, image, codec, vad_of, num_beams)
-    return [(full, split_generated(full)[1]) for full in generated.texts(codec, drop_last_token)]
+    """Generate one text per image: [(full text, explanation)] of the B images.
+
+    Args:
+        emotions: the images' emotions, which the texts explain. None: the text names its own, as published.
+    """
+    if emotions is None:
+        generated = generate(model, image, codec, vad_of, num_beams)
+        return [(full, split_generated(full)[1]) for full in generated.texts(codec, drop_last_token)]
+    texts = [""] * len(emotions)
+    for emotion, rows in rows_by_emotion(emotions).items():
+        generated = generate(model, ImageFeatures(image.cls[rows], image.grid[rows]), codec, vad_of, num_beams, emotion)
+        for row, text in zip(rows, generated.texts(codec, drop_last_token, codec.given(emotion)), strict=True):
+            texts[row] = text
+    return [(full, split_generated(full)[1]) for full in texts]
+
+
+def rows_by_emotion(emotions: list[str]) -> dict[str, list[int]]:
+    """Emotion -> its rows: texts that start from the same tokens are written together."""
+    rows: dict[str, list[int]] = {}
+    for row, emotion in enumerate(emotions):
+        rows.setdefault(emotion, []).append(row)
+    return rows
+
+
+def likeliest(shares: list[list[float]]) -> list[str]:
+    """The emotion with the largest of nine shares, for each image; of equals the first of `EMOTIONS`."""
+    return [EMOTIONS[max(range(len(EMOTIONS)), key=row.__getitem__)] for row in shares]
+
+
+def emotions_in_text(model: SEVLM, image: ImageFeatures, codec: TextCodec, vad_of: VADOfTokens | None) -> list[str]:
+    """What the greedy text of each image says the emotion is, see `named_emotion`; no more of the text is generated."""
+    limit = max(len(codec.given(emotion)) for emotion in EMOTIONS)
+    ids, segments = codec.prompt()
+    segment_ids = (codec.emotion_id, codec.explanation_id)
+    begun = greedy_decode(model, image, ids, segments, codec.because_id, segment_ids, vad_of, limit, codec.stop_ids)
+    return [named_emotion(text) for text in begun.texts(codec)]

@@ -17,7 +17,7 @@ from utils.data.loader_errors import worker_errors
 from utils.data.records import Records
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import VADLookup
-from utils.evaluation.decoding import caption_batch
+from utils.evaluation.decoding import caption_batch, emotions_in_text, likeliest
 from utils.evaluation.evaluation import Evaluation, score_captions
 from utils.evaluation.likelihood import emotion_log_likelihoods, head_distribution
 from utils.files import write_json
@@ -70,7 +70,7 @@ class Evaluator:
         return broadcast_object_list(outcome)[0]
 
     def _captions(self, model: SEVLM) -> Iterator[tuple]:
-        """(image id, full text, explanation, way -> nine shares) of this process's pictures."""
+        """(image id, full text, explanation, emotion its own text names, way -> nine shares) of this process's pictures."""
         hidden, share = not self.accelerator.is_main_process, len(self.loader.dataset)
         with ProgressLine("captioning", share, "pictures", hidden=hidden) as line:
             for texts in self._captions_of_batches(model):
@@ -86,23 +86,31 @@ class Evaluator:
                 batch = self.images.encode(model.image_encoder, batch["image_id"], batch)
                 image = model.image_features(batch.get("pixels"), batch.get("cls"), batch.get("grid"))
                 vad_of = None if self.vad is None else self.vad.of_generated
-                texts = caption_batch(model, image, self.codec, vad_of, self.args.drop_last_token, self.args.num_beams)
-                shares = {}
+                chosen_by, shares = self.args.emotion_from, {}
                 if model.emotion_head is not None:
                     shares["head"] = head_distribution(model, image).tolist()
-                if self.args.gallery or self.args.eval_only:
+                if self.args.gallery or self.args.eval_only or chosen_by == "likelihood":
                     names = emotion_log_likelihoods(model, image, self.codec, vad_of)
                     shares["likelihood"] = names.softmax(dim=-1).tolist()
-            rows = zip(batch["image_id"].tolist(), texts, *shares.values(), strict=True)
-            yield [(image_id, *text, dict(zip(shares, nine, strict=True))) for image_id, text, *nine in rows]
+                emotions = None if chosen_by == "text" else likeliest(shares[chosen_by])
+                rest = (self.args.drop_last_token, self.args.num_beams)
+                texts = caption_batch(model, image, self.codec, vad_of, *rest, emotions)
+                named = [None] * len(texts)
+                if emotions is not None and self.args.eval_only:
+                    named = emotions_in_text(model, image, self.codec, vad_of)
+            rows = zip(batch["image_id"].tolist(), texts, named, *shares.values(), strict=True)
+            yield [
+                (image_id, *text, name, dict(zip(shares, nine, strict=True))) for image_id, text, name, *nine in rows
+            ]
 
     def _score(self, generated: dict[int, list]) -> Evaluation:
         generated = {int(image_id): generated[int(image_id)] for image_id in self.records}  # in the split's order
         full = {image_id: text for image_id, (text, *_) in generated.items()}
         explanations = {image_id: explanation for image_id, (_, explanation, *_) in generated.items()}
-        ways = next(iter(generated.values()))[2]
+        ways = next(iter(generated.values()))[-1]
         shares = {way: {image_id: of_way[way] for image_id, (*_, of_way) in generated.items()} for way in ways}
-        return score_captions(self.scorer, self.records, full, explanations, shares)
+        named = {image_id: row[2] for image_id, row in generated.items() if row[2] is not None}
+        return score_captions(self.scorer, self.records, full, explanations, shares, named)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, records: Records, epoch: int | str, step: int) -> None:

@@ -11,6 +11,7 @@ from utils.constants import EMOTIONS
 from utils.data.generated_text import split_generated
 from utils.data.text_codec import TextCodec
 from utils.evaluation.answers import Answer, Explanation
+from utils.evaluation.decoding import likeliest, rows_by_emotion
 from utils.evaluation.generation_state import Generated, VADOfTokens
 from utils.evaluation.likelihood import emotion_log_likelihoods, head_distribution
 
@@ -21,16 +22,18 @@ def ask(
     image: ImageFeatures,
     codec: TextCodec,
     vad_of: VADOfTokens | None,
-    write: Callable[[str | None], Generated],
+    write: Callable[[str | None, list[int]], Generated],
     emotions: list[str | None],
     drop_last_token: bool = False,
+    emotion_from: str = "text",
 ) -> list[Answer]:
     """Answers about the B images.
 
     Args:
-        write: given an emotion or None, generates as many texts for each image; those of an image are neighbours.
+        write: given an emotion or None and rows of the batch, generates as many texts for each of these images; those of an
+            image are neighbours.
         emotions: which to ask about: [None] lets the model choose.
-        drop_last_token: as in the evaluation.
+        drop_last_token, emotion_from: as in the evaluation.
     """
     likelihoods = emotion_log_likelihoods(model, image, codec, vad_of)
     distributions, named = likelihoods.softmax(dim=-1).tolist(), likelihoods.logsumexp(dim=-1).exp().tolist()
@@ -41,18 +44,20 @@ def ask(
         )
         for index in range(len(named))
     ]
-    for emotion in emotions:
-        given, generated = codec.given(emotion), write(emotion)
+    turns = [(emotion, list(range(len(answers)))) for emotion in emotions]
+    if emotions == [None] and emotion_from != "text":
+        shares = distributions if emotion_from == "likelihood" else heads.tolist()
+        turns = list(rows_by_emotion(likeliest(shares)).items())
+    for emotion, rows in turns:
+        given, generated = codec.given(emotion), write(emotion, rows)
         tokens = generated.tokens(drop_last_token)
-        texts = len(tokens) // len(answers)
-        for row, (text, new) in enumerate(zip(generated.texts(codec, drop_last_token, given), tokens, strict=True)):
+        texts = len(tokens) // len(rows)
+        for place, (text, new) in enumerate(zip(generated.texts(codec, drop_last_token, given), tokens, strict=True)):
             named_emotion, explanation = split_generated(text)
-            if (
-                emotion is not None
-            ):  # a given emotion ends where its own "because" stands, whatever is written behind it
+            if emotion is not None:  # it ends where its own "because" stands, whatever is written behind it
                 named_emotion = emotion
-            answers[row // texts].explanations.append(
-                Explanation(text, named_emotion, explanation, emotion is not None, given + new, len(given))
+            answers[rows[place // texts]].explanations.append(
+                Explanation(text, named_emotion, explanation, emotions != [None], given + new, len(given))
             )
     return answers
 

@@ -43,4 +43,4 @@ def head_distribution(model: SEVLM, image: ImageFeatures) -> Tensor | None:
     """The 9-way head's probabilities, float32 [B, 9]; None where the model has no such head."""
     if model.emotion_head is None:
         return None
-    return model.emotion_head(image.cls).float().softmax(dim=-1)
+    return model.emotion_head(image).float().softmax(dim=-1)

@@ -35,6 +35,7 @@ MORE_SCORES = {
     "coverage": "coverage",
     "metaphors": "metaphors",
     "max_lcs": "max-LCS",
+    "text_acc": "text ACC",
     "head_acc": "head ACC",
     "head_ece": "head ECE",
     "head_KL": "head KL",
@@ -68,7 +69,16 @@ HIDDEN = (
 MAX_SCORE = 1e9  # NaN, infinity and numbers beyond it are no scores
 
 # facts whose equality makes two runs comparable
-SAME = ("data_set", "test_set", "images", "references_per_image", "lexicon_sha256", "judge", "clip_score")
+SAME = (
+    "data_set",
+    "test_set",
+    "images",
+    "references_per_image",
+    "lexicon_sha256",
+    "judge",
+    "clip_score",
+    "emotion_from",
+)
 
 
 def data_set_of(test_set: str | None) -> str | None:
@@ -208,6 +218,9 @@ def aggregate(reports: dict[str, dict]) -> list[dict]:
         that a run of the group lacks is left out.
     """
     groups: dict[tuple, list[str]] = {}
+    reports = {
+        file: {"emotion_from": "text"} | report for file, report in reports.items()
+    }  # of older reports, and of texts
     for file, report in reports.items():
         groups.setdefault(tuple(json.dumps(report.get(fact)) for fact in SAME), []).append(file)
     summaries = []

@@ -17,6 +17,7 @@ from utils.evaluation.emotion_metrics import (
     alignment_of_images,
     confusion_matrix,
     diversity,
+    dominant_emotions,
     emotion_alignment,
     max_lcs,
     named_emotion,
@@ -58,6 +59,7 @@ def report_checkpoint(
         "checkpoint": str(checkpoint_config(args).parent),
         "lemmatizer": args.lemmatizer,
         "seed": args.seed,
+        "emotion_from": args.emotion_from,
     }
     return report_texts(
         args.caption_save_path / "report.json",
@@ -117,6 +119,9 @@ def report_texts(
     for way, shares in evaluation.shares.items():
         values |= {f"{way}_{name}": of for name, of in distribution_distances(shares, records).items()}
         values[f"{way}_acc"], sums[f"{way}_ece"] = calibration_of_images(shares, records)
+    if evaluation.named:
+        answers = dominant_emotions(records)
+        values["text_acc"] = {image: evaluation.named[image] == answer for image, answer in answers.items()}
     if lexicon is not None:
         values["vad_distance"] = vad_distances(evaluation.explanations, references, lexicon.values)
     judge_name = None

@@ -9,7 +9,7 @@ from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
-from utils.constants import EMOTION_SPAN, MAX_NEW_TOKENS
+from utils.constants import EMOTION_POOLINGS, EMOTION_SPAN, MAX_NEW_TOKENS
 from utils.data.image_encoder_weights import WEIGHTS_REMEDY, load_image_encoder
 from utils.data.pretrained import check_model_type, check_sizes, find_config, load_pretrained
 from utils.data.text_codec import TextCodec
@@ -49,11 +49,14 @@ def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedChe
     vad_encoder = (
         VADEncoder(config.vad_layers, config.vad_heads, args.dropout, config.vad_causal) if args.use_VAD else None
     )
-    emotion_head = EmotionHead(args.prefix_dim) if config.use_emotion_loss else None
-    if emotion_head is None and args.len_prefix == 0:
+    emotion_head = None
+    if config.use_emotion_loss:
+        emotion_head = EmotionHead(args.prefix_dim, getattr(config, "emotion_pooling", "cls"))
+    reads_class_token = args.len_prefix > 0 or emotion_head is not None and emotion_head.pooling == "cls"
+    if not reads_class_token:
         encoder.freeze_pooling()
     weights = (args.alpha, args.cl_Loss_weight, args.VAD_Loss_weight, args.emotion_loss_weight)
-    model = SEVLM(encoder, decoder, vad_encoder, emotion_head, weights, args.masked_pooling)
+    model = SEVLM(encoder, decoder, vad_encoder, emotion_head, weights, args.masked_pooling, args.label_loss_weight)
     for note in [] if checkpoint is None else checkpoint.restore(model):
         print(escaped(note))
     return model
@@ -72,6 +75,9 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
         "use_cl_loss": args.use_cl_loss,
         "use_VAD_loss": args.use_VAD_loss,
         "use_emotion_loss": args.use_emotion_loss,
+        "emotion_pooling": args.emotion_pooling,
+        "label_tokens": codec.label_tokens() if args.use_label_loss else None,
+        "label_position": len(codec.prompt()[0]) - 1,
         "vad_layers": args.VAD_En_Layers,
         "vad_heads": args.VAD_En_Heads,
         "vad_causal": args.vad_causal,
@@ -135,8 +141,9 @@ def _checkpoint_config(args: argparse.Namespace, checkpoint: NamedCheckpoint, fi
     fields["emotion_span"] = EMOTION_SPAN  # the authors' checkpoints do not record it
     kept = ("emotion_span", "vad_layers", "vad_heads", "vad_causal")
     if args.eval_only:
-        kept += ("use_cl_loss", "use_VAD_loss", "use_emotion_loss")
+        kept += ("use_cl_loss", "use_VAD_loss", "use_emotion_loss", "emotion_pooling")
         fields["use_emotion_loss"] = False  # the authors' checkpoints do not know this head
+        fields["emotion_pooling"] = "cls"
     source = f"{checkpoint.folder}/config.json"
     for name in kept:
         if not isinstance(saved.get(name, fields[name]), type(fields[name])):
@@ -151,6 +158,9 @@ def checked_config(saved: dict, fields: dict, source: str) -> GPT2Config:
     except Exception as error:  # transformers has one of its own for every wrong field
         raise InputError(f"{source}: {brief(error)}; take another") from None
     check_sizes(config, SIZES, source)
+    pooling = getattr(config, "emotion_pooling", EMOTION_POOLINGS[0])
+    if pooling not in EMOTION_POOLINGS:
+        raise InputError(f"{source}: emotion_pooling {str(pooling)[:40]!r} is none of {', '.join(EMOTION_POOLINGS)}")
     heads = getattr(config, "vad_heads", None)
     if heads not in (1, 3):
         raise InputError(f"{source}: vad_heads {heads}: 1 or 3 heads divide VAD's three values")

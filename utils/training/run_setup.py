@@ -83,7 +83,12 @@ def build_training(
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=PairCollator(args.seed, args.len_prefix, model.decoder.transformer.fusion_start),
+        collate_fn=PairCollator(
+            args.seed,
+            args.len_prefix,
+            model.decoder.transformer.fusion_start,
+            model.decoder.config.label_position if args.use_label_loss else None,
+        ),
         num_workers=args.num_workers,
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),
