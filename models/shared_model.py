@@ -138,7 +138,7 @@ class SharedModel(PyTorchModelHubMixin):
             emotion_head,
             (alpha, contrastive, vad, emotion),
             bool(config["with_masked_pooling"]),
-            float(config.get("label_weight_of_loss", 1.0)),
+            float(config["label_weight_of_loss"]),
         )
 
 

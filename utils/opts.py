@@ -509,10 +509,11 @@ def check_flags(args: argparse.Namespace) -> None:
         raise InputError("--prompt_text is empty: generation needs words to begin with; leave it out for the default")
     if args.vad_causal and not args.use_VAD:
         raise InputError("--vad_causal is about the VAD encoder, which --no-use_VAD leaves out: give one of them")
-    if args.emotion_pooling != "cls" and not args.use_emotion_loss:
+    headless = not args.use_emotion_loss and not args.load_from_epoch  # a checkpoint may bring the head along
+    if args.emotion_pooling != "cls" and headless:
         raise InputError("--emotion_pooling is about the head of --use_emotion_loss: give both")
-    if args.emotion_from == "head" and not args.use_emotion_loss:
-        raise InputError("--emotion_from head asks the head of --use_emotion_loss, which this model has not: give both")
+    if args.emotion_from == "head" and headless:
+        raise InputError("--emotion_from head asks the head of --use_emotion_loss: give both")
     if args.feature_cache and not args.fixed_encoder:
         raise InputError("--feature_cache keeps what a fixed encoder computes: not with --fixed_encoder False")
     if args.split == "test" and not args.eval_only:

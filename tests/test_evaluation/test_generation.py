@@ -12,7 +12,7 @@ from tests.test_evaluation.tiny import IMAGES, VAD_OF, WIDTH, build, features, v
 from utils.constants import EMOTIONS
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.evaluation.beam_search import beam_decode
-from utils.evaluation.decoding import generate, greedy_decode
+from utils.evaluation.decoding import caption_batch, emotions_in_text, generate, greedy_decode
 from utils.evaluation.likelihood import emotion_log_likelihoods, head_distribution
 from utils.evaluation.sampling import draw, sample_decode
 
@@ -235,3 +235,24 @@ def test_samples_follow_the_model(monkeypatch):
     expected = (plain_log_probabilities(model, image, PROMPT, PROMPT_SEGMENTS, vad_table(vocabulary)) / 2).softmax(0)
     expected[STOPS[0]], expected[list(STOPS[1:])] = expected[list(STOPS)].sum(), 0
     torch.testing.assert_close(shares, expected, atol=0.03, rtol=0)
+
+
+def test_captions_for_chosen_emotions_are_those_of_each_image_alone(codec):
+    """Texts for one emotion are written together, whatever their images' places."""
+    model = build(len(codec.tokenizer))
+    image, emotions = features(), ["fear", "something else", "fear"]
+    together = caption_batch(model, image, codec, VAD_OF, emotions=emotions)
+    for place, emotion in enumerate(emotions):
+        alone = ImageFeatures(image.cls[[place]], image.grid[[place]])
+        (text,) = generate(model, alone, codec, VAD_OF, emotion=emotion).texts(codec, given=codec.given(emotion))
+        assert together[place] == (text, text.split("because", 1)[1].strip()) and text.startswith(f"{emotion} because")
+    assert together[0] != together[2]
+
+
+def test_the_emotion_in_a_text_is_that_of_the_whole_text(codec):
+    model = build(len(codec.tokenizer), seed=2)
+    texts = [full for full, _ in caption_batch(model, features(images=20), codec, VAD_OF)]
+    named = emotions_in_text(model, features(images=20), codec, VAD_OF)
+    assert len(set(texts)) > 3
+    assert [name in EMOTIONS for name in named] == [text.split("because")[0].strip() in EMOTIONS for text in texts]
+    assert all(text.startswith(name) for name, text in zip(named, texts, strict=True))

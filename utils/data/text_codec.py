@@ -165,8 +165,8 @@ class TextCodec:
         tokens = [text[len(prompt)] for text in texts if text[: len(prompt)] == prompt and len(text) > len(prompt)]
         if len(set(tokens)) < len(EMOTIONS):
             raise InputError(
-                f"--use_label_loss: behind --prompt_text {self.prompt_text!r} the nine emotions do not begin with nine "
-                "different tokens; take another prompt, or leave the flag out"
+                f"--use_label_loss: behind --prompt_text {self.prompt_text!r} this tokenizer does not give the nine emotions "
+                "nine different first tokens; only GPT-2's fits"
             )
         return tokens
 

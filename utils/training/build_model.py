@@ -52,6 +52,8 @@ def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedChe
     emotion_head = None
     if config.use_emotion_loss:
         emotion_head = EmotionHead(args.prefix_dim, getattr(config, "emotion_pooling", "cls"))
+    elif args.emotion_from == "head":
+        raise InputError("--emotion_from head: this model has no emotion head; take text or likelihood")
     reads_class_token = args.len_prefix > 0 or emotion_head is not None and emotion_head.pooling == "cls"
     if not reads_class_token:
         encoder.freeze_pooling()
