@@ -19,6 +19,7 @@ NEW_WEIGHTS = {
     "sim_mlp": "contrastive head",
     "VAD_head": "VAD head",
 }
+MOST_LISTED = 8  # tokens
 OUTPUT_LAYER = "lm_head.weight"  # tied to the token table
 REMEDY = WEIGHTS_REMEDY.replace("openai/clip-vit-base-patch16", "distilgpt2").replace(", OpenAI's .pt file,", "")
 
@@ -72,10 +73,10 @@ def _origin(
         if lacking:
             drawn.append(part if len(lacking) == len(of_part) else f"{part} ({len(lacking)} of {len(of_part)} weights)")
     if fresh:
-        drawn.append(f"{len(fresh)} token{'s' * (len(fresh) > 1)} ({' '.join(fresh)})")
+        drawn.append(_listed(fresh, "token"))
     says = [f"{len(weights) - len(missing.intersection(weights))} weights loaded"]
     if kept:
-        says[0] += f", with {len(kept)} added token{'s' * (len(kept) > 1)} ({' '.join(kept)})"
+        says[0] += f", with {_listed(kept, 'added token')}"
     if drawn:
         says.append(f"drawn anew: {', '.join(drawn)}")
     if unused:
@@ -87,3 +88,8 @@ def _origin(
             "copy the tokenizer's files into the model's folder)"
         )
     return "; ".join(says)
+
+
+def _listed(tokens: list[str], what: str) -> str:
+    more = ["..."] * (len(tokens) > MOST_LISTED)
+    return f"{len(tokens)} {what}{'s' * (len(tokens) > 1)} ({' '.join(tokens[:MOST_LISTED] + more)})"
