@@ -215,7 +215,12 @@ class Explainer(GPT2LMHeadModel):
         emotion_span: number of positions of bos, prompt and emotion (default: 6, which fits the paper's prompt).
         encoder_dim: width of the image features.
         use_cl_loss, use_VAD_loss: whether the model has a contrastive head and a VAD head.
+
+    Attributes:
+        origin: one line on which weights were loaded and which were drawn; empty for a checkpoint's.
     """
+
+    origin = ""
 
     _keys_to_ignore_on_load_unexpected = [r"attn\.bias", r"attention\.bias", r"masked_bias"]
 
@@ -261,11 +266,11 @@ class Explainer(GPT2LMHeadModel):
                 parameter.normal_(0.0, std)
 
     @torch.no_grad()
-    def grow_vocabulary(self, size: int) -> None:
-        """Resize the token table to `size` rows. New rows are drawn from N(0, r); existing rows keep their values."""
-        before = self.transformer.wte.weight.shape[0]
+    def resize_vocabulary(self, size: int, drawn: list[int]) -> None:
+        """Resize the token table to `size` rows. The rows `drawn` are drawn from N(0, r); others keep their values."""
         self.resize_token_embeddings(size, mean_resizing=False)
-        self.transformer.wte.weight[before:].normal_(0.0, self.config.initializer_range)
+        table = self.transformer.wte.weight
+        table[drawn] = table.new_empty(len(drawn), table.shape[1]).normal_(0.0, self.config.initializer_range)
 
     def forward(
         self, input_ids: Tensor, segment_ids: Tensor, image: ImageFeatures, vad: Tensor | None = None

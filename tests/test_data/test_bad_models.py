@@ -1,5 +1,6 @@
 """Image encoders, decoders and tokenizers that cannot be loaded."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,9 +11,36 @@ from safetensors.torch import load_file, save_file
 
 from tests.bad_input import BRACKETS, check_training_refused, content, torn, unchanged
 from tests.conftest import TINY_GPT2, TINY_VIT
+from utils.data.text_codec import SHIPPED_BPE
 
 LOAD = "--from_scratch False"
 OPENAI_FILE, BPE = f"{LOAD} --clip_model clip.pt", "--gpt2_model bpe"
+
+
+def another_bpe(box) -> None:
+    """A tokenizer of GPT-2's size with two words exchanged."""
+    vocabulary = json.loads((SHIPPED_BPE / "vocab.json").read_text())
+    vocabulary["Ġdark"], vocabulary["Ġlight"] = vocabulary["Ġlight"], vocabulary["Ġdark"]
+    box.write("gpt2/vocab.json", json.dumps(vocabulary))
+    shutil.copy(SHIPPED_BPE / "merges.txt", box / "gpt2")
+
+
+def added_token_out_of_order(box) -> None:
+    shutil.copytree(SHIPPED_BPE, box / "gpt2", dirs_exist_ok=True)
+    box.write("gpt2/added_tokens.json", json.dumps({"<pad>": 50257, "<explanation>": 50260}))
+
+
+def vocabulary_of(size: object, tokenizer: bool = False):
+    def change(box) -> None:
+        box.json("gpt2/config.json", lambda config: config | {"vocab_size": size})
+        if tokenizer:
+            shutil.copytree(SHIPPED_BPE, box / "gpt2", dirs_exist_ok=True)
+
+    return change
+
+
+NOT_GPT2 = "is not GPT-2's 50257; only GPT-2's vocabulary fits; give distilgpt2, gpt2"
+NO_ENCODER = "--clip_model gone"  # is looked for later
 
 # what -> (change, flags, message)
 MODELS = {
@@ -35,6 +63,16 @@ MODELS = {
         content("bpe/tokenizer.json", BRACKETS),
         BPE,
         "bpe/tokenizer.json: JSON nested too deeply",
+    ),
+    "decoder of another BPE": (another_bpe, NO_ENCODER, "gpt2: its tokenizer has another token .*; give distilgpt2"),
+    "decoder of another vocabulary": (vocabulary_of(21128), NO_ENCODER, f"gpt2: .*vocab_size 21128 {NOT_GPT2}"),
+    "decoder of a large vocabulary": (vocabulary_of(128000), NO_ENCODER, f"gpt2: .*vocab_size 128000 {NOT_GPT2}"),
+    "vocab_size a text": (vocabulary_of("50257"), NO_ENCODER, f"gpt2: .*vocab_size 50257 {NOT_GPT2}"),
+    "fewer rows than GPT-2's tokens": (vocabulary_of(30000, True), NO_ENCODER, f"gpt2: .*30000 {NOT_GPT2}"),
+    "added token out of order": (
+        added_token_out_of_order,
+        NO_ENCODER,
+        "added token '<explanation>' has number 50260 where 50258 follows",
     ),
     "nltk without its data": (
         unchanged,

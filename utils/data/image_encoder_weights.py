@@ -102,7 +102,7 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
     config = _vision_config(name)
     preparation = read_preparation(name, config, source)
     kind = VISION_KINDS[config.model_type].model
-    vision, lacking = load_pretrained(kind, name, config, source, WEIGHTS_REMEDY, **model_arguments(config))
+    vision, lacking, _ = load_pretrained(kind, name, config, source, WEIGHTS_REMEDY, **model_arguments(config))
     lacking = sorted(part for part in lacking if not part.endswith("mask_token"))
     if lacking:
         what = "CLIP's vision tower" if kind is CLIPVisionModel else f"a {config.model_type}"

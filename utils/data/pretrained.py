@@ -134,7 +134,7 @@ def check_sizes(config: PretrainedConfig, fixed: tuple[str, ...], source: str) -
 
 def load_pretrained(
     kind: type[PreTrainedModel], name: str, config: PretrainedConfig, source: str, remedy: str, **arguments: Any
-) -> tuple[Any, set[str]]:
+) -> tuple[Any, set[str], set[str]]:
     """Build a model and load the weights of a folder or Hugging Face id.
 
     Args:
@@ -145,7 +145,8 @@ def load_pretrained(
         arguments: further arguments of the model's class.
 
     Returns:
-        the model, in float32 on the CPU, and the names of its weights that the files lack.
+        the model, in float32 on the CPU; the names of its weights that the files lack; and the names of weights in the
+        files that it has no place for.
 
     Raises:
         InputError: the weights are missing, torn, hostile or of another shape.
@@ -171,7 +172,7 @@ def load_pretrained(
         weight, shape, expected = sorted(report["mismatched_keys"])[0]
         shapes = f"{tuple(shape)} in the file, {tuple(expected)} by config.json"
         raise InputError(f"{source}: weights of another shape: {weight} ({shapes}); {remedy}")
-    return model, set(report["missing_keys"])
+    return model, set(report["missing_keys"]), set(report["unexpected_keys"])
 
 
 def read_weights(name: str, source: str, remedy: str) -> dict[str, Tensor]:

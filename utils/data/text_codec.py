@@ -1,7 +1,7 @@
 """Encode and decode text: GPT-2's byte-pair encoding plus four added tokens, and the layout of a training text."""
 
 import json
-import os
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -15,9 +15,14 @@ from utils.constants import ADDED_TOKENS, BECAUSE, BOS, EMOTION, EMOTIONS, EXPLA
 from utils.data.pretrained import find_config
 from utils.data.tokenizer_files import has_tokenizer, read_tokenizer
 from utils.errors import InputError
+from utils.files import read_json
 
 SHIPPED_BPE = Path(__file__).resolve().parents[2] / "models" / "gpt2-bpe"
 GPT2_VOCABULARY = 50257
+MOST_UNNAMED = 1000  # rows beyond GPT-2's vocabulary in a model without tokenizer: added tokens, or padding
+ONLY_GPT2 = (
+    "only GPT-2's vocabulary fits; give distilgpt2, gpt2, gpt2-medium, gpt2-large or gpt2-xl, or a model made of one"
+)
 SPECIAL_TOKENS = re.compile("|".join(map(re.escape, (BOS, *ADDED_TOKENS))))
 
 # The replacements of transformers' clean_up_tokenization_spaces, which newer versions no longer apply to BPE: they
@@ -30,26 +35,46 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """Load the tokenizer of a GPT-2 model and add `<pad> <prefix> <emotion> <explanation>` at the vocabulary's end.
 
     Args:
-        name: folder with tokenizer files, or a folder or Hugging Face id of a model. All GPT-2 sizes share one
-            vocabulary. It is part of this repository, so it needs no download.
+        name: folder or Hugging Face id with tokenizer files, whose added tokens are kept; or one of a model alone. All
+            GPT-2 sizes share one vocabulary. It is part of this repository, so it needs no download.
 
     Raises:
         InputError: there is no such model, or its tokenizer is missing or malformed.
     """
-    if os.path.isdir(name) and has_tokenizer(name):
+    if has_tokenizer(name):
         tokenizer = read_tokenizer(name)
     else:
-        source = f"--gpt2_model {name}"
-        vocabulary = find_config(name, source, "give a folder with config.json, or an id while online").get(
-            "vocab_size"
-        )
-        ours = vocabulary in (None, GPT2_VOCABULARY, GPT2_VOCABULARY + len(ADDED_TOKENS))
-        tokenizer = read_tokenizer(SHIPPED_BPE if ours else name)
+        _check_vocabulary_size(name)
+        tokenizer = read_tokenizer(SHIPPED_BPE)
     if len(tokenizer) < 256:
         raise InputError(f"{name}: the tokenizer has {len(tokenizer)} tokens; its vocab.json or merges.txt is missing")
     tokenizer.add_special_tokens({"pad_token": PAD})
     tokenizer.add_tokens([PREFIX, EMOTION, EXPLANATION], special_tokens=True)
     return tokenizer
+
+
+def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Refuse (InputError) a --gpt2_model whose tokenizer or config.json has another vocabulary than GPT-2's."""
+    _check_vocabulary_size(name, most=math.inf)
+    theirs = tokenizer.get_vocab()
+    for token, number in read_json(SHIPPED_BPE / "vocab.json").items():
+        if theirs.get(token) != number:
+            raise InputError(f"--gpt2_model {name}: its tokenizer has another token {number} than GPT-2; {ONLY_GPT2}")
+
+
+def _check_vocabulary_size(name: str, most: float = GPT2_VOCABULARY + MOST_UNNAMED) -> None:
+    source = f"--gpt2_model {name}"
+    config = find_config(name, source, "give a folder with config.json, or an id while online")
+    size = config.get("vocab_size", GPT2_VOCABULARY)
+    if type(size) is not int or not GPT2_VOCABULARY <= size <= most:
+        raise InputError(
+            f"{source}: config.json: vocab_size {str(size)[:40]} is not GPT-2's {GPT2_VOCABULARY}; {ONLY_GPT2}"
+        )
+
+
+def count_named(name: str) -> int:
+    """How many tokens the tokenizer files of a folder or Hugging Face id name; without any, GPT-2's."""
+    return len(read_tokenizer(name)) if has_tokenizer(name) else GPT2_VOCABULARY
 
 
 @dataclass

@@ -26,7 +26,8 @@ def read_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
         name: folder or Hugging Face id with tokenizer.json, or with vocab.json and merges.txt.
 
     Raises:
-        InputError: a file is missing, is damaged or asks for code to be run, or the tokenizer is of another kind.
+        InputError: a file is missing, is damaged or asks for code to be run, the tokenizer is of another kind, or the
+            numbers of its added tokens do not follow on from its vocabulary's.
     """
     settings_file = find_file(name, "tokenizer_config.json")
     settings = {} if settings_file is None else read_config(settings_file)
@@ -43,6 +44,13 @@ def read_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
             tokenizer.add_tokens([AddedToken(token, normalized=False, special=True, **kept)], special_tokens=True)
     except Exception as error:  # the tokenizers library raises its own errors
         raise InputError(f"{path}: tokenizer files cannot be read ({brief(error)}); take another tokenizer") from None
+    for token, flags in added.items():  # a token of another number would be given another token's row of the model
+        number = tokenizer.convert_tokens_to_ids(token)
+        if number != flags["id"]:
+            raise InputError(
+                f"{path}: the added token {token[:40]!r} has number {flags['id']} where {number} follows; take another "
+                "tokenizer"
+            )
     return tokenizer
 
 
@@ -77,7 +85,8 @@ def _read_bpe(name: str | Path) -> tuple[Path, dict[str, int], list[tuple[str, s
         vocabulary, merges, added = _checked_vocabulary(read_json(path), path), _read_merges(merges_file), {}
         added_file = find_file(name, "added_tokens.json")
         if added_file is not None:
-            added = {token: {} for token in _in_order(read_json(added_file), added_file)}
+            numbers = read_json(added_file)
+            added = {token: {"id": numbers[token]} for token in _in_order(numbers, added_file)}
     for merge in merges:
         if not all(part in vocabulary for part in (*merge, "".join(merge))):
             raise InputError(f"{path}: lacks a token of the merge {' '.join(merge)[:40]!r}; take another tokenizer")

@@ -150,7 +150,7 @@ def load_clip_scorer(name: str, folder: ImageFolder, device: torch.device | str 
     tokenizer = read_clip_tokenizer(name)
     if len(tokenizer) > config.text_config.vocab_size:
         raise InputError(f"{source}: its tokenizer has more tokens than its model's vocabulary; {REMEDY}")
-    model, lacking = load_pretrained(CLIPModel, name, config, source, REMEDY)
+    model, lacking, _ = load_pretrained(CLIPModel, name, config, source, REMEDY)
     if lacking:
         raise InputError(f"{source}: lacks weights of a whole CLIP model ({', '.join(sorted(lacking)[:3])}); {REMEDY}")
     return ClipScorer(name, model.eval().to(device), tokenizer, folder)

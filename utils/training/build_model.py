@@ -10,22 +10,12 @@ from models.heads import EmotionHead
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from utils.constants import EMOTION_POOLINGS, EMOTION_SPAN, MAX_NEW_TOKENS
-from utils.data.image_encoder_weights import WEIGHTS_REMEDY, load_image_encoder
-from utils.data.pretrained import check_model_type, check_sizes, find_config, load_pretrained
+from utils.data.image_encoder_weights import load_image_encoder
+from utils.data.pretrained import check_model_type, check_sizes, find_config
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError, brief, escaped
+from utils.training.decoder_weights import load_decoder
 from utils.training.named_checkpoints import NamedCheckpoint
-
-# What distilgpt2 does not bring, by the beginning or a part of its name; all else must be in its weights.
-NEW_WEIGHTS = (
-    "crossattention",
-    "ln_cross_attn",
-    "VAD_linear",
-    "clip_project",
-    "image_projection",
-    "sim_mlp",
-    "VAD_head",
-)
 
 SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "vad_layers", "emotion_span")
 
@@ -97,19 +87,12 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
     check_model_type(saved, ("gpt2",), f"{source}: config.json")
     config = checked_config(saved, fields, f"{source}: config.json")
     _check_positions(config, args, codec, source)
-    vocabulary = len(codec.tokenizer)
     if args.from_scratch in (True, "decoder"):
-        config.vocab_size, config.pad_token_id = vocabulary, codec.pad_id
-        return Explainer(config)
-    remedy = WEIGHTS_REMEDY.replace("openai/clip-vit-base-patch16", "distilgpt2").replace(", OpenAI's .pt file,", "")
-    decoder, missing = load_pretrained(Explainer, args.gpt2_model, config, source, remedy)
-    lacking = sorted(name for name in missing if not any(part in name for part in NEW_WEIGHTS))
-    if [name for name in lacking if name != "lm_head.weight"]:
-        raise InputError(f"{source}: lacks GPT-2's weights {', '.join(lacking[:4])}")
-    decoder.draw_weights(missing)
-    decoder.grow_vocabulary(vocabulary)
-    decoder.config.pad_token_id = codec.pad_id
-    return decoder
+        config.vocab_size, config.pad_token_id = len(codec.tokenizer), codec.pad_id
+        decoder = Explainer(config)
+        decoder.origin = f"decoder {args.gpt2_model}: all weights drawn anew (--from_scratch)"
+        return decoder
+    return load_decoder(args.gpt2_model, config, codec)
 
 
 def _check_positions(config: GPT2Config, args: argparse.Namespace, codec: TextCodec, source: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from models.sevlm import SEVLM
 from utils.data.datasets import ImagePixels
 from utils.data.image_opening import open_image
-from utils.data.text_codec import TextCodec, load_tokenizer
+from utils.data.text_codec import TextCodec, check_vocabulary, load_tokenizer
 from utils.data.vad_lookup import VADLookup, read_lexicon
 from utils.errors import InputError, escaped
 from utils.opts import SHARED_NAME, checkpoint_config, find_model, is_shared, parse_args, recorded_settings
@@ -54,6 +54,8 @@ def load_model(args: argparse.Namespace) -> tuple[NamedCheckpoint | None, TextCo
     checkpoint = load_named(args.ckpt_path, args.load_from_epoch) if args.load_from_epoch else None
     saved = args.ckpt_path / TOKENIZER_FOLDER
     codec = _codec(args, str(saved) if checkpoint is not None and saved.is_dir() else args.gpt2_model)
+    if checkpoint is None:
+        check_vocabulary(args.gpt2_model, codec.tokenizer)
     if checkpoint is None and not args.eval_only:
         check_saved_tokenizer(args, codec)
     return checkpoint, codec, build_model(args, codec, checkpoint)

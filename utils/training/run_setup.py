@@ -56,6 +56,8 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     if scorer is not None:
         check_annotated(args, scorer, splits[0])
     checkpoint, codec, model = load_model(args)
+    if model.decoder.origin and not args.resume:
+        accelerator.print(escaped(model.decoder.origin))
     encoder = encoder_identity(model.image_encoder)
     train_records = None if args.eval_only else splits[1]
     training_images = None if train_records is None else len(train_records)

@@ -1,0 +1,264 @@
+"""Decoders: GPT-2 of every size, one with cross-attention and added tokens of its own, and the line that says what is new."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
+
+import artEmisX_train
+from models.image_encoder import ImageFeatures
+from tests.conftest import TINY_GPT2
+from utils.data import pretrained
+from utils.data.text_codec import SHIPPED_BPE, TextCodec, check_vocabulary, load_tokenizer
+from utils.errors import InputError
+from utils.opts import parse_args
+from utils.training.build_model import build_decoder
+
+NEW = "VAD fusion, contrastive head, VAD head"
+OURS = "<pad> <prefix> <emotion> <explanation>"
+ALL_NEW = f"drawn anew: cross-attention, {NEW}, 4 tokens ({OURS})"
+# the published widths, blocks and heads
+SIZES = {
+    "distilgpt2": (768, 6, 12),
+    "gpt2": (768, 12, 12),
+    "gpt2-medium": (1024, 24, 16),
+    "gpt2-large": (1280, 36, 20),
+    "gpt2-xl": (1600, 48, 25),
+}
+
+
+def save(folder: Path, **fields) -> GPT2LMHeadModel:
+    """Save transformers' own GPT-2 with weights far from any initial value."""
+    torch.manual_seed(1)
+    model = GPT2LMHeadModel(GPT2Config(**TINY_GPT2 | fields))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0.1, 0.3)
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+def build(folder, *more: str):
+    """The decoder of --gpt2_model, and its codec."""
+    torch.manual_seed(0)
+    args = parse_args(["--gpt2_model", str(folder), "--prefix_dim", "16", *more])
+    tokenizer = load_tokenizer(str(folder))
+    check_vocabulary(str(folder), tokenizer)
+    codec = TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix)
+    return build_decoder(args, codec, None), codec
+
+
+def rows(decoder, codec, *tokens: str) -> torch.Tensor:
+    return decoder.transformer.wte.weight[codec.tokenizer.convert_tokens_to_ids(list(tokens))]
+
+
+def check_drawn(decoder, codec, *tokens: str) -> None:
+    """These tokens' rows are small, as drawn rows are; those of `save` are not."""
+    assert rows(decoder, codec, *tokens).std().item() == pytest.approx(0.02, rel=6 / math.sqrt(32 * len(tokens)))
+
+
+def check_parity(decoder, theirs: GPT2LMHeadModel) -> None:
+    """Without VAD fusion the hidden states are those of transformers' own GPT-2 that attends to the grid."""
+    decoder.eval()
+    width = theirs.config.n_embd
+    grid, ids = torch.randn(2, 5, width), torch.randint(50257, (2, 7))
+    segments = torch.full_like(ids, 11)
+    with torch.no_grad():
+        ours = decoder(ids, segments, ImageFeatures(torch.zeros(2, width), grid))
+        embeddings = theirs.transformer.wte(ids) + theirs.transformer.wte(segments)
+        expected = theirs.transformer(inputs_embeds=embeddings, encoder_hidden_states=grid).last_hidden_state
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_plain_gpt2(tmp_path):
+    save(tmp_path)
+    assert build(tmp_path)[0].origin == f"decoder {tmp_path}: 28 weights loaded; {ALL_NEW}"
+
+
+# ---- a decoder pretrained on captions, as NLX-GPT's --------------------------------------------------------------------
+
+
+def save_nlx_tokenizer(folder: Path, old: bool) -> None:
+    tokenizer = GPT2TokenizerFast(str(SHIPPED_BPE / "vocab.json"), str(SHIPPED_BPE / "merges.txt"))
+    own = ["<question>", "<answer>", "<explanation>"]
+    tokenizer.add_special_tokens({"pad_token": "<pad>", "additional_special_tokens": own})
+    assert tokenizer.convert_tokens_to_ids(["<pad>", *own]) == [50257, 50258, 50259, 50260]
+    tokenizer.save_pretrained(folder)
+    if old:
+        (folder / "tokenizer.json").unlink()
+        for file in ("vocab.json", "merges.txt"):
+            shutil.copy(SHIPPED_BPE / file, folder)
+        (folder / "added_tokens.json").write_text(json.dumps(tokenizer.get_added_vocab()))
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["vocab.json", "tokenizer.json"])
+def test_caption_pretrained(tmp_path, old):
+    theirs = save(tmp_path, vocab_size=50261, add_cross_attention=True)
+    save_nlx_tokenizer(tmp_path, old)
+    decoder, codec = build(tmp_path)
+    ours, saved = decoder.state_dict(), theirs.state_dict()
+    for name in saved.keys() - {"transformer.wte.weight", "lm_head.weight"}:
+        assert torch.equal(ours[name], saved[name]), name
+    assert torch.equal(ours["transformer.wte.weight"][:50261], saved["transformer.wte.weight"])
+    assert (codec.pad_id, codec.explanation_id) == (50257, 50260)
+    check_drawn(decoder, codec, "<prefix>", "<emotion>")
+    check_parity(decoder, theirs)
+    kept = "4 added tokens (<pad> <question> <answer> <explanation>)"
+    assert decoder.origin == (
+        f"decoder {tmp_path}: 44 weights loaded, with {kept}; drawn anew: {NEW}, 2 tokens (<prefix> <emotion>)"
+    )
+
+
+def test_rows_that_no_tokenizer_names(tmp_path):
+    """As many rows as SEVLM's, but they are <question> and <answer>, as far as one can know: ours are drawn."""
+    save(tmp_path, vocab_size=50261, add_cross_attention=True)
+    decoder, codec = build(tmp_path)
+    check_drawn(decoder, codec, *OURS.split())
+    assert f"; drawn anew: {NEW}, 4 tokens ({OURS}); left out: 4 rows of the token table without" in decoder.origin
+
+
+def test_padded_token_table(tmp_path):
+    save(tmp_path, vocab_size=50304)
+    shutil.copytree(SHIPPED_BPE, tmp_path, dirs_exist_ok=True)
+    decoder, codec = build(tmp_path)
+    assert decoder.transformer.wte.weight.shape[0] == decoder.config.vocab_size == 50261
+    check_drawn(decoder, codec, *OURS.split())
+    assert f"{ALL_NEW}; left out: 47 rows" in decoder.origin
+
+
+def test_tokenizer_with_more_tokens_than_rows(tmp_path):
+    save(tmp_path, vocab_size=50257)
+    save_nlx_tokenizer(tmp_path, old=False)
+    decoder, codec = build(tmp_path)
+    check_drawn(decoder, codec, *OURS.split(), "<question>")
+    assert "6 tokens (<pad> <question> <answer> <explanation> <prefix> <emotion>)" in decoder.origin
+
+
+def test_many_added_tokens(tmp_path):
+    save(tmp_path, vocab_size=50357)
+    shutil.copytree(SHIPPED_BPE, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({f"<w{number}>": 50257 + number for number in range(100)}))
+    decoder, codec = build(tmp_path)
+    assert "with 100 added tokens (<w0> <w1> <w2> <w3> <w4> <w5> <w6> <w7> ...); drawn" in decoder.origin
+    assert (codec.pad_id, decoder.config.vocab_size) == (50357, 50361)
+
+
+def test_checkpoint_of_this_model(tmp_path):
+    save(tmp_path / "gpt2")
+    first, codec = build(tmp_path / "gpt2")
+    first.save_pretrained(tmp_path / "ours")
+    second, _ = build(tmp_path / "ours")
+    assert (
+        second.origin
+        == f"decoder {tmp_path / 'ours'}: {len(list(first.parameters()))} weights loaded, with 4 added tokens ({OURS})"
+    )
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
+
+
+# ---- what files lack, and what they have too much --------------------------------------------------------------------
+
+
+def test_some_cross_attention_missing(tmp_path):
+    save(tmp_path, add_cross_attention=True)
+    state = load_file(tmp_path / "model.safetensors")
+    for name in [name for name in state if name.startswith("transformer.h.1.ln_cross_attn")]:
+        del state[name]
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    assert f"42 weights loaded; drawn anew: cross-attention (2 of 16 weights), {NEW}" in build(tmp_path)[0].origin
+
+
+def test_output_layer_of_its_own(tmp_path):
+    """The table needs no new rows here: transformers ties the two again only where it resizes them."""
+    theirs = save(tmp_path, tie_word_embeddings=False, vocab_size=50263)
+    save_nlx_tokenizer(tmp_path, old=False)
+    decoder, codec = build(tmp_path)
+    assert decoder.lm_head.weight is decoder.transformer.wte.weight
+    assert torch.equal(decoder.lm_head.weight[:50261], theirs.transformer.wte.weight[:50261])
+    check_drawn(decoder, codec, "<prefix>", "<emotion>")
+    assert "; left out: lm_head.weight, which SEVLM has no place for" in decoder.origin
+
+
+def test_weights_without_a_place(tmp_path):
+    save(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    state |= {"score.weight": torch.zeros(2), "score.bias": torch.zeros(2), "transformer.h.0.attn.bias": torch.ones(1)}
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    assert build(tmp_path)[0].origin.endswith("; left out: score.bias and 1 more, which SEVLM has no place for")
+
+
+# ---- sizes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_heads_of_every_size(tmp_path, name):
+    """Tiny, with the published number of heads and the files' older names, which lack `transformer.`."""
+    heads = SIZES[name][2]
+    theirs = save(tmp_path, n_embd=4 * heads, n_head=heads, add_cross_attention=True)
+    state = load_file(tmp_path / "model.safetensors")
+    state = {part.removeprefix("transformer."): tensor for part, tensor in state.items() if part != "lm_head.weight"}
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    decoder, _ = build(tmp_path, "--prefix_dim", str(4 * heads))
+    check_parity(decoder, theirs)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_published_sizes(tmp_path, name):
+    """Every published config.json is taken; nothing is allocated here."""
+    width, blocks, heads = SIZES[name]
+    config = GPT2Config(n_embd=width, n_layer=blocks, n_head=heads).to_dict()
+    (tmp_path / "config.json").write_text(json.dumps(config | {"n_ctx": 1024, "n_special": 0, "output_past": True}))
+    with torch.device("meta"):
+        decoder, _ = build(tmp_path, "--from_scratch", "--prefix_dim", "768", "--max_seq_len", "900")
+        gpt2 = GPT2LMHeadModel(GPT2Config(**config | {"add_cross_attention": True}))
+    ours = {name: tensor.shape for name, tensor in decoder.named_parameters()}
+    theirs = {name: tensor.shape for name, tensor in gpt2.named_parameters() if "wte" not in name}
+    assert theirs.items() <= ours.items()
+    assert ("transformer.image_projection.weight" in ours) == (width != 768)
+
+
+# ---- the line of a training ------------------------------------------------------------------------------------------
+
+
+def test_said_once_and_for_no_checkpoint(workspace, tmp_path, capsys):
+    """A caption-pretrained decoder, trained, resumed and scored."""
+    save(tmp_path / "gpt2", vocab_size=50261, add_cross_attention=True)
+    save_nlx_tokenizer(tmp_path / "gpt2", old=False)
+    argv = workspace.argv(tmp_path, "--gpt2_model", str(tmp_path / "gpt2"), "--num_train_epochs", "1")
+    argv[argv.index("--from_scratch")] = "--from_scratch=encoder"
+    assert artEmisX_train.main(argv) == 0
+    said = capsys.readouterr().out
+    assert said.count(f"decoder {tmp_path / 'gpt2'}: 44 weights loaded, with 4 added tokens") == 1
+    for more in (["--resume"], ["--load_from_epoch", "best-acc", "--eval_only"]):
+        assert artEmisX_train.main([*argv, *more]) == 0
+        said = capsys.readouterr().out
+        assert said and "decoder " + str(tmp_path) not in said and "drawn anew" not in said
+
+
+def test_said_from_scratch(workspace):
+    assert build(workspace.root / "gpt2", "--from_scratch")[0].origin.endswith(
+        "gpt2: all weights drawn anew (--from_scratch)"
+    )
+
+
+# ---- another vocabulary ----------------------------------------------------------------------------------------------
+
+
+def test_id_with_another_vocabulary(tmp_path, monkeypatch):
+    """A Hugging Face id of GPT-2's size is asked for its tokenizer: GPT-2's would name other words' rows."""
+    (tmp_path / "config.json").write_text(json.dumps(TINY_GPT2))
+    vocabulary = json.loads((SHIPPED_BPE / "vocab.json").read_text())
+    vocabulary["Ġdark"], vocabulary["Ġlight"] = vocabulary["Ġlight"], vocabulary["Ġdark"]
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    shutil.copy(SHIPPED_BPE / "merges.txt", tmp_path)
+
+    def find(_name, file, **_):
+        return str(tmp_path / file) if (tmp_path / file).exists() else None
+
+    monkeypatch.setattr(pretrained, "cached_file", find)
+    with pytest.raises(InputError, match="--gpt2_model some/gpt2: its tokenizer has another token .* give distilgpt2"):
+        build("some/gpt2")
