@@ -11,14 +11,17 @@ from models.decoder import Explainer
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from tests.conftest import GOLDEN
+from tests.test_training.test_share import scored
+from utils import share
+from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.text_codec import load_tokenizer
 from utils.training.named_checkpoints import load_named, save_named
 
 pytestmark = pytest.mark.slow
 
 
-def score(workspace, out, checkpoints):
-    flags = ("--eval_only", "--load_from_epoch", "best-res", "--ckpt_path", str(checkpoints))
+def score(workspace, out, checkpoints, *more):
+    flags = ("--eval_only", "--load_from_epoch", "best-res", "--ckpt_path", str(checkpoints), *map(str, more))
     assert artEmisX_train.main(workspace.argv(out, *flags)) == 0
     return json.loads((out / "results" / "unf_captions_full_best-res_0_step.json").read_text())
 
@@ -37,3 +40,17 @@ def test_authors_checkpoint_and_ours_say_the_same(workspace, tmp_path):
     save_named(ours, "best-res", model, tokenizer, {}, stats)
     assert not (ours / "nle_model_best-res" / "pytorch_model.bin").exists()
     assert score(workspace, tmp_path / "b", ours) == captions
+
+
+def test_authors_checkpoint_as_one_shared_folder(workspace, tmp_path):
+    """Their pickled files become one folder without any; it gives their captions, and its card says whose settings it has."""
+    shutil.copytree(GOLDEN / "checkpoint", tmp_path / "theirs")
+    encoder = load_image_encoder(str(workspace.root / "vit"), from_scratch=True)
+    encoder.vision.save_pretrained(tmp_path / "vit")
+    captions = score(
+        workspace, tmp_path / "a", tmp_path / "theirs", "--no-from_scratch", "--clip_model", tmp_path / "vit"
+    )
+    share.main([str(tmp_path / "theirs"), str(tmp_path / "out"), "--clip_model", str(tmp_path / "vit")])
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".safetensors", ".md"}
+    assert "Its checkpoint recorded no settings" in (tmp_path / "out" / "README.md").read_text()
+    assert scored(workspace, tmp_path / "out", tmp_path / "b")[0] == captions
