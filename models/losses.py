@@ -101,11 +101,8 @@ def emotion_loss(
 ) -> Tensor:
     """KL(annotators' distribution || softmax(logits)), mean over images. Not in the paper; off by default.
 
-    With the logits of the emotion head it is the emotion loss; with the language model's logits of the nine emotions' first
-    tokens it is the label loss, over texts in place of images.
-
     Args:
-        logits: [B, 9].
+        logits: [B, 9] of the emotion head.
         distribution: [B, 9], share of the annotators' votes per emotion, sum 1.
         weight: [B], 0 for images that do not count (default: all 1).
         count: number of images to divide by (default: the sum of the weights).
@@ -113,7 +110,34 @@ def emotion_loss(
     Returns:
         a scalar, in nats.
     """
-    terms = F.kl_div(logits.float().log_softmax(dim=-1), distribution, reduction="none").sum(dim=-1)
+    return _divergence(logits.float().log_softmax(dim=-1), distribution, weight, count)
+
+
+def label_loss(
+    logits: Tensor, tokens: Tensor, distribution: Tensor, weight: Tensor | None = None, count: Tensor | None = None
+) -> Tensor:
+    """KL(annotators' distribution || the text's emotion), mean over texts. Not in the paper; off by default.
+
+    The text's emotion is the probability of the nine emotions' first tokens among all tokens. So the loss is the KL of their
+    softmax among themselves, and minus the log of the mass that the nine have together: without that term nothing would
+    make the text name an emotion at all.
+
+    Args:
+        logits: [T, V] at the position that predicts the emotion.
+        tokens: [9], the emotions' first tokens.
+        distribution: [T, 9], share of the annotators' votes per emotion, sum 1.
+        weight: [T], 0 for texts that do not count (default: all 1).
+        count: number of texts to divide by (default: the sum of the weights).
+
+    Returns:
+        a scalar, in nats.
+    """
+    return _divergence(logits.float().log_softmax(dim=-1)[:, tokens], distribution, weight, count)
+
+
+def _divergence(log_q: Tensor, p: Tensor, weight: Tensor | None, count: Tensor | None) -> Tensor:
+    """sum of p (log p - log q) of each row, mean over the rows that count."""
+    terms = F.kl_div(log_q, p, reduction="none").sum(dim=-1)
     weight = torch.ones_like(terms) if weight is None else weight
     return _mean((terms * weight).sum(), weight.sum() if count is None else count)
 

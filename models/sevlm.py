@@ -10,7 +10,6 @@ from models import losses
 from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.image_encoder import ImageEncoder, ImageFeatures
-from models.kernels import look_up
 from models.shared_model import SharedModel
 from models.vad_encoder import VADEncoder
 
@@ -88,7 +87,7 @@ class SEVLM(nn.Module, SharedModel):
         token p + 1, for p + 1 >= h = len_prefix + emotion_span.
 
         The label loss is on where the decoder's config has `label_tokens`, the first tokens of the nine emotions: at position
-        `label_position`, which predicts the emotion, their softmax is pulled to the annotators' distribution.
+        `label_position`, which predicts the emotion, their probabilities are pulled to the annotators' distribution.
 
         Args:
             input_ids, segment_ids: [T, L].
@@ -130,10 +129,10 @@ class SEVLM(nn.Module, SharedModel):
             output.loss = output.loss + emotion_weight * output.emotion_loss
         if getattr(config, "label_tokens", None) is not None:
             tokens = torch.tensor(config.label_tokens, device=hidden.device)
-            logits = hidden[:, config.label_position] @ look_up(self.decoder.lm_head.weight, tokens).T
+            logits = self.decoder.lm_head(hidden[:, config.label_position])
             shares = emotion_distribution.repeat_interleave(2, dim=0)
             weight = None if image_weight is None else image_weight.repeat_interleave(2)
-            output.label_loss = losses.emotion_loss(logits, shares, weight, counts[1])
+            output.label_loss = losses.label_loss(logits, tokens, shares, weight, counts[1])
             output.loss = output.loss + self.label_weight * output.label_loss
         return output
 
