@@ -373,8 +373,10 @@ def check_dataset(root: Path, report: Report) -> None:
             walked.append(first)
             candidates.append(second_candidates(record, first))
             rows = pairs.first_row[item["item"]] + np.array([first, candidates[-1][item["draw"]]])
-            for key in ("input_ids", "labels", "segment_ids", "vad"):
-                ours[key].append(torch.from_numpy(getattr(pairs, key)[rows]))
+            texts = pairs.encoded[rows]
+            for key in ("input_ids", "labels", "segment_ids"):
+                ours[key].append(torch.from_numpy(getattr(texts, key)))
+            ours["vad"].append(torch.from_numpy(lookup.of_texts(texts.input_ids)))
             ours["did"].append(torch.tensor([int(item["image_id"])]))
         report.same(f"dataset {name} first annotations", walked, [item["first_annotation"] for item in train])
         report.same(f"dataset {name} candidates", candidates, [item["second_candidates"] for item in train])

@@ -11,9 +11,10 @@ import pytest
 
 from utils.constants import EMOTIONS
 from utils.data.generated_text import split_generated
+from utils.data.kept_arrays import keep, read_kept
 from utils.data.load_inputs import say_special_tokens
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, count_special_tokens, load_tokenizer
-from utils.data.vad_lookup import Lexicon, VADLookup, _keep, _read_kept, nltk_lemmatizer, read_lexicon
+from utils.data.vad_lookup import Lexicon, VADLookup, nltk_lemmatizer, read_lexicon
 from utils.errors import InputError
 
 PAD, PREFIX, EMOTION, EXPLANATION, END = 50257, 50258, 50259, 50260, 50256
@@ -100,6 +101,43 @@ def test_many_texts_are_the_single_ones(codec):
         alone = codec.encode([emotion], [explanation])
         for name in ("input_ids", "labels", "segment_ids"):
             assert getattr(together, name)[row].tolist() == getattr(alone, name)[0].tolist()
+
+
+def test_texts_are_kept_and_a_damaged_file_is_made_anew(codec, tokenizer, tmp_path, capsys, monkeypatch):
+    """Seven texts, three at a time: as without a folder, the second time without the tokenizer, and never another's."""
+    monkeypatch.setattr("utils.data.text_codec.TEXTS_AT_ONCE", 3)
+    emotions = ["awe", "something else", "awe", "fear", "contentment", "fear", "awe"]
+    texts = [" ".join(["sky"] * length) for length in (3, 30, 1, 7, 22, 5, 2)]
+
+    def rows(found) -> list:
+        return [found.input_ids.tolist(), found.labels.tolist(), found.segment_ids.tolist()]
+
+    expected = rows(codec.encode(emotions, texts))
+    assert rows(codec.encode(emotions, texts, tmp_path)) == expected
+    (kept,) = tmp_path.iterdir()
+    calls, bpe = [], codec.bpe
+    monkeypatch.setattr(codec, "bpe", lambda *args: calls.append(args) or bpe(*args))
+    again = codec.encode(emotions, texts, tmp_path)
+    assert rows(again) == expected and not calls
+    some = np.array([6, 1])
+    assert rows(again[some]) == [[part[6], part[1]] for part in expected]
+    whole = kept.read_bytes()
+    for damage in (b"", whole[:-1], whole[:200] + b"\x01" + whole[201:]):
+        kept.write_bytes(damage)
+        capsys.readouterr()
+        assert rows(codec.encode(emotions, texts, tmp_path)) == expected and kept.read_bytes() == whole
+        assert capsys.readouterr().out == f"{kept}: damaged; recreating it\n"
+    others = [
+        (codec, [*texts[:-1], "sea"], emotions),
+        (codec, texts, [*emotions[:-1], "fear"]),
+        (TextCodec(tokenizer, " it feels like", 30), texts, emotions),
+        (TextCodec(tokenizer, codec.prompt_text, 29), texts, emotions),
+        (TextCodec(tokenizer, codec.prompt_text, 30, len_prefix=1), texts, emotions),
+        (TextCodec(tokenizer, codec.prompt_text, 30, plain_special_tokens=True), texts, emotions),
+    ]
+    for number, (other, its_texts, its_emotions) in enumerate(others, start=2):
+        found = rows(other.encode(its_emotions, its_texts, tmp_path))
+        assert found == rows(other.encode(its_emotions, its_texts)) and len(list(tmp_path.iterdir())) == number
 
 
 def test_no_texts(codec):
@@ -348,7 +386,7 @@ def test_tagged_spellings(by_context, codec):
     assert calls == [["Ã©"], ["é"]]
 
 
-def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer, tmp_path, capsys):
+def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer, tmp_path, capsys, monkeypatch):
     lookup, calls = by_context
     ids = np.array([[one_token(tokenizer, " sky"), PAD]])
     values = lookup.of_texts(ids, tmp_path)
@@ -377,11 +415,14 @@ def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer
         assert lookup.of_texts(ids, tmp_path).tolist() == values.tolist() and len(calls) == before + 1
         assert capsys.readouterr().out == f"{kept}: damaged; recreating it\n"
         assert kept.read_bytes() == whole
-    _keep(kept, bytes.fromhex("00"), values)  # the key is part of the hash
-    assert _read_kept(kept, bytes.fromhex("00")).tolist() == values.tolist()
-    for wrong in (5.0, float("nan")):
-        _keep(kept, b"", np.full_like(values, wrong))
-        assert _read_kept(kept, b"") is None
+    keep(kept, bytes.fromhex("00"), values)  # the key is part of the hash
+    assert read_kept(kept, bytes.fromhex("00")).tolist() == values.tolist()
+    for wrong in (5.0, float("nan")):  # whole files whose numbers are no VAD
+        monkeypatch.setattr(
+            "utils.data.vad_lookup.read_kept", lambda path, key, wrong=wrong: np.full_like(values, wrong)
+        )
+        assert lookup.of_texts(ids, tmp_path).tolist() == values.tolist()
+        assert "damaged; recreating it" in capsys.readouterr().out
 
 
 def test_another_lexicon_or_prompt_has_a_file_of_its_own(by_context, lexicon, tokenizer, codec, tmp_path):

@@ -80,7 +80,7 @@ class TrainingPairs(Dataset):
     """Training items: one image with a pair of texts that have different emotions, as the contrastive loss needs.
 
     Text 1 is the last explanation in epoch 0, the one before it in epoch 1, and so on, cyclically. Text 2 is drawn at
-    random from the explanations with another emotion. All texts are tokenised and their VAD values looked up once, at
+    random from the explanations with another emotion. All texts are tokenised, and tagged for their VAD values, once, at
     the start.
 
     Args:
@@ -92,7 +92,7 @@ class TrainingPairs(Dataset):
             such an image is another explanation of the same emotion, or the same text if there is only one.
         first_text: "walk", or "last": always the last explanation. The published code does the latter by accident,
             because its counter is lost when the loader's workers end.
-        cache_dir, processes: passed to VADLookup.of_texts.
+        cache_dir, processes: as of `TextCodec.encode` and `VADLookup.of_texts`.
         source: name of the training file, for error messages.
 
     Raises:
@@ -124,9 +124,11 @@ class TrainingPairs(Dataset):
         texts = codec.encode(
             [emotion for _, record in self.records for emotion in record["emotions"]],
             [explanation for _, record in self.records for explanation in record["explanations"]],
+            cache_dir,
         )
-        self.input_ids, self.labels, self.segment_ids = texts.input_ids, texts.labels, texts.segment_ids
-        self.vad = None if vad is None else vad.of_texts(self.input_ids, cache_dir, processes)
+        self.encoded, self.lookup, self.vad = texts, vad, None
+        if vad is not None and not vad.context_free:
+            self.vad = vad.of_texts(texts.input_ids, cache_dir, processes)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -150,13 +152,18 @@ class TrainingPairs(Dataset):
         """An item without its image."""
         image_id, record = self.records[key.index]
         rows = self.first_row[key.index] + np.array(self.choose_pair(key.epoch, key.index))
+        texts = self.encoded[rows]
+        if self.lookup is None:
+            vad = np.zeros((*texts.input_ids.shape, 3), np.float32)
+        else:
+            vad = self.lookup.of_texts(texts.input_ids) if self.vad is None else self.vad[rows]
         return {
             "image_id": int(image_id),
             "key": key,
-            "input_ids": self.input_ids[rows],
-            "labels": self.labels[rows],
-            "segment_ids": self.segment_ids[rows],
-            "vad": np.zeros((*self.input_ids[rows].shape, 3), np.float32) if self.vad is None else self.vad[rows],
+            "input_ids": texts.input_ids,
+            "labels": texts.labels,
+            "segment_ids": texts.segment_ids,
+            "vad": vad,
             "emotion_distribution": np.array(record["origin_emotion_distribution"], dtype=np.float32),
         }
 

@@ -1,5 +1,6 @@
 """Encode and decode text: GPT-2's byte-pair encoding plus four added tokens, and the layout of a training text."""
 
+import hashlib
 import json
 import math
 import re
@@ -12,6 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from utils.constants import ADDED_TOKENS, BECAUSE, BOS, EMOTION, EMOTIONS, EXPLANATION, IGNORED_LABEL, PAD, PREFIX
+from utils.data.kept_arrays import keep, read_kept
 from utils.data.pretrained import find_config
 from utils.data.tokenizer_files import has_tokenizer, read_tokenizer
 from utils.errors import InputError
@@ -23,6 +25,7 @@ MOST_UNNAMED = 1000  # rows beyond GPT-2's vocabulary in a model without tokeniz
 ONLY_GPT2 = (
     "only GPT-2's vocabulary fits; give distilgpt2, gpt2, gpt2-medium, gpt2-large or gpt2-xl, or a model made of one"
 )
+TEXTS_AT_ONCE = 16_384  # the tokenizer's own objects take 100 times the memory of the tokens
 SPECIAL_TOKENS = re.compile("|".join(map(re.escape, (BOS, *ADDED_TOKENS))))
 
 # The replacements of transformers' clean_up_tokenization_spaces, which newer versions no longer apply to BPE: they
@@ -79,11 +82,36 @@ def count_named(name: str) -> int:
 
 @dataclass
 class EncodedTexts:
-    """N texts of L tokens: int32 arrays [N, L]. `labels` is -100 where no token is predicted."""
+    """N texts of L tokens, see `TextCodec`; labels and segments follow from the tokens, so that a large split stays small.
+
+    input_ids: int32 [N, L]. explanation_starts, ends: int32 [N], where the explanation and where the padding begins.
+    len_prefix: k. segments: ids of <prefix>, <emotion>, <explanation>.
+    """
 
     input_ids: np.ndarray
-    labels: np.ndarray
-    segment_ids: np.ndarray
+    explanation_starts: np.ndarray
+    ends: np.ndarray
+    len_prefix: int
+    segments: tuple[int, int, int]
+
+    def __getitem__(self, rows: np.ndarray) -> "EncodedTexts":
+        starts, ends = self.explanation_starts[rows], self.ends[rows]
+        return EncodedTexts(self.input_ids[rows], starts, ends, self.len_prefix, self.segments)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 [N, L], -100 where no token is predicted."""
+        place = np.arange(self.input_ids.shape[1])
+        learned = (place > self.len_prefix) & (place < self.ends[:, None])
+        return np.where(learned, self.input_ids, np.int32(IGNORED_LABEL))
+
+    @property
+    def segment_ids(self) -> np.ndarray:
+        """int32 [N, L]."""
+        prefix, emotion, explanation = self.segments
+        place = np.arange(self.input_ids.shape[1])
+        behind_prefix = np.where(place < self.explanation_starts[:, None], emotion, explanation)
+        return np.where(place < self.len_prefix, prefix, behind_prefix).astype(np.int32)
 
 
 class TextCodec:
@@ -136,30 +164,66 @@ class TextCodec:
 
     def bpe(self, texts: list[str], plain: bool = False) -> list[list[int]]:
         """Token ids of each text. With `plain`, the spelling of a special token, e.g. "<pad>", is ordinary text."""
-        if not texts:
-            return []
-        return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=plain)["input_ids"]
+        backend = self.tokenizer.backend_tokenizer
+        backend.encode_special_tokens = plain
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def encode(self, emotions: list[str], explanations: list[str]) -> EncodedTexts:
-        """Encode parallel lists of N emotions and explanations."""
+    def encode(self, emotions: list[str], explanations: list[str], cache_dir: Path | None = None) -> EncodedTexts:
+        """Encode parallel lists of N emotions and explanations.
+
+        Args:
+            cache_dir: folder where the result is kept under a hash of everything it depends on; None: do not keep it.
+        """
+        key = hashlib.sha256(json.dumps([emotions, explanations, self.plain_special_tokens]).encode())
+        key.update((self.fingerprint() + self.tokenizer.backend_tokenizer.to_str()).encode())
+        kept = None if cache_dir is None else Path(cache_dir) / f"texts-{key.hexdigest()[:24]}.npy"
+        if kept is not None and kept.is_file():
+            table = read_kept(kept, key.digest())
+            if self._is_table(table, len(emotions)):
+                return self._encoded(table)
+            print(f"{kept}: damaged; recreating it", flush=True)
+        table = np.full((len(emotions), self.max_seq_len + 2), self.pad_id, dtype=np.int32)
+        for start in range(0, len(emotions), TEXTS_AT_ONCE):
+            end = start + TEXTS_AT_ONCE
+            self._fill(table[start:end], emotions[start:end], explanations[start:end])
+        if kept is not None:
+            keep(kept, key.digest(), table)
+        return self._encoded(table)
+
+    def _encoded(self, table: np.ndarray) -> EncodedTexts:
+        """table [N, L + 2]: the tokens, the start of the explanation, the end of the text."""
+        length = self.max_seq_len
+        segments = (self.prefix_id, self.emotion_id, self.explanation_id)
+        return EncodedTexts(table[:, :length], table[:, length], table[:, length + 1], self.len_prefix, segments)
+
+    def _is_table(self, table: np.ndarray | None, texts: int) -> bool:
+        if table is None or table.dtype != np.int32 or table.shape != (texts, self.max_seq_len + 2):
+            return False
+        return not table.size or 0 <= table.min() <= table.max() < max(len(self.tokenizer), self.max_seq_len + 1)
+
+    def _fill(self, table: np.ndarray, emotions: list[str], explanations: list[str]) -> None:
+        """Write the rows of `_encoded`'s table, whose tokens are <pad> so far."""
+        length = self.max_seq_len
         kinds = sorted(set(emotions))
-        emotion_parts = dict(zip(kinds, self.bpe([f"{self.prompt_text} {emotion}" for emotion in kinds]), strict=True))
-        explanation_parts = self.bpe(
-            [f" {BECAUSE} {explanation}" for explanation in explanations], self.plain_special_tokens
-        )
-        shape = (len(emotions), self.max_seq_len)
-        input_ids = np.full(shape, self.pad_id, dtype=np.int32)
-        labels = np.full(shape, IGNORED_LABEL, dtype=np.int32)
-        segment_ids = np.full(shape, self.explanation_id, dtype=np.int32)
-        for row, (emotion, explanation_part) in enumerate(zip(emotions, explanation_parts, strict=True)):
-            head = [self.prefix_id] * self.len_prefix + [self.bos_id]
-            emotion_end = len(head) + len(emotion_parts[emotion])
-            tokens = (head + emotion_parts[emotion] + explanation_part + [self.eos_id])[: self.max_seq_len]
-            input_ids[row, : len(tokens)] = tokens
-            labels[row, len(head) : len(tokens)] = tokens[len(head) :]
-            segment_ids[row, : self.len_prefix] = self.prefix_id
-            segment_ids[row, self.len_prefix : emotion_end] = self.emotion_id
-        return EncodedTexts(input_ids, labels, segment_ids)
+        heads = [
+            [self.prefix_id] * self.len_prefix + [self.bos_id] + part
+            for part in self.bpe([f"{self.prompt_text} {emotion}" for emotion in kinds])
+        ]
+        of_kind = {emotion: place for place, emotion in enumerate(kinds)}
+        kind = np.array([of_kind[emotion] for emotion in emotions])
+        for place, head in enumerate(heads):
+            table[kind == place, : min(len(head), length)] = head[:length]
+        starts = np.array([len(head) for head in heads])[kind]
+        tails = self.bpe([f" {BECAUSE} {text}" for text in explanations], self.plain_special_tokens)
+        lengths = np.array([len(tail) + 1 for tail in tails])
+        tokens = np.concatenate([np.array([*tail, self.eos_id], np.int32) for tail in tails])
+        rows = np.repeat(np.arange(len(tails)), lengths)
+        first = np.cumsum(lengths) - lengths
+        places = np.arange(len(tokens)) - first[rows] + starts[rows]
+        inside = places < length
+        table[rows[inside], places[inside]] = tokens[inside]
+        table[:, length] = starts
+        table[:, length + 1] = np.minimum(starts + lengths, length)
 
     @property
     def emotion_span(self) -> int:

@@ -1,7 +1,6 @@
 """Look up the valence, arousal and dominance (VAD) of tokens: the NRC VAD lexicon, lemmatizers, token sequences."""
 
 import hashlib
-import io
 import json
 import multiprocessing
 import string
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from utils.data.kept_arrays import keep, read_kept
 from utils.errors import InputError
-from utils.files import atomic_path, check_regular, read_bytes, sha256
+from utils.files import check_regular, sha256
 
 if TYPE_CHECKING:  # it brings transformers along, which reading a lexicon can do without
     from utils.data.text_codec import TextCodec
@@ -173,8 +173,9 @@ class VADLookup:
         key.update(self.lemmatizer.encode() + np.ascontiguousarray(token_ids, dtype=np.int32).tobytes())
         cached = None if cache_dir is None else Path(cache_dir) / f"vad-{key.hexdigest()[:24]}.npy"
         if cached is not None and cached.is_file():
-            values = _read_kept(cached, key.digest())
-            if values is not None and values.shape == (*token_ids.shape, 3):
+            values = read_kept(cached, key.digest())
+            whole = values is not None and values.dtype == np.float32 and values.shape == (*token_ids.shape, 3)
+            if whole and (np.abs(values) <= 1).all():
                 return values
             print(f"{cached}: damaged; recreating it", flush=True)
         progress = {"total": len(token_ids), "desc": "tagging texts for VAD", "unit": "text"}
@@ -185,30 +186,8 @@ class VADLookup:
             rows = [self._tagged_pieces(row) for row in tqdm(token_ids, **progress)]
         values = np.stack(rows)
         if cached is not None:
-            _keep(cached, key.digest(), values)
+            keep(cached, key.digest(), values)
         return values
-
-
-def _keep(path: Path, key: bytes, values: np.ndarray) -> None:
-    """Write values as .npy, followed by a SHA-256 over key and file."""
-    content = io.BytesIO()
-    np.save(content, values)
-    digest = hashlib.sha256(key + content.getbuffer()).digest()
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.write(content.getbuffer())
-        file.write(digest)
-
-
-def _read_kept(path: Path, key: bytes) -> np.ndarray | None:
-    """Read a file of `_keep`; None if it is damaged, has another key, or its values are not numbers in [-1, 1]."""
-    content = read_bytes(path)
-    if hashlib.sha256(key + content[:-32]).digest() != content[-32:]:
-        return None
-    try:
-        values = np.load(io.BytesIO(content[:-32]), allow_pickle=False)
-    except (ValueError, OSError, EOFError):
-        return None
-    return values if values.dtype == np.float32 and (np.abs(values) <= 1).all() else None
 
 
 @cache
