@@ -3,6 +3,7 @@
 Nothing here is specific to SEVLM; the model's equations are in the other files.
 """
 
+import contextlib
 import math
 
 import torch
@@ -103,7 +104,8 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, embedding: Tensor, targets: Tensor) -> Tensor:
         device = hidden.device
-        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else hidden.dtype
+        autocast = device.type != "meta" and torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if autocast else hidden.dtype
         rows, table = hidden.to(dtype), embedding.to(dtype)
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         grad_hidden = torch.empty_like(hidden) if needs_grad else None
@@ -111,7 +113,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         # one buffer for all parts: allocating this much memory costs as much time as the arithmetic
         buffer = torch.empty(len(table) * min(LOGIT_ROWS, len(rows)), device=device)
         total = torch.zeros((), device=device)
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False) if autocast else contextlib.nullcontext():
             for start in range(0, max(len(rows), 1), LOGIT_ROWS):
                 part, wanted = rows[start : start + LOGIT_ROWS], targets[start : start + LOGIT_ROWS]
                 kept = (wanted != IGNORED_LABEL).float()
