@@ -49,11 +49,12 @@ def scaled_dot_product_attention(
     """softmax(scale * query keys^T) values, with dropout p on the weights.
 
     query [N, heads, Q, d], keys and values [N, heads, K, d] -> [N, heads, Q, d]. With `causal`, the queries are the
-    last Q of the K positions, and no query sees a later position. With dropout on a CPU in float32 the attention
-    weights are computed here, because PyTorch's function would draw its masks element by element.
+    last Q of the K positions, and no query sees a later position. With dropout on a CPU in float32 or bfloat16 the attention
+    weights are computed here, because PyTorch's function would draw its masks element by element. Their softmax is that of
+    float32.
     """
     queries, size = query.shape[2], keys.shape[2]
-    by_hand = p > 0 and query.dtype == torch.float32 and on_eager_cpu(query)
+    by_hand = p > 0 and query.dtype in (torch.float32, torch.bfloat16) and on_eager_cpu(query)
     mask = None
     if causal and queries > 1 and (by_hand or size > queries):
         mask = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()[-queries:]
@@ -61,9 +62,9 @@ def scaled_dot_product_attention(
         return F.scaled_dot_product_attention(
             query, keys, values, mask, p, is_causal=causal and size == queries, scale=scale
         )
-    scores = query * scale @ keys.transpose(2, 3)
+    scores = (query * scale @ keys.transpose(2, 3)).float()
     scores = scores if mask is None else scores.masked_fill(~mask, -math.inf)
-    return dropout(scores.softmax(dim=-1), p) @ values
+    return dropout(scores.softmax(dim=-1), p).to(values.dtype) @ values
 
 
 def look_up(table: Tensor, ids: Tensor) -> Tensor:

@@ -74,6 +74,7 @@ TARGETS = {
         "training, cached": 4,
         "decoding, cached": 8,
         "decoding, cached, --vad_causal": 12,
+        "training, cached, bf16": 8,
     },
     "cuda": {"training, cached, bf16": 8, "decoding, cached, bf16": 50},
 }
@@ -164,6 +165,8 @@ class Workbench:
             "decoding, cached": lambda: self.decoding(self.cached_model),
             "decoding, cached, --vad_causal": lambda: self.decoding(self.causal_model),
         }
+        if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+            self.jobs["training, cached, bf16"] = lambda: self.training(self.batch_size, dtype=torch.bfloat16)
         if device.type == "cuda":
             self.jobs |= {
                 "training, cached, bf16": lambda: self.training(self.batch_size, dtype=torch.bfloat16),

@@ -60,3 +60,14 @@ def test_attention_in_training_is_that_of_evaluation_but_for_dropout(causal, que
     given = attend(attention.train(), query, (keys, values), causal)
     assert calls == [config.attn_pdrop, 0.0]  # on the weights; then the module behind the projection
     assert torch.allclose(given, expected, atol=1e-6)
+
+
+def test_bf16_attention_in_training_has_float32s_softmax(monkeypatch):
+    """Weights whose sum bfloat16 would round: 1 000 equal keys, each with the share 1 / 1 000."""
+    monkeypatch.setattr(kernels, "dropout", lambda x, p: shares.append(x) or x)
+    shares: list[torch.Tensor] = []
+    query, keys = torch.zeros(1, 1, 1, 4).bfloat16(), torch.zeros(1, 1, 1000, 4).bfloat16()
+    values = torch.arange(1000.0).bfloat16()[None, None, :, None]
+    mean = kernels.scaled_dot_product_attention(query, keys, values, causal=False, p=0.1, scale=0.5)
+    assert shares[0].dtype == torch.float32 and shares[0].sum().item() == pytest.approx(1)
+    assert mean.dtype == torch.bfloat16 and mean.item() == pytest.approx(499.5, rel=0.01)
