@@ -13,7 +13,10 @@ os.environ.setdefault(
 
 import pytest
 
-pytest_plugins = ["tests.bad_input"]  # its fixtures: a folder of good files to spoil
+pytest_plugins = [
+    "tests.background_demo",  # the demo, trained beside the tests
+    "tests.bad_input",  # its fixtures: a folder of good files to spoil
+]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = REPOSITORY / "tests" / "data" / "golden"

@@ -1,35 +1,18 @@
-"""The demo, trained once: it learns, it needs the pictures, and one sentence for all does not do."""
+"""The demo, trained once (tests/background_demo.py): it learns, it needs the pictures, and one sentence for all does not do."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from collections import Counter
 
 import pytest
 
 import artEmisX_train
 from cococaption import CaptionScorer
-from tests.conftest import REPOSITORY
 from utils.data.records import dominant_emotion, read_records
 from utils.evaluation.emotion_metrics import emotion_accuracy
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """README's command in a folder of its own, with the cores to itself; returns folder, output and seconds."""
-    folder = tmp_path_factory.mktemp("demo")
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    command = [sys.executable, "-m", "accelerate.commands.launch", str(REPOSITORY / "artEmisX_train.py"), "--demo"]
-    began = time.monotonic()
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return folder / "runs" / "demo", ended.stdout, time.monotonic() - began
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +83,8 @@ def test_shuffled_pictures(demo, records, tmp_path, bleu_4):
 
 def test_output(demo):
     """A table of scores per epoch, three examples, and no more files than said."""
-    folder, output, seconds = demo
+    folder, output = demo
     table = output[output.index("epoch   step") :]
     assert len(re.findall(r"^ +\d+ +\d+ +0\.", table, re.MULTILINE)) == 5
     assert table.count("generated: the emotion is") == 3
     assert {path.name for path in folder.iterdir()} == {"data", "ckpts", "results", "cache"}
-    print(f"the demo took {seconds:.0f} s")
