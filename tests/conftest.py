@@ -1,4 +1,4 @@
-"""What several tests share: a tiny data set with tiny models, and the demo, trained once per run."""
+"""What several tests share: a tiny data set with tiny models, and (tests/background.py) the demo, trained once per run."""
 
 import json
 import os
@@ -14,7 +14,7 @@ os.environ.setdefault(
 import pytest
 
 pytest_plugins = [
-    "tests.background_demo",  # the demo, trained beside the tests
+    "tests.background",  # the longest runs, beside the tests
     "tests.bad_input",  # its fixtures: a folder of good files to spoil
 ]
 
@@ -96,7 +96,10 @@ def fresh_process():
     """accelerate's settings and torch's threads last as long as the process: each test gets them as they were at the start."""
     yield
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        torch = sys.modules["torch"]
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        # the garbage collector, in whatever test it runs, waits so long (5 s) for each worker of a loop that failed
+        torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.1
     if "accelerate" in sys.modules:
         from accelerate.state import AcceleratorState
 

@@ -1,4 +1,4 @@
-"""The demo, trained once (tests/background_demo.py): it learns, it needs the pictures, and one sentence for all does not do."""
+"""The demo, trained once (tests/background.py): it learns, it needs the pictures, and one sentence for all does not do."""
 
 import json
 import re
@@ -16,13 +16,18 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def records(demo):
-    return read_records(demo[0] / "data" / "artEmisX_val.json")
+def folder(demo):
+    return demo.folder / "runs" / "demo"
 
 
 @pytest.fixture(scope="module")
-def bleu_4(demo):
-    with CaptionScorer(demo[0] / "data" / "annotations" / "artEmisX_val_annot_exp.json", ["bleu"]) as scorer:
+def records(folder):
+    return read_records(folder / "data" / "artEmisX_val.json")
+
+
+@pytest.fixture(scope="module")
+def bleu_4(folder):
+    with CaptionScorer(folder / "data" / "annotations" / "artEmisX_val_annot_exp.json", ["bleu"]) as scorer:
         yield lambda captions: scorer.score(captions)[0]["Bleu_4"]
 
 
@@ -36,8 +41,8 @@ def captions(folder, kind):
     }
 
 
-def test_it_learns(demo, records):
-    scores = json.loads(newest(demo[0], "scores_exp").read_text())
+def test_it_learns(folder, records):
+    scores = json.loads(newest(folder, "scores_exp").read_text())
     answers = [dominant_emotion(record["origin_emotion_distribution"]) for record in records.values()]
     answers = [answer for answer in answers if answer is not None]
     assert len(answers) >= 100
@@ -45,22 +50,21 @@ def test_it_learns(demo, records):
     assert scores["sub_acc"] >= 0.80
 
 
-def test_constant_caption_scores_less_than_half(demo, records, bleu_4):
+def test_constant_caption_scores_less_than_half(folder, records, bleu_4):
     """The best of many: every reference explanation of 40 pictures, for all pictures."""
-    ours = bleu_4(captions(demo[0], "exp"))
+    ours = bleu_4(captions(folder, "exp"))
     candidates = [text for record in list(records.values())[:40] for text in record["explanations"][:2]]
     best = max(bleu_4({int(image_id): text for image_id in records}) for text in candidates[:20])
     assert best < 0.5 * ours
 
 
-def test_shuffled_pictures(demo, records, tmp_path, bleu_4):
+def test_shuffled_pictures(folder, records, tmp_path, bleu_4):
     """The same checkpoint, the pictures shuffled among the records: it cannot tell."""
     names = [record["image_name"] for record in records.values()]
     shuffled = {
         image_id: record | {"image_name": names[(row + len(names) // 2) % len(names)]}
         for row, (image_id, record) in enumerate(records.items())
     }
-    folder = demo[0]
     shutil.copytree(folder / "ckpts", tmp_path / "ckpts", ignore=shutil.ignore_patterns("resume", ".run.lock"))
     (tmp_path / "artEmisX_val.json").write_text(json.dumps(shuffled))
     flags = ["--nle_data_val_path", tmp_path / "artEmisX_val.json", "--ckpt_path", tmp_path / "ckpts"]
@@ -81,10 +85,9 @@ def test_shuffled_pictures(demo, records, tmp_path, bleu_4):
     assert bleu_4({line["image_id"]: line["caption"] for line in explanations}) < 0.7 * bleu_4(captions(folder, "exp"))
 
 
-def test_output(demo):
+def test_output(demo, folder):
     """A table of scores per epoch, three examples, and no more files than said."""
-    folder, output = demo
-    table = output[output.index("epoch   step") :]
+    table = demo.output[demo.output.index("epoch   step") :]
     assert len(re.findall(r"^ +\d+ +\d+ +0\.", table, re.MULTILINE)) == 5
     assert table.count("generated: the emotion is") == 3
     assert {path.name for path in folder.iterdir()} == {"data", "ckpts", "results", "cache"}
