@@ -1,4 +1,4 @@
-"""What several tests share: a tiny data set with tiny models, and the demo, trained once per run."""
+"""What several tests share: a tiny data set with tiny models, and (tests/background.py) the demo, trained once per run."""
 
 import json
 import os
@@ -13,7 +13,10 @@ os.environ.setdefault(
 
 import pytest
 
-pytest_plugins = ["tests.bad_input"]  # its fixtures: a folder of good files to spoil
+pytest_plugins = [
+    "tests.background",  # the longest runs, beside the tests
+    "tests.bad_input",  # its fixtures: a folder of good files to spoil
+]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = REPOSITORY / "tests" / "data" / "golden"
@@ -40,6 +43,22 @@ TINY_GPT2 = {
 }
 
 
+def small_vocabulary(folder: Path, size: int = 10_000) -> dict[str, int]:
+    """Write GPT-2's first `size` tokens, the most frequent ones, and its end of text; returns the config's fields.
+
+    With the whole vocabulary a tiny model does little else than its last layer.
+    """
+    from utils.data.text_codec import SHIPPED_BPE
+
+    folder.mkdir()
+    whole = json.loads((SHIPPED_BPE / "vocab.json").read_text(encoding="utf-8"))
+    kept = {token: number for token, number in whole.items() if number < size} | {"<|endoftext|>": size}
+    (folder / "vocab.json").write_text(json.dumps(kept))
+    version, *merges = (SHIPPED_BPE / "merges.txt").read_text(encoding="utf-8").splitlines()
+    (folder / "merges.txt").write_text("\n".join([version, *merges[: size - 256]]), encoding="utf-8")
+    return {"vocab_size": size + 1, "bos_token_id": size, "eos_token_id": size}
+
+
 class Workspace:
     """A folder with the demo's data in small, tiny model configs, and the flags that point at them."""
 
@@ -48,8 +67,8 @@ class Workspace:
 
         self.root, self.data = root, root / "data"
         make_demo(self.data, pictures)
-        for name, config in (("vit", TINY_VIT), ("gpt2", TINY_GPT2)):
-            (root / name).mkdir()
+        for name, config in (("vit", TINY_VIT), ("gpt2", TINY_GPT2 | small_vocabulary(root / "gpt2"))):
+            (root / name).mkdir(exist_ok=True)
             (root / name / "config.json").write_text(json.dumps(config))
 
     def argv(self, out: Path, *more: str) -> list[str]:
@@ -93,7 +112,10 @@ def fresh_process():
     """accelerate's settings and torch's threads last as long as the process: each test gets them as they were at the start."""
     yield
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        torch = sys.modules["torch"]
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        # the garbage collector, in whatever test it runs, waits so long (5 s) for each worker of a loop that failed
+        torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.1
     if "accelerate" in sys.modules:
         from accelerate.state import AcceleratorState
 

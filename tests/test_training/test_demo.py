@@ -1,19 +1,14 @@
-"""The demo, trained once: it learns, it needs the pictures, and one sentence for all does not do."""
+"""The demo, trained once (tests/background.py): it learns, it needs the pictures, and one sentence for all does not do."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from collections import Counter
 
 import pytest
 
 import artEmisX_train
 from cococaption import CaptionScorer
-from tests.conftest import REPOSITORY
 from utils.data.records import dominant_emotion, read_records
 from utils.evaluation.emotion_metrics import emotion_accuracy
 
@@ -21,25 +16,18 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """README's command in a folder of its own, with the cores to itself; returns folder, output and seconds."""
-    folder = tmp_path_factory.mktemp("demo")
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    command = [sys.executable, "-m", "accelerate.commands.launch", str(REPOSITORY / "artEmisX_train.py"), "--demo"]
-    began = time.monotonic()
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return folder / "runs" / "demo", ended.stdout, time.monotonic() - began
+def folder(demo):
+    return demo.folder / "runs" / "demo"
 
 
 @pytest.fixture(scope="module")
-def records(demo):
-    return read_records(demo[0] / "data" / "artEmisX_val.json")
+def records(folder):
+    return read_records(folder / "data" / "artEmisX_val.json")
 
 
 @pytest.fixture(scope="module")
-def bleu_4(demo):
-    with CaptionScorer(demo[0] / "data" / "annotations" / "artEmisX_val_annot_exp.json", ["bleu"]) as scorer:
+def bleu_4(folder):
+    with CaptionScorer(folder / "data" / "annotations" / "artEmisX_val_annot_exp.json", ["bleu"]) as scorer:
         yield lambda captions: scorer.score(captions)[0]["Bleu_4"]
 
 
@@ -53,8 +41,8 @@ def captions(folder, kind):
     }
 
 
-def test_it_learns(demo, records):
-    scores = json.loads(newest(demo[0], "scores_exp").read_text())
+def test_it_learns(folder, records):
+    scores = json.loads(newest(folder, "scores_exp").read_text())
     answers = [dominant_emotion(record["origin_emotion_distribution"]) for record in records.values()]
     answers = [answer for answer in answers if answer is not None]
     assert len(answers) >= 100
@@ -62,22 +50,21 @@ def test_it_learns(demo, records):
     assert scores["sub_acc"] >= 0.80
 
 
-def test_constant_caption_scores_less_than_half(demo, records, bleu_4):
+def test_constant_caption_scores_less_than_half(folder, records, bleu_4):
     """The best of many: every reference explanation of 40 pictures, for all pictures."""
-    ours = bleu_4(captions(demo[0], "exp"))
+    ours = bleu_4(captions(folder, "exp"))
     candidates = [text for record in list(records.values())[:40] for text in record["explanations"][:2]]
     best = max(bleu_4({int(image_id): text for image_id in records}) for text in candidates[:20])
     assert best < 0.5 * ours
 
 
-def test_shuffled_pictures(demo, records, tmp_path, bleu_4):
+def test_shuffled_pictures(folder, records, tmp_path, bleu_4):
     """The same checkpoint, the pictures shuffled among the records: it cannot tell."""
     names = [record["image_name"] for record in records.values()]
     shuffled = {
         image_id: record | {"image_name": names[(row + len(names) // 2) % len(names)]}
         for row, (image_id, record) in enumerate(records.items())
     }
-    folder = demo[0]
     shutil.copytree(folder / "ckpts", tmp_path / "ckpts", ignore=shutil.ignore_patterns("resume", ".run.lock"))
     (tmp_path / "artEmisX_val.json").write_text(json.dumps(shuffled))
     flags = ["--nle_data_val_path", tmp_path / "artEmisX_val.json", "--ckpt_path", tmp_path / "ckpts"]
@@ -98,11 +85,9 @@ def test_shuffled_pictures(demo, records, tmp_path, bleu_4):
     assert bleu_4({line["image_id"]: line["caption"] for line in explanations}) < 0.7 * bleu_4(captions(folder, "exp"))
 
 
-def test_output(demo):
+def test_output(demo, folder):
     """A table of scores per epoch, three examples, and no more files than said."""
-    folder, output, seconds = demo
-    table = output[output.index("epoch   step") :]
+    table = demo.output[demo.output.index("epoch   step") :]
     assert len(re.findall(r"^ +\d+ +\d+ +0\.", table, re.MULTILINE)) == 5
     assert table.count("generated: the emotion is") == 3
     assert {path.name for path in folder.iterdir()} == {"data", "ckpts", "results", "cache"}
-    print(f"the demo took {seconds:.0f} s")

@@ -120,8 +120,5 @@ def test_processes_wait_for_hours(workspace, tmp_path, monkeypatch):
     assert given["timeout"] == PROCESS_GROUP_TIMEOUT >= timedelta(hours=6)
 
 
-def test_killed_runs_end_as_if_never_killed():
-    """The short form of tests/torture.py, one kill of each kind; it forks, so it must not share this process's threads."""
-    command = [sys.executable, str(REPOSITORY / "tests" / "torture.py"), "--kills", "3", "--seed", "1"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0 and "3 of 3 equal" in ended.stdout, ended.stdout + ended.stderr[-2000:]
+def test_killed_runs_end_as_if_never_killed(killed_runs):
+    assert "3 of 3 equal" in killed_runs.output

@@ -292,7 +292,7 @@ def test_real_runs(workspace, tmp_path, monkeypatch, capsys):
     for name in ("--ckpt_path", "--caption_save_path"):
         del flags[flags.index(name) : flags.index(name) + 2]
     monkeypatch.chdir(tmp_path)
-    ours = ["--out", "out", "--ablate", "use_VAD", "--seeds", "1", "--test"]
+    ours = ["--out", "out", "--ablate", "use_VAD", "--seeds", "1", "--jobs", "2", "--test"]
     assert sweep.main([*ours, "--", *flags]) == 0, capsys.readouterr().out
     history = read_log(Path("out/no-use_VAD/seed-42/results/log.jsonl"))
     assert history.end == {"epoch": 0, "step": history.scores[0]["step"]} and history.flags["use_VAD"] is False

@@ -274,8 +274,10 @@ class TextCodec:
 
     def words(self) -> list[str]:
         """The text of every token, decoded by itself and without leading spaces."""
+        alone = [[token] for token in range(len(self.tokenizer))]
+        # the tokenizer's own batch_decode takes ten times as long
         return [
-            word.lstrip() for word in self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+            word.lstrip() for word in self.tokenizer.backend_tokenizer.decode_batch(alone, skip_special_tokens=False)
         ]
 
     def fingerprint(self) -> str:
