@@ -43,22 +43,6 @@ TINY_GPT2 = {
 }
 
 
-def small_vocabulary(folder: Path, size: int = 10_000) -> dict[str, int]:
-    """Write GPT-2's first `size` tokens, the most frequent ones, and its end of text; returns the config's fields.
-
-    With the whole vocabulary a tiny model does little else than its last layer.
-    """
-    from utils.data.text_codec import SHIPPED_BPE
-
-    folder.mkdir()
-    whole = json.loads((SHIPPED_BPE / "vocab.json").read_text(encoding="utf-8"))
-    kept = {token: number for token, number in whole.items() if number < size} | {"<|endoftext|>": size}
-    (folder / "vocab.json").write_text(json.dumps(kept))
-    version, *merges = (SHIPPED_BPE / "merges.txt").read_text(encoding="utf-8").splitlines()
-    (folder / "merges.txt").write_text("\n".join([version, *merges[: size - 256]]), encoding="utf-8")
-    return {"vocab_size": size + 1, "bos_token_id": size, "eos_token_id": size}
-
-
 class Workspace:
     """A folder with the demo's data in small, tiny model configs, and the flags that point at them."""
 
@@ -67,8 +51,8 @@ class Workspace:
 
         self.root, self.data = root, root / "data"
         make_demo(self.data, pictures)
-        for name, config in (("vit", TINY_VIT), ("gpt2", TINY_GPT2 | small_vocabulary(root / "gpt2"))):
-            (root / name).mkdir(exist_ok=True)
+        for name, config in (("vit", TINY_VIT), ("gpt2", TINY_GPT2)):
+            (root / name).mkdir()
             (root / name / "config.json").write_text(json.dumps(config))
 
     def argv(self, out: Path, *more: str) -> list[str]:

@@ -14,7 +14,7 @@ from tests.test_training.recording import Recording, recording
 from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
 from utils.data.records import read_records
-from utils.data.text_codec import TextCodec, load_tokenizer
+from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
 from utils.data.vad_lookup import VADLookup, read_lexicon
 from utils.errors import InputError
 
@@ -204,7 +204,7 @@ def test_loss_is_the_weighted_sum(run):
         assert out.loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_flags_of_the_model(run, workspace):
+def test_flags_of_the_model(run):
     made = run(
         *("--VAD_En_Layers", "2", "--VAD_En_Heads", "3", "--vad_causal", "--dropout", "0.25", "--masked_pooling"),
         *("--len_prefix", "2", "--max_seq_len", "24", "--prompt_text", " it feels like"),
@@ -219,7 +219,7 @@ def test_flags_of_the_model(run, workspace):
     assert len(dropouts) >= 1 + 2 * (2 + 2 + 1) + 2 and set(dropouts) == {0.25}
     assert all(layer.self_attention.dropout == 0.25 for layer in layers)
     assert isinstance(model.decoder.transformer.drop, Dropout)
-    tokenizer = load_tokenizer(str(workspace.root / "gpt2"))
+    tokenizer = load_tokenizer(str(SHIPPED_BPE))
     assert batch["input_ids"].shape == batch["segment_ids"].shape == (16, 24) and batch["vad"].shape == (16, 24, 3)
     prompt = tokenizer(" it feels like")["input_ids"]
     start = [tokenizer.convert_tokens_to_ids("<prefix>")] * 2 + [tokenizer.eos_token_id, *prompt]
@@ -278,7 +278,7 @@ def test_batches_are_those_of_seed_and_epoch(run, workspace, first_text):
     """Images, texts and negatives of both epochs, made again from the seed alone."""
     made = run("--seed", "7", "--first_text", first_text, "--num_train_epochs", "2")
     records = read_records(workspace.data / "artEmisX_cl_train.json")
-    codec = TextCodec(load_tokenizer(str(workspace.root / "gpt2")), " the emotion is", 30)
+    codec = TextCodec(load_tokenizer(str(SHIPPED_BPE)), " the emotion is", 30)
     pairs = TrainingPairs(records, {record["image_name"]: {} for record in records.values()}, codec, None, 7)
     pairs.first_text = first_text
     vad = VADLookup(read_lexicon(workspace.data / "demo-VAD-Lexicon.txt"), "simplemma", codec)
