@@ -231,7 +231,8 @@ def scored(workspace, split, tmp_path_factory):
     flags, records, _ = split
     texts = answers(records)
 
-    def captions(model, image, codec, vad_of, drop_last_token, num_beams):
+    def captions(model, image, codec, vad_of, drop_last_token, num_beams, emotions):
+        assert emotions is None  # the text names its own
         assert vad_of.__func__ is VADLookup.of_generated  # words, not the pieces of training texts
         return [by_hand(next(left)) for _ in image.cls]
 
