@@ -14,7 +14,7 @@ from utils import report as report_module
 from utils.constants import IMAGE_FOLDERS
 from utils.data.image_folder import ImageFolder
 from utils.errors import InputError
-from utils.evaluation.clip_score import clip_pixels, load_clip_scorer
+from utils.evaluation.clip_score import ClipScorer, clip_pixels, load_clip_scorer
 from utils.opts import parse_args
 
 SIZE, LENGTH = 32, 24
@@ -150,3 +150,12 @@ def test_bad_input(clip, pictures, tmp_path):
         load_clip_scorer(str(clip), folder).scores({7: "a"}, {7: ["b"]}, {7: "style/7.png"})
     with pytest.raises(InputError, match="--eval_only"):
         parse_args(["--demo", "--clip_score", str(clip)])
+
+
+def test_a_reference_of_the_opposite_direction_counts_as_0(monkeypatch):
+    """Text and picture agree; the cosine to the only reference is -1."""
+    right, left = torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]])
+    monkeypatch.setattr(ClipScorer, "_texts", lambda self, texts: torch.cat([right, left]))
+    monkeypatch.setattr(ClipScorer, "_pictures", lambda self, names: [right])
+    found = ClipScorer("", None, None, None).scores({1: "a"}, {1: ["b"]}, {1: "c"})
+    assert found == {"CLIPScore": {1: 2.5}, "RefCLIPScore": {1: 0.0}}
