@@ -55,8 +55,27 @@ class ExplainerBlock(GPT2Block):
         """Project the grid [B, G, D] to this block's cross-attention keys and values."""
         return _split_heads(self.crossattention, self.crossattention.c_attn(grid))
 
+    def attend_to_grid(self, query: Tensor, grid: Tensor) -> Tensor:
+        """Cross-attention without keys and values: query [B, Q, D], grid [B, G, D] -> [B, Q, D].
+
+        With key_g = K grid_g + k, query . key_g is (K^T query) . grid_g, plus query . k, which the softmax cancels. With
+        value_g = V grid_g + v, the weighted sum of the values is V (weighted sum of the grid) + v. For few queries this is
+        less work than G keys and values.
+        """
+        attention, (images, queries, width) = self.crossattention, query.shape
+        heads = attention.num_heads
+        key, value = attention.c_attn.weight.view(width, 2, heads, -1).unbind(1)  # [D, heads, d]
+        query = query.view(images * queries, heads, -1).transpose(0, 1)  # [heads, B Q, d]
+        query = (query * attention.scaling) @ key.permute(1, 2, 0)  # [heads, B Q, D]
+        query = query.view(heads, images, queries, width).transpose(0, 1).reshape(images, heads * queries, width)
+        weights = (query @ grid.mT).softmax(dim=-1)
+        attended = (weights @ grid).view(images, heads, queries, width).transpose(0, 1)
+        attended = attended.reshape(heads, images * queries, width) @ value.transpose(0, 1)  # [heads, B Q, d]
+        attended = attended.transpose(0, 1).reshape(images, queries, width) + attention.c_attn.bias[width:]
+        return attention.c_proj(attended)
+
     def forward(
-        self, x: Tensor, image: KeysValues, past: KeysValues | None = None, last_only: bool = False
+        self, x: Tensor, image: KeysValues | Tensor, past: KeysValues | None = None, last_only: bool = False
     ) -> tuple[Tensor, KeysValues]:
         """One block of the paper's cross-attention explainer; cross-attention comes after self-attention.
 
@@ -68,7 +87,8 @@ class ExplainerBlock(GPT2Block):
 
         Args:
             x: [T, L, D]; the n texts of an image are adjacent rows.
-            image: cross-attention keys and values of the T / n images, [T / n, heads, G, d] each.
+            image: cross-attention keys and values of the T / n images, [T / n, heads, G, d] each; or, in evaluation mode,
+                the grid itself, [T / n, G, D], see `attend_to_grid`.
             past: self-attention keys and values of the positions before x (decoding only).
             last_only: return only the last position (used in the last block while decoding).
 
@@ -85,9 +105,12 @@ class ExplainerBlock(GPT2Block):
         x = x + attend(self.attn, query, keys_values, causal=True)
 
         # Cross-attention has no mask, so the n texts of an image can share one sequence of queries: [T / n, n L, D].
-        images = image[0].shape[0]
+        images = len(image) if isinstance(image, Tensor) else len(image[0])
         query = self.crossattention.q_attn(self.ln_cross_attn(x)).reshape(images, -1, x.shape[2])
-        x = x + attend(self.crossattention, query, image, causal=False).view_as(x)
+        if isinstance(image, Tensor):
+            x = x + self.attend_to_grid(query, image).view_as(x)
+        else:
+            x = x + attend(self.crossattention, query, image, causal=False).view_as(x)
 
         return x + self.mlp(self.ln_2(x)), keys_values
 
@@ -177,19 +200,23 @@ class ExplainerTransformer(GPT2Model):
         fused = self.VAD_linear(torch.cat([x[:, span_end:], vad[:, span_end:].to(x.dtype)], dim=-1))
         return torch.cat([x[:, :span_end].to(fused.dtype), fused], dim=1)
 
-    def image_keys_values(self, grid: Tensor) -> list[KeysValues]:
-        """Project the grid [B, G, D] to every block's cross-attention keys and values, [B, heads, G, d] each."""
+    def image_keys_values(self, grid: Tensor, blocks: int | None = None) -> list[KeysValues]:
+        """Project the grid [B, G, D] to the first blocks' cross-attention keys and values, [B, heads, G, d] each.
+
+        Args:
+            blocks: how many; None: all.
+        """
         grid = grid.contiguous()  # the grid is a slice of the encoder's tokens
-        return [block.image_keys_values(grid) for block in self.h]
+        return [block.image_keys_values(grid) for block in self.h[:blocks]]
 
     def forward(
-        self, x: Tensor, image: list[KeysValues], past: list[KeysValues] | None = None, last_only: bool = False
+        self, x: Tensor, image: list[KeysValues | Tensor], past: list[KeysValues] | None = None, last_only: bool = False
     ) -> tuple[Tensor, list[KeysValues]]:
         """Run all blocks and ln_f.
 
         Args:
             x: embeddings [T, L, D].
-            image: cross-attention keys and values, one pair per block.
+            image: cross-attention keys and values, or the grid, for each block.
             past: self-attention keys and values of the positions before x, one pair per block (decoding only).
             last_only: compute the last block at the last position only.
 
@@ -271,6 +298,10 @@ class Explainer(GPT2LMHeadModel):
         self.resize_token_embeddings(size, mean_resizing=False)
         table = self.transformer.wte.weight
         table[drawn] = table.new_empty(len(drawn), table.shape[1]).normal_(0.0, self.config.initializer_range)
+
+    def top_two(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The two most probable tokens: final hidden states [N, D] -> logits, float32 [N, 2], and ids [N, 2]."""
+        return tuple(self.lm_head(hidden).float().topk(2, dim=-1))
 
     def forward(
         self, input_ids: Tensor, segment_ids: Tensor, image: ImageFeatures, vad: Tensor | None = None

@@ -35,7 +35,9 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, GPT2Config
 
+from models.decoder import Explainer
 from models.image_encoder import ImageFeatures
+from models.packed_weights import packed_weights
 from models.sevlm import SEVLM
 from tests.reference import Reference, reference_batch
 from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, IMAGENET_MEAN, IMAGENET_STD, MAX_NEW_TOKENS
@@ -46,6 +48,7 @@ from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.vad_lookup import Lexicon, VADLookup
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.decoding import greedy_decode
+from utils.evaluation.generation_state import places_kept
 from utils.files import write_json
 from utils.opts import CONFIGS
 from utils.opts import get_parser as get_training_parser
@@ -146,7 +149,7 @@ class Workbench:
 
     def __init__(self, size: str, args: argparse.Namespace, device: torch.device):
         self.batch_size, self.large_batch_size, self.images = args.batch_size, args.large_batch_size, args.images
-        self.device = device
+        self.device, self.packed = device, contextlib.ExitStack()
         gpt2, clip = (str(CONFIGS / name) for name in SIZES[size])
         self.vision = CLIPVisionConfig.from_pretrained(clip)
         flags = ["--gpt2_model", gpt2, "--clip_model", clip, "--prefix_dim", str(self.vision.hidden_size)]
@@ -162,18 +165,22 @@ class Workbench:
             "training, cached": lambda: self.training(self.batch_size),
             f"training, cached, batch {self.large_batch_size}": lambda: self.training(self.large_batch_size),
             "reference decoding": self.reference_decoding,
-            "decoding, cached": lambda: self.decoding(self.cached_model),
-            "decoding, cached, --vad_causal": lambda: self.decoding(self.causal_model),
+            "decoding, cached": lambda: self.decoding(),
+            "decoding, cached, --vad_causal": lambda: self.decoding("--vad_causal"),
         }
         if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
-            self.jobs["training, cached, bf16"] = lambda: self.training(self.batch_size, dtype=torch.bfloat16)
+            self.jobs |= {
+                "training, cached, bf16": lambda: self.training(self.batch_size, dtype=torch.bfloat16),
+                "decoding, cached, bf16": lambda: self.decoding(dtype=torch.bfloat16),
+                "decoding, cached, --vad_causal, bf16": lambda: self.decoding("--vad_causal", dtype=torch.bfloat16),
+            }
         if device.type == "cuda":
             self.jobs |= {
                 "training, cached, bf16": lambda: self.training(self.batch_size, dtype=torch.bfloat16),
                 f"training, cached, bf16, batch {self.large_batch_size}": lambda: self.training(
                     self.large_batch_size, dtype=torch.bfloat16
                 ),
-                "decoding, cached, bf16": lambda: self.decoding(self.cached_model, torch.bfloat16),
+                "decoding, cached, bf16": lambda: self.decoding(dtype=torch.bfloat16),
             }
 
     # -- models: each with its optimiser
@@ -194,10 +201,6 @@ class Workbench:
     @cached_property
     def cached_model(self) -> tuple[SEVLM, torch.optim.Optimizer]:
         return self.build("--feature_cache", "random")
-
-    @cached_property
-    def causal_model(self) -> tuple[SEVLM, torch.optim.Optimizer]:
-        return self.build("--feature_cache", "random", "--vad_causal")
 
     @cached_property
     def config(self) -> GPT2Config:
@@ -295,19 +298,19 @@ class Workbench:
         codec = self.codec
         return *codec.prompt(), codec.because_id, (codec.emotion_id, codec.explanation_id)
 
-    def decoding(self, built: tuple[SEVLM, torch.optim.Optimizer], dtype: torch.dtype = torch.float32) -> Job:
-        """Greedy texts from cached features."""
-        model, _ = built
+    def decoding(self, *more: str, dtype: torch.dtype = torch.float32) -> Job:
+        """Greedy texts from cached features. Weights are packed beforehand, as once in an evaluation."""
+        model = self.build("--feature_cache", "random", *more)[0].eval()
+        self.packed.enter_context(packed_weights(model.decoder, dtype))
         source = RandomImages(self.vision, cached=True)
         features = [source[str(image)] for image in range(self.images)]
         cls, grid = (torch.stack([item[name] for item in features]).to(self.device) for name in ("cls", "grid"))
 
         def decode() -> None:
-            model.eval()
             with (
                 torch.inference_mode(),
                 self.precision(dtype),
-                forced_lengths(model.decoder.lm_head, self.text_lengths, self.codec.stop_ids),
+                forced_lengths(model.decoder, self.text_lengths, self.codec.stop_ids),
             ):
                 image: ImageFeatures = model.image_features(None, cls, grid)
                 generated = greedy_decode(
@@ -324,7 +327,7 @@ class Workbench:
 
         def decode() -> None:
             model.eval()
-            with forced_lengths(model.decoder.lm_head, self.text_lengths, self.codec.stop_ids):
+            with forced_lengths_of_reference(model.decoder.lm_head, self.text_lengths, self.codec.stop_ids):
                 rows = model.generate(pixels, *self.prompt, self.vad.of_generated, MAX_NEW_TOKENS, self.codec.stop_ids)
             check_lengths([len(row) for row in rows], self.text_lengths)
 
@@ -332,24 +335,51 @@ class Workbench:
 
 
 @contextlib.contextmanager
-def forced_lengths(lm_head: nn.Module, lengths: list[int], stop_ids: tuple[int, ...]) -> Iterator[None]:
+def forced_lengths(decoder: Explainer, lengths: list[int], stop_ids: tuple[int, ...]) -> Iterator[None]:
     """Make the texts of one batch end after `lengths` tokens, whatever the weights say.
 
-    A hook on the output layer raises the logit of the first stop token once a text is long enough, and lowers those of
-    all stop tokens before. The nth call belongs to the nth new token; where logits are made at several positions, the
-    last one counts; a batch that has shrunk has lost all texts that ended, and none else.
+    Each call of `top_two` is followed by a change of what it found: the first stop token where a text is long enough, the
+    second best token where a text would end too early. The nth call belongs to the nth new token, and a batch that has
+    shrunk has lost all texts that ended, and none else.
     """
+    wanted, step, top_two = torch.tensor(lengths), 0, decoder.top_two
+    own = vars(decoder).get("top_two")
+
+    def forced(hidden: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal wanted, step
+        values, ids = top_two(hidden)
+        if len(ids) < len(wanted):
+            wanted = wanted[places_kept(wanted >= step)]
+        if len(ids) != len(wanted):
+            raise RuntimeError(f"{len(ids)} texts are being written, {len(wanted)} should be")
+        stops = torch.isin(ids, torch.tensor(stop_ids, device=ids.device))
+        if bool(stops.all(dim=1).any()):
+            raise RuntimeError("the two most probable tokens both end the text")
+        best = torch.where(stops[:, 0], ids[:, 1], ids[:, 0])
+        ended = (wanted <= step).to(ids.device)
+        step += 1
+        return values, torch.stack([torch.where(ended, stop_ids[0], best), ids[:, 1]], dim=1)
+
+    decoder.top_two = forced
+    try:
+        yield
+    finally:
+        if own is None:
+            del decoder.top_two
+        else:
+            decoder.top_two = own
+
+
+@contextlib.contextmanager
+def forced_lengths_of_reference(lm_head: nn.Module, lengths: list[int], stop_ids: tuple[int, ...]) -> Iterator[None]:
+    """The same for the reference: a hook raises the logit of the first stop token, or lowers those of all stop tokens."""
     wanted, step = torch.tensor(lengths, device=lm_head.weight.device), 0
     stops = torch.tensor(stop_ids, device=lm_head.weight.device)
     limit = 1e4
 
     def hook(module: nn.Module, inputs: tuple, logits: Tensor) -> None:
-        nonlocal wanted, step
-        if len(logits) < len(wanted):
-            wanted = wanted[wanted >= step]
-        if len(logits) != len(wanted):
-            raise RuntimeError(f"{len(logits)} texts are being written, {len(wanted)} should be")
-        last = logits if logits.dim() == 2 else logits[:, -1]
+        nonlocal step
+        last = logits[:, -1]
         last[:, stops] = -limit
         last[:, stop_ids[0]] = torch.where(wanted <= step, limit, -limit).to(last.dtype)
         step += 1
@@ -363,7 +393,7 @@ def forced_lengths(lm_head: nn.Module, lengths: list[int], stop_ids: tuple[int, 
 
 def check_lengths(lengths: list[int], wanted: list[int]) -> None:
     if lengths != wanted:
-        raise RuntimeError(f"texts have {lengths} tokens instead of {wanted}: the output layer's hook was passed over")
+        raise RuntimeError(f"texts have {lengths} tokens instead of {wanted}: what forces them was passed over")
 
 
 def useful_flops(config: GPT2Config, patches: int, images: int, length: int, labels: int) -> float:

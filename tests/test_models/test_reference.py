@@ -9,7 +9,7 @@ from models.decoder import Explainer
 from models.image_encoder import ImageEncoder, ImageFeatures
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
-from tests.benchmark import LENGTHS, forced_lengths, useful_flops
+from tests.benchmark import LENGTHS, forced_lengths, forced_lengths_of_reference, useful_flops
 from tests.conftest import TINY_GPT2, TINY_VIT
 from tests.reference import Reference, reference_batch
 from utils.constants import EMOTION_SPAN, IGNORED_LABEL, MAX_NEW_TOKENS
@@ -197,13 +197,13 @@ def test_forced_lengths():
     pixels, vad_of, stop_ids = torch.randn(len(lengths), 3, 32, 32), VADByContext(0), (0, PAD)
     with torch.inference_mode():
         image = model.image_features(pixels, None, None)
-    with forced_lengths(model.decoder.lm_head, lengths, stop_ids):
+    with forced_lengths(model.decoder, lengths, stop_ids):
         ours = ours_of(model, image, prompt_of(0, 5), vad_of, stop_ids)
-    with forced_lengths(reference.decoder.lm_head, lengths, stop_ids):
+    with forced_lengths_of_reference(reference.decoder.lm_head, lengths, stop_ids):
         theirs = reference.generate(pixels, *prompt_of(0, 5), vad_of, MAX_NEW_TOKENS, stop_ids)
     assert [len(row) for row in ours] == lengths
     assert ours == theirs
-    assert not model.decoder.lm_head._forward_hooks
+    assert "top_two" not in vars(model.decoder)
 
 
 def test_useful_flops():

@@ -11,9 +11,6 @@ from utils.evaluation.beam_search import beam_decode
 from utils.evaluation.emotion_metrics import named_emotion
 from utils.evaluation.generation_state import Generated, VADOfTokens, begin, last_hidden
 
-# Finished rows leave the batch once they are this share of it: taking rows out copies the image keys and values.
-COMPACT_SHARE = 0.1
-
 
 @torch.inference_mode()
 def greedy_decode(
@@ -41,32 +38,30 @@ def greedy_decode(
         vad_of: VAD look-up of generated ids, or None for a model without VAD fusion.
         stop_ids: a text ends before the first of these; with none given all steps are made.
     """
-    rows, cls = begin(model, image, prompt_ids, prompt_segments)
+    # A block that gets all positions behind the prompt at every step needs its image keys and values often enough.
+    one_position = vad_of is None or model.vad_encoder.causal
+    blocks_on_grid = model.decoder.config.n_layer if one_position else 1
+    rows, cls = begin(model, image, prompt_ids, prompt_segments, blocks_on_grid=blocks_on_grid)
     batch, device = rows.ids.shape[0], rows.ids.device
     stops = torch.tensor(stop_ids, device=device, dtype=torch.long)
     all_ids = torch.full((batch, max_new_tokens), -1)
     all_top = torch.zeros(batch, max_new_tokens, 2)
     lengths = torch.full((batch,), max_new_tokens)
-    running = torch.ones(batch, dtype=torch.bool, device=device)
 
     for step in range(max_new_tokens):
         hidden = last_hidden(model, rows, cls if step == 0 else None, vad_of)
-        top = model.decoder.lm_head(hidden).float().topk(2, dim=-1)
-        next_ids = top.indices[:, 0]
+        top_logits, top_ids = model.decoder.top_two(hidden)
+        next_ids = top_ids[:, 0]
         rows.append(next_ids, because_id, segment_ids)
-        all_top[rows.index, step] = top.values.cpu()
+        all_top[rows.index, step] = top_logits.cpu()
 
-        stopped = running & torch.isin(next_ids, stops)
-        lengths[rows.index[stopped.cpu()]] = step
-        running &= ~stopped
-        live = running.cpu()
+        live = ~torch.isin(next_ids, stops).cpu()
+        lengths[rows.index[~live]] = step
         all_ids[rows.index[live], step] = next_ids.cpu()[live]
-        alive = int(live.sum())
-        if alive == 0:
+        if not live.any():
             break
-        if alive <= (1 - COMPACT_SHARE) * len(live):
-            rows.keep(live.nonzero().flatten())
-            running = running[running]
+        if not live.all():
+            rows.keep(live)
     return Generated(all_ids, lengths, all_top)
 
 

@@ -10,6 +10,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch.utils.data import DataLoader, Subset
 
 from cococaption import CaptionScorer
+from models.packed_weights import packed_weights
 from models.sevlm import SEVLM
 from utils.data.datasets import EvaluationImages
 from utils.data.image_inputs import ImageInputs
@@ -80,28 +81,31 @@ class Evaluator:
             self.vad.forget()
 
     def _captions_of_batches(self, model: SEVLM) -> Iterator[list[tuple]]:
-        for batch in self.loader:
-            batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
-            with torch.inference_mode(), self.accelerator.autocast():
-                batch = self.images.encode(model.image_encoder, batch["image_id"], batch)
-                image = model.image_features(batch.get("pixels"), batch.get("cls"), batch.get("grid"))
-                vad_of = None if self.vad is None else self.vad.of_generated
-                chosen_by, shares = self.args.emotion_from, {}
-                if model.emotion_head is not None:
-                    shares["head"] = head_distribution(model, image).tolist()
-                if self.args.gallery or self.args.eval_only or chosen_by == "likelihood":
-                    names = emotion_log_likelihoods(model, image, self.codec, vad_of)
-                    shares["likelihood"] = names.softmax(dim=-1).tolist()
-                emotions = None if chosen_by == "text" else likeliest(shares[chosen_by])
-                rest = (self.args.drop_last_token, self.args.num_beams)
-                texts = caption_batch(model, image, self.codec, vad_of, *rest, emotions)
-                named = [None] * len(texts)
-                if emotions is not None and self.args.eval_only:
-                    named = emotions_in_text(model, image, self.codec, vad_of)
-            rows = zip(batch["image_id"].tolist(), texts, named, *shares.values(), strict=True)
-            yield [
-                (image_id, *text, name, dict(zip(shares, nine, strict=True))) for image_id, text, name, *nine in rows
-            ]
+        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
+        with packed_weights(model.decoder, dtype):
+            for batch in self.loader:
+                yield self._captions_of_batch(model, batch)
+
+    def _captions_of_batch(self, model: SEVLM, batch: dict[str, torch.Tensor]) -> list[tuple]:
+        batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+        with torch.inference_mode(), self.accelerator.autocast():
+            batch = self.images.encode(model.image_encoder, batch["image_id"], batch)
+            image = model.image_features(batch.get("pixels"), batch.get("cls"), batch.get("grid"))
+            vad_of = None if self.vad is None else self.vad.of_generated
+            chosen_by, shares = self.args.emotion_from, {}
+            if model.emotion_head is not None:
+                shares["head"] = head_distribution(model, image).tolist()
+            if self.args.gallery or self.args.eval_only or chosen_by == "likelihood":
+                names = emotion_log_likelihoods(model, image, self.codec, vad_of)
+                shares["likelihood"] = names.softmax(dim=-1).tolist()
+            emotions = None if chosen_by == "text" else likeliest(shares[chosen_by])
+            rest = (self.args.drop_last_token, self.args.num_beams)
+            texts = caption_batch(model, image, self.codec, vad_of, *rest, emotions)
+            named = [None] * len(texts)
+            if emotions is not None and self.args.eval_only:
+                named = emotions_in_text(model, image, self.codec, vad_of)
+        rows = zip(batch["image_id"].tolist(), texts, named, *shares.values(), strict=True)
+        return [(image_id, *text, name, dict(zip(shares, nine, strict=True))) for image_id, text, name, *nine in rows]
 
     def _score(self, generated: dict[int, list]) -> Evaluation:
         generated = {int(image_id): generated[int(image_id)] for image_id in self.records}  # in the split's order

@@ -50,7 +50,7 @@ class Rows:
     The texts of an image are neighbours and share its keys and values, as in models.decoder.
     """
 
-    def __init__(self, ids: Tensor, segments: Tensor, image: list[KeysValues]):
+    def __init__(self, ids: Tensor, segments: Tensor, image: list[KeysValues | Tensor]):
         self.index = torch.arange(ids.shape[0])  # position in the whole batch
         self.ids, self.segments, self.image = ids, segments, image
         self.past: list[KeysValues] | None = None
@@ -65,12 +65,26 @@ class Rows:
         self.ids = torch.cat([self.ids, next_ids[:, None]], dim=1)
         self.segments = torch.cat([self.segments, next_segments[:, None]], dim=1)
 
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these texts only (one text per image)."""
-        self.index = self.index[rows]
-        rows = rows.to(self.ids.device)
-        self.image = [(keys[rows], values[rows]) for keys, values in self.image]
-        self.reorder(rows)
+    def keep(self, kept: Tensor) -> None:
+        """Go on with the texts `kept` only, bool [rows] (one text per image).
+
+        The last of them take the places of those that leave. So little of the image keys and values is moved, which are by
+        far the largest tensors here.
+        """
+        order = places_kept(kept)
+        self.index = self.index[order]
+        moved = (order != torch.arange(len(order))).nonzero().flatten().to(self.ids.device)
+        order = order.to(self.ids.device)
+        tensors = {
+            id(tensor): tensor for entry in self.image for tensor in (entry if isinstance(entry, tuple) else (entry,))
+        }
+        for tensor in tensors.values():  # blocks may share the grid
+            tensor[moved] = tensor[order[moved]]
+        self.image = [
+            tuple(tensor[: len(order)] for tensor in entry) if isinstance(entry, tuple) else entry[: len(order)]
+            for entry in self.image
+        ]
+        self.reorder(order)
 
     def reorder(self, rows: Tensor) -> None:
         """Go on with texts `rows`, each of which may be there several times, and as many per image as before."""
@@ -87,16 +101,36 @@ class Rows:
             self.past_length = length
 
 
+def places_kept(kept: Tensor) -> Tensor:
+    """Which row is in which place once only the rows `kept`, bool [rows], are there: the last ones fill the gaps."""
+    order = torch.arange(int(kept.sum()))
+    gaps = ~kept[: len(order)]
+    order[gaps] = kept.nonzero().flatten()[len(order) - int(gaps.sum()) :]
+    return order
+
+
 def begin(
-    model: SEVLM, image: ImageFeatures, ids: list[int], segments: list[int], texts_per_image: int = 1
+    model: SEVLM,
+    image: ImageFeatures,
+    ids: list[int],
+    segments: list[int],
+    texts_per_image: int = 1,
+    blocks_on_grid: int = 0,
 ) -> tuple[Rows, Tensor]:
-    """Rows that all start from the same tokens, `texts_per_image` for each of the B images; and the first step's cls, [T, D]."""
+    """Rows that all start from the same tokens, `texts_per_image` for each of the B images; and the first step's cls, [T, D].
+
+    The last `blocks_on_grid` blocks attend to the grid itself, which pays where a block has one new position a step.
+    """
     image = model.decoder.transformer.project_image(image)
     device, texts = image.grid.device, image.grid.shape[0] * texts_per_image
+    grid = image.grid.contiguous()  # it may be a slice of the encoder's tokens
+    if blocks_on_grid and grid is image.grid:
+        grid = grid.clone()  # Rows.keep writes into it
+    with_keys = model.decoder.config.n_layer - blocks_on_grid
     rows = Rows(
         torch.tensor([ids], device=device).repeat(texts, 1),
         torch.tensor([segments], device=device).repeat(texts, 1),
-        model.decoder.transformer.image_keys_values(image.grid),
+        [*model.decoder.transformer.image_keys_values(grid, with_keys), *[grid] * blocks_on_grid],
     )
     return rows, image.cls.repeat_interleave(texts_per_image, dim=0)
 

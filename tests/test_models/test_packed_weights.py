@@ -1,0 +1,195 @@
+"""Packed weights, bfloat16 screening and cross-attention without keys give what the usual ways give."""
+
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.decoder import attend
+from models.image_encoder import ImageFeatures
+from models.packed_weights import packed_weights
+from models.screening import ScreenedTopTwo
+from tests.test_evaluation.tiny import build, features, vad_table
+from utils.evaluation.decoding import greedy_decode
+from utils.evaluation.generation_state import places_kept
+
+SIZE, BECAUSE, STOPS, SEGMENTS = 40, 4, (7, 30, 38), (5, 6)
+PROMPT, PROMPT_SEGMENTS = [0, 1, 2, 1, 2, 1], [5] * 6
+KINDS = [(False, False), (True, False), (True, True)]
+needs_bfloat16 = pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="this CPU does not multiply bfloat16"
+)
+
+
+def texts(model, image: ImageFeatures, use_vad: bool) -> list[list[int]]:
+    vad_of = vad_table(SIZE) if use_vad else None
+    return greedy_decode(model, image, PROMPT, PROMPT_SEGMENTS, BECAUSE, SEGMENTS, vad_of, 12, STOPS).tokens()
+
+
+# ---- packed weights ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use_vad, causal", KINDS)
+def test_texts_are_those_of_the_usual_weights(use_vad, causal):
+    found = set()
+    for seed in range(6):
+        model, image = build(SIZE, seed, use_vad, causal), features(seed, images=9)
+        expected = texts(model, image, use_vad)
+        with packed_weights(model.decoder):
+            assert texts(model, image, use_vad) == expected
+        found |= set(map(len, expected))
+    assert len(found) > 3, "texts of so few lengths would not show rows that change their places"
+
+
+def test_every_layer_is_packed_and_given_back():
+    model = build(SIZE, 0)
+    x, hidden = torch.randn(3, 5, model.decoder.config.n_embd), torch.randn(7, model.decoder.config.n_embd)
+
+    def outputs() -> list[torch.Tensor]:
+        block = model.decoder.transformer.h[1]
+        layers = (block.attn.c_attn, block.attn.c_proj, block.crossattention.q_attn, block.mlp)
+        with torch.no_grad():
+            fused = model.decoder.transformer.VAD_linear(F.pad(x, (0, 3), value=0.5))
+            return [
+                *(layer(x) for layer in layers),
+                fused,
+                model.decoder.lm_head(hidden),
+                *model.decoder.top_two(hidden),
+            ]
+
+    usual, own = outputs(), [module for module in model.decoder.modules() if "forward" in vars(module)]
+    with packed_weights(model.decoder):
+        changed = [module for module in model.decoder.modules() if "forward" in vars(module)]
+        packed = outputs()
+    assert not own and len(changed) > 15
+    for one, other in zip(usual, packed, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert not any("forward" in vars(module) for module in model.decoder.modules())
+    assert "top_two" not in vars(model.decoder)
+    with torch.no_grad():
+        model.decoder.lm_head.weight.mul_(2)
+    with packed_weights(model.decoder):  # what was packed before is not used again
+        torch.testing.assert_close(outputs()[5], 2 * usual[5], rtol=1e-5, atol=1e-5)
+
+
+def test_an_error_gives_the_usual_weights_back():
+    model = build(SIZE, 0)
+    with pytest.raises(KeyError), packed_weights(model.decoder):
+        raise KeyError
+    assert not any("forward" in vars(module) for module in model.decoder.modules())
+
+
+@needs_bfloat16
+def test_bfloat16_is_that_of_autocast():
+    model = build(SIZE, 0)
+    x = torch.randn(3, 5, model.decoder.config.n_embd)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        usual = model.decoder.transformer.h[0].mlp(x)
+        with packed_weights(model.decoder, torch.bfloat16):
+            packed = model.decoder.transformer.h[0].mlp(x)
+    assert packed.dtype == usual.dtype == torch.bfloat16
+    torch.testing.assert_close(packed, usual, rtol=2e-2, atol=2e-2 * float(usual.abs().max()))
+
+
+# ---- screening ---------------------------------------------------------------------------------------------------------
+
+
+def tables() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Token tables [V, D] and hidden states [N, D] that are hard to screen, each in its way."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    hidden = normal(16, 96)
+    near = normal(5000, 96)
+    near[:400] = near[0] + 1e-3 * normal(400, 96)  # one bfloat16 unit of a logit holds many of them
+    large = normal(5000, 96)
+    large[::50] *= 30
+    shifted = normal(5000, 96) + 3 * hidden.mean(dim=0)  # all logits far from 0, as GPT-2's are
+    return {
+        "random": (normal(5000, 96), hidden),
+        "near ties": (near, torch.cat([hidden, near[:4]])),
+        "large norms": (large, hidden),
+        "far from 0": (shifted - 40 * hidden[:1] / hidden[0].norm(), hidden),
+        "tiny": (1e-6 * normal(5000, 96), hidden),
+        "all alike": (normal(1, 96).expand(5000, 96).contiguous(), hidden),
+        "zeros": (normal(5000, 96), torch.zeros(3, 96)),
+    }
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("kind", tables())
+def test_screening_finds_the_two_largest(kind):
+    table, hidden = tables()[kind]
+    screened = ScreenedTopTwo(table)
+    exact = (hidden.double() @ table.double().T).topk(2, dim=-1)
+    kept = set(screened.not_excluded(hidden).tolist())
+    tolerance = 1e-5 * float(hidden.norm(dim=-1).max() * table.norm(dim=-1).max())
+    clear = exact.values[:, 0] - exact.values[:, 1] > tolerance
+    values, ids = screened(hidden)
+    torch.testing.assert_close(values.double(), exact.values, rtol=1e-5, atol=tolerance)
+    assert ids[clear, 0].equal(exact.indices[clear, 0])
+    if kind not in ("all alike", "zeros"):
+        assert kept.issuperset(exact.indices.flatten().tolist())
+    if kind in ("random", "near ties", "far from 0"):
+        assert bool(clear.any())
+
+
+@needs_bfloat16
+def test_screening_excludes_most():
+    """Initial weights: what is computed in float32 is a small part."""
+    generator = torch.Generator().manual_seed(0)
+    table = 0.02 * torch.randn(20_000, 256, generator=generator)
+    hidden = F.layer_norm(torch.randn(8, 256, generator=generator), (256,))
+    assert 16 <= len(ScreenedTopTwo(table).not_excluded(hidden)) < 200
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_hidden_states_that_are_not_finite(value):
+    table, hidden = torch.randn(500, 32), torch.randn(2, 32)
+    hidden[1, 3] = value
+    values, ids = ScreenedTopTwo(table)(hidden)
+    expected = (hidden @ table.T).topk(2, dim=-1)
+    assert ids[0].equal(expected.indices[0])
+    torch.testing.assert_close(values[0], expected.values[0])
+
+
+# ---- the grid in place of keys and values ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queries", [1, 4])
+def test_attention_to_the_grid_is_that_to_its_keys_and_values(queries):
+    block = build(SIZE, 0).decoder.transformer.h[0]
+    with torch.no_grad():
+        block.crossattention.c_attn.bias.normal_()  # initial biases are 0
+        block.crossattention.c_proj.bias.normal_()
+        grid, query = torch.randn(3, 7, block.ln_1.weight.numel()), torch.randn(3, queries, block.ln_1.weight.numel())
+        expected = attend(block.crossattention, query, block.image_keys_values(grid), causal=False)
+        torch.testing.assert_close(block.attend_to_grid(query, grid), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_rows_fill_the_gaps():
+    for kept in itertools.product([True, False], repeat=7):
+        order = places_kept(torch.tensor(kept)).tolist()
+        assert sorted(order) == [row for row in range(7) if kept[row]]
+        assert all(order[place] == place for place in range(len(order)) if kept[place])
+
+
+@pytest.mark.parametrize("use_vad, causal", KINDS)
+def test_texts_do_not_depend_on_the_batch(use_vad, causal):
+    ends = 0
+    for seed in range(6):
+        model, image = build(SIZE, seed, use_vad, causal), features(seed, images=9)
+        before = ImageFeatures(image.cls.clone(), image.grid.clone())
+        together = texts(model, image, use_vad)
+        ends += len({len(text) for text in together}) - 1
+        assert image.grid.equal(before.grid) and image.cls.equal(before.cls), "the caller's features were changed"
+        for size in (1, 2, 4):
+            parts = [ImageFeatures(*(part[start : start + size] for part in image)) for start in range(0, 9, size)]
+            assert [text for part in parts for text in texts(model, part, use_vad)] == together
+        backwards = ImageFeatures(*(part.flip(0) for part in image))
+        assert texts(model, backwards, use_vad)[::-1] == together
+    assert ends > 3, "texts of so few lengths would not show rows that change their places"
