@@ -60,6 +60,7 @@ def test_every_layer_is_packed_and_given_back():
 
     usual, own = outputs(), [module for module in model.decoder.modules() if "forward" in vars(module)]
     with packed_weights(model.decoder):
+        assert isinstance(model.decoder.top_two, ScreenedTopTwo) == torch.cpu._is_avx512_bf16_supported()
         changed = [module for module in model.decoder.modules() if "forward" in vars(module)]
         packed = outputs()
     assert not own and len(changed) > 15
@@ -102,7 +103,7 @@ def tables() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator)
 
-    hidden = normal(16, 96)
+    hidden = normal(64, 96)
     near = normal(5000, 96)
     near[:400] = near[0] + 1e-3 * normal(400, 96)  # one bfloat16 unit of a logit holds many of them
     large = normal(5000, 96)
@@ -122,19 +123,40 @@ def tables() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
 @needs_bfloat16
 @pytest.mark.parametrize("kind", tables())
 def test_screening_finds_the_two_largest(kind):
+    """Row by row: what is left for one row could hide what is missing for another."""
     table, hidden = tables()[kind]
     screened = ScreenedTopTwo(table)
-    exact = (hidden.double() @ table.double().T).topk(2, dim=-1)
-    kept = set(screened.not_excluded(hidden).tolist())
-    tolerance = 1e-5 * float(hidden.norm(dim=-1).max() * table.norm(dim=-1).max())
-    clear = exact.values[:, 0] - exact.values[:, 1] > tolerance
-    values, ids = screened(hidden)
-    torch.testing.assert_close(values.double(), exact.values, rtol=1e-5, atol=tolerance)
-    assert ids[clear, 0].equal(exact.indices[clear, 0])
-    if kind not in ("all alike", "zeros"):
-        assert kept.issuperset(exact.indices.flatten().tolist())
-    if kind in ("random", "near ties", "far from 0"):
-        assert bool(clear.any())
+    exact = (hidden.double() @ table.double().T).topk(3, dim=-1)
+    rounding = 1e-6 * hidden.norm(dim=-1) * table.norm(dim=-1).max()
+    clear = 0
+    for row in range(len(hidden)):
+        kept = set(screened.not_excluded(hidden[row : row + 1]).tolist())
+        values, ids = screened(hidden[row : row + 1])
+        torch.testing.assert_close(values[0].double(), exact.values[row, :2], rtol=0, atol=float(rounding[row]))
+        if (exact.values[row].diff().abs() > 2 * rounding[row]).all():
+            assert ids[0].equal(exact.indices[row, :2])
+            assert kept.issuperset(exact.indices[row, :2].tolist())
+            clear += 1
+    assert clear >= {"near ties": 30, "all alike": 0, "zeros": 0}.get(kind, 60)
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("rounded", ["hidden state", "table"])
+def test_rounding_that_hides_the_largest(rounded):
+    """In bfloat16 token 0 is behind three others; what rounding took from it, or gave them, made it so."""
+    down, up, one = torch.full((48,), 1.0037), torch.full((48,), 0.9982), torch.ones(48)  # bfloat16: all of them 1
+    hidden = torch.cat([down, up, one])[None] if rounded == "hidden state" else torch.ones(1, 144)
+    if rounded == "hidden state":
+        down = up = one
+    table = torch.zeros(2000, 144)
+    table[:4, 96:] = -one  # all logits are near 0, so that their own rounding is small
+    table[4:, 96:] = -3 * one
+    table[0, :48] = down
+    table[1:4, 48:96] = up
+    table[1:4, 96] += torch.tensor([0.03125, 0.0625, 0.09375])
+    low = (hidden.bfloat16() @ table.bfloat16().T).float()
+    assert low.argsort(descending=True)[0, :4].tolist() == [3, 2, 1, 0]
+    assert ScreenedTopTwo(table)(hidden)[1].tolist() == [[0, 3]]
 
 
 @needs_bfloat16
