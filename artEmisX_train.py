@@ -56,6 +56,7 @@ from utils.training.run_setup import Setup, build_training, prepare
 from utils.training.stop_signals import StopSignals
 from utils.training.trackers import TENSORBOARD, loss_values, score_values
 from utils.training.training_run import TrainingRun, save_best, save_run
+from utils.training.update_check import UpdateCheck, answer_problem
 
 LOSSES = ("loss", "lm_loss", "contrastive_loss", "vad_loss", "emotion_loss", "label_loss")
 UPDATES_BEFORE_ESTIMATE = 10  # of the time that the run will take
@@ -95,6 +96,7 @@ def train_epoch(run: TrainingRun) -> None:
             between_updates(run, len(window))
             if stopped_early(run):
                 return
+    read_check(run)
 
 
 def accumulate_gradients(run: TrainingRun, window: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -122,8 +124,11 @@ def accumulate_gradients(run: TrainingRun, window: list[dict[str, torch.Tensor]]
 
 
 def update(run: TrainingRun, losses: dict[str, torch.Tensor], image_ids: torch.Tensor) -> None:
-    """One optimiser step, unless a loss or a gradient is not finite. The schedule goes on in either case."""
-    args, accelerator = run.args, run.accelerator
+    """One optimiser step, left out where a loss or a gradient is not finite. The schedule goes on in either case.
+
+    AdamW itself leaves the step out, on the device. The host learns of it at once on a CPU, one update later on a GPU.
+    """
+    args, accelerator, place = run.args, run.accelerator, (run.progress.epoch, run.progress.step)
     accelerator.unscale_gradients()
     norm = torch.nn.utils.get_total_norm([p.grad for p in run.parameters if p.grad is not None])
     finite = torch.isfinite(losses["loss"])
@@ -133,20 +138,33 @@ def update(run: TrainingRun, losses: dict[str, torch.Tensor], image_ids: torch.T
         torch.nn.utils.clip_grads_with_norm_(run.parameters, args.max_grad_norm, norm)
     if accelerator.num_processes > 1:
         finite = accelerator.reduce(finite.float(), "mean") > 0.999
-    if not finite:
-        parts = [name for name, loss in losses.items() if name != "loss" and not torch.isfinite(loss)]
-        culprit = " and ".join(parts) or "a gradient"
-        where = f"epoch {run.progress.epoch}, step {run.progress.step}, images {image_ids.tolist()}"
-        if args.nan_policy == "stop":
-            raise InputError(f"{culprit} is not finite at {where}; lower the learning rate, or give --nan_policy skip")
-        run.say(f"{culprit} is not finite at {where}: update left out")
-        if accelerator.scaler is not None:
-            accelerator.scaler.update()  # closes the update that unscale_gradients has opened
-    else:
+    check = UpdateCheck.of(finite, losses, place, image_ids)
+    if accelerator.scaler is None:
+        run.optimizer.optimizer.found_inf = (~finite).float()
         run.optimizer.step()
+    elif finite:
+        run.optimizer.step()
+    else:
+        accelerator.scaler.update()  # closes the update that unscale_gradients has opened
     run.scheduler.step()
     run.optimizer.zero_grad()
     run.progress.updates += 1
+    read_check(run)
+    run.check = check
+    if not reads_later(accelerator.device):
+        read_check(run)
+
+
+def reads_later(device: torch.device) -> bool:
+    """Whether an update's check is read after the next update: a GPU would stand still while the host waits for it."""
+    return device.type == "cuda"
+
+
+def read_check(run: TrainingRun) -> None:
+    """Say, or stop, if the update that was not yet looked at was left out."""
+    check, run.check = run.check, None
+    if check is not None and (problem := check.problem()):
+        run.say(answer_problem(problem, run.args.nan_policy))
 
 
 def log_losses(run: TrainingRun, losses: dict[str, torch.Tensor], step: int) -> None:
@@ -216,6 +234,8 @@ def between_updates(run: TrainingRun, steps: int) -> None:
 
     save, stop = agreed_signals(run)
     progress.evaluation_due = due(args.eval_steps)
+    if save or stop or due(args.save_steps) or progress.evaluation_due:
+        read_check(run)
     if save or stop or due(args.save_steps):
         save_run(run)
         run.signals.save = False

@@ -23,7 +23,7 @@ class Step:
 
 @dataclass
 class Update:
-    """One step of the optimiser, per parameter group, just before it is made."""
+    """One step of the optimiser that is made, per parameter group, just before it is."""
 
     rates: list[float]
     names: list[list[str]]
@@ -56,6 +56,8 @@ def recording(monkeypatch) -> Iterator[Recording]:
         return output
 
     def before_update(optimizer: torch.optim.Optimizer, *_) -> None:
+        if getattr(optimizer, "found_inf", None):
+            return
         names = {parameter: name for name, parameter in made.model.named_parameters()}
         groups = optimizer.param_groups
         gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]

@@ -284,21 +284,29 @@ def test_compiled_model_has_the_same_losses(workspace, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["stop", "skip"])
-def test_loss_that_is_not_finite(workspace, tmp_path, monkeypatch, capsys, policy):
+@pytest.mark.parametrize("later, broken_step, eval_steps", [(False, 2, 0), (True, 2, 0), (True, 2, 3), (True, 5, 0)])
+def test_loss_that_is_not_finite(workspace, tmp_path, monkeypatch, capsys, policy, later, broken_step, eval_steps):
+    """`later`: as on a GPU, where an update is looked at after the next, or before an evaluation; step 5 is the last."""
     vad_loss, calls = losses.vad_loss, []
 
     def broken(*tensors, **options):
         calls.append(1)
-        return vad_loss(*tensors, **options) * (float("nan") if len(calls) == 3 else 1.0)
+        return vad_loss(*tensors, **options) * (float("nan") if len(calls) == broken_step + 1 else 1.0)
 
     monkeypatch.setattr(losses, "vad_loss", broken)
-    argv = workspace.argv(tmp_path, "--nan_policy", policy, "--num_train_epochs", "1")
+    monkeypatch.setattr(artEmisX_train, "reads_later", lambda device: later)
+    flags = ("--nan_policy", policy, "--num_train_epochs", "1", "--eval_steps", str(eval_steps))
+    argv = workspace.argv(tmp_path, *flags)
     if policy == "stop":
-        with pytest.raises(InputError, match="vad_loss is not finite at epoch 0, step 2, images"):
+        with pytest.raises(InputError, match=f"vad_loss is not finite at epoch 0, step {broken_step}, images"):
             artEmisX_train.main(argv)
+        assert len(calls) == (min(broken_step + 2, 6) if later and not eval_steps else broken_step + 1)
+        assert not list((tmp_path / "results").glob("scores*"))
     else:
         assert artEmisX_train.main(argv) == 0
-        assert "vad_loss is not finite at epoch 0, step 2" in capsys.readouterr().out
+        said = f"vad_loss is not finite at epoch 0, step {broken_step}, images"
+        assert capsys.readouterr().out.count(said) == 1
+        assert list((tmp_path / "results").glob("scores*"))
 
 
 def test_gallery_shows_the_models_distribution(workspace, tmp_path):

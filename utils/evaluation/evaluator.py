@@ -28,6 +28,8 @@ from utils.progress_line import ProgressLine
 # The first of these scores that --metrics gives decides on best-res and, beside the accuracy, on the early stop.
 DECIDING_SCORES = {"bleu": "Bleu_4", "cider": "CIDEr", "meteor": "METEOR", "rouge": "ROUGE_L", "spice": "SPICE"}
 
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of --mixed_precision
+
 
 def deciding_score(metrics: list[str]) -> str:
     """The score that best-res keeps the best of: BLEU-4 as published, or the next there is."""
@@ -81,8 +83,7 @@ class Evaluator:
             self.vad.forget()
 
     def _captions_of_batches(self, model: SEVLM) -> Iterator[list[tuple]]:
-        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
-        with packed_weights(model.decoder, dtype):
+        with packed_weights(model.decoder, DTYPES[self.accelerator.mixed_precision]):
             for batch in self.loader:
                 yield self._captions_of_batch(model, batch)
 

@@ -23,6 +23,7 @@ from utils.training.named_checkpoints import save_named
 from utils.training.resume_states import save_state
 from utils.training.run_log import RunLog
 from utils.training.stop_signals import StopSignals
+from utils.training.update_check import UpdateCheck
 
 
 @dataclass
@@ -55,7 +56,7 @@ class TrainingRun:
     model is the bare module, prepared the same as accelerate wants it. parameters are those that are trained,
     parameter_names their names by parameter group. settings is the record of flags and facts, see utils/settings.py.
     last_evaluation is None until there is one, last_losses (as last logged) empty. time_told: whether the time that the
-    training takes has been said.
+    training takes has been said. check: of the last update, where the host has not looked at it yet.
     """
 
     args: argparse.Namespace
@@ -79,6 +80,7 @@ class TrainingRun:
     last_evaluation: Evaluation | None = None
     last_losses: dict[str, float] = field(default_factory=dict)
     time_told: bool = False
+    check: UpdateCheck | None = None
 
     @property
     def steps_per_epoch(self) -> int:
