@@ -14,6 +14,7 @@ from utils.errors import InputError, escaped
 from utils.files import read_json, write_json
 
 PATCH = 16  # pixels; side of a patch of ViT-B/16
+PART = 64  # images that a thread checks at a time: handing them over one by one takes longer than a look at a known one
 
 
 def check_images(
@@ -44,39 +45,46 @@ def check_images(
         memory = Path(cache_dir) / f"images-{root}.json"
     good = _remembered(memory)
 
+    root = os.path.join(folder.root, "")
+
     def problem_of(image_name: str) -> tuple[str | None, str]:
         """What is wrong with an image (None: nothing), and the line that identifies its file in the memory."""
         try:
-            found = folder.look_up(image_name)
+            path = folder.find(image_name)
+            if path is None:
+                doubt = folder.look_up(image_name).doubt
+                return f"no image {shorten(image_name)} under {folder.root}{f' ({doubt})' if doubt else ''}", ""
         except InputError as error:  # the name points outside the folder
             return str(error), ""
-        if not found.paths:
-            doubt = f" ({found.doubt})" if found.doubt else ""
-            return f"no image {shorten(image_name)} under {folder.root}{doubt}", ""
-        path = found.paths[0]
         try:
             status = os.stat(path)
         except OSError as error:
             return f"{path}: {error.strerror}", ""
-        name = os.fsencode(path.relative_to(folder.root)).decode("utf-8", "backslashreplace")
+        name = os.fsencode(str(path).removeprefix(root)).decode("utf-8", "backslashreplace")
         stamp = f"{name} {status.st_size} {status.st_mtime_ns}"
         if stamp in good:
             return None, stamp
         try:
-            size = open_image(
-                path, draft_size=64
-            ).size  # decoding a JPEG at an eighth of its size is enough to check it
+            # decoding a JPEG at an eighth of its size is enough to check it
+            size = open_image(path, draft_size=64).size
         except InputError as error:
             return str(error), stamp
         if min(size) < PATCH:
             small.append(f"{shorten(path, 300)} ({size[0]} x {size[1]} pixels)")
         return None, stamp
 
+    def problems_of(image_names: list[str]) -> list[tuple[str | None, str]]:
+        return [problem_of(image_name) for image_name in image_names]
+
     small: list[str] = []
     names = [record["image_name"] for record in records.values()]
-    with ThreadPoolExecutor() as pool:
+    parts = [names[start : start + PART] for start in range(0, len(names), PART)]
+    found: list[tuple[str | None, str]] = []
+    with ThreadPoolExecutor() as pool, tqdm(total=len(names), desc="checking images", unit="image", leave=False) as bar:
         try:
-            found = list(tqdm(pool.map(problem_of, names), "checking images", len(names), unit="image", leave=False))
+            for of_part in pool.map(problems_of, parts):
+                found += of_part
+                bar.update(len(of_part))
         except BaseException:  # e.g. Ctrl-C: stop now, not after the last image
             pool.shutdown(wait=False, cancel_futures=True)
             raise

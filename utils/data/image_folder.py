@@ -55,6 +55,7 @@ class ImageFolder:
         self._real_root = Path(os.path.realpath(self.root))
         self._listings: dict[Path, _Listing] = {}
         self._only: dict[str, _Listing] = {}  # folder name in annotations -> its listing, if unique
+        self._paths: dict[str, Path] = {}  # image name -> the file with exactly this name
         self._claims: dict[Path, list[tuple[int, str]]] = {}  # file -> (index in FOUND_BY, image name) of its claims
 
     def claim(self, image_names: Iterable[str]) -> None:
@@ -100,9 +101,13 @@ class ImageFolder:
 
     def _exact(self, image_name: str) -> Path | None:
         """The file with exactly this name, if its folder is already listed: a fast path for nearly all names."""
-        folder, _, name = image_name.rpartition("/")
-        listing = self._only.get(folder)
-        return listing.folder / name if listing and name in listing.files and name not in listing.links else None
+        path = self._paths.get(image_name)
+        if path is None:
+            folder, _, name = image_name.rpartition("/")
+            listing = self._only.get(folder)
+            if listing and name in listing.files and name not in listing.links:
+                path = self._paths[image_name] = listing.folder / name
+        return path
 
     def _look_up(self, image_name: str) -> Found:
         if len(image_name) > LONGEST_NAME:
