@@ -32,7 +32,6 @@ from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLMOutput
-from preprocess.demo import make_demo
 from utils.data.datasets import TrainingPairs
 from utils.data.loader_errors import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
@@ -47,7 +46,7 @@ from utils.progress_line import ProgressLine, duration
 from utils.training.disk import check_disk, shown
 from utils.training.folder_lock import locked
 from utils.training.last_words import words_of_scoring, words_of_training
-from utils.training.memory import reuse_freed_memory
+from utils.training.memory import give_back_freed_memory, reuse_freed_memory, without_collections
 from utils.training.named_checkpoints import save_tokenizer
 from utils.training.optimizer import rates_of_update
 from utils.training.peak_memory import peak_memory
@@ -81,6 +80,7 @@ def train_epoch(run: TrainingRun) -> None:
     """
     args, progress = run.args, run.progress
     run.batches.set_position(progress.epoch, progress.step)
+    give_back_freed_memory()
     batches = iter(run.loader)
     with epoch_line(run) as line:
         while window := list(itertools.islice(batches, args.gradient_accumulation_steps)):
@@ -419,6 +419,8 @@ def main(argv: list[str] | None = None) -> int:
         project_config=ProjectConfiguration(logging_dir=args.caption_save_path / TENSORBOARD),
     )
     if args.demo:
+        from preprocess.demo import make_demo  # it needs scikit-learn, whose import takes a second
+
         with accelerator.main_process_first():
             make_demo(args.nle_data_train_path.parent)
     check_paths(args)
@@ -445,7 +447,8 @@ def main(argv: list[str] | None = None) -> int:
                 )
             scorer = CaptionScorer(args.annFileExp, args.metrics, args.cache_dir, args.meteor_jvms)
             stack.enter_context(scorer).start()  # METEOR's tables load while the data do
-        with accelerator.main_process_first():  # the others find what it has checked and computed in the cache folder
+        # the other processes find what the main one has checked and computed in the cache folder
+        with without_collections(), accelerator.main_process_first():
             setup = prepare(args, accelerator, scorer)
             if not args.eval_only:
                 if accelerator.is_main_process:

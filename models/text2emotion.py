@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 import torch
-from nltk.tokenize import NLTKWordTokenizer
 from torch import Tensor, nn
 
 from utils.constants import EMOTIONS, PUNCTUATION
@@ -78,6 +77,8 @@ def encode_texts(texts: Iterable[str], vocabulary: dict[str, int]) -> Tensor:
     Texts are lower-cased, punctuation is replaced by spaces, and NLTK's word tokenizer splits the rest. An empty text
     becomes one <unk>.
     """
+    from nltk.tokenize import NLTKWordTokenizer  # its import takes a second, and few runs come here
+
     tokenizer = NLTKWordTokenizer()
     rows = []
     for text in texts:

@@ -24,6 +24,7 @@ from utils.evaluation.likelihood import emotion_log_likelihoods, head_distributi
 from utils.files import write_json
 from utils.processes import leave_signals_to_parent
 from utils.progress_line import ProgressLine
+from utils.training.memory import give_back_freed_memory
 
 # The first of these scores that --metrics gives decides on best-res and, beside the accuracy, on the early stop.
 DECIDING_SCORES = {"bleu": "Bleu_4", "cider": "CIDEr", "meteor": "METEOR", "rouge": "ROUGE_L", "spice": "SPICE"}
@@ -83,6 +84,7 @@ class Evaluator:
             self.vad.forget()
 
     def _captions_of_batches(self, model: SEVLM) -> Iterator[list[tuple]]:
+        give_back_freed_memory()
         with packed_weights(model.decoder, DTYPES[self.accelerator.mixed_precision]):
             for batch in self.loader:
                 yield self._captions_of_batch(model, batch)

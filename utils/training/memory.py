@@ -1,7 +1,14 @@
-"""Freed memory is kept and used again, where handing it back would cost time."""
+"""Memory of a run: what is kept, what loader processes share, and when Python looks for garbage."""
 
+import contextlib
 import ctypes
+import gc
+import mmap
 import sys
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
 
 # parameters of glibc's mallopt
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -14,9 +21,49 @@ def reuse_freed_memory() -> None:
     clears every page again at its first touch, which is about a tenth of a training step on a CPU. Tensors on a GPU have
     an allocator of their own. Without glibc nothing is done.
     """
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
+    if libc := _glibc():
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def give_back_freed_memory() -> None:
+    """Hand freed memory back once. Before processes are forked: what they keep of it is copied when it is used again."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "mallopt") else None
+
+
+def share_weights(model: nn.Module) -> None:
+    """Move the weights of a model on a CPU to memory that processes forked later share with this one.
+
+    Otherwise each page of them is copied when the first update writes to it, as the loader's processes keep the old one.
+    """
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu":
+            parameter.data = _shared(parameter.data)
+
+
+def _shared(tensor: Tensor) -> Tensor:
+    if tensor.numel() == 0:
+        return tensor
+    memory = mmap.mmap(-1, tensor.numel() * tensor.element_size())  # anonymous: it takes nothing of /dev/shm
+    return torch.frombuffer(memory, dtype=tensor.dtype).view(tensor.shape).copy_(tensor)
+
+
+@contextlib.contextmanager
+def without_collections() -> Iterator[None]:
+    """Within the context Python does not look for garbage.
+
+    While the records are read, it would search all of them again and again, which takes longer than reading them.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -24,6 +24,7 @@ from utils.settings import compare_facts, compare_flags, flags_of
 from utils.training.continuation import continue_from, resume
 from utils.training.facts import collect_facts, encoder_identity
 from utils.training.load_checkpoint import load_model
+from utils.training.memory import share_weights
 from utils.training.named_checkpoints import NamedCheckpoint
 from utils.training.optimizer import build_optimizer, count_parameters, linear_decay, parameter_groups
 from utils.training.run_log import RunLog
@@ -92,6 +93,7 @@ def build_training(
             model.decoder.config.label_position if args.use_label_loss else None,
         ),
         num_workers=args.num_workers,
+        persistent_workers=args.num_workers > 0,  # those of a later epoch would be forked with the optimiser's averages
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),
         worker_init_fn=leave_signals_to_parent,
@@ -108,6 +110,8 @@ def build_training(
         for part in filter(None, (model.image_encoder, model.decoder)):
             part.compile()
     model.train()  # what was loaded is in evaluation mode
+    if args.num_workers:
+        share_weights(model)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     run = TrainingRun(
         args=args,
