@@ -170,7 +170,13 @@ class ExplainerTransformer(GPT2Model):
         return ImageFeatures(self.image_projection(image.cls), self.image_projection(image.grid))
 
     def embed(
-        self, input_ids: Tensor, segment_ids: Tensor, vad: Tensor | None, cls: Tensor | None = None, start: int = 0
+        self,
+        input_ids: Tensor,
+        segment_ids: Tensor,
+        vad: Tensor | None,
+        cls: Tensor | None = None,
+        start: int = 0,
+        table: Tensor | None = None,
     ) -> Tensor:
         """Input embeddings with the fusion step of the paper's VAD embedding.
 
@@ -185,11 +191,12 @@ class ExplainerTransformer(GPT2Model):
             vad: VAD encoder output [T, L, 3], or None for no fusion.
             cls: [T, D], read only when len_prefix > 0 and start is 0.
             start: position of the first column (decoding).
+            table: the token table [V, D], if it is not to be taken from `wte`; see `two_uses`.
 
         Returns:
             [T, L, D].
         """
-        words, segments = look_up(self.wte.weight, torch.stack([input_ids, segment_ids]))
+        words, segments = look_up(self.wte.weight if table is None else table, torch.stack([input_ids, segment_ids]))
         if self.len_prefix > 0 and start == 0:
             words = torch.cat([self.clip_project(cls).to(words.dtype), words[:, self.len_prefix :]], dim=1)
         positions = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
@@ -304,7 +311,12 @@ class Explainer(GPT2LMHeadModel):
         return tuple(self.lm_head(hidden).float().topk(2, dim=-1))
 
     def forward(
-        self, input_ids: Tensor, segment_ids: Tensor, image: ImageFeatures, vad: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        segment_ids: Tensor,
+        image: ImageFeatures,
+        vad: Tensor | None = None,
+        table: Tensor | None = None,
     ) -> Tensor:
         """Compute the final hidden states of texts that are given in full (teacher forcing).
 
@@ -312,6 +324,7 @@ class Explainer(GPT2LMHeadModel):
             input_ids, segment_ids: [T, L], T = n B; the n texts of an image are adjacent rows.
             image: features of the B images.
             vad: VAD encoder output [T, L, 3], or None for no fusion.
+            table: the token table [V, D], as of `ExplainerTransformer.embed`.
 
         Returns:
             [T, L, D], after ln_f.
@@ -319,7 +332,7 @@ class Explainer(GPT2LMHeadModel):
         image = self.transformer.project_image(image)
         texts_per_image = input_ids.shape[0] // image.grid.shape[0]
         cls = image.cls.repeat_interleave(texts_per_image, dim=0) if self.config.len_prefix > 0 else None
-        x = self.transformer.embed(input_ids, segment_ids, vad, cls)
+        x = self.transformer.embed(input_ids, segment_ids, vad, cls, table=table)
         return self.transformer(x, self.transformer.image_keys_values(image.grid))[0]
 
 

@@ -10,6 +10,7 @@ from models import losses
 from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.image_encoder import ImageEncoder, ImageFeatures
+from models.kernels import two_uses
 from models.shared_model import SharedModel
 from models.vad_encoder import VADEncoder
 
@@ -104,13 +105,14 @@ class SEVLM(nn.Module, SharedModel):
         """
         image = self.image_features(pixels, cls, grid)
         vad_features = None if self.vad_encoder is None else self.vad_encoder(vad)
-        hidden = self.decoder(input_ids, segment_ids, image, vad_features)
+        table, output_table = two_uses(self.decoder.lm_head.weight)
+        hidden = self.decoder(input_ids, segment_ids, image, vad_features, table)
         counts = [None] * 4 if counts is None else counts.unbind()
         alpha, contrastive_weight, vad_weight, emotion_weight = self.weights
         config = self.decoder.config
 
         predicting = hidden.flatten(0, 1)[lm_positions]
-        output = SEVLMOutput(lm_loss=losses.lm_loss(predicting, self.decoder.lm_head.weight, lm_targets, counts[0]))
+        output = SEVLMOutput(lm_loss=losses.lm_loss(predicting, output_table, lm_targets, counts[0]))
         output.loss = alpha * output.lm_loss
 
         if config.use_cl_loss:
