@@ -22,7 +22,7 @@ def packed_weights(decoder: Explainer, dtype: torch.dtype = torch.float32) -> It
     usual ones by float32 rounding only.
 
     The weights must not change within the context, which needs up to one and a half times their memory. Nothing is done on
-    a GPU, with other weights than float32, and where PyTorch was built without oneDNN.
+    a GPU, with other weights than float32, and where oneDNN is missing or does not take `dtype` on this CPU.
 
     Args:
         decoder: in evaluation mode.
@@ -30,7 +30,8 @@ def packed_weights(decoder: Explainer, dtype: torch.dtype = torch.float32) -> It
     """
     weight = decoder.lm_head.weight
     usable = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    if not usable or dtype not in (torch.float32, torch.bfloat16):
+    supported = dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if not usable or not supported:
         yield
         return
     changed: list[nn.Module] = []
