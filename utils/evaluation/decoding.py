@@ -38,7 +38,7 @@ def greedy_decode(
         vad_of: VAD look-up of generated ids, or None for a model without VAD fusion.
         stop_ids: a text ends before the first of these; with none given all steps are made.
     """
-    # A block that gets all positions behind the prompt at every step needs its image keys and values often enough.
+    # Image keys and values pay only in blocks that compute many positions at every step.
     one_position = vad_of is None or model.vad_encoder.causal
     blocks_on_grid = model.decoder.config.n_layer if one_position else 1
     rows, cls = begin(model, image, prompt_ids, prompt_segments, blocks_on_grid=blocks_on_grid)

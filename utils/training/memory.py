@@ -38,13 +38,12 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def share_weights(model: nn.Module) -> None:
-    """Move the weights of a model on a CPU to memory that processes forked later share with this one.
+    """Move the weights of a model that stays on the CPU to memory that processes forked later share with this one.
 
     Otherwise each page of them is copied when the first update writes to it, as the loader's processes keep the old one.
     """
     for parameter in model.parameters():
-        if parameter.device.type == "cpu":
-            parameter.data = _shared(parameter.data)
+        parameter.data = _shared(parameter.data)
 
 
 def _shared(tensor: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def build_training(
         for part in filter(None, (model.image_encoder, model.decoder)):
             part.compile()
     model.train()  # what was loaded is in evaluation mode
-    if args.num_workers:
+    if args.num_workers and accelerator.device.type == "cpu":
         share_weights(model)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     run = TrainingRun(

@@ -29,10 +29,8 @@ class UpdateCheck:
         flags = torch.stack([finite, *(torch.isfinite(losses[name]) for name in names)])
         copied = None
         if flags.is_cuda:
-            flags, copied = (
-                flags.to("cpu", non_blocking=True),
-                torch.cuda.Event(),
-            )  # pinned, as the copy is not waited for
+            flags = flags.to("cpu", non_blocking=True)  # into pinned memory
+            copied = torch.cuda.Event()
             copied.record()
         return cls(flags, names, place, image_ids, copied)
 
