@@ -32,6 +32,7 @@ from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLMOutput
+from utils.allocator import give_back_freed_memory, reuse_freed_memory
 from utils.data.datasets import TrainingPairs
 from utils.data.loader_errors import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
@@ -46,7 +47,7 @@ from utils.progress_line import ProgressLine, duration
 from utils.training.disk import check_disk, shown
 from utils.training.folder_lock import locked
 from utils.training.last_words import words_of_scoring, words_of_training
-from utils.training.memory import give_back_freed_memory, reuse_freed_memory, without_collections
+from utils.training.memory import without_collections
 from utils.training.named_checkpoints import save_tokenizer
 from utils.training.optimizer import rates_of_update
 from utils.training.peak_memory import peak_memory

@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.allocator import reuse_freed_memory
 from utils.data.image_folder import ImageFolder, shorten
 from utils.data.image_opening import image_size
 from utils.data.loader_errors import worker_errors
@@ -23,7 +24,6 @@ from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_
 from utils.files import check_place
 from utils.opts import add_normalization
 from utils.processes import PROCESS_GROUP_TIMEOUT, leave_signals_to_parent, prepare_script
-from utils.training.memory import reuse_freed_memory
 
 # float16 has a precision of 11 bits; in addition, batches of another size round differently
 RELATIVE_TOLERANCE = 2e-3

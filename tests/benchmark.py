@@ -40,6 +40,7 @@ from models.image_encoder import ImageFeatures
 from models.packed_weights import packed_weights
 from models.sevlm import SEVLM
 from tests.reference import Reference, reference_batch
+from utils.allocator import reuse_freed_memory
 from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, IMAGENET_MEAN, IMAGENET_STD, MAX_NEW_TOKENS
 from utils.data.datasets import ItemKey, PairCollator, TrainingPairs
 from utils.data.feature_cache import FeatureCache, Picture, make_header
@@ -53,7 +54,6 @@ from utils.files import write_json
 from utils.opts import CONFIGS
 from utils.opts import get_parser as get_training_parser
 from utils.training.build_model import build_decoder, build_model
-from utils.training.memory import reuse_freed_memory
 from utils.training.optimizer import build_optimizer, parameter_groups
 
 # New tokens of a text, stop token not counted: mean 15, at most 25. Row i of a batch has the (i mod 8)th.

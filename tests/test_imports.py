@@ -13,7 +13,17 @@ from tests.conftest import REPOSITORY
 # The shared root of utils/. Any other file there is a command.
 SHARED = {
     f"utils.{name}"
-    for name in ("constants", "csv_rows", "errors", "files", "opts", "processes", "progress_line", "settings")
+    for name in (
+        "allocator",
+        "constants",
+        "csv_rows",
+        "errors",
+        "files",
+        "opts",
+        "processes",
+        "progress_line",
+        "settings",
+    )
 }
 
 # room -> rooms that it may import besides itself
@@ -26,10 +36,6 @@ ARROWS = {
     "training": {"shared", "models", "cococaption", "data", "evaluation"},
     "preprocess": {"shared", "models", "data"},
     "commands": {"shared", "models", "cococaption", "data", "evaluation", "training", "preprocess"},
-}
-EXCEPTIONS = {
-    # encoding a collection and training need the same settings of the allocator
-    ("preprocess.cache_features", "utils.training.memory"),
 }
 
 
@@ -81,7 +87,7 @@ def allowed(importer: str, target: str) -> bool:
 
 def test_arrows_between_rooms():
     wrong = {(name, target) for name, targets in graph().items() for target in targets if not allowed(name, target)}
-    assert wrong == EXCEPTIONS  # an exception that is not needed any more is to be struck off
+    assert wrong == set()
 
 
 def test_no_circle():

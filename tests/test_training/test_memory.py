@@ -8,7 +8,7 @@ import pytest
 
 FAULTS = """
 import resource
-from utils.training.memory import reuse_freed_memory
+from utils.allocator import reuse_freed_memory
 if {reuse}:
     reuse_freed_memory()
 def faults():

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Subset
 from cococaption import CaptionScorer
 from models.packed_weights import packed_weights
 from models.sevlm import SEVLM
+from utils.allocator import give_back_freed_memory
 from utils.data.datasets import EvaluationImages
 from utils.data.image_inputs import ImageInputs
 from utils.data.loader_errors import worker_errors
@@ -24,7 +25,6 @@ from utils.evaluation.likelihood import emotion_log_likelihoods, head_distributi
 from utils.files import write_json
 from utils.processes import leave_signals_to_parent
 from utils.progress_line import ProgressLine
-from utils.training.memory import give_back_freed_memory
 
 # The first of these scores that --metrics gives decides on best-res and, beside the accuracy, on the early stop.
 DECIDING_SCORES = {"bleu": "Bleu_4", "cider": "CIDEr", "meteor": "METEOR", "rouge": "ROUGE_L", "spice": "SPICE"}
