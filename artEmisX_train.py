@@ -32,7 +32,7 @@ from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLMOutput
-from utils.allocator import give_back_freed_memory, reuse_freed_memory
+from utils.allocator import reuse_freed_memory
 from utils.data.datasets import TrainingPairs
 from utils.data.loader_errors import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
@@ -56,7 +56,7 @@ from utils.training.run_setup import Setup, build_training, prepare
 from utils.training.stop_signals import StopSignals
 from utils.training.trackers import TENSORBOARD, loss_values, score_values
 from utils.training.training_run import TrainingRun, save_best, save_run
-from utils.training.update_check import UpdateCheck, answer_problem
+from utils.training.update_check import UpdateCheck
 
 LOSSES = ("loss", "lm_loss", "contrastive_loss", "vad_loss", "emotion_loss", "label_loss")
 UPDATES_BEFORE_ESTIMATE = 10  # of the time that the run will take
@@ -81,7 +81,6 @@ def train_epoch(run: TrainingRun) -> None:
     """
     args, progress = run.args, run.progress
     run.batches.set_position(progress.epoch, progress.step)
-    give_back_freed_memory()
     batches = iter(run.loader)
     with epoch_line(run) as line:
         while window := list(itertools.islice(batches, args.gradient_accumulation_steps)):
@@ -162,10 +161,13 @@ def reads_later(device: torch.device) -> bool:
 
 
 def read_check(run: TrainingRun) -> None:
-    """Say, or stop, if the update that was not yet looked at was left out."""
+    """If the last update was left out and nothing has been said of it: say so, or end the run (--nan_policy stop)."""
     check, run.check = run.check, None
-    if check is not None and (problem := check.problem()):
-        run.say(answer_problem(problem, run.args.nan_policy))
+    if check is None or not (problem := check.problem()):
+        return
+    if run.args.nan_policy == "stop":
+        raise InputError(f"{problem}; lower the learning rate, or give --nan_policy skip")
+    run.say(f"{problem}: update left out")
 
 
 def log_losses(run: TrainingRun, losses: dict[str, torch.Tensor], step: int) -> None:

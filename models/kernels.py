@@ -86,7 +86,7 @@ def two_uses(table: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class TwoUses(torch.autograd.Function):
-    """Two aliases of a table; the first one's gradient is sparse, the second one's dense and of no further use."""
+    """Two aliases of a table. The second one's gradient is dense, and used by nothing else: the first one's is added to it."""
 
     @staticmethod
     def forward(ctx, table: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,13 +168,12 @@ class LinearCrossEntropy(torch.autograd.Function):
                     else:
                         grad_table += grad @ part
         if needs_grad:
-            ctx.gradients = grad_hidden, grad_table
+            ctx.save_for_backward(grad_hidden, grad_table)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor, Tensor, None]:
-        # Nothing else may hold these: only then are they scaled, and the look-up's gradient added to the table's, in place.
-        # A second copy of the table's gradient would cost memory and time.
-        (grad_hidden, grad_table), ctx.gradients = ctx.gradients, None
+        grad_hidden, grad_table = ctx.saved_tensors
+        # in place: a second copy of the table's gradient would cost memory and time
         return grad_hidden.mul_(grad_output), grad_table.mul_(grad_output), None

@@ -75,3 +75,22 @@ def test_pipes_and_monstrous_names_are_one_line_each(tmp_path, capsys):
         assert len(str(refusal.value)) < 600
     assert list(check_images(records, ImageFolder(tmp_path), True, None, Path("train.json"))) == ["0"]
     assert "left out 3 records" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", [1, 2, 3, 100])
+def test_every_record_keeps_its_own_verdict(tmp_path, monkeypatch, part):
+    """However the names are divided among the threads; what is remembered is told by its place below the folder."""
+    monkeypatch.setattr(image_check, "PART", part)
+    folder = tmp_path / "images"
+    (folder / "style").mkdir(parents=True)
+    names = [f"style/{number}.png" for number in range(7)]
+    for name in names:
+        Image.new("RGB", (16, 16)).save(folder / name)
+    (folder / names[2]).unlink()
+    (folder / names[5]).write_bytes(b"no picture")
+    records = {str(number): {"image_name": name} for number, name in enumerate(names)}
+    kept = check_images(records, ImageFolder(folder), True, tmp_path / "cache", Path("train.json"))
+    assert kept == {number: record for number, record in records.items() if number not in "25"}
+    (memory,) = (tmp_path / "cache").iterdir()
+    good = json.loads(memory.read_text())["good"]
+    assert [line.split()[0] for line in good] == [names[number] for number in (0, 1, 3, 4, 6)]

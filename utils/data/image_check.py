@@ -45,7 +45,7 @@ def check_images(
         memory = Path(cache_dir) / f"images-{root}.json"
     good = _remembered(memory)
 
-    root = os.path.join(folder.root, "")
+    prefix = os.path.join(folder.root, "")
 
     def problem_of(image_name: str) -> tuple[str | None, str]:
         """What is wrong with an image (None: nothing), and the line that identifies its file in the memory."""
@@ -60,7 +60,7 @@ def check_images(
             status = os.stat(path)
         except OSError as error:
             return f"{path}: {error.strerror}", ""
-        name = os.fsencode(str(path).removeprefix(root)).decode("utf-8", "backslashreplace")
+        name = os.fsencode(str(path).removeprefix(prefix)).decode("utf-8", "backslashreplace")
         stamp = f"{name} {status.st_size} {status.st_mtime_ns}"
         if stamp in good:
             return None, stamp

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM
+from utils.allocator import give_back_freed_memory
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
 from utils.data.image_inputs import ImageInputs
 from utils.data.load_inputs import build_images, check_annotated, read_inputs
@@ -145,4 +146,5 @@ def build_training(
     if accelerator.is_main_process:
         run.log.write("start", start)
         start_trackers(run)
+    give_back_freed_memory()  # the loader's processes come next
     return run

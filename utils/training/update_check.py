@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from utils.errors import InputError
-
 
 @dataclass
 class UpdateCheck:
@@ -45,14 +43,3 @@ class UpdateCheck:
         epoch, step = self.place
         where = f"epoch {epoch}, step {step}, images {self.image_ids.tolist()}"
         return f"{' and '.join(parts) or 'a gradient'} is not finite at {where}"
-
-
-def answer_problem(problem: str, policy: str) -> str:
-    """The line to say about an update that was left out.
-
-    Raises:
-        InputError: --nan_policy stop.
-    """
-    if policy == "stop":
-        raise InputError(f"{problem}; lower the learning rate, or give --nan_policy skip")
-    return f"{problem}: update left out"
