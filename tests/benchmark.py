@@ -46,6 +46,7 @@ from utils.data.datasets import ItemKey, PairCollator, TrainingPairs
 from utils.data.feature_cache import FeatureCache, Picture, make_header
 from utils.data.image_inputs import ImageInputs
 from utils.data.text_codec import TextCodec, load_tokenizer
+from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.decoding import greedy_decode
@@ -235,7 +236,7 @@ class Workbench:
             }
             for image in range(images)
         }
-        return TrainingPairs(records, source, self.codec, self.vad, seed=0)
+        return TrainingPairs(TrainingRecords.of(records), source, self.codec, self.vad, seed=0)
 
     def items(self, images: int, cached: bool) -> list[dict]:
         pairs = self.pairs(images, RandomImages(self.vision, cached))

@@ -34,6 +34,7 @@ from utils.data.image_encoder_weights import openai_state_dict, vision_from_open
 from utils.data.image_folder import ImageFolder
 from utils.data.image_opening import open_image
 from utils.data.text_codec import TextCodec, load_tokenizer
+from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup, read_lexicon
 from utils.errors import InputError
 from utils.evaluation.decoding import greedy_decode
@@ -368,7 +369,7 @@ def check_dataset(root: Path, report: Report) -> None:
         length = saved[f"{name}.input_ids"].shape[-1]
         codec = TextCodec(tokenizer, " the emotion is", length, prefix)
         lookup = VADLookup(lexicon, "none", codec)
-        pairs = TrainingPairs(records, _NoImages(), codec, lookup, seed=0)
+        pairs = TrainingPairs(TrainingRecords.of(records), _NoImages(), codec, lookup, seed=0)
         ours = {key: [] for key in ("input_ids", "labels", "segment_ids", "vad", "did")}
         walked, candidates = [], []
         train = [item for item in items if item["len_prefix"] == prefix and "first_annotation" in item]
@@ -376,8 +377,8 @@ def check_dataset(root: Path, report: Report) -> None:
             record = records[item["image_id"]]
             first, _ = pairs.choose_pair(item["pass"], item["item"])
             walked.append(first)
-            candidates.append(second_candidates(record, first))
-            rows = pairs.first_row[item["item"]] + np.array([first, candidates[-1][item["draw"]]])
+            candidates.append(second_candidates(record["emotions"], first))
+            rows = pairs.records.first_row[item["item"]] + np.array([first, candidates[-1][item["draw"]]])
             texts = pairs.encoded[rows]
             for key in ("input_ids", "labels", "segment_ids"):
                 ours[key].append(torch.from_numpy(getattr(texts, key)))

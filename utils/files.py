@@ -142,7 +142,11 @@ def read_json(path: str | Path) -> Any:
         InputError: the file is missing, no file, not UTF-8, not JSON, nested too deeply, or one of its objects has the
             same name twice (both places are named): of two values Python would keep the last without a word.
     """
-    content = read_bytes(path)
+    return parse_json(read_bytes(path), path)
+
+
+def parse_json(content: bytes, path: str | Path) -> Any:
+    """The same for the bytes of a file that are read already."""
     try:
         return json.loads(content, object_pairs_hook=_without_repeats)
     except _RepeatedName:

@@ -72,12 +72,12 @@ def image_inputs(workspace, out, *more) -> ImageInputs:
     """What a run gets of its images, and the images of its splits; nothing is trained."""
     args = parse_args(workspace.argv(out, *more))
     check_paths(args)
-    splits, folder, _ = read_inputs(args)
+    read = read_inputs(args)
     model = tiny_model()
     torch.manual_seed(args.seed)
     model.image_encoder = load_image_encoder(str(args.clip_model), from_scratch=True)
-    inputs = build_images(args, model, folder, splits)
-    inputs.encoder, inputs.records = model.image_encoder, splits[0]
+    inputs = build_images(args, model, read.folder, read.image_names)
+    inputs.encoder, inputs.records = model.image_encoder, read.records
     return inputs
 
 

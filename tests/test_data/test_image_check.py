@@ -19,7 +19,7 @@ def opened(monkeypatch) -> list[str]:
     names = []
     open_image = image_check.open_image
     monkeypatch.setattr(
-        image_check, "open_image", lambda path, **more: names.append(path.name) or open_image(path, **more)
+        image_check, "open_image", lambda path, **more: names.append(Path(path).name) or open_image(path, **more)
     )
     return names
 
@@ -28,11 +28,11 @@ def test_memory(tmp_path, opened, capsys):
     (tmp_path / "images").mkdir()
     for name in "ab":
         Image.new("RGB", (16, 16)).save(tmp_path / "images" / f"{name}.png")
-    records = {name: {"image_name": f"{name}.png"} for name in "ab"}
 
     def look() -> list[str]:
         opened.clear()
-        check_images(records, ImageFolder(tmp_path / "images"), False, tmp_path / "cache", tmp_path / "split.json")
+        folder = ImageFolder(tmp_path / "images")
+        check_images("ab", ["a.png", "b.png"], folder, False, tmp_path / "cache", tmp_path / "split.json")
         return sorted(opened)
 
     assert look() == ["a.png", "b.png"] and look() == []
@@ -54,26 +54,25 @@ def test_memory(tmp_path, opened, capsys):
 def test_names_that_are_no_utf8_are_remembered(tmp_path, monkeypatch, capsys):
     (tmp_path / "images").mkdir()
     Image.new("RGB", (8, 6)).save(tmp_path / "images" / os.fsdecode("café.jpg".encode("latin-1")))
-    records = {"1": {"image_name": "café.jpg"}}
-    check = (records, ImageFolder(tmp_path / "images"), False, tmp_path / "cache", Path("train.json"))
-    assert check_images(*check) == records
+    check = (["1"], ["café.jpg"], ImageFolder(tmp_path / "images"), False, tmp_path / "cache", Path("train.json"))
+    assert check_images(*check) == [True]
     said = capsys.readouterr().out
     assert said.startswith("train.json: 1 pictures are smaller than one patch and are stretched, e.g. ")
     assert said.endswith("jpg (8 x 6 pixels)\n") and said.encode()
     monkeypatch.setattr(image_check, "open_image", lambda *args, **kwargs: pytest.fail("looked at twice"))
-    assert check_images(*check) == records
+    assert check_images(*check) == [True]
 
 
 def test_pipes_and_monstrous_names_are_one_line_each(tmp_path, capsys):
     Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     names = ["a.jpg", "pipe.jpg", "b" * 300, "c" * 1_000_000]
-    records = {str(index): {"image_name": name} for index, name in enumerate(names)}
     for index, problem in enumerate(("no image pipe.jpg", "no image bbb", "is too long"), start=1):
         with pytest.raises(InputError, match=f"record {index}: .*{problem}") as refusal:
-            check_images({str(index): records[str(index)]}, ImageFolder(tmp_path), False, None, Path("train.json"))
+            check_images([str(index)], [names[index]], ImageFolder(tmp_path), False, None, Path("train.json"))
         assert len(str(refusal.value)) < 600
-    assert list(check_images(records, ImageFolder(tmp_path), True, None, Path("train.json"))) == ["0"]
+    readable = check_images(range(4), names, ImageFolder(tmp_path), True, None, Path("train.json"))
+    assert readable == [True, False, False, False]
     assert "left out 3 records" in capsys.readouterr().out
 
 
@@ -88,9 +87,8 @@ def test_every_record_keeps_its_own_verdict(tmp_path, monkeypatch, part):
         Image.new("RGB", (16, 16)).save(folder / name)
     (folder / names[2]).unlink()
     (folder / names[5]).write_bytes(b"no picture")
-    records = {str(number): {"image_name": name} for number, name in enumerate(names)}
-    kept = check_images(records, ImageFolder(folder), True, tmp_path / "cache", Path("train.json"))
-    assert kept == {number: record for number, record in records.items() if number not in "25"}
+    readable = check_images(range(7), names, ImageFolder(folder), True, tmp_path / "cache", Path("train.json"))
+    assert readable == [number not in (2, 5) for number in range(7)]
     (memory,) = (tmp_path / "cache").iterdir()
     good = json.loads(memory.read_text())["good"]
     assert [line.split()[0] for line in good] == [names[number] for number in (0, 1, 3, 4, 6)]

@@ -13,7 +13,8 @@ from utils.constants import EMOTIONS
 from utils.data.generated_text import split_generated
 from utils.data.kept_arrays import keep, read_kept
 from utils.data.load_inputs import say_special_tokens
-from utils.data.text_codec import SHIPPED_BPE, TextCodec, count_special_tokens, load_tokenizer
+from utils.data.text_codec import SHIPPED_BPE, EncodedTexts, TextCodec, count_special_tokens, load_tokenizer
+from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup, nltk_lemmatizer, read_lexicon
 from utils.errors import InputError
 
@@ -112,12 +113,21 @@ def test_texts_are_kept_and_a_damaged_file_is_made_anew(codec, tokenizer, tmp_pa
     def rows(found) -> list:
         return [found.input_ids.tolist(), found.labels.tolist(), found.segment_ids.tolist()]
 
+    def encode(codec: TextCodec, emotions: list[str], texts: list[str]) -> EncodedTexts:
+        record = {
+            "emotions": emotions,
+            "explanations": texts,
+            "image_name": "a",
+            "origin_emotion_distribution": [0] * 9,
+        }
+        return codec.encode_training(TrainingRecords.of({"1": record}), tmp_path)
+
     expected = rows(codec.encode(emotions, texts))
-    assert rows(codec.encode(emotions, texts, tmp_path)) == expected
+    assert rows(encode(codec, emotions, texts)) == expected
     (kept,) = tmp_path.iterdir()
     calls, bpe = [], codec.bpe
     monkeypatch.setattr(codec, "bpe", lambda *args: calls.append(args) or bpe(*args))
-    again = codec.encode(emotions, texts, tmp_path)
+    again = encode(codec, emotions, texts)
     assert rows(again) == expected and not calls
     some = np.array([6, 1])
     assert rows(again[some]) == [[part[6], part[1]] for part in expected]
@@ -125,7 +135,7 @@ def test_texts_are_kept_and_a_damaged_file_is_made_anew(codec, tokenizer, tmp_pa
     for damage in (b"", whole[:-1], whole[:200] + b"\x01" + whole[201:]):
         kept.write_bytes(damage)
         capsys.readouterr()
-        assert rows(codec.encode(emotions, texts, tmp_path)) == expected and kept.read_bytes() == whole
+        assert rows(encode(codec, emotions, texts)) == expected and kept.read_bytes() == whole
         assert capsys.readouterr().out == f"{kept}: damaged; recreating it\n"
     others = [
         (codec, [*texts[:-1], "sea"], emotions),
@@ -136,7 +146,7 @@ def test_texts_are_kept_and_a_damaged_file_is_made_anew(codec, tokenizer, tmp_pa
         (TextCodec(tokenizer, codec.prompt_text, 30, plain_special_tokens=True), texts, emotions),
     ]
     for number, (other, its_texts, its_emotions) in enumerate(others, start=2):
-        found = rows(other.encode(its_emotions, its_texts, tmp_path))
+        found = rows(encode(other, its_emotions, its_texts))
         assert found == rows(other.encode(its_emotions, its_texts)) and len(list(tmp_path.iterdir())) == number
 
 
@@ -173,12 +183,12 @@ def test_special_tokens_are_counted():
 
 
 def test_number_of_special_tokens_is_said(capsys):
-    records = {"1": {"explanations": ["a <pad>", "b"]}, "2": {"explanations": ["<prefix><pad>"]}}
-    say_special_tokens(Path("val.json"), records, plain=False)
+    texts = ["a <pad>", "b", "<prefix><pad>"]
+    say_special_tokens(Path("val.json"), texts, plain=False)
     assert "val.json: 3 special tokens inside explanations (2 <pad>, 1 <prefix>)" in capsys.readouterr().out
-    say_special_tokens(Path("val.json"), records, plain=True)
+    say_special_tokens(Path("val.json"), texts, plain=True)
     assert "read as ordinary text" in capsys.readouterr().out
-    say_special_tokens(Path("val.json"), {"1": {"explanations": ["the sky"]}}, plain=False)
+    say_special_tokens(Path("val.json"), ["the sky"], plain=False)
     assert capsys.readouterr().out == ""
 
 
@@ -416,10 +426,10 @@ def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer
         assert capsys.readouterr().out == f"{kept}: damaged; recreating it\n"
         assert kept.read_bytes() == whole
     keep(kept, bytes.fromhex("00"), values)  # the key is part of the hash
-    assert read_kept(kept, bytes.fromhex("00")).tolist() == values.tolist()
+    assert read_kept(kept, bytes.fromhex("00"))[0].tolist() == values.tolist()
     for wrong in (5.0, float("nan")):  # whole files whose numbers are no VAD
         monkeypatch.setattr(
-            "utils.data.vad_lookup.read_kept", lambda path, key, wrong=wrong: np.full_like(values, wrong)
+            "utils.data.vad_lookup.read_kept", lambda path, key, wrong=wrong: [np.full_like(values, wrong)]
         )
         assert lookup.of_texts(ids, tmp_path).tolist() == values.tolist()
         assert "damaged; recreating it" in capsys.readouterr().out

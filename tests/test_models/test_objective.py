@@ -24,6 +24,7 @@ from utils.data.datasets import (
     second_candidates,
 )
 from utils.data.text_codec import TextCodec, load_tokenizer
+from utils.data.training_records import TrainingRecords
 
 
 @pytest.fixture
@@ -375,8 +376,9 @@ def pairs():
 
     def make(seed: int = 1, first_text: str = "walk", image_ids: tuple[str, ...] = ("77",)) -> TrainingPairs:
         record = {"emotions": EMOTIONS, "explanations": ["a dog"] * len(EMOTIONS), "image_name": "Baroque/p.jpg"}
+        record["origin_emotion_distribution"] = [1 / 9] * 9
         records = {image_id: record for image_id in image_ids}
-        return TrainingPairs(records, None, codec, None, seed, first_text=first_text)
+        return TrainingPairs(TrainingRecords.of(records), None, codec, None, seed, first_text=first_text)
 
     return make
 
@@ -397,8 +399,8 @@ def test_second_text_has_another_emotion(pairs):
 
 
 def test_second_text_where_there_is_one_emotion():
-    assert second_candidates({"emotions": ["awe", "awe", "awe"]}, 1) == [0, 2]
-    assert second_candidates({"emotions": ["awe"]}, 0) == [0]
+    assert second_candidates(["awe", "awe", "awe"], 1) == [0, 2]
+    assert second_candidates(["awe"], 0) == [0]
 
 
 def test_a_pair_depends_on_seed_epoch_and_image_alone(pairs):

@@ -15,6 +15,7 @@ from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
 from utils.data.records import read_records
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
+from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import VADLookup, read_lexicon
 from utils.errors import InputError
 
@@ -279,7 +280,9 @@ def test_batches_are_those_of_seed_and_epoch(run, workspace, first_text):
     made = run("--seed", "7", "--first_text", first_text, "--num_train_epochs", "2")
     records = read_records(workspace.data / "artEmisX_cl_train.json")
     codec = TextCodec(load_tokenizer(str(SHIPPED_BPE)), " the emotion is", 30)
-    pairs = TrainingPairs(records, {record["image_name"]: {} for record in records.values()}, codec, None, 7)
+    pairs = TrainingPairs(
+        TrainingRecords.of(records), {record["image_name"]: {} for record in records.values()}, codec, None, 7
+    )
     pairs.first_text = first_text
     vad = VADLookup(read_lexicon(workspace.data / "demo-VAD-Lexicon.txt"), "simplemma", codec)
     sampler, steps = EpochBatches(len(records), 8, 7), iter(made.steps)

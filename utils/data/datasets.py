@@ -5,7 +5,8 @@ lifetime do not change the data.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -21,6 +22,7 @@ from utils.data.image_folder import ImageFolder, shorten
 from utils.data.image_opening import open_image
 from utils.data.records import Records
 from utils.data.text_codec import TextCodec
+from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import VADLookup
 from utils.errors import InputError
 
@@ -84,7 +86,7 @@ class TrainingPairs(Dataset):
     the start.
 
     Args:
-        records: records of `artEmisX_cl_train.json`.
+        records: of `artEmisX_cl_train.json`. Their texts are not kept.
         images: source of the model's image input.
         codec, vad: tokenizer and lexicon look-up; without a look-up all VAD values are 0.
         seed: seed of the random draws.
@@ -92,7 +94,7 @@ class TrainingPairs(Dataset):
             such an image is another explanation of the same emotion, or the same text if there is only one.
         first_text: "walk", or "last": always the last explanation. The published code does the latter by accident,
             because its counter is lost when the loader's workers end.
-        cache_dir, processes: as of `TextCodec.encode` and `VADLookup.of_texts`.
+        cache_dir, processes: as of `TextCodec.encode_training` and `VADLookup.of_texts`.
         source: name of the training file, for error messages.
 
     Raises:
@@ -101,7 +103,7 @@ class TrainingPairs(Dataset):
 
     def __init__(
         self,
-        records: Records,
+        records: TrainingRecords,
         images: ImageSource,
         codec: TextCodec,
         vad: VADLookup | None,
@@ -112,32 +114,27 @@ class TrainingPairs(Dataset):
         processes: int = 1,
         source: str = "the training file",
     ):
-        self.records, self.images, self.seed, self.first_text = list(records.items()), images, seed, first_text
-        for image_id, record in self.records:
-            if need_pairs and len(set(record["emotions"])) < 2:
-                raise InputError(
-                    f"{source}: record {image_id}: all its explanations have one emotion, but the contrastive loss needs "
-                    "two: train on artEmisX_cl_train.json, or give --no-use_cl_loss"
-                )
-        counts = [len(record["emotions"]) for _, record in self.records]
-        self.first_row = np.concatenate([[0], np.cumsum(counts)])
-        texts = codec.encode(
-            [emotion for _, record in self.records for emotion in record["emotions"]],
-            [explanation for _, record in self.records for explanation in record["explanations"]],
-            cache_dir,
-        )
-        self.encoded, self.lookup, self.vad = texts, vad, None
+        starts = records.first_row[:-1]
+        single = np.maximum.reduceat(records.emotions, starts) == np.minimum.reduceat(records.emotions, starts)
+        if need_pairs and single.any():
+            raise InputError(
+                f"{source}: record {records.image_ids[single.argmax()]}: all its explanations have one emotion, but the "
+                "contrastive loss needs two: train on artEmisX_cl_train.json, or give --no-use_cl_loss"
+            )
+        self.images, self.seed, self.first_text = images, seed, first_text
+        self.encoded, self.lookup, self.vad = codec.encode_training(records, cache_dir), vad, None
         if vad is not None and not vad.context_free:
-            self.vad = vad.of_texts(texts.input_ids, cache_dir, processes)
+            self.vad = vad.of_texts(self.encoded.input_ids, cache_dir, processes)
+        self.records = replace(records, explanations=b"")
 
     def __len__(self) -> int:
         return len(self.records)
 
     def choose_pair(self, epoch: int, index: int) -> tuple[int, int]:
         """Indices of the two explanations that are shown for an image in an epoch."""
-        image_id, record = self.records[index]
-        first = (-1 - (epoch if self.first_text == "walk" else 0)) % len(record["emotions"])
-        candidates = second_candidates(record, first)
+        emotions, image_id = self.records.emotions_of(index), self.records.image_ids[index]
+        first = (-1 - (epoch if self.first_text == "walk" else 0)) % len(emotions)
+        candidates = second_candidates(emotions, first)
         return first, random.Random(f"{self.seed} {epoch} {image_id}").choice(candidates)
 
     def __getitem__(self, key: ItemKey) -> dict:
@@ -145,36 +142,35 @@ class TrainingPairs(Dataset):
 
     def __getitems__(self, keys: list[ItemKey]) -> list[dict]:
         """The items of one batch; PyTorch's loader calls this instead of `__getitem__`, once per batch."""
-        images = self.images.load([self.records[key.index][1]["image_name"] for key in keys])
+        images = self.images.load([self.records.image_names[key.index] for key in keys])
         return [self.texts(key) | image for key, image in zip(keys, images, strict=True)]
 
     def texts(self, key: ItemKey) -> dict:
         """An item without its image."""
-        image_id, record = self.records[key.index]
-        rows = self.first_row[key.index] + np.array(self.choose_pair(key.epoch, key.index))
+        rows = self.records.first_row[key.index] + np.array(self.choose_pair(key.epoch, key.index))
         texts = self.encoded[rows]
         if self.lookup is None:
             vad = np.zeros((*texts.input_ids.shape, 3), np.float32)
         else:
             vad = self.lookup.of_texts(texts.input_ids) if self.vad is None else self.vad[rows]
         return {
-            "image_id": int(image_id),
+            "image_id": int(self.records.image_ids[key.index]),
             "key": key,
             "input_ids": texts.input_ids,
             "labels": texts.labels,
             "segment_ids": texts.segment_ids,
             "vad": vad,
-            "emotion_distribution": np.array(record["origin_emotion_distribution"], dtype=np.float32),
+            "emotion_distribution": self.records.distributions[key.index],
         }
 
 
-def second_candidates(record: dict, first: int) -> list[int]:
+def second_candidates(emotions: Sequence, first: int) -> list[int]:
     """Indices of the explanations that can be paired with the first one.
 
     These are the explanations with another emotion; if there are none, all others; if there are none, the first itself.
     """
-    others = [i for i, emotion in enumerate(record["emotions"]) if emotion != record["emotions"][first]]
-    return others or [i for i in range(len(record["emotions"])) if i != first] or [first]
+    others = [i for i, emotion in enumerate(emotions) if emotion != emotions[first]]
+    return others or [i for i in range(len(emotions)) if i != first] or [first]
 
 
 class EpochBatches(Sampler[list[ItemKey]]):

@@ -50,7 +50,7 @@ ANEW = "remove the folder and rebuild it with preprocess/cache_features.py"
 class Picture(NamedTuple):
     """An image file at the time it was checked: path, size in bytes, modification time in ns."""
 
-    path: Path
+    path: str | Path
     size: int
     mtime_ns: int
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,6 @@ from tqdm import tqdm
 
 from utils.data.image_folder import ImageFolder, shorten
 from utils.data.image_opening import open_image
-from utils.data.records import Records
 from utils.errors import InputError, escaped
 from utils.files import read_json, write_json
 
@@ -18,23 +18,28 @@ PART = 64  # images that a thread checks at a time: handing them over one by one
 
 
 def check_images(
-    records: Records, folder: ImageFolder, skip_bad: bool, cache_dir: Path | None, source: Path
-) -> Records:
-    """Open every image of `records` once.
+    image_ids: Sequence[int | str],
+    image_names: Sequence[str],
+    folder: ImageFolder,
+    skip_bad: bool,
+    cache_dir: Path | None,
+    source: Path,
+) -> list[bool]:
+    """Open every image of a split once.
 
     Pictures smaller than one patch are named in a line; like all, they are stretched to the encoder's square.
 
     Images that were readable are remembered by path, size and modification time, and not opened again in later runs.
 
     Args:
-        records: the records of one split.
+        image_ids, image_names: of the records of one split, N each.
         folder: where the images are.
         skip_bad: leave out records with a bad image instead of raising an error.
         cache_dir: folder of the file that remembers readable images; None: remember nothing.
         source: the JSON file of the records, for messages.
 
     Returns:
-        the records whose image can be read.
+        whether each of the N images can be read.
 
     Raises:
         InputError: an image is missing or unreadable and `skip_bad` is False; or no record is left.
@@ -50,7 +55,7 @@ def check_images(
     def problem_of(image_name: str) -> tuple[str | None, str]:
         """What is wrong with an image (None: nothing), and the line that identifies its file in the memory."""
         try:
-            path = folder.find(image_name)
+            path = folder.exact(image_name) or folder.find(image_name)
             if path is None:
                 doubt = folder.look_up(image_name).doubt
                 return f"no image {shorten(image_name)} under {folder.root}{f' ({doubt})' if doubt else ''}", ""
@@ -77,10 +82,10 @@ def check_images(
         return [problem_of(image_name) for image_name in image_names]
 
     small: list[str] = []
-    names = [record["image_name"] for record in records.values()]
-    parts = [names[start : start + PART] for start in range(0, len(names), PART)]
+    parts = [image_names[start : start + PART] for start in range(0, len(image_names), PART)]
     found: list[tuple[str | None, str]] = []
-    with ThreadPoolExecutor() as pool, tqdm(total=len(names), desc="checking images", unit="image", leave=False) as bar:
+    progress = {"total": len(image_names), "desc": "checking images", "unit": "image", "leave": False}
+    with ThreadPoolExecutor() as pool, tqdm(**progress) as bar:
         try:
             for of_part in pool.map(problems_of, parts):
                 found += of_part
@@ -88,13 +93,10 @@ def check_images(
         except BaseException:  # e.g. Ctrl-C: stop now, not after the last image
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    kept: Records = {}
-    problems = []
-    for (image_id, record), (problem, _) in zip(records.items(), found, strict=True):
-        if problem is None:
-            kept[image_id] = record
-        else:
-            problems.append(f"record {image_id}: {problem}")
+    readable = [problem is None for problem, _ in found]
+    problems = [
+        f"record {image_id}: {problem}" for image_id, (problem, _) in zip(image_ids, found, strict=True) if problem
+    ]
     if memory is not None:
         seen = good | {stamp for problem, stamp in found if problem is None}
         if seen != good:
@@ -104,15 +106,15 @@ def check_images(
             f"{source}: {problems[0]} ({len(problems)} bad images in all); repair them, see "
             "preprocess/resize_wikiart.py's manifest, or give --skip_bad_images"
         )
-    if not kept:
-        raise InputError(f"{source}: none of its {len(records)} images can be read; is {folder.root} the right folder?")
+    if len(problems) == len(found):
+        raise InputError(f"{source}: none of its {len(found)} images can be read; is {folder.root} the right folder?")
     if small:
         print(
             escaped(f"{source}: {len(small)} pictures are smaller than one patch and are stretched, e.g. {min(small)}")
         )
     if problems:
         print(f"{source}: left out {len(problems)} records with bad images, e.g. {problems[0]}")
-    return kept
+    return readable
 
 
 def _remembered(memory: Path | None) -> set[str]:

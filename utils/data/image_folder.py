@@ -55,22 +55,25 @@ class ImageFolder:
         self._real_root = Path(os.path.realpath(self.root))
         self._listings: dict[Path, _Listing] = {}
         self._only: dict[str, _Listing] = {}  # folder name in annotations -> its listing, if unique
-        self._paths: dict[str, Path] = {}  # image name -> the file with exactly this name
-        self._claims: dict[Path, list[tuple[int, str]]] = {}  # file -> (index in FOUND_BY, image name) of its claims
+        self._claimed: list[str] = []
 
     def claim(self, image_names: Iterable[str]) -> None:
         """Register the names to be looked up. A guess then never takes a file that fits another of these names."""
-        for image_name in image_names:
-            if path := self._exact(image_name):
-                self._claims.setdefault(path, []).append((0, image_name))
-                continue
+        self._claimed += image_names
+        vars(self).pop("_claims", None)
+
+    @cached_property
+    def _claims(self) -> dict[Path, list[tuple[int, str]]]:
+        """File -> index in FOUND_BY and image name of its claims. Nobody asks where all names are found exactly."""
+        claims: dict[Path, list[tuple[int, str]]] = {}
+        for image_name in self._claimed:
             try:
                 found = self._look_up(image_name)
             except InputError:  # raised again when this name is looked up
                 continue
             if found.paths:
-                claim = FOUND_BY.index(found.found_by), image_name
-                self._claims.setdefault(found.paths[0], []).append(claim)
+                claims.setdefault(found.paths[0], []).append((FOUND_BY.index(found.found_by), image_name))
+        return claims
 
     def find(self, image_name: str) -> Path | None:
         """The file of `image_name` ("<art_style>/<painting>.jpg"), or None if there is none.
@@ -82,7 +85,17 @@ class ImageFolder:
         Raises:
             InputError: the name is too long, or the name or a link points outside the root.
         """
-        return self._exact(image_name) or next(iter(self.look_up(image_name).paths), None)
+        path = self.exact(image_name)
+        return Path(path) if path else next(iter(self.look_up(image_name).paths), None)
+
+    def exact(self, image_name: str) -> str | None:
+        """The file with exactly this name: what `find` says of nearly all names, in a tenth of the time.
+
+        None for others, and while no name in the same folder has been looked up.
+        """
+        folder, _, name = image_name.rpartition("/")
+        listing = self._only.get(folder)
+        return f"{listing.prefix}{name}" if listing and name in listing.files and name not in listing.links else None
 
     def candidates(self, image_name: str) -> list[Path]:
         """All files that match `image_name`, best first; more than one means that the name is ambiguous."""
@@ -98,16 +111,6 @@ class ImageFolder:
             if theirs <= rank and _identity(claimant) != ours:
                 return Found([], doubt=f"{shorten(found.paths[0].name)} could also be {shorten(claimant)}")
         return found
-
-    def _exact(self, image_name: str) -> Path | None:
-        """The file with exactly this name, if its folder is already listed: a fast path for nearly all names."""
-        path = self._paths.get(image_name)
-        if path is None:
-            folder, _, name = image_name.rpartition("/")
-            listing = self._only.get(folder)
-            if listing and name in listing.files and name not in listing.links:
-                path = self._paths[image_name] = listing.folder / name
-        return path
 
     def _look_up(self, image_name: str) -> Found:
         if len(image_name) > LONGEST_NAME:
@@ -149,7 +152,7 @@ class _Listing:
     """The files and folders directly inside one folder. Tables for misspelled names are built when first needed."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.prefix = folder, os.path.join(folder, "")
         self.files: dict[str, str] = {}  # name -> name without extension
         self.folders: list[str] = []
         self.links: set[str] = set()

@@ -77,11 +77,11 @@ class ImageInputs:
 
 def find_pictures(folder: ImageFolder, names: list[str]) -> dict[str, Picture]:
     """Image name -> file, for the images that exist in `folder`."""
-    paths = {name: folder.find(name) for name in names}
+    paths = {name: folder.exact(name) or folder.find(name) for name in names}
     return {name: picture_at(path) for name, path in paths.items() if path is not None}
 
 
-def picture_at(path: os.PathLike) -> Picture:
+def picture_at(path: str | os.PathLike) -> Picture:
     """The current state of an image file."""
     status = os.stat(path)
     return Picture(path, status.st_size, status.st_mtime_ns)

@@ -9,24 +9,28 @@ import numpy as np
 from utils.files import atomic_path, read_bytes
 
 
-def keep(path: Path, key: bytes, values: np.ndarray) -> None:
-    """Write values as .npy, followed by a SHA-256 over key and file."""
+def keep(path: Path, key: bytes, *arrays: np.ndarray) -> None:
+    """Write arrays in the format .npy, one behind the other, followed by a SHA-256 over key and file."""
     content = io.BytesIO()
-    np.save(content, values)
+    for array in arrays:
+        np.save(content, array)
     digest = hashlib.sha256(key + content.getbuffer()).digest()
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.write(content.getbuffer())
         file.write(digest)
 
 
-def read_kept(path: Path, key: bytes) -> np.ndarray | None:
-    """Read a file of `keep`; None if it is damaged or has another key. Nothing in it is unpickled."""
+def read_kept(path: Path, key: bytes) -> list[np.ndarray] | None:
+    """Read the arrays of a file of `keep`; None if it is damaged or has another key. Nothing in it is unpickled."""
     content = read_bytes(path)
     digest = hashlib.sha256(key)
     digest.update(memoryview(content)[:-32])
     if digest.digest() != content[-32:]:
         return None
+    arrays, file = [], io.BytesIO(memoryview(content)[:-32])
     try:
-        return np.load(io.BytesIO(content[:-32]), allow_pickle=False)
+        while file.tell() < len(content) - 32:
+            arrays.append(np.load(file, allow_pickle=False))
     except (ValueError, OSError, EOFError):
         return None
+    return arrays

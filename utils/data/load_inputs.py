@@ -3,7 +3,11 @@
 import argparse
 import hashlib
 import json
+from itertools import compress
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM
@@ -15,41 +19,65 @@ from utils.data.image_folder import ImageFolder
 from utils.data.image_inputs import ImageInputs, find_pictures
 from utils.data.records import Records, read_records
 from utils.data.text_codec import count_special_tokens
+from utils.data.training_records import TrainingRecords, read_training_records
 from utils.data.vad_lookup import Lexicon, read_lexicon
 from utils.errors import InputError
 from utils.opts import data_folders, needs_lexicon
 
 
-def read_inputs(args: argparse.Namespace) -> tuple[list[Records], ImageFolder | None, Lexicon | None]:
-    """Read and check the user's files.
+class Inputs(NamedTuple):
+    """What a run reads from the user's files.
 
-    Returns:
-        the records [val, train], or [val] with --eval_only; the image folder, or None if none was found; and the
-        lexicon, or None if the run needs none.
+    records: of the split that is scored. train: the training split; None with --eval_only. folder: of the images; None if
+    there is none. lexicon: None if the run needs none.
+    """
+
+    records: Records
+    train: TrainingRecords | None
+    folder: ImageFolder | None
+    lexicon: Lexicon | None
+
+    @property
+    def image_names(self) -> dict[int, str]:
+        """Image id -> image name, of both splits."""
+        names = {int(image_id): record["image_name"] for image_id, record in self.records.items()}
+        train = self.train
+        return names if train is None else names | dict(zip(train.image_ids.tolist(), train.image_names, strict=True))
+
+
+def read_inputs(args: argparse.Namespace) -> Inputs:
+    """Read and check the user's files.
 
     Raises:
         InputError: a file is missing or malformed, or an image is missing or unreadable.
     """
     lexicon = read_lexicon(args.vad_lexicon) if needs_lexicon(args) else None
-    paths = [args.nle_data_val_path] + ([] if args.eval_only else [args.nle_data_train_path])
-    splits = [read_records(path) for path in paths]
-    for path, records in zip(paths, splits, strict=True):
-        say_special_tokens(path, records, args.plain_special_tokens)
+    records, train = read_records(args.nle_data_val_path), None
+    texts = [text for record in records.values() for text in record["explanations"]]
+    say_special_tokens(args.nle_data_val_path, texts, args.plain_special_tokens)
+    if not args.eval_only:
+        train = read_training_records(args.nle_data_train_path, args.cache_dir)
+        texts = [train.explanations.decode("latin-1")]  # special tokens are ASCII
+        say_special_tokens(args.nle_data_train_path, texts, args.plain_special_tokens)
     if args.image_root is None:  # a finished feature cache stands in for the images
         places = [folder / name for folder in data_folders(args) for name in IMAGE_FOLDERS]
-        return splits, next((ImageFolder(place) for place in places if place.is_dir()), None), lexicon
+        folder = next((ImageFolder(place) for place in places if place.is_dir()), None)
+        return Inputs(records, train, folder, lexicon)
     folder = ImageFolder(args.image_root)
-    folder.claim(record["image_name"] for records in splits for record in records.values())
-    splits = [
-        check_images(records, folder, args.skip_bad_images, args.cache_dir, path)
-        for records, path in zip(splits, paths, strict=True)
-    ]
-    return splits, folder, lexicon
+    names = [record["image_name"] for record in records.values()]
+    folder.claim(names if train is None else names + train.image_names)
+    how = (folder, args.skip_bad_images, args.cache_dir)
+    kept = check_images(list(records), names, *how, args.nle_data_val_path)
+    records = dict(compress(records.items(), kept))
+    if train is not None:
+        kept = check_images(train.image_ids, train.image_names, *how, args.nle_data_train_path)
+        train = train if all(kept) else train.only(np.array(kept))
+    return Inputs(records, train, folder, lexicon)
 
 
-def say_special_tokens(path: Path, records: Records, plain: bool) -> None:
+def say_special_tokens(path: Path, texts: list[str], plain: bool) -> None:
     """Print how many special tokens the explanations of a split contain and how they are read; nothing if none."""
-    found = count_special_tokens(text for record in records.values() for text in record["explanations"])
+    found = count_special_tokens(texts)
     if not found:
         return
     numbers = ", ".join(f"{count} {token}" for token, count in sorted(found.items()))
@@ -72,19 +100,21 @@ def check_annotated(args: argparse.Namespace, scorer: CaptionScorer, records: Re
 
 
 def build_images(
-    args: argparse.Namespace, model: SEVLM, folder: ImageFolder | None, splits: list[Records]
+    args: argparse.Namespace, model: SEVLM, folder: ImageFolder | None, names: dict[int, str]
 ) -> ImageInputs:
     """Build the image source: pixels, or cached features.
 
     With a complete cache (--feature_cache DIR) the image encoder is not needed: `model.image_encoder` becomes None.
     Such a cache works without the image files. Image files that exist must be the ones that the cache was made from.
 
+    Args:
+        names: image id -> image name.
+
     Raises:
         InputError: the cache was made from other images, lacks some of them, or is refused by `FeatureCache`.
     """
     encoder = model.image_encoder
     mean, std = encoder.statistics(args.image_normalization)
-    names = {int(image_id): record["image_name"] for records in splits for image_id, record in records.items()}
     pixels = ImagePixels(folder, encoder.image_size, mean, std, encoder.preparation.resample)
     if not args.feature_cache:
         return ImageInputs(pixels, None, names)
@@ -106,7 +136,7 @@ def build_images(
             "preprocess/cache_features.py on this one"
         )
     model.image_encoder = None
-    return ImageInputs(pixels, cache, names, pictures)
+    return ImageInputs(pixels, cache, names)
 
 
 def _cache_of_ours(

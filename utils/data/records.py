@@ -4,7 +4,7 @@ from pathlib import Path
 
 from utils.constants import EMOTION_INDEX, EMOTIONS
 from utils.errors import InputError
-from utils.files import read_json
+from utils.files import parse_json, read_bytes
 
 Records = dict[str, dict]
 
@@ -23,7 +23,12 @@ def read_records(path: str | Path) -> Records:
     Raises:
         InputError: the file is missing or malformed; the message names the first bad record and the remedy.
     """
-    records = read_json(path)
+    return parse_records(read_bytes(path), path)
+
+
+def parse_records(content: bytes, path: str | Path) -> Records:
+    """The same for the bytes of a file that are read already."""
+    records = parse_json(content, path)
     if not isinstance(records, dict):
         raise InputError(f"{path}: a JSON object of image id -> record was expected; {REMEDY}")
     if not records:

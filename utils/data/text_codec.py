@@ -16,6 +16,7 @@ from utils.constants import ADDED_TOKENS, BECAUSE, BOS, EMOTION, EMOTIONS, EXPLA
 from utils.data.kept_arrays import keep, read_kept
 from utils.data.pretrained import find_config
 from utils.data.tokenizer_files import has_tokenizer, read_tokenizer
+from utils.data.training_records import TrainingRecords, split_texts
 from utils.errors import InputError
 from utils.files import read_json
 
@@ -168,41 +169,53 @@ class TextCodec:
         backend.encode_special_tokens = plain
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def encode(self, emotions: list[str], explanations: list[str], cache_dir: Path | None = None) -> EncodedTexts:
-        """Encode parallel lists of N emotions and explanations.
+    def encode(self, emotions: list[str], explanations: list[str]) -> EncodedTexts:
+        """Encode parallel lists of N emotions and explanations."""
+        return self._encoded(self._table(emotions, explanations))
+
+    def encode_training(self, records: TrainingRecords, cache_dir: Path | None) -> EncodedTexts:
+        """Encode all M annotations of a training split.
 
         Args:
             cache_dir: folder where the result is kept under a hash of everything it depends on; None: do not keep it.
         """
-        key = hashlib.sha256(json.dumps([emotions, explanations, self.plain_special_tokens]).encode())
-        key.update((self.fingerprint() + self.tokenizer.backend_tokenizer.to_str()).encode())
+        key = hashlib.sha256((self.fingerprint() + self.tokenizer.backend_tokenizer.to_str()).encode())
+        for part in (EMOTIONS, self.plain_special_tokens, len(records.explanations)):
+            key.update(json.dumps(part).encode())
+        key.update(records.explanations)
+        key.update(records.emotions)
         kept = None if cache_dir is None else Path(cache_dir) / f"texts-{key.hexdigest()[:24]}.npy"
         if kept is not None and kept.is_file():
-            table = read_kept(kept, key.digest())
-            if self._is_table(table, len(emotions)):
-                return self._encoded(table)
+            arrays = read_kept(kept, key.digest())
+            if arrays and self._is_table(arrays[0], len(records.emotions)):
+                return self._encoded(arrays[0])
             print(f"{kept}: damaged; recreating it", flush=True)
-        table = np.full((len(emotions), self.max_seq_len + 2), self.pad_id, dtype=np.int32)
-        for start in range(0, len(emotions), TEXTS_AT_ONCE):
-            end = start + TEXTS_AT_ONCE
-            self._fill(table[start:end], emotions[start:end], explanations[start:end])
+        emotions = [EMOTIONS[place] for place in records.emotions]
+        table = self._table(emotions, split_texts(records.explanations))
         if kept is not None:
             keep(kept, key.digest(), table)
         return self._encoded(table)
 
+    def _table(self, emotions: list[str], explanations: list[str]) -> np.ndarray:
+        """int32 [N, L + 2]: the tokens, the start of the explanation, the end of the text."""
+        table = np.full((len(emotions), self.max_seq_len + 2), self.pad_id, dtype=np.int32)
+        for start in range(0, len(emotions), TEXTS_AT_ONCE):
+            end = start + TEXTS_AT_ONCE
+            self._fill(table[start:end], emotions[start:end], explanations[start:end])
+        return table
+
     def _encoded(self, table: np.ndarray) -> EncodedTexts:
-        """table [N, L + 2]: the tokens, the start of the explanation, the end of the text."""
         length = self.max_seq_len
         segments = (self.prefix_id, self.emotion_id, self.explanation_id)
         return EncodedTexts(table[:, :length], table[:, length], table[:, length + 1], self.len_prefix, segments)
 
-    def _is_table(self, table: np.ndarray | None, texts: int) -> bool:
-        if table is None or table.dtype != np.int32 or table.shape != (texts, self.max_seq_len + 2):
+    def _is_table(self, table: np.ndarray, texts: int) -> bool:
+        if table.dtype != np.int32 or table.shape != (texts, self.max_seq_len + 2):
             return False
         return not table.size or 0 <= table.min() <= table.max() < max(len(self.tokenizer), self.max_seq_len + 1)
 
     def _fill(self, table: np.ndarray, emotions: list[str], explanations: list[str]) -> None:
-        """Write the rows of `_encoded`'s table, whose tokens are <pad> so far."""
+        """Write rows of `_table`, whose tokens are <pad> so far."""
         length = self.max_seq_len
         kinds = sorted(set(emotions))
         heads = [

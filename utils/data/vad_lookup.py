@@ -173,10 +173,10 @@ class VADLookup:
         key.update(self.lemmatizer.encode() + np.ascontiguousarray(token_ids, dtype=np.int32).tobytes())
         cached = None if cache_dir is None else Path(cache_dir) / f"vad-{key.hexdigest()[:24]}.npy"
         if cached is not None and cached.is_file():
-            values = read_kept(cached, key.digest())
-            whole = values is not None and values.dtype == np.float32 and values.shape == (*token_ids.shape, 3)
-            if whole and (np.abs(values) <= 1).all():
-                return values
+            arrays = read_kept(cached, key.digest())
+            expected = (np.float32, (*token_ids.shape, 3))
+            if arrays and (arrays[0].dtype, arrays[0].shape) == expected and (np.abs(arrays[0]) <= 1).all():
+                return arrays[0]
             print(f"{cached}: damaged; recreating it", flush=True)
         progress = {"total": len(token_ids), "desc": "tagging texts for VAD", "unit": "text"}
         if processes > 1 and len(token_ids) > 2000:

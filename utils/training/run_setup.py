@@ -14,8 +14,8 @@ from utils.allocator import give_back_freed_memory
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
 from utils.data.image_inputs import ImageInputs
 from utils.data.load_inputs import build_images, check_annotated, read_inputs
-from utils.data.records import Records
 from utils.data.text_codec import TextCodec
+from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup
 from utils.errors import escaped
 from utils.evaluation.evaluator import Evaluator, deciding_score
@@ -44,7 +44,7 @@ class Setup(NamedTuple):
     vad: VADLookup | None
     images: ImageInputs
     evaluator: Evaluator
-    train_records: Records | None
+    train_records: TrainingRecords | None
     facts: dict[str, Any]
 
 
@@ -54,15 +54,15 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     Raises:
         InputError: files, flags and checkpoint do not go together.
     """
-    splits, folder, lexicon = read_inputs(args)
+    inputs = read_inputs(args)
+    records, train, lexicon = inputs.records, inputs.train, inputs.lexicon
     if scorer is not None:
-        check_annotated(args, scorer, splits[0])
+        check_annotated(args, scorer, records)
     checkpoint, codec, model = load_model(args)
     if model.decoder.origin and not args.resume:
         accelerator.print(escaped(model.decoder.origin))
     encoder = encoder_identity(model.image_encoder)
-    train_records = None if args.eval_only else splits[1]
-    training_images = None if train_records is None else len(train_records)
+    training_images = None if train is None else len(train)
     facts = collect_facts(args, accelerator, model, encoder, codec, lexicon, training_images)
     record = recorded_settings(args)
     if record is not None:
@@ -71,9 +71,9 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
         for note in notes + compare_facts(record, facts, args.eval_only, source):
             accelerator.print(escaped(note))
     vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec)
-    images = build_images(args, model, folder, splits)
-    evaluator = Evaluator(args, accelerator, splits[0], images, codec, vad if args.use_VAD else None, scorer)
-    return Setup(checkpoint, model, codec, lexicon, vad, images, evaluator, train_records, facts)
+    images = build_images(args, model, inputs.folder, inputs.image_names)
+    evaluator = Evaluator(args, accelerator, records, images, codec, vad if args.use_VAD else None, scorer)
+    return Setup(checkpoint, model, codec, lexicon, vad, images, evaluator, train, facts)
 
 
 def build_training(

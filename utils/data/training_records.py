@@ -1,0 +1,126 @@
+"""The training split as arrays: as Python objects its texts would take several times the memory, in every process."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
+
+import numpy as np
+
+from utils.constants import EMOTION_INDEX, EMOTIONS
+from utils.data.kept_arrays import keep, read_kept
+from utils.data.records import Records, parse_records
+from utils.files import read_bytes
+
+END = b"\xff"  # of a text; UTF-8 never contains this byte
+
+
+@dataclass
+class TrainingRecords:
+    """The N images of a training split and their M annotations, in the order of the file.
+
+    image_ids: int64 [N]. image_names: N names. distributions: float32 [N, 9], the shares of all votes. first_row: int64
+    [N + 1]: image i has the annotations first_row[i] to first_row[i + 1] - 1. emotions: uint8 [M], places in EMOTIONS.
+    explanations: the M texts, see `join_texts`.
+    """
+
+    image_ids: np.ndarray
+    image_names: list[str]
+    distributions: np.ndarray
+    first_row: np.ndarray
+    emotions: np.ndarray
+    explanations: bytes
+
+    @classmethod
+    def of(cls, records: Records) -> "TrainingRecords":
+        counts = [len(record["emotions"]) for record in records.values()]
+        return cls(
+            image_ids=np.array([int(image_id) for image_id in records], np.int64),
+            image_names=[record["image_name"] for record in records.values()],
+            distributions=np.array([record["origin_emotion_distribution"] for record in records.values()], np.float32),
+            first_row=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            emotions=np.array(
+                [EMOTION_INDEX[emotion] for record in records.values() for emotion in record["emotions"]], np.uint8
+            ),
+            explanations=join_texts([text for record in records.values() for text in record["explanations"]]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def emotions_of(self, index: int) -> np.ndarray:
+        """The emotions of one image's annotations, uint8 [annotations]."""
+        return self.emotions[self.first_row[index] : self.first_row[index + 1]]
+
+    def only(self, kept: Sequence[bool]) -> "TrainingRecords":
+        """The images that are `kept` [N], with their annotations."""
+        counts = np.diff(self.first_row)
+        rows = np.repeat(kept, counts)
+        return TrainingRecords(
+            self.image_ids[kept],
+            list(compress(self.image_names, kept)),
+            self.distributions[kept],
+            np.concatenate([[0], np.cumsum(counts[kept])]),
+            self.emotions[rows],
+            join_texts(compress(split_texts(self.explanations), rows)),
+        )
+
+
+def join_texts(texts: Sequence[str]) -> bytes:
+    """Many texts in one piece of memory: the UTF-8 of each, followed by END."""
+    return b"".join(part for text in texts for part in (text.encode(), END))
+
+
+def split_texts(joined: bytes) -> list[str]:
+    """The texts that `join_texts` has joined."""
+    return [text.decode() for text in joined.split(END)[:-1]]
+
+
+def read_training_records(path: Path, cache_dir: Path | None) -> TrainingRecords:
+    """Read and check a training split, see `read_records`.
+
+    Args:
+        cache_dir: folder where the arrays are kept under a hash of the file, which a later run need not parse; None: do
+            not keep them.
+
+    Raises:
+        InputError: the file is missing or malformed; the message names the first bad record and the remedy.
+    """
+    content = read_bytes(path)
+    key = hashlib.sha256(b"training records, form 1" + content).digest()
+    kept = None if cache_dir is None else Path(cache_dir) / f"records-{key.hex()[:24]}.npy"
+    if kept is not None and kept.is_file():
+        if (records := _from_arrays(read_kept(kept, key))) is not None:
+            return records
+        print(f"{kept}: damaged; recreating it", flush=True)
+    arrays = _to_arrays(TrainingRecords.of(parse_records(content, path)))
+    if kept is not None:
+        keep(kept, key, *arrays)
+    return _from_arrays(
+        arrays
+    )  # whose names lie together: those of the file lie among its texts, whose memory is freed
+
+
+def _to_arrays(records: TrainingRecords) -> list[np.ndarray]:
+    joined = (join_texts(records.image_names), records.explanations)
+    numbers = [records.image_ids, records.distributions, records.first_row, records.emotions]
+    return numbers + [np.frombuffer(text, np.uint8) for text in joined]
+
+
+def _from_arrays(arrays: list[np.ndarray] | None) -> TrainingRecords | None:
+    """What `_to_arrays` made arrays of; None where they are something else."""
+    if arrays is None or [array.dtype.name for array in arrays] != ["int64", "float32", "int64", *["uint8"] * 3]:
+        return None
+    image_ids, distributions, first_row, emotions, names, explanations = arrays
+    names, explanations = names.tobytes(), explanations.tobytes()
+    images, texts = len(image_ids), len(emotions)
+    fits = (
+        distributions.shape == (images, len(EMOTIONS))
+        and first_row.shape == (images + 1,)
+        and (np.diff(first_row) > 0).all()
+        and (first_row[0], first_row[-1]) == (0, texts)
+        and emotions.max() < len(EMOTIONS)
+        and (names.count(END), explanations.count(END)) == (images, texts)
+    )
+    return TrainingRecords(image_ids, split_texts(names), *arrays[1:4], explanations) if fits else None
