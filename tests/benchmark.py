@@ -43,7 +43,8 @@ from tests.reference import Reference, reference_batch
 from utils.allocator import reuse_freed_memory
 from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, IMAGENET_MEAN, IMAGENET_STD, MAX_NEW_TOKENS
 from utils.data.datasets import ItemKey, PairCollator, TrainingPairs
-from utils.data.feature_cache import FeatureCache, Picture, make_header
+from utils.data.feature_cache import FeatureCache, make_header
+from utils.data.image_folder import Picture
 from utils.data.image_inputs import ImageInputs
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.training_records import TrainingRecords

@@ -19,8 +19,9 @@ from tests.test_models.test_objective import tiny_model
 from tests.test_training.test_training import newest_state
 from utils.data import feature_cache
 from utils.data.datasets import EvaluationImages
-from utils.data.feature_cache import ROW, FeatureCache, Picture, header_sha256
+from utils.data.feature_cache import ROW, FeatureCache, header_sha256
 from utils.data.image_encoder_weights import load_image_encoder
+from utils.data.image_folder import Picture
 from utils.data.image_inputs import ImageInputs
 from utils.data.load_inputs import build_images, read_inputs
 from utils.errors import InputError, run_script
@@ -76,7 +77,7 @@ def image_inputs(workspace, out, *more) -> ImageInputs:
     model = tiny_model()
     torch.manual_seed(args.seed)
     model.image_encoder = load_image_encoder(str(args.clip_model), from_scratch=True)
-    inputs = build_images(args, model, read.folder, read.image_names)
+    inputs = build_images(args, model, read)
     inputs.encoder, inputs.records = model.image_encoder, read.records
     return inputs
 

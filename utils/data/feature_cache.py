@@ -16,8 +16,8 @@ import os
 import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import compress
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.image_encoder import ImageEncoder, ImageFeatures
+from utils.data.image_folder import Picture
 from utils.errors import InputError
 from utils.files import folder_lock, read_json, sha256, write_json
 
@@ -45,14 +46,6 @@ ENCODER_FIELDS = (
 ROW = np.dtype([("written", "u1"), ("checksum", "<u4"), ("size", "<i8"), ("mtime_ns", "<i8"), ("sha256", "u1", 32)])
 REMEDY = "run preprocess/cache_features.py again"
 ANEW = "remove the folder and rebuild it with preprocess/cache_features.py"
-
-
-class Picture(NamedTuple):
-    """An image file at the time it was checked: path, size in bytes, modification time in ns."""
-
-    path: str | Path
-    size: int
-    mtime_ns: int
 
 
 def encoder_sha256(encoder: ImageEncoder) -> str:
@@ -213,21 +206,21 @@ class FeatureCache:
         A file in the same folder with the same size and modification time counts as unchanged. If only the folder or
         the modification time differs, as after copying a folder, the SHA-256 of the files are compared.
         """
-        same_root = self.made_from(image_root)
-        rows = self._rows()
-        changed, to_compare = set(), []
-        for name, picture in pictures.items():
-            row = rows[self.row[name]] if name in self.row else None
-            if row is None or not row["written"]:
-                continue
-            if picture.size != row["size"]:
-                changed.add(name)
-            elif not same_root or picture.mtime_ns != row["mtime_ns"]:
-                to_compare.append(name)
+        names = [name for name in pictures if name in self.row]
+        rows = self._rows()[[self.row[name] for name in names]]
+        sizes, mtimes = (
+            np.array([getattr(pictures[name], field) for name in names], np.int64) for field in ("size", "mtime_ns")
+        )
+        other_size = (rows["written"] != 0) & (rows["size"] != sizes)
+        same_size = (rows["written"] != 0) & (rows["size"] == sizes)
+        if self.made_from(image_root):
+            same_size &= rows["mtime_ns"] != mtimes
+        changed = set(compress(names, other_size))
+        to_compare = list(compress(names, same_size))
         with ThreadPoolExecutor() as pool:
             hashes = pool.map(lambda name: sha256(pictures[name].path), to_compare)
-            for name, found in zip(to_compare, hashes, strict=True):
-                if found != rows[self.row[name]]["sha256"].tobytes().hex():
+            for name, found, row in zip(to_compare, hashes, rows[same_size], strict=True):
+                if found != row["sha256"].tobytes().hex():
                     changed.add(name)
         return [name for name in pictures if name in changed]
 

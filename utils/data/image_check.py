@@ -8,13 +8,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.data.image_folder import ImageFolder, shorten
+from utils.data.image_folder import ImageFolder, Picture, picture_at, shorten
 from utils.data.image_opening import open_image
 from utils.errors import InputError, escaped
 from utils.files import read_json, write_json
 
 PATCH = 16  # pixels; side of a patch of ViT-B/16
-PART = 64  # images that a thread checks at a time: handing them over one by one takes longer than a look at a known one
 
 
 def check_images(
@@ -24,7 +23,7 @@ def check_images(
     skip_bad: bool,
     cache_dir: Path | None,
     source: Path,
-) -> list[bool]:
+) -> list[Picture | None]:
     """Open every image of a split once.
 
     Pictures smaller than one patch are named in a line; like all, they are stretched to the encoder's square.
@@ -39,7 +38,7 @@ def check_images(
         source: the JSON file of the records, for messages.
 
     Returns:
-        whether each of the N images can be read.
+        for each of the N images its file, or None if it cannot be read.
 
     Raises:
         InputError: an image is missing or unreadable and `skip_bad` is False; or no record is left.
@@ -49,56 +48,28 @@ def check_images(
         root = hashlib.sha256(str(folder.root.resolve()).encode()).hexdigest()[:16]
         memory = Path(cache_dir) / f"images-{root}.json"
     good = _remembered(memory)
-
-    prefix = os.path.join(folder.root, "")
-
-    def problem_of(image_name: str) -> tuple[str | None, str]:
-        """What is wrong with an image (None: nothing), and the line that identifies its file in the memory."""
-        try:
-            path = folder.exact(image_name) or folder.find(image_name)
-            if path is None:
-                doubt = folder.look_up(image_name).doubt
-                return f"no image {shorten(image_name)} under {folder.root}{f' ({doubt})' if doubt else ''}", ""
-        except InputError as error:  # the name points outside the folder
-            return str(error), ""
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            return f"{path}: {error.strerror}", ""
-        name = os.fsencode(str(path).removeprefix(prefix)).decode("utf-8", "backslashreplace")
-        stamp = f"{name} {status.st_size} {status.st_mtime_ns}"
-        if stamp in good:
-            return None, stamp
-        try:
-            # decoding a JPEG at an eighth of its size is enough to check it
-            size = open_image(path, draft_size=64).size
-        except InputError as error:
-            return str(error), stamp
-        if min(size) < PATCH:
-            small.append(f"{shorten(path, 300)} ({size[0]} x {size[1]} pixels)")
-        return None, stamp
-
-    def problems_of(image_names: list[str]) -> list[tuple[str | None, str]]:
-        return [problem_of(image_name) for image_name in image_names]
-
+    looking = tqdm(image_names, "looking for images", unit="image", leave=False)
+    found = [_look(folder, image_name) for image_name in looking]
+    stamps = [None if isinstance(picture, str) else _stamp(folder, picture) for picture in found]
+    unknown = [index for index, stamp in enumerate(stamps) if stamp is not None and stamp not in good]
     small: list[str] = []
-    parts = [image_names[start : start + PART] for start in range(0, len(image_names), PART)]
-    found: list[tuple[str | None, str]] = []
-    progress = {"total": len(image_names), "desc": "checking images", "unit": "image", "leave": False}
-    with ThreadPoolExecutor() as pool, tqdm(**progress) as bar:
+    progress = {"total": len(unknown), "desc": "checking images", "unit": "image", "leave": False}
+    with ThreadPoolExecutor() as pool:
         try:
-            for of_part in pool.map(problems_of, parts):
-                found += of_part
-                bar.update(len(of_part))
+            verdicts = pool.map(lambda index: _problem(found[index].path, small), unknown)
+            for index, problem in zip(unknown, tqdm(verdicts, **progress), strict=True):
+                found[index] = problem or found[index]
         except BaseException:  # e.g. Ctrl-C: stop now, not after the last image
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    readable = [problem is None for problem, _ in found]
+    pictures = [None if isinstance(picture, str) else picture for picture in found]
     problems = [
-        f"record {image_id}: {problem}" for image_id, (problem, _) in zip(image_ids, found, strict=True) if problem
+        f"record {image_id}: {problem}"
+        for image_id, problem in zip(image_ids, found, strict=True)
+        if isinstance(problem, str)
     ]
     if memory is not None:
-        seen = good | {stamp for problem, stamp in found if problem is None}
+        seen = good | {stamp for picture, stamp in zip(pictures, stamps, strict=True) if picture is not None}
         if seen != good:
             write_json(memory, {"good": sorted(seen), "sha256": _hash(seen)})
     if problems and not skip_bad:
@@ -114,7 +85,39 @@ def check_images(
         )
     if problems:
         print(f"{source}: left out {len(problems)} records with bad images, e.g. {problems[0]}")
-    return readable
+    return pictures
+
+
+def _look(folder: ImageFolder, image_name: str) -> Picture | str:
+    """An image's file, or what is wrong."""
+    try:
+        path = folder.exact(image_name) or folder.find(image_name)
+        if path is not None:
+            return picture_at(path)
+        doubt = folder.look_up(image_name).doubt
+        return f"no image {shorten(image_name)} under {folder.root}{f' ({doubt})' if doubt else ''}"
+    except InputError as error:  # the name points outside the folder
+        return str(error)
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+
+
+def _stamp(folder: ImageFolder, picture: Picture) -> str:
+    """The line that identifies a file in the memory."""
+    name = os.fsencode(str(picture.path).removeprefix(os.path.join(folder.root, "")))
+    return f"{name.decode('utf-8', 'backslashreplace')} {picture.size} {picture.mtime_ns}"
+
+
+def _problem(path: str | Path, small: list[str]) -> str | None:
+    """What is wrong with an image (None: nothing). One that is smaller than a patch is added to `small`."""
+    try:
+        # decoding a JPEG at an eighth of its size is enough to check it
+        size = open_image(path, draft_size=64).size
+    except InputError as error:
+        return str(error)
+    if min(size) < PATCH:
+        small.append(f"{shorten(path, 300)} ({size[0]} x {size[1]} pixels)")
+    return None
 
 
 def _remembered(memory: Path | None) -> set[str]:

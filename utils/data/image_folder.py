@@ -37,6 +37,20 @@ class Found(NamedTuple):
     doubt: str = ""
 
 
+class Picture(NamedTuple):
+    """An image file at the time it was looked at: path, size in bytes, modification time in ns."""
+
+    path: str | Path
+    size: int
+    mtime_ns: int
+
+
+def picture_at(path: str | Path) -> Picture:
+    """The current state of an image file."""
+    status = os.stat(path)
+    return Picture(path, status.st_size, status.st_mtime_ns)
+
+
 class ImageFolder:
     """Find the images of annotations under `root`.
 
@@ -153,7 +167,7 @@ class _Listing:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.prefix = folder, os.path.join(folder, "")
-        self.files: dict[str, str] = {}  # name -> name without extension
+        self.files: set[str] = set()
         self.folders: list[str] = []
         self.links: set[str] = set()
         for entry in os.scandir(folder):
@@ -161,7 +175,7 @@ class _Listing:
                 if entry.is_dir():
                     self.folders.append(entry.name)
                 elif entry.name[-5:].lower().endswith(EXTENSIONS) and entry.is_file():
-                    self.files[entry.name] = split_name(entry.name)[0]
+                    self.files.add(entry.name)
                     if entry.is_symlink():
                         self.links.add(entry.name)
             except OSError:  # a link to itself
@@ -180,7 +194,7 @@ class _Listing:
         names = self._by_spelling.get(spellings(stem)[-1], [])
         base, number = split_number(stem)
         if number and base.endswith(" "):  # the annotation itself names a numbered copy
-            names = [other for other in names if split_number(self.files[other])[1] == number]
+            names = [other for other in names if split_number(self.stems[other])[1] == number]
         return names if len(names) == 1 else sorted(names, key=partial(_unlikeness, name))
 
     def with_blank(self, name: str) -> list[str]:
@@ -188,14 +202,19 @@ class _Listing:
         base, number = split_number(spellings(split_name(name)[0])[-1])
         if not number or self.has_numbers:
             return []
-        numbers = {other: split_number(self.files[other])[1] for other in self._by_spelling.get(base, [])}
+        numbers = {other: split_number(self.stems[other])[1] for other in self._by_spelling.get(base, [])}
         return [other for other, theirs in numbers.items() if theirs == number] if all(numbers.values()) else []
 
     def alike(self, kind: str, value: str) -> list[tuple[str, Clues]]:
         """The files whose clue `kind` has this value. Numbered copies are left out if there is also an original."""
         found = self._by_clue[kind].get(value, [])
-        originals = [pair for pair in found if split_number(self.files[pair[0]])[0] == self.files[pair[0]]]
+        originals = [pair for pair in found if split_number(self.stems[pair[0]])[0] == self.stems[pair[0]]]
         return found if len(found) == 1 else originals or found
+
+    @cached_property
+    def stems(self) -> dict[str, str]:
+        """Name -> name without extension."""
+        return {name: split_name(name)[0] for name in sorted(self.files)}
 
     @cached_property
     def has_brackets(self) -> bool:
@@ -203,19 +222,19 @@ class _Listing:
 
     @cached_property
     def has_numbers(self) -> bool:
-        return any(_NUMBER.search(stem) for stem in self.files.values())
+        return any(_NUMBER.search(stem) for stem in self.stems.values())
 
     @cached_property
     def _by_spelling(self) -> dict[str, list[str]]:
         table: dict[str, list[str]] = {}
-        for name, stem in self.files.items():
+        for name, stem in self.stems.items():
             table.setdefault(spellings(stem)[-1], []).append(name)
         return table
 
     @cached_property
     def _by_clue(self) -> dict[str, dict[str, list[tuple[str, Clues]]]]:
         tables: dict[str, dict[str, list[tuple[str, Clues]]]] = {"plain": {}, "replaced": {}, "dropped": {}}
-        for name, stem in self.files.items():
+        for name, stem in self.stems.items():
             theirs = clues(spellings(stem)[-1])
             for kind, table in tables.items():
                 table.setdefault(getattr(theirs, kind), []).append((name, theirs))

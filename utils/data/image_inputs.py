@@ -1,14 +1,12 @@
 """The model's image input: pixels, or features from a cache that training fills."""
 
-import os
-
 import torch
 from torch import Tensor
 
 from models.image_encoder import ImageEncoder
 from utils.data.datasets import ImagePixels
-from utils.data.feature_cache import FeatureCache, Picture
-from utils.data.image_folder import ImageFolder
+from utils.data.feature_cache import FeatureCache
+from utils.data.image_folder import ImageFolder, Picture, picture_at
 
 
 class ImageInputs:
@@ -79,9 +77,3 @@ def find_pictures(folder: ImageFolder, names: list[str]) -> dict[str, Picture]:
     """Image name -> file, for the images that exist in `folder`."""
     paths = {name: folder.exact(name) or folder.find(name) for name in names}
     return {name: picture_at(path) for name, path in paths.items() if path is not None}
-
-
-def picture_at(path: str | os.PathLike) -> Picture:
-    """The current state of an image file."""
-    status = os.stat(path)
-    return Picture(path, status.st_size, status.st_mtime_ns)

@@ -13,9 +13,9 @@ from cococaption import CaptionScorer
 from models.sevlm import SEVLM
 from utils.constants import IMAGE_FOLDERS
 from utils.data.datasets import ImagePixels
-from utils.data.feature_cache import FeatureCache, Picture, make_header, real_path
+from utils.data.feature_cache import FeatureCache, make_header, real_path
 from utils.data.image_check import check_images
-from utils.data.image_folder import ImageFolder
+from utils.data.image_folder import ImageFolder, Picture
 from utils.data.image_inputs import ImageInputs, find_pictures
 from utils.data.records import Records, read_records
 from utils.data.text_codec import count_special_tokens
@@ -28,21 +28,17 @@ from utils.opts import data_folders, needs_lexicon
 class Inputs(NamedTuple):
     """What a run reads from the user's files.
 
-    records: of the split that is scored. train: the training split; None with --eval_only. folder: of the images; None if
-    there is none. lexicon: None if the run needs none.
+    records: of the split that is scored. train: the training split; None with --eval_only. names: image id -> image name,
+    of both. folder: of the images; None if there is none. pictures: image name -> file, of those in the folder. lexicon:
+    None if the run needs none.
     """
 
     records: Records
     train: TrainingRecords | None
+    names: dict[int, str]
     folder: ImageFolder | None
+    pictures: dict[str, Picture]
     lexicon: Lexicon | None
-
-    @property
-    def image_names(self) -> dict[int, str]:
-        """Image id -> image name, of both splits."""
-        names = {int(image_id): record["image_name"] for image_id, record in self.records.items()}
-        train = self.train
-        return names if train is None else names | dict(zip(train.image_ids.tolist(), train.image_names, strict=True))
 
 
 def read_inputs(args: argparse.Namespace) -> Inputs:
@@ -59,20 +55,28 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
         train = read_training_records(args.nle_data_train_path, args.cache_dir)
         texts = [train.explanations.decode("latin-1")]  # special tokens are ASCII
         say_special_tokens(args.nle_data_train_path, texts, args.plain_special_tokens)
+    names = {int(image_id): record["image_name"] for image_id, record in records.items()}
+    if train is not None:
+        names |= dict(zip(train.image_ids.tolist(), train.image_names, strict=True))
     if args.image_root is None:  # a finished feature cache stands in for the images
         places = [folder / name for folder in data_folders(args) for name in IMAGE_FOLDERS]
         folder = next((ImageFolder(place) for place in places if place.is_dir()), None)
-        return Inputs(records, train, folder, lexicon)
+        pictures = {} if folder is None else find_pictures(folder, list(dict.fromkeys(names.values())))
+        return Inputs(records, train, names, folder, pictures, lexicon)
     folder = ImageFolder(args.image_root)
-    names = [record["image_name"] for record in records.values()]
-    folder.claim(names if train is None else names + train.image_names)
+    folder.claim(names.values())
     how = (folder, args.skip_bad_images, args.cache_dir)
-    kept = check_images(list(records), names, *how, args.nle_data_val_path)
-    records = dict(compress(records.items(), kept))
+    of_records = [record["image_name"] for record in records.values()]
+    found = check_images(list(records), of_records, *how, args.nle_data_val_path)
+    pictures = dict(zip(of_records, found, strict=True))
+    records = dict(compress(records.items(), found))
     if train is not None:
-        kept = check_images(train.image_ids, train.image_names, *how, args.nle_data_train_path)
-        train = train if all(kept) else train.only(np.array(kept))
-    return Inputs(records, train, folder, lexicon)
+        found = check_images(train.image_ids, train.image_names, *how, args.nle_data_train_path)
+        pictures |= dict(zip(train.image_names, found, strict=True))
+        train = train if all(found) else train.only(np.array([picture is not None for picture in found]))
+    pictures = {name: picture for name, picture in pictures.items() if picture is not None}
+    names = {image_id: name for image_id, name in names.items() if name in pictures}
+    return Inputs(records, train, names, folder, pictures, lexicon)
 
 
 def say_special_tokens(path: Path, texts: list[str], plain: bool) -> None:
@@ -99,28 +103,22 @@ def check_annotated(args: argparse.Namespace, scorer: CaptionScorer, records: Re
         )
 
 
-def build_images(
-    args: argparse.Namespace, model: SEVLM, folder: ImageFolder | None, names: dict[int, str]
-) -> ImageInputs:
+def build_images(args: argparse.Namespace, model: SEVLM, inputs: Inputs) -> ImageInputs:
     """Build the image source: pixels, or cached features.
 
     With a complete cache (--feature_cache DIR) the image encoder is not needed: `model.image_encoder` becomes None.
     Such a cache works without the image files. Image files that exist must be the ones that the cache was made from.
 
-    Args:
-        names: image id -> image name.
-
     Raises:
         InputError: the cache was made from other images, lacks some of them, or is refused by `FeatureCache`.
     """
-    encoder = model.image_encoder
+    encoder, folder, names = model.image_encoder, inputs.folder, inputs.names
     mean, std = encoder.statistics(args.image_normalization)
     pixels = ImagePixels(folder, encoder.image_size, mean, std, encoder.preparation.resample)
     if not args.feature_cache:
         return ImageInputs(pixels, None, names)
     header = make_header(args.clip_model, encoder, mean, std)
-    wanted = list(dict.fromkeys(names.values()))
-    pictures = {} if folder is None else find_pictures(folder, wanted)
+    wanted, pictures = list(dict.fromkeys(names.values())), inputs.pictures
     if args.feature_cache == "auto":
         return ImageInputs(pixels, _cache_of_ours(args, header, pictures, folder, wanted), names, pictures)
     cache = FeatureCache(args.feature_cache, header)
