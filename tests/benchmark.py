@@ -65,7 +65,7 @@ WORDS = (
     " green trees with old house it was so warm as if there were no one at home but he can see red water far away"
 ).split()
 
-SPLIT = 16  # batches decoded one after the other, with 64 images each about 1000 images
+SPLIT = 1024  # images of a split that is decoded whole
 
 SIZES = {"full": ("distilgpt2", "clip-vit-base-patch16"), "demo": ("demo-gpt2", "demo-clip-vit")}
 
@@ -81,7 +81,7 @@ TARGETS = {
         "training, cached": 4,
         "decoding, cached": 15,
         "decoding, cached, --vad_causal": 12,
-        f"decoding, {SPLIT} batches, --vad_causal": 28,
+        f"decoding, {SPLIT} images, --vad_causal": 28,
         "training, cached, bf16": 8,
     },
     "cuda": {"training, cached, bf16": 8, "decoding, cached, bf16": 50},
@@ -172,7 +172,7 @@ class Workbench:
             "reference decoding": self.reference_decoding,
             "decoding, cached": lambda: self.decoding(),
             "decoding, cached, --vad_causal": lambda: self.decoding("--vad_causal"),
-            f"decoding, {SPLIT} batches, --vad_causal": lambda: self.decoding("--vad_causal", batches=SPLIT),
+            f"decoding, {SPLIT} images, --vad_causal": lambda: self.decoding("--vad_causal", images=SPLIT),
         }
         if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
             self.jobs |= {
@@ -294,28 +294,31 @@ class Workbench:
 
         return Job(step, self.batch_size)
 
-    @cached_property
-    def text_lengths(self) -> list[int]:
+    def text_lengths(self, images: int) -> list[int]:
         lengths = cycle(LENGTHS)
-        return [next(lengths) for _ in range(self.images)]
+        return [next(lengths) for _ in range(images)]
 
     @property
     def prompt(self) -> tuple[list[int], list[int], int, tuple[int, int]]:
         codec = self.codec
         return *codec.prompt(), codec.because_id, (codec.emotion_id, codec.explanation_id)
 
-    def decoding(self, *more: str, dtype: torch.dtype = torch.float32, batches: int = 1) -> Job:
+    def decoding(self, *more: str, dtype: torch.dtype = torch.float32, images: int | None = None) -> Job:
         """Greedy texts from cached features. Weights are packed beforehand, as once in an evaluation.
 
-        Several batches have the same features, and texts of the same lengths, each in an order of its own.
+        By default one batch of --images. More images are decoded in batches of --eval_batch_size's default, which all have
+        the same features, and texts of the same lengths, each batch in an order of its own.
         """
+        together = self.images if images is None else self.args.eval_batch_size
+        batches = 1 if images is None else images // together
         model = self.build("--feature_cache", "random", *more)[0].eval()
         self.packed.enter_context(packed_weights(model.decoder, dtype))
         source = RandomImages(self.vision, cached=True)
-        features = [source[str(image)] for image in range(self.images)]
+        features = [source[str(image)] for image in range(together)]
         cls, grid = (torch.stack([item[name] for item in features]).to(self.device) for name in ("cls", "grid"))
         rng = random.Random(0)
-        lengths = [self.text_lengths, *(rng.sample(self.text_lengths, self.images) for _ in range(batches - 1))]
+        usual = self.text_lengths(together)
+        lengths = [usual, *(rng.sample(usual, together) for _ in range(batches - 1))]
 
         def decode(wanted: list[int]) -> None:
             with (
@@ -329,18 +332,19 @@ class Workbench:
                 )
             check_lengths(generated.lengths.tolist(), wanted)
 
-        return Job(lambda: [decode(wanted) for wanted in lengths], batches * self.images, dtype=dtype)
+        return Job(lambda: [decode(wanted) for wanted in lengths], batches * together, dtype=dtype)
 
     def reference_decoding(self) -> Job:
         model, _ = self.reference
         source = RandomImages(self.vision, cached=False)
+        wanted = self.text_lengths(self.images)
         pixels = torch.stack([source[str(image)]["pixels"] for image in range(self.images)]).to(self.device)
 
         def decode() -> None:
             model.eval()
-            with forced_lengths_of_reference(model.decoder.lm_head, self.text_lengths, self.codec.stop_ids):
+            with forced_lengths_of_reference(model.decoder.lm_head, wanted, self.codec.stop_ids):
                 rows = model.generate(pixels, *self.prompt, self.vad.of_generated, MAX_NEW_TOKENS, self.codec.stop_ids)
-            check_lengths([len(row) for row in rows], self.text_lengths)
+            check_lengths([len(row) for row in rows], wanted)
 
         return Job(decode, self.images)
 

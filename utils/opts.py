@@ -53,7 +53,6 @@ DEMO_DEFAULTS = {
     "cl_Loss_weight": 0.1,
     "batch_size": 8,
     "num_workers": 0,
-    "eval_batch_size": 64,
     "learning_rate": 2e-3,
     "en_LR": 1e-3,
     "emo_en_LR": 2e-3,
@@ -272,7 +271,7 @@ def get_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("evaluation")
     add = group.add_argument
     add("--eval_steps", type=natural, default=0, help="steps between evaluations; 0: after every epoch")
-    add("--eval_batch_size", type=count, default=64, help="images per process that are captioned together")
+    add("--eval_batch_size", type=count, default=128, help="images per process that are captioned together")
     add(
         "--stop_after_evals",
         type=natural,

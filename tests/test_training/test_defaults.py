@@ -64,7 +64,7 @@ DEFAULTS = {
     "cpu_threads": 0,
     # evaluation
     "eval_steps": 0,
-    "eval_batch_size": 64,
+    "eval_batch_size": 128,
     "stop_after_evals": 10,
     "metrics": ["bleu", "meteor", "rouge", "cider"],
     "meteor_jvms": 1,
