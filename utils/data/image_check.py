@@ -14,6 +14,7 @@ from utils.errors import InputError, escaped
 from utils.files import read_json, write_json
 
 PATCH = 16  # pixels; side of a patch of ViT-B/16
+PART = 64  # images that a thread checks at a time: handing them over one by one takes longer than reading a small one
 
 
 def check_images(
@@ -53,12 +54,17 @@ def check_images(
     stamps = [None if isinstance(picture, str) else _stamp(folder, picture) for picture in found]
     unknown = [index for index, stamp in enumerate(stamps) if stamp is not None and stamp not in good]
     small: list[str] = []
+
+    def check(part: list[int]) -> None:
+        for index in part:
+            found[index] = _problem(found[index].path, small) or found[index]
+
+    parts = [unknown[start : start + PART] for start in range(0, len(unknown), PART)]
     progress = {"total": len(unknown), "desc": "checking images", "unit": "image", "leave": False}
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, tqdm(**progress) as bar:
         try:
-            verdicts = pool.map(lambda index: _problem(found[index].path, small), unknown)
-            for index, problem in zip(unknown, tqdm(verdicts, **progress), strict=True):
-                found[index] = problem or found[index]
+            for part, _ in zip(parts, pool.map(check, parts), strict=True):
+                bar.update(len(part))
         except BaseException:  # e.g. Ctrl-C: stop now, not after the last image
             pool.shutdown(wait=False, cancel_futures=True)
             raise
