@@ -468,7 +468,7 @@ def main(argv: list[str] | None = None) -> int:
                     processes=max(os.cpu_count() // accelerator.num_processes, 1),
                     source=str(args.nle_data_train_path),
                 )
-                setup = setup._replace(train_records=None)  # with the texts, which are tokens now
+                setup = setup._replace(train_records=None)  # frees the texts; the data set has their tokens
         if args.eval_only:
             score_checkpoint(args, accelerator, setup)
             return 0

@@ -146,7 +146,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def parse_json(content: bytes, path: str | Path) -> Any:
-    """The same for the bytes of a file that are read already."""
+    """Like `read_json`, for bytes that are read already; `path` is for messages."""
     try:
         return json.loads(content, object_pairs_hook=_without_repeats)
     except _RepeatedName:

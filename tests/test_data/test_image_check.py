@@ -80,8 +80,10 @@ def test_pipes_and_monstrous_names_are_one_line_each(tmp_path, capsys):
     assert "left out 3 records" in capsys.readouterr().out
 
 
-def test_every_record_keeps_its_own_verdict(tmp_path):
-    """Whichever thread is done first; what is remembered is told by its place below the folder."""
+@pytest.mark.parametrize("part", [1, 2, 3, 100])
+def test_every_record_keeps_its_own_verdict(tmp_path, monkeypatch, capsys, part):
+    """However the pictures are divided among the threads; what is remembered is told by its place below the folder."""
+    monkeypatch.setattr(image_check, "PART", part)
     folder = tmp_path / "images"
     (folder / "style").mkdir(parents=True)
     names = [f"style/{number}.png" for number in range(7)]
@@ -91,6 +93,35 @@ def test_every_record_keeps_its_own_verdict(tmp_path):
     (folder / names[5]).write_bytes(b"no picture")
     found = readable(range(7), names, ImageFolder(folder), True, tmp_path / "cache", Path("train.json"))
     assert found == [number not in (2, 5) for number in range(7)]
+    assert "left out 2 records with bad images, e.g. record 2: no image style/2.png" in capsys.readouterr().out
     (memory,) = (tmp_path / "cache").iterdir()
     good = json.loads(memory.read_text())["good"]
     assert [line.split()[0] for line in good] == [names[number] for number in (0, 1, 3, 4, 6)]
+
+
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):
+    (tmp_path / "style").mkdir()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("utils.data.image_folder.os.scandir", refuse)
+    with pytest.raises(PermissionError):
+        check_images(["1"], ["style/a.png"], ImageFolder(tmp_path), True, None, Path("train.json"))
+
+
+def test_splits_of_one_folder_share_a_memory(tmp_path, opened):
+    for name in "ab":
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{name}.png")
+    for expected in (["a.png", "b.png"], []):
+        opened.clear()
+        for name in ("a.png", "b.png"):
+            check_images(["1"], [name], ImageFolder(tmp_path), False, tmp_path / "cache", Path("split.json"))
+        assert opened == expected
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_a_bad_image(tmp_path, monkeypatch):
+    (tmp_path / "a.png").touch()
+    monkeypatch.setattr(image_check, "picture_at", lambda path: os.stat(f"{path}.gone"))
+    with pytest.raises(InputError, match=f"train.json: record 1: {tmp_path / 'a.png'}: No such file"):
+        check_images(["1"], ["a.png"], ImageFolder(tmp_path), False, None, Path("train.json"))

@@ -229,3 +229,25 @@ def test_what_is_another_artwork_is_not_guessed(tmp_path):
     assert ImageFolder(tmp_path).find("Baroque/max_title(1).jpg") == dropped
     put(tmp_path, "Baroque/max_another(1).jpg")  # nobody has dropped brackets here
     assert ImageFolder(tmp_path).find("Baroque/max_title(1).jpg") is None
+
+
+def test_claims_add_up(tmp_path):
+    """Whether or not a guess was made between them."""
+    path = put(tmp_path, "Baroque/moller_a.jpg")
+    for between in ([], ["Baroque/möller_a.jpg"]):
+        folder = ImageFolder(tmp_path)
+        folder.claim(["Baroque/moller_a.jpg"])
+        for name in between:
+            assert folder.find(name) is None
+        folder.claim(["Baroque/another.jpg"])
+        assert folder.find("Baroque/möller_a.jpg") is None and folder.find("Baroque/moller_a.jpg") == path
+
+
+def test_the_short_way_is_closed_where_two_folders_fit(tmp_path):
+    """The exact name in the folder spelled otherwise is not taken before the folder of that name."""
+    put(tmp_path, "baroque/a.jpg")
+    put(tmp_path, "Baroque/b.jpg")
+    folder = ImageFolder(tmp_path)
+    assert folder.find("BAROQUE/a.jpg") == tmp_path / "baroque/a.jpg"
+    assert folder.find("BAROQUE/b.jpg") == tmp_path / "Baroque/b.jpg"
+    assert folder.exact("BAROQUE/a.jpg") is None and folder.exact("BAROQUE/b.jpg") is None

@@ -94,24 +94,31 @@ def test_a_file_is_parsed_once(split, file, tmp_path, monkeypatch, capsys):
         kept.write_bytes(damage)
         assert as_split(read_training_records(file, cache)) == split and kept.read_bytes() == whole
         assert capsys.readouterr().out == f"{kept}: damaged; recreating it\n"
+    monkeypatch.setattr(training_records, "EMOTIONS", EMOTIONS[::-1])
+    read_training_records(file, cache)
+    assert len(parsed) == 5 and len(list(cache.iterdir())) == 2  # places in another list are other emotions
+    monkeypatch.undo()
+    monkeypatch.setattr(training_records, "parse_records", lambda *args: parsed.append(args[1]) or parse(*args))
     split["5"]["explanations"][0] = "the sea"
     file.write_text(json.dumps(split))
     parsed.clear()
     assert as_split(read_training_records(file, cache)) == split and len(parsed) == 1
-    assert len(list(cache.iterdir())) == 2 and capsys.readouterr().out == ""
+    assert len(list(cache.iterdir())) == 3 and capsys.readouterr().out == ""
 
 
 def test_whole_files_of_other_arrays_are_made_anew(split, file, tmp_path, capsys):
     """They bear the right hash; no run writes them, but none is to train on them."""
     read_training_records(file, tmp_path / "cache")
     (kept,) = (tmp_path / "cache").iterdir()
-    key = training_records.hashlib.sha256(b"training records, form 1" + file.read_bytes()).digest()
+    key = training_records.kept_key(file.read_bytes())
     ids, distributions, first, emotions, names, texts = arrays = read_kept(kept, key)
     damages = {
         "fewer arrays": arrays[:-1],
         "another type": [ids.astype(np.int32), *arrays[1:]],
         "fewer shares": [ids, distributions[:, :8], *arrays[2:]],
         "an image without annotations": [ids, distributions, np.array([0, 3, 3, 6]), emotions, names, texts],
+        "an image's rows less": [ids, distributions, np.array([0, 3, 6]), emotions, names, texts],
+        "rows from the second on": [ids, distributions, np.array([1, 3, 4, 6]), emotions, names, texts],
         "rows beyond the last": [ids, distributions, np.array([0, 3, 4, 7]), emotions, names, texts],
         "a tenth emotion": [ids, distributions, first, emotions + 9, names, texts],
         "a name less": [ids, distributions, first, emotions, names[:14], texts],

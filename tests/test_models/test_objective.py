@@ -495,3 +495,39 @@ def test_batch_lays_pairs_side_by_side():
     wanted = batch["lm_targets"] != -100
     assert batch["lm_positions"][wanted].tolist() == [row * 8 + place for row in (0, 2, 4) for place in (0, 1, 8)]
     assert batch["lm_targets"][wanted].tolist() == [7, 7, 8] * 3
+
+
+def test_an_item_is_of_its_own_image_alone():
+    """Image, distribution, texts and kept VAD values of every record, of different numbers of annotations."""
+    codec = TextCodec(load_tokenizer(str(REPOSITORY / "models/configs/distilgpt2")), PROMPT_TEXT, max_seq_len=30)
+    records = {
+        str(number): {
+            "emotions": EMOTIONS[:size],
+            "explanations": [f"picture {number}"] * size,
+            "image_name": f"Baroque/{number}.jpg",
+            "origin_emotion_distribution": [float(place == number) for place in range(9)],
+        }
+        for number, size in ((1, 2), (2, 4), (3, 3))
+    }
+
+    class Names:
+        def load(self, names):
+            return [{"name": name} for name in names]
+
+    class RowNumbers:
+        context_free = False
+
+        def of_texts(self, token_ids, *_):
+            return np.broadcast_to(np.arange(len(token_ids))[:, None, None], (*token_ids.shape, 3))
+
+    pairs = TrainingPairs(TrainingRecords.of(records), Names(), codec, RowNumbers(), seed=0)
+    assert pairs.records.explanations == b""
+    first_row = [0, 2, 6]
+    for index, (image_id, record) in enumerate(records.items()):
+        item = pairs[ItemKey(0, index)]
+        chosen = pairs.choose_pair(0, index)
+        expected = codec.encode([record["emotions"][i] for i in chosen], [record["explanations"][i] for i in chosen])
+        assert item["name"] == record["image_name"] and item["image_id"] == int(image_id)
+        assert item["emotion_distribution"].tolist() == record["origin_emotion_distribution"]
+        assert item["input_ids"].tolist() == expected.input_ids.tolist()
+        assert item["vad"][:, 0, 0].tolist() == [first_row[index] + i for i in chosen]

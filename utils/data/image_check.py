@@ -25,7 +25,7 @@ def check_images(
     cache_dir: Path | None,
     source: Path,
 ) -> list[Picture | None]:
-    """Open every image of a split once.
+    """Look for every image of a split, and open those that are not known to be readable.
 
     Pictures smaller than one patch are named in a line; like all, they are stretched to the encoder's square.
 
@@ -34,7 +34,7 @@ def check_images(
     Args:
         image_ids, image_names: of the records of one split, N each.
         folder: where the images are.
-        skip_bad: leave out records with a bad image instead of raising an error.
+        skip_bad: give None for a bad image, whose record the caller leaves out, instead of raising an error.
         cache_dir: folder of the file that remembers readable images; None: remember nothing.
         source: the JSON file of the records, for messages.
 
@@ -98,12 +98,13 @@ def _look(folder: ImageFolder, image_name: str) -> Picture | str:
     """An image's file, or what is wrong."""
     try:
         path = folder.exact(image_name) or folder.find(image_name)
-        if path is not None:
-            return picture_at(path)
-        doubt = folder.look_up(image_name).doubt
-        return f"no image {shorten(image_name)} under {folder.root}{f' ({doubt})' if doubt else ''}"
+        if path is None:
+            doubt = folder.look_up(image_name).doubt
+            return f"no image {shorten(image_name)} under {folder.root}{f' ({doubt})' if doubt else ''}"
     except InputError as error:  # the name points outside the folder
         return str(error)
+    try:
+        return picture_at(path)
     except OSError as error:
         return f"{path}: {error.strerror}"
 

@@ -77,16 +77,19 @@ class ImageFolder:
         vars(self).pop("_claims", None)
 
     @cached_property
-    def _claims(self) -> dict[Path, list[tuple[int, str]]]:
-        """File -> index in FOUND_BY and image name of its claims. Nobody asks where all names are found exactly."""
-        claims: dict[Path, list[tuple[int, str]]] = {}
+    def _claims(self) -> dict[str, list[tuple[int, str]]]:
+        """File -> index in FOUND_BY and image name of its claims. Not made while all names are found exactly."""
+        claims: dict[str, list[tuple[int, str]]] = {}
         for image_name in self._claimed:
+            if path := self.exact(image_name):
+                claims.setdefault(path, []).append((0, image_name))
+                continue
             try:
                 found = self._look_up(image_name)
             except InputError:  # raised again when this name is looked up
                 continue
             if found.paths:
-                claims.setdefault(found.paths[0], []).append((FOUND_BY.index(found.found_by), image_name))
+                claims.setdefault(str(found.paths[0]), []).append((FOUND_BY.index(found.found_by), image_name))
         return claims
 
     def find(self, image_name: str) -> Path | None:
@@ -121,7 +124,7 @@ class ImageFolder:
         if not found.paths or found.found_by == EXACT:
             return found
         rank, ours = FOUND_BY.index(found.found_by), _identity(image_name)
-        for theirs, claimant in self._claims.get(found.paths[0], ()):
+        for theirs, claimant in self._claims.get(str(found.paths[0]), ()):
             if theirs <= rank and _identity(claimant) != ours:
                 return Found([], doubt=f"{shorten(found.paths[0].name)} could also be {shorten(claimant)}")
         return found
@@ -166,7 +169,7 @@ class _Listing:
     """The files and folders directly inside one folder. Tables for misspelled names are built when first needed."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.prefix = folder, os.path.join(folder, "")
+        self.folder, self.prefix = folder, str(folder / "_")[:-1]  # "" for "."
         self.files: set[str] = set()
         self.folders: list[str] = []
         self.links: set[str] = set()

@@ -10,7 +10,7 @@ from utils.files import atomic_path, read_bytes
 
 
 def keep(path: Path, key: bytes, *arrays: np.ndarray) -> None:
-    """Write arrays in the format .npy, one behind the other, followed by a SHA-256 over key and file."""
+    """Write arrays in the format .npy, one after the other, followed by a SHA-256 over key and file."""
     content = io.BytesIO()
     for array in arrays:
         np.save(content, array)

@@ -3,11 +3,10 @@
 import argparse
 import hashlib
 import json
+from collections.abc import Iterable
 from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM
@@ -15,7 +14,7 @@ from utils.constants import IMAGE_FOLDERS
 from utils.data.datasets import ImagePixels
 from utils.data.feature_cache import FeatureCache, make_header, real_path
 from utils.data.image_check import check_images
-from utils.data.image_folder import ImageFolder, Picture
+from utils.data.image_folder import ImageFolder, Picture, shorten
 from utils.data.image_inputs import ImageInputs, find_pictures
 from utils.data.records import Records, read_records
 from utils.data.text_codec import count_special_tokens
@@ -53,11 +52,9 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
     say_special_tokens(args.nle_data_val_path, texts, args.plain_special_tokens)
     if not args.eval_only:
         train = read_training_records(args.nle_data_train_path, args.cache_dir)
-        texts = [train.explanations.decode("latin-1")]  # special tokens are ASCII
+        texts = [train.explanations.decode("latin-1")]  # special tokens are ASCII; none reaches beyond a text's end
         say_special_tokens(args.nle_data_train_path, texts, args.plain_special_tokens)
-    names = {int(image_id): record["image_name"] for image_id, record in records.items()}
-    if train is not None:
-        names |= dict(zip(train.image_ids.tolist(), train.image_names, strict=True))
+    names = _names(args, records, train)
     if args.image_root is None:  # a finished feature cache stands in for the images
         places = [folder / name for folder in data_folders(args) for name in IMAGE_FOLDERS]
         folder = next((ImageFolder(place) for place in places if place.is_dir()), None)
@@ -73,13 +70,27 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
     if train is not None:
         found = check_images(train.image_ids, train.image_names, *how, args.nle_data_train_path)
         pictures |= dict(zip(train.image_names, found, strict=True))
-        train = train if all(found) else train.only(np.array([picture is not None for picture in found]))
+        train = train if all(found) else train.only([picture is not None for picture in found])
     pictures = {name: picture for name, picture in pictures.items() if picture is not None}
     names = {image_id: name for image_id, name in names.items() if name in pictures}
     return Inputs(records, train, names, folder, pictures, lexicon)
 
 
-def say_special_tokens(path: Path, texts: list[str], plain: bool) -> None:
+def _names(args: argparse.Namespace, records: Records, train: TrainingRecords | None) -> dict[int, str]:
+    """Image id -> image name, of both splits."""
+    names = {int(image_id): record["image_name"] for image_id, record in records.items()}
+    if train is None:
+        return names
+    for image_id, name in zip(train.image_ids.tolist(), train.image_names, strict=True):
+        if names.setdefault(image_id, name) != name:
+            raise InputError(
+                f"{args.nle_data_train_path}: record {image_id}: is {shorten(name)}, but {shorten(names[image_id])} in "
+                f"{args.nle_data_val_path}; give every image an id of its own"
+            )
+    return names
+
+
+def say_special_tokens(path: Path, texts: Iterable[str], plain: bool) -> None:
     """Print how many special tokens the explanations of a split contain and how they are read; nothing if none."""
     found = count_special_tokens(texts)
     if not found:

@@ -27,7 +27,7 @@ def read_records(path: str | Path) -> Records:
 
 
 def parse_records(content: bytes, path: str | Path) -> Records:
-    """The same for the bytes of a file that are read already."""
+    """Like `read_records`, for bytes that are read already; `path` is for messages."""
     records = parse_json(content, path)
     if not isinstance(records, dict):
         raise InputError(f"{path}: a JSON object of image id -> record was expected; {REMEDY}")

@@ -180,8 +180,7 @@ class TextCodec:
             cache_dir: folder where the result is kept under a hash of everything it depends on; None: do not keep it.
         """
         key = hashlib.sha256((self.fingerprint() + self.tokenizer.backend_tokenizer.to_str()).encode())
-        for part in (EMOTIONS, self.plain_special_tokens, len(records.explanations)):
-            key.update(json.dumps(part).encode())
+        key.update(json.dumps([EMOTIONS, self.plain_special_tokens]).encode())
         key.update(records.explanations)
         key.update(records.emotions)
         kept = None if cache_dir is None else Path(cache_dir) / f"texts-{key.hexdigest()[:24]}.npy"

@@ -1,7 +1,8 @@
 """The training split as arrays: as Python objects its texts would take several times the memory, in every process."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -13,6 +14,7 @@ from utils.data.kept_arrays import keep, read_kept
 from utils.data.records import Records, parse_records
 from utils.files import read_bytes
 
+FORM = 1
 END = b"\xff"  # of a text; UTF-8 never contains this byte
 
 
@@ -67,7 +69,7 @@ class TrainingRecords:
         )
 
 
-def join_texts(texts: Sequence[str]) -> bytes:
+def join_texts(texts: Iterable[str]) -> bytes:
     """Many texts in one piece of memory: the UTF-8 of each, followed by END."""
     return b"".join(part for text in texts for part in (text.encode(), END))
 
@@ -88,7 +90,7 @@ def read_training_records(path: Path, cache_dir: Path | None) -> TrainingRecords
         InputError: the file is missing or malformed; the message names the first bad record and the remedy.
     """
     content = read_bytes(path)
-    key = hashlib.sha256(b"training records, form 1" + content).digest()
+    key = kept_key(content)
     kept = None if cache_dir is None else Path(cache_dir) / f"records-{key.hex()[:24]}.npy"
     if kept is not None and kept.is_file():
         if (records := _from_arrays(read_kept(kept, key))) is not None:
@@ -97,9 +99,15 @@ def read_training_records(path: Path, cache_dir: Path | None) -> TrainingRecords
     arrays = _to_arrays(TrainingRecords.of(parse_records(content, path)))
     if kept is not None:
         keep(kept, key, *arrays)
-    return _from_arrays(
-        arrays
-    )  # whose names lie together: those of the file lie among its texts, whose memory is freed
+    # not the parsed records: the names there lie among the texts, whose memory would not be freed
+    return _from_arrays(arrays)
+
+
+def kept_key(content: bytes) -> bytes:
+    """What the kept arrays of a file with this content depend on. Raise FORM when arrays or checks change."""
+    key = hashlib.sha256(json.dumps(["training records", FORM, EMOTIONS]).encode())
+    key.update(content)
+    return key.digest()
 
 
 def _to_arrays(records: TrainingRecords) -> list[np.ndarray]:

@@ -1,0 +1,64 @@
+"""What a run reads from the user's files, when some of the pictures are bad."""
+
+import pytest
+
+from tests.bad_input import TRAIN, VAL, record, train_argv
+from utils.data.load_inputs import Inputs, read_inputs
+from utils.data.training_records import TrainingRecords, split_texts
+from utils.errors import InputError
+from utils.opts import check_paths, parse_args
+
+
+def read(box, flags: str = "") -> Inputs:
+    args = parse_args(train_argv(flags))
+    check_paths(args)
+    return read_inputs(args)
+
+
+def test_images_that_are_left_out_are_nowhere(box, capsys):
+    """A bad picture of either split: records, annotations, names and files are those of the others."""
+    box.json(
+        VAL, lambda records: records.update({"22": record(0), "23": record(5)})
+    )  # p0 is in both splits, p5 nowhere
+    box.write("data/images/Baroque/p1.jpg", b"no picture")
+    inputs = read(box, "--skip_bad_images")
+    assert list(inputs.records) == ["21", "22"]
+    expected = TrainingRecords.of({"11": record(0), "13": record(2, ("anger", "awe", "awe"))})
+    assert inputs.train.image_ids.tolist() == [11, 13] and inputs.train.image_names == expected.image_names
+    assert inputs.train.emotions.tolist() == expected.emotions.tolist()
+    assert split_texts(inputs.train.explanations) == split_texts(expected.explanations)
+    assert inputs.names == {21: "Baroque/p3.jpg", 22: "Baroque/p0.jpg", 11: "Baroque/p0.jpg", 13: "Baroque/p2.jpg"}
+    assert sorted(inputs.pictures) == [f"Baroque/p{index}.jpg" for index in (0, 2, 3)]
+    for name, picture in inputs.pictures.items():
+        assert str(picture.path).endswith(name) and picture.size == (box / f"data/images/{name}").stat().st_size
+    said = capsys.readouterr().out
+    assert f"{VAL}: left out 1 records with bad images, e.g. record 23: no image Baroque/p5.jpg" in said
+    assert f"{TRAIN}: left out 1 records with bad images, e.g. record 12: " in said
+
+
+def test_a_guess_of_one_split_does_not_take_the_others_picture(box):
+    box.json(TRAIN, lambda records: records["12"].update(image_name="Baroque/möller_a.jpg"))
+    box.json(VAL, lambda records: records["21"].update(image_name="Baroque/moller_a.jpg"))
+    (box / "data/images/Baroque/p3.jpg").rename(box / "data/images/Baroque/moller_a.jpg")
+    with pytest.raises(InputError, match="record 12: no image .*moller_a.jpg could also be Baroque/moller_a.jpg"):
+        read(box)
+
+
+def test_special_tokens_of_both_splits_are_said(box, capsys):
+    for split, image_id in ((VAL, "21"), (TRAIN, "12")):
+        box.json(
+            split, lambda records, key=image_id: records[key]["explanations"].__setitem__(0, "ÿ a <pad> b<prefix>")
+        )
+    read(box)
+    said = capsys.readouterr().out
+    for split in (VAL, TRAIN):
+        assert f"{split}: 2 special tokens inside explanations (1 <pad>, 1 <prefix>)" in said
+
+
+def test_one_id_for_two_pictures_is_refused(box):
+    """Features are kept by name, and the name is found by the id."""
+    box.json(VAL, lambda records: records.update({"12": record(3)}))
+    with pytest.raises(
+        InputError, match=f"{TRAIN}: record 12: is Baroque/p1.jpg, but Baroque/p3.jpg in {VAL}; give every"
+    ):
+        read(box)
