@@ -27,7 +27,7 @@ _JAR = Path(meteor.__file__).with_name(meteor.METEOR_JAR)
 _ARGUMENTS = ("-Xmx2G", "-Xmn64m", "-jar", str(_JAR), "-", "-", "-stdio", "-l", "en", "-norm")
 # Longest wait for the next answer. A caption takes about a millisecond, loading the tables about eight seconds.
 SECONDS_WITHOUT_ANSWER = 300
-
+NICENESS = 5  # beyond Python's: loading takes 10 s of a core just when a run starts, which does not need METEOR yet
 
 # METEOR 1.5's weights for English ("-l en", task "rank"), Denkowski and Lavie, 2014
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
@@ -163,6 +163,8 @@ class _Process:
             process_group=0,  # Ctrl-C must reach only Python, which decides about this process
         )
         self.pid = self._java.pid
+        with contextlib.suppress(OSError):  # it has died; the first answer will say so
+            os.setpriority(os.PRIO_PGRP, self.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
         self._silent = False
         # read stderr all the time: a full pipe would block the process
         self._warnings: deque[bytes] = deque(maxlen=5)

@@ -163,7 +163,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--cache_dir",
         type=Path,
         default=Path("cache"),
-        help="what is computed once and kept: VAD of the training texts, tokenised references, image checks, features",
+        help="what is computed once and kept: training texts and their VAD, tokenised references, image checks, features",
     )
 
     group = parser.add_argument_group("model")

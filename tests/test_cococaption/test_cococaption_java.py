@@ -86,6 +86,15 @@ def test_answers_go_to_their_captions(stand_in, jvms):
     meteor.close()
 
 
+def test_processes_give_way_to_python(stand_in):
+    """Their tables load while a run starts, on the same cores."""
+    meteor = Meteor(2)
+    meteor.start()
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in meteor.pids] == [min(ours + 5, 19)] * 2
+    meteor.close()
+
+
 def test_process_that_died_between_two_scores(stand_in):
     meteor = Meteor()
     meteor.start()
