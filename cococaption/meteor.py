@@ -27,7 +27,8 @@ _JAR = Path(meteor.__file__).with_name(meteor.METEOR_JAR)
 _ARGUMENTS = ("-Xmx2G", "-Xmn64m", "-jar", str(_JAR), "-", "-", "-stdio", "-l", "en", "-norm")
 # Longest wait for the next answer. A caption takes about a millisecond, loading the tables about eight seconds.
 SECONDS_WITHOUT_ANSWER = 300
-NICENESS = 5  # beyond Python's: loading takes 10 s of a core just when a run starts, which does not need METEOR yet
+# More than Python's own: the tables load on a core that a starting run needs more.
+NICENESS = 5
 
 # METEOR 1.5's weights for English ("-l en", task "rank"), Denkowski and Lavie, 2014
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75

@@ -429,7 +429,7 @@ def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer
     assert read_kept(kept, bytes.fromhex("00"))[0].tolist() == values.tolist()
     for wrong in (5.0, float("nan")):  # whole files whose numbers are no VAD
         monkeypatch.setattr(
-            "utils.data.vad_lookup.read_kept", lambda path, key, wrong=wrong: [np.full_like(values, wrong)]
+            "utils.data.kept_arrays.read_kept", lambda path, key, wrong=wrong: [np.full_like(values, wrong)]
         )
         assert lookup.of_texts(ids, tmp_path).tolist() == values.tolist()
         assert "damaged; recreating it" in capsys.readouterr().out

@@ -115,6 +115,8 @@ def test_whole_files_of_other_arrays_are_made_anew(split, file, tmp_path, capsys
     damages = {
         "fewer arrays": arrays[:-1],
         "another type": [ids.astype(np.int32), *arrays[1:]],
+        "no image": [array[:0] for array in (ids, distributions)] + [first[:1]] + [array[:0] for array in arrays[3:]],
+        "a number for an array": [ids[0], *arrays[1:]],
         "fewer shares": [ids, distributions[:, :8], *arrays[2:]],
         "an image without annotations": [ids, distributions, np.array([0, 3, 3, 6]), emotions, names, texts],
         "an image's rows less": [ids, distributions, np.array([0, 3, 6]), emotions, names, texts],

@@ -97,7 +97,7 @@ def check_images(
 def _look(folder: ImageFolder, image_name: str) -> Picture | str:
     """An image's file, or what is wrong."""
     try:
-        path = folder.exact(image_name) or folder.find(image_name)
+        path = folder.locate(image_name)
         if path is None:
             doubt = folder.look_up(image_name).doubt
             return f"no image {shorten(image_name)} under {folder.root}{f' ({doubt})' if doubt else ''}"

@@ -75,5 +75,5 @@ class ImageInputs:
 
 def find_pictures(folder: ImageFolder, names: list[str]) -> dict[str, Picture]:
     """Image name -> file, for the images that exist in `folder`."""
-    paths = {name: folder.exact(name) or folder.find(name) for name in names}
+    paths = {name: folder.locate(name) for name in names}
     return {name: picture_at(path) for name, path in paths.items() if path is not None}

@@ -2,11 +2,41 @@
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from utils.files import atomic_path, read_bytes
+
+
+def made_or_kept(
+    cache_dir: Path | None,
+    kind: str,
+    key: bytes,
+    fit: Callable[[list[np.ndarray]], bool],
+    make: Callable[[], list[np.ndarray]],
+) -> list[np.ndarray]:
+    """The arrays that were kept under `key`; where there are none, those of `make`, which are then kept.
+
+    A file that is damaged, or whose arrays are not `fit`, is named in a line and made anew.
+
+    Args:
+        cache_dir: folder of the files; None: keep nothing.
+        kind: what the file's name begins with.
+        key: a hash of everything that the arrays depend on.
+    """
+    if cache_dir is None:
+        return make()
+    path = Path(cache_dir) / f"{kind}-{key.hex()[:24]}.npy"
+    if path.is_file():
+        arrays = read_kept(path, key)
+        if arrays is not None and fit(arrays):
+            return arrays
+        print(f"{path}: damaged; recreating it", flush=True)
+    arrays = make()
+    keep(path, key, *arrays)
+    return arrays
 
 
 def keep(path: Path, key: bytes, *arrays: np.ndarray) -> None:

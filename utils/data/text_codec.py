@@ -13,7 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from utils.constants import ADDED_TOKENS, BECAUSE, BOS, EMOTION, EMOTIONS, EXPLANATION, IGNORED_LABEL, PAD, PREFIX
-from utils.data.kept_arrays import keep, read_kept
+from utils.data.kept_arrays import made_or_kept
 from utils.data.pretrained import find_config
 from utils.data.tokenizer_files import has_tokenizer, read_tokenizer
 from utils.data.training_records import TrainingRecords, split_texts
@@ -183,16 +183,15 @@ class TextCodec:
         key.update(json.dumps([EMOTIONS, self.plain_special_tokens]).encode())
         key.update(records.explanations)
         key.update(records.emotions)
-        kept = None if cache_dir is None else Path(cache_dir) / f"texts-{key.hexdigest()[:24]}.npy"
-        if kept is not None and kept.is_file():
-            arrays = read_kept(kept, key.digest())
-            if arrays and self._is_table(arrays[0], len(records.emotions)):
-                return self._encoded(arrays[0])
-            print(f"{kept}: damaged; recreating it", flush=True)
-        emotions = [EMOTIONS[place] for place in records.emotions]
-        table = self._table(emotions, split_texts(records.explanations))
-        if kept is not None:
-            keep(kept, key.digest(), table)
+
+        def make() -> list[np.ndarray]:
+            emotions = [EMOTIONS[place] for place in records.emotions]
+            return [self._table(emotions, split_texts(records.explanations))]
+
+        def fit(arrays: list[np.ndarray]) -> bool:
+            return len(arrays) == 1 and self._is_table(arrays[0], len(records.emotions))
+
+        (table,) = made_or_kept(cache_dir, "texts", key.digest(), fit, make)
         return self._encoded(table)
 
     def _table(self, emotions: list[str], explanations: list[str]) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.constants import EMOTION_INDEX, EMOTIONS
-from utils.data.kept_arrays import keep, read_kept
+from utils.data.kept_arrays import made_or_kept
 from utils.data.records import Records, parse_records
 from utils.files import read_bytes
 
@@ -90,17 +90,17 @@ def read_training_records(path: Path, cache_dir: Path | None) -> TrainingRecords
         InputError: the file is missing or malformed; the message names the first bad record and the remedy.
     """
     content = read_bytes(path)
-    key = kept_key(content)
-    kept = None if cache_dir is None else Path(cache_dir) / f"records-{key.hex()[:24]}.npy"
-    if kept is not None and kept.is_file():
-        if (records := _from_arrays(read_kept(kept, key))) is not None:
-            return records
-        print(f"{kept}: damaged; recreating it", flush=True)
-    arrays = _to_arrays(TrainingRecords.of(parse_records(content, path)))
-    if kept is not None:
-        keep(kept, key, *arrays)
-    # not the parsed records: the names there lie among the texts, whose memory would not be freed
-    return _from_arrays(arrays)
+    arrays = made_or_kept(
+        cache_dir,
+        "records",
+        kept_key(content),
+        _fit,
+        lambda: _to_arrays(TrainingRecords.of(parse_records(content, path))),
+    )
+    image_ids, distributions, first_row, emotions, names, explanations = arrays
+    # not the names of the parsed records: they lie among the texts, whose memory would not be freed
+    names = split_texts(names.tobytes())
+    return TrainingRecords(image_ids, names, distributions, first_row, emotions, explanations.tobytes())
 
 
 def kept_key(content: bytes) -> bytes:
@@ -116,19 +116,20 @@ def _to_arrays(records: TrainingRecords) -> list[np.ndarray]:
     return numbers + [np.frombuffer(text, np.uint8) for text in joined]
 
 
-def _from_arrays(arrays: list[np.ndarray] | None) -> TrainingRecords | None:
-    """What `_to_arrays` made arrays of; None where they are something else."""
-    if arrays is None or [array.dtype.name for array in arrays] != ["int64", "float32", "int64", *["uint8"] * 3]:
-        return None
+def _fit(arrays: list[np.ndarray]) -> bool:
+    """Whether these can be arrays of `_to_arrays`."""
+    if [array.dtype.name for array in arrays] != ["int64", "float32", "int64", *["uint8"] * 3]:
+        return False
+    if [array.ndim for array in arrays] != [1, 2, 1, 1, 1, 1]:
+        return False
     image_ids, distributions, first_row, emotions, names, explanations = arrays
-    names, explanations = names.tobytes(), explanations.tobytes()
     images, texts = len(image_ids), len(emotions)
-    fits = (
-        distributions.shape == (images, len(EMOTIONS))
+    return bool(
+        images > 0
+        and distributions.shape == (images, len(EMOTIONS))
         and first_row.shape == (images + 1,)
         and (np.diff(first_row) > 0).all()
         and (first_row[0], first_row[-1]) == (0, texts)
         and emotions.max() < len(EMOTIONS)
-        and (names.count(END), explanations.count(END)) == (images, texts)
+        and ((names == END[0]).sum(), (explanations == END[0]).sum()) == (images, texts)
     )
-    return TrainingRecords(image_ids, split_texts(names), *arrays[1:4], explanations) if fits else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from utils.data.kept_arrays import keep, read_kept
+from utils.data.kept_arrays import made_or_kept
 from utils.errors import InputError
 from utils.files import check_regular, sha256
 
@@ -171,23 +171,22 @@ class VADLookup:
         key = hashlib.sha256(self.lexicon.sha256.encode() + self.codec.fingerprint().encode())
         key.update(json.dumps(self._pieces).encode())  # the same numbers are other words in another vocabulary
         key.update(self.lemmatizer.encode() + np.ascontiguousarray(token_ids, dtype=np.int32).tobytes())
-        cached = None if cache_dir is None else Path(cache_dir) / f"vad-{key.hexdigest()[:24]}.npy"
-        if cached is not None and cached.is_file():
-            arrays = read_kept(cached, key.digest())
-            expected = (np.float32, (*token_ids.shape, 3))
-            if arrays and (arrays[0].dtype, arrays[0].shape) == expected and (np.abs(arrays[0]) <= 1).all():
-                return arrays[0]
-            print(f"{cached}: damaged; recreating it", flush=True)
+
+        def fit(arrays: list[np.ndarray]) -> bool:
+            expected = [(np.float32, (*token_ids.shape, 3))]
+            return [(a.dtype, a.shape) for a in arrays] == expected and bool((np.abs(arrays[0]) <= 1).all())
+
+        (values,) = made_or_kept(cache_dir, "vad", key.digest(), fit, lambda: [self._tag_all(token_ids, processes)])
+        return values
+
+    def _tag_all(self, token_ids: np.ndarray, processes: int) -> np.ndarray:
         progress = {"total": len(token_ids), "desc": "tagging texts for VAD", "unit": "text"}
         if processes > 1 and len(token_ids) > 2000:
             with multiprocessing.get_context("fork").Pool(processes) as pool:
                 rows = list(tqdm(pool.imap(self._tagged_pieces, token_ids, chunksize=256), **progress))
         else:
             rows = [self._tagged_pieces(row) for row in tqdm(token_ids, **progress)]
-        values = np.stack(rows)
-        if cached is not None:
-            keep(cached, key.digest(), values)
-        return values
+        return np.stack(rows)
 
 
 @cache

@@ -35,7 +35,10 @@ from utils.training.training_run import TrainingRun
 
 
 class Setup(NamedTuple):
-    """What training and scoring have in common. train_records is None when a checkpoint is only scored, and once the data set is made."""
+    """What training and scoring have in common.
+
+    train_records is None when a checkpoint is only scored, and once the training data set is made.
+    """
 
     checkpoint: NamedCheckpoint | None
     model: SEVLM
