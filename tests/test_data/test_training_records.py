@@ -106,6 +106,17 @@ def test_a_file_is_parsed_once(split, file, tmp_path, monkeypatch, capsys):
     assert len(list(cache.iterdir())) == 3 and capsys.readouterr().out == ""
 
 
+def test_every_kept_array_comes_back(tmp_path):
+    """Small ones, too, and an empty one at the end."""
+    arrays = [np.arange(3), np.float32(0.5), np.array([[7, 8]], np.uint8), np.zeros((0, 3), np.int32)]
+    for count in range(len(arrays) + 1):
+        keep(tmp_path / "kept.npy", b"key", *arrays[:count])
+        found = read_kept(tmp_path / "kept.npy", b"key")
+        assert [array.dtype for array in found] == [array.dtype for array in arrays[:count]]
+        assert all(np.array_equal(*pair) for pair in zip(found, arrays[:count], strict=True))
+        assert read_kept(tmp_path / "kept.npy", b"another key") is None
+
+
 def test_whole_files_of_other_arrays_are_made_anew(split, file, tmp_path, capsys):
     """They bear the right hash; no run writes them, but none is to train on them."""
     read_training_records(file, tmp_path / "cache")

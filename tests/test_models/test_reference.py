@@ -1,5 +1,7 @@
 """Our SEVLM against the plain reference, on tiny random models: losses, gradients and greedy texts."""
 
+import argparse
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from models.decoder import Explainer
 from models.image_encoder import ImageEncoder, ImageFeatures
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
-from tests.benchmark import LENGTHS, forced_lengths, forced_lengths_of_reference, useful_flops
+from tests.benchmark import LENGTHS, Workbench, forced_lengths, forced_lengths_of_reference, useful_flops
 from tests.conftest import TINY_GPT2, TINY_VIT
 from tests.reference import Reference, reference_batch
 from utils.constants import EMOTION_SPAN, IGNORED_LABEL, MAX_NEW_TOKENS
@@ -204,6 +206,19 @@ def test_forced_lengths():
     assert [len(row) for row in ours] == lengths
     assert ours == theirs
     assert "top_two" not in vars(model.decoder)
+
+
+def test_a_split_is_decoded_whole():
+    """Its images are counted, and written, in batches of --eval_batch_size, whatever --images is."""
+    bench = Workbench("demo", argparse.Namespace(batch_size=2, large_batch_size=2, images=4), torch.device("cpu"))
+    bench.args.eval_batch_size = 8
+    assert bench.decoding("--vad_causal").units == 4
+    job, calls = bench.decoding("--vad_causal", images=24), []
+    assert job.units == 24
+    bench.vad.of_generated, look_up = lambda ids: calls.append(len(ids)) or look_up(ids), bench.vad.of_generated
+    job.run()
+    bench.packed.close()
+    assert calls[0] == max(calls) == 8 and calls.count(8) >= 3
 
 
 def test_useful_flops():
