@@ -19,7 +19,7 @@ def made_or_kept(
 ) -> list[np.ndarray]:
     """The arrays that were kept under `key`; where there are none, those of `make`, which are then kept.
 
-    A file that is damaged, or whose arrays are not `fit`, is named in a line and made anew.
+    A file that is damaged, or whose arrays `fit` refuses, is named in a line and made anew.
 
     Args:
         cache_dir: folder of the files; None: keep nothing.

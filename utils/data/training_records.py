@@ -104,7 +104,7 @@ def read_training_records(path: Path, cache_dir: Path | None) -> TrainingRecords
 
 
 def kept_key(content: bytes) -> bytes:
-    """What the kept arrays of a file with this content depend on. Raise FORM when arrays or checks change."""
+    """What the kept arrays of a file with this content depend on. Increase FORM when the arrays or the checks change."""
     key = hashlib.sha256(json.dumps(["training records", FORM, EMOTIONS]).encode())
     key.update(content)
     return key.digest()
