@@ -462,11 +462,9 @@ def main(argv: list[str] | None = None) -> int:
                     setup.codec,
                     setup.vad,
                     args.seed,
-                    need_pairs=args.use_cl_loss,
                     first_text=args.first_text,
                     cache_dir=args.cache_dir,
                     processes=max(os.cpu_count() // accelerator.num_processes, 1),
-                    source=str(args.nle_data_train_path),
                 )
                 setup = setup._replace(train_records=None)  # frees the texts; the data set has their tokens
         if args.eval_only:

@@ -1,7 +1,8 @@
-"""What a run reads from the user's files, when some of the pictures are bad."""
+"""What a run reads from the user's files: what is left out, what is refused, and in which order."""
 
 import pytest
 
+from cococaption import CaptionScorer
 from tests.bad_input import TRAIN, VAL, record, train_argv
 from utils.data.load_inputs import Inputs, read_inputs
 from utils.data.training_records import TrainingRecords, split_texts
@@ -62,3 +63,23 @@ def test_one_id_for_two_pictures_is_refused(box):
         InputError, match=f"{TRAIN}: record 12: is Baroque/p1.jpg, but Baroque/p3.jpg in {VAL}; give every"
     ):
         read(box)
+
+
+def test_one_emotion_is_said_before_pictures_are_opened(box, monkeypatch):
+    """Opening tens of thousands of pictures takes a while; a file that is wrong anyway is refused before."""
+    monkeypatch.setattr("utils.data.load_inputs.check_images", None)
+    box.json(TRAIN, lambda records: records["12"].update(emotions=["awe", "awe"]))
+    with pytest.raises(InputError, match=f"{TRAIN}: record 12: all its explanations have one emotion"):
+        read(box)
+    with pytest.raises(TypeError):  # without the contrastive loss the pictures come next
+        read(box, "--no-use_cl_loss")
+
+
+def test_missing_references_are_said_before_pictures_are_opened(box, monkeypatch):
+    monkeypatch.setattr("utils.data.load_inputs.check_images", None)
+    args = parse_args(train_argv(""))
+    check_paths(args)
+    scorer = CaptionScorer(args.annFileExp, ["bleu"], args.cache_dir)
+    del scorer.references[21]
+    with pytest.raises(InputError, match=f"lacks 1 images of {VAL}, 21 for one"):
+        read_inputs(args, scorer)

@@ -82,23 +82,18 @@ class TrainingPairs(Dataset):
     """Training items: one image with a pair of texts that have different emotions, as the contrastive loss needs.
 
     Text 1 is the last explanation in epoch 0, the one before it in epoch 1, and so on, cyclically. Text 2 is drawn at
-    random from the explanations with another emotion. All texts are tokenised, and tagged for their VAD values, once, at
-    the start.
+    random from the explanations with another emotion; where there is none, from the others, and it is text 1 again if
+    that is the only one. All texts are tokenised, and tagged for their VAD values, once, at the start.
 
     Args:
-        records: of `artEmisX_cl_train.json`. Their texts are not kept.
+        records: of `artEmisX_cl_train.json`, or, without the contrastive loss, of `artEmisX_train.json`. Their texts are
+            not kept.
         images: source of the model's image input.
         codec, vad: tokenizer and lexicon look-up; without a look-up all VAD values are 0.
         seed: seed of the random draws.
-        need_pairs: refuse images with a single emotion (needed with the contrastive loss). Otherwise the second text of
-            such an image is another explanation of the same emotion, or the same text if there is only one.
         first_text: "walk", or "last": always the last explanation. The published code does the latter by accident,
             because its counter is lost when the loader's workers end.
         cache_dir, processes: as of `TextCodec.encode_training` and `VADLookup.of_texts`.
-        source: name of the training file, for error messages.
-
-    Raises:
-        InputError: an image has a single emotion and pairs are needed.
     """
 
     def __init__(
@@ -108,19 +103,10 @@ class TrainingPairs(Dataset):
         codec: TextCodec,
         vad: VADLookup | None,
         seed: int,
-        need_pairs: bool = True,
         first_text: str = "walk",
         cache_dir: Path | None = None,
         processes: int = 1,
-        source: str = "the training file",
     ):
-        starts = records.first_row[:-1]
-        single = np.maximum.reduceat(records.emotions, starts) == np.minimum.reduceat(records.emotions, starts)
-        if need_pairs and single.any():
-            raise InputError(
-                f"{source}: record {records.image_ids[single.argmax()]}: all its explanations have one emotion, but the "
-                "contrastive loss needs two: train on artEmisX_cl_train.json, or give --no-use_cl_loss"
-            )
         self.images, self.seed, self.first_text = images, seed, first_text
         self.encoded, self.lookup, self.vad = codec.encode_training(records, cache_dir), vad, None
         if vad is not None and not vad.context_free:

@@ -8,6 +8,8 @@ from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM
 from utils.constants import IMAGE_FOLDERS
@@ -40,18 +42,25 @@ class Inputs(NamedTuple):
     lexicon: Lexicon | None
 
 
-def read_inputs(args: argparse.Namespace) -> Inputs:
-    """Read and check the user's files.
+def read_inputs(args: argparse.Namespace, scorer: CaptionScorer | None = None) -> Inputs:
+    """Read and check the user's files; the pictures last, as opening them for the first time takes long.
+
+    Args:
+        scorer: on the process that scores.
 
     Raises:
-        InputError: a file is missing or malformed, or an image is missing or unreadable.
+        InputError: a file is missing or malformed, files do not go together, or an image is missing or unreadable.
     """
     lexicon = read_lexicon(args.vad_lexicon) if needs_lexicon(args) else None
     records, train = read_records(args.nle_data_val_path), None
+    if scorer is not None:
+        check_annotated(args, scorer, records)
     texts = [text for record in records.values() for text in record["explanations"]]
     say_special_tokens(args.nle_data_val_path, texts, args.plain_special_tokens)
     if not args.eval_only:
         train = read_training_records(args.nle_data_train_path, args.cache_dir)
+        if args.use_cl_loss:
+            check_pairs(args.nle_data_train_path, train)
         texts = [train.explanations.decode("latin-1")]  # special tokens are ASCII; none reaches beyond a text's end
         say_special_tokens(args.nle_data_train_path, texts, args.plain_special_tokens)
     names = _names(args, records, train)
@@ -102,6 +111,17 @@ def say_special_tokens(path: Path, texts: Iterable[str], plain: bool) -> None:
         else "read as control tokens, as in the published code; --plain_special_tokens reads them as ordinary text"
     )
     print(f"{path}: {sum(found.values())} special tokens inside explanations ({numbers}): {fate}")
+
+
+def check_pairs(path: Path, train: TrainingRecords) -> None:
+    """Raise InputError when all explanations of an image have the same emotion: the contrastive loss needs two."""
+    starts = train.first_row[:-1]
+    single = np.maximum.reduceat(train.emotions, starts) == np.minimum.reduceat(train.emotions, starts)
+    if single.any():
+        raise InputError(
+            f"{path}: record {train.image_ids[single.argmax()]}: all its explanations have one emotion, but the "
+            "contrastive loss needs two: train on artEmisX_cl_train.json, or give --no-use_cl_loss"
+        )
 
 
 def check_annotated(args: argparse.Namespace, scorer: CaptionScorer, records: Records) -> None:

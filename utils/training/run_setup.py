@@ -13,7 +13,7 @@ from models.sevlm import SEVLM
 from utils.allocator import give_back_freed_memory
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
 from utils.data.image_inputs import ImageInputs
-from utils.data.load_inputs import build_images, check_annotated, read_inputs
+from utils.data.load_inputs import build_images, read_inputs
 from utils.data.text_codec import TextCodec
 from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup
@@ -57,10 +57,8 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     Raises:
         InputError: files, flags and checkpoint do not go together.
     """
-    inputs = read_inputs(args)
+    inputs = read_inputs(args, scorer)
     records, train, lexicon = inputs.records, inputs.train, inputs.lexicon
-    if scorer is not None:
-        check_annotated(args, scorer, records)
     checkpoint, codec, model = load_model(args)
     if model.decoder.origin and not args.resume:
         accelerator.print(escaped(model.decoder.origin))
