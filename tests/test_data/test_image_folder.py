@@ -185,11 +185,23 @@ def test_plain_names_take_the_short_way(tmp_path, monkeypatch):
     for name in names:
         put(tmp_path, name)
     folder = ImageFolder(tmp_path)
-    folder.find(names[0])  # lists the files
     for slow in ("spellings", "clues", "identity"):
         monkeypatch.setattr(image_folder, slow, lambda stem: pytest.fail(f"{stem} was taken apart"))
     folder.claim(names)
     assert [folder.find(name) for name in names] == [tmp_path / name for name in names]
+
+
+def test_the_short_way_takes_no_other_name(tmp_path):
+    put(tmp_path, "secret.jpg")
+    put(tmp_path, "images/Baroque/a.jpg")
+    (tmp_path / "images/Rococo").symlink_to(tmp_path)
+    folder = ImageFolder(tmp_path / "images")
+    for name in ("../secret.jpg", "Rococo/secret.jpg", "Baroque/../../secret.jpg", str(tmp_path / "secret.jpg")):
+        assert folder.exact(name) is None
+    for name in ("Baroque/a.jpg/.", "Baroque/a.jpg/a.jpg", "Baroque", "Baroque/", "Baroque/A.jpg", "a.jpg", ""):
+        assert folder.exact(name) is None
+    for name in ("Baroque/a.jpg", "Baroque//a.jpg", "./Baroque/a.jpg"):
+        assert folder.exact(name) == str(tmp_path / "images/Baroque/a.jpg")
 
 
 def test_only_regular_files_are_images(tmp_path):

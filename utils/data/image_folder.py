@@ -6,7 +6,7 @@ All scripts and datasets find their images with this module, so that they agree.
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -68,7 +68,7 @@ class ImageFolder:
             )
         self._real_root = Path(os.path.realpath(self.root))
         self._listings: dict[Path, _Listing] = {}
-        self._only: dict[str, _Listing] = {}  # folder name in annotations -> its listing, if unique
+        self._only: dict[str, _Listing | None] = {}  # folder name in annotations -> its listing, if it is unique
         self._claimed: list[str] = []
 
     def claim(self, image_names: Iterable[str]) -> None:
@@ -110,8 +110,14 @@ class ImageFolder:
         return self.exact(image_name) or next(iter(self.look_up(image_name).paths), None)
 
     def exact(self, image_name: str) -> str | None:
-        """The file with exactly this name. None where there is none, and while no name in its folder has been looked up."""
+        """The file with exactly this name, if only one folder fits; else None, as for links and names that are refused."""
         folder, _, name = image_name.rpartition("/")
+        if folder not in self._only and len(image_name) <= LONGEST_NAME:
+            try:
+                listings = self._listings_of(PurePosixPath(folder).parts)
+            except InputError:  # raised again when the name is looked up
+                return None
+            self._only[folder] = listings[0] if len(listings) == 1 else None
         listing = self._only.get(folder)
         return f"{listing.prefix}{name}" if listing and name in listing.files and name not in listing.links else None
 
@@ -137,12 +143,7 @@ class ImageFolder:
         if not parts or parts[0] == "/" or ".." in parts or "\0" in image_name:
             name = shorten(image_name)
             raise InputError(f"image name {name!r}: leads out of {self.root}; must be <art_style>/<painting>.jpg")
-        folders = [self.root]
-        for part in parts[:-1]:
-            folders = [folder / name for folder in folders for name in self._listing(folder).matching_folders(part)]
-        name, listings = parts[-1], [self._listing(folder) for folder in folders]
-        if len(listings) == 1:
-            self._only["/".join(parts[:-1])] = listings[0]
+        name, listings = parts[-1], self._listings_of(parts[:-1])
         files = [(listing, file) for listing in listings for file in listing.equal(name)]
         found_by, doubt = _spelled_by(name, files[0][1]) if files else "", ""
         if not files and listings:
@@ -154,6 +155,15 @@ class ImageFolder:
             if file in listing.links:
                 self._check_inside(listing.folder / file)
         return Found([listing.folder / file for listing, file in files], found_by if files else "", doubt)
+
+    def _listings_of(self, folder_names: Sequence[str]) -> list["_Listing"]:
+        """The listings of all folders that fit these names, one inside the other from the root on."""
+        folders = [self.root]
+        for name in folder_names:
+            folders = [
+                folder / fitting for folder in folders for fitting in self._listing(folder).matching_folders(name)
+            ]
+        return [self._listing(folder) for folder in folders]
 
     def _listing(self, folder: Path) -> "_Listing":
         if folder not in self._listings:
