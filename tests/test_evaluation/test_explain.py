@@ -118,6 +118,7 @@ def test_table(tmp_path, pictures, trained, monkeypatch):
     assert rows[0] == rows[9] | {"image": "'=1+1.jpg"}
 
 
+@pytest.mark.slow
 def test_given_emotions(pictures, ask):
     chosen = list(pictures.values())[:3]
     every = ask(*chosen, "--emotion", "all")
@@ -129,6 +130,7 @@ def test_given_emotions(pictures, ask):
     assert [answer["distribution"]["awe"] for answer in awe] == pytest.approx([a["distribution"]["awe"] for a in every])
 
 
+@pytest.mark.slow
 def test_samples(pictures, ask):
     chosen = list(pictures.values())[:3]
     sampled = ask(*chosen, "--num_samples", "4", "--temperature", "1.5", "--top_p", "1")
@@ -141,6 +143,7 @@ def test_samples(pictures, ask):
     assert texts_of(sure) == texts_of(ask(*chosen))
 
 
+@pytest.mark.slow
 def test_beams(pictures, ask, trained, workspace):
     """--num_beams is the same search in the evaluation as here."""
     out = trained / "beams"

@@ -37,6 +37,7 @@ def texts(path) -> str:
     return " ".join(element.text or "" for element in ET.parse(path).iter() if element.tag.endswith("text"))
 
 
+@pytest.mark.slow
 def test_all_figures_of_a_run(run, capsys):
     assert plots.main([str(run)]) is None
     written = {path.name for path in (run / "plots").iterdir()}
@@ -50,6 +51,7 @@ def test_all_figures_of_a_run(run, capsys):
     assert "SEVLM (published)" in scores and "B-4" in scores and "head ECE" in scores
 
 
+@pytest.mark.slow
 def test_runs_are_overlaid(trained, tmp_path, capsys):
     out = tmp_path / "out"
     plots.main([str(trained / "first"), str(trained / "$second_$"), "--out", str(out)])  # results/ is found
@@ -60,6 +62,7 @@ def test_runs_are_overlaid(trained, tmp_path, capsys):
     assert "$second_$: has no emotion head" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_same_figures_from_the_same_run(run, tmp_path):
     for folder in ("a", "b"):
         plots.main([str(run), "--out", str(tmp_path / folder)])

@@ -224,6 +224,7 @@ def test_published_sizes(tmp_path, name):
 # ---- the line of a training ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_said_once_and_for_no_checkpoint(workspace, tmp_path, capsys):
     """A caption-pretrained decoder, trained, resumed and scored."""
     save(tmp_path / "gpt2", vocab_size=50261, add_cross_attention=True)

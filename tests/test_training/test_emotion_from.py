@@ -45,12 +45,14 @@ def score(workspace, trained: Path, out: Path, *flags: str) -> Path:
     return out / "results"
 
 
+@pytest.mark.slow
 def test_the_losses_of_the_run(trained):
     for line in logged_losses(trained):
         terms = [line[name] for name in ("lm_loss", "contrastive_loss", "vad_loss", "emotion_loss", "label_loss")]
         assert line["loss"] == pytest.approx(sum(np.array([1, 1, 1, 1, 2]) * terms), rel=1e-5) and terms[-1] > 0
 
 
+@pytest.mark.slow
 def test_captions_and_scores_follow(workspace, trained, tmp_path):
     """The checkpoint's record says likelihood; head and text are asked for."""
     records = read_records(workspace.data / "artEmisX_val.json")
@@ -76,6 +78,7 @@ def test_captions_and_scores_follow(workspace, trained, tmp_path):
             assert reports[way]["scores"][score_name] == reports["text"]["scores"][score_name]
 
 
+@pytest.mark.slow
 def test_explain_chooses_as_the_evaluation_did(workspace, trained, tmp_path):
     folder = score(workspace, trained, tmp_path)
     captions = read(folder, "unf_captions_full")
@@ -98,6 +101,7 @@ def test_explain_chooses_as_the_evaluation_did(workspace, trained, tmp_path):
     assert (given["text"], given["given"]) == (answers[0]["explanations"][0]["text"], True)
 
 
+@pytest.mark.slow
 def test_explain_writes_each_picture_for_its_own_emotion(workspace, trained, tmp_path, monkeypatch):
     pictures = sorted((workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio").rglob("*.jpg"))[:6]
     argv = [*map(str, pictures), "--ckpt", str(trained / "ckpts"), "--name", "best-acc", "--json"]
@@ -114,6 +118,7 @@ def test_explain_writes_each_picture_for_its_own_emotion(workspace, trained, tmp
     assert own == [for_all[place][emotion] for place, emotion in enumerate(chosen)]
 
 
+@pytest.mark.slow
 def test_a_shared_folder_keeps_it(workspace, trained, tmp_path):
     share.main([str(trained / "ckpts"), str(tmp_path / "shared"), "--name", "best-acc"])
     scored(workspace, tmp_path / "shared", tmp_path / "again")

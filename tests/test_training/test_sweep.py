@@ -201,6 +201,7 @@ def test_two_sweeps_in_one_folder_are_refused(here):
     assert done.returncode == 2 and "another run is at work here" in done.stderr and not calls()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_sweep_ends_its_runs_and_goes_on(here, number):
     Path("orders").write_text("wait")

@@ -60,6 +60,7 @@ class Killed(Exception):
     """As good as a kill: nothing is saved or tidied."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["in an epoch", "in an evaluation, once it is logged"])
 def test_a_resumed_run_has_no_point_twice_and_lacks_none(whole, workspace, tmp_path, monkeypatch, place):
     def killed(*_):
@@ -83,6 +84,7 @@ def test_a_resumed_run_has_no_point_twice_and_lacks_none(whole, workspace, tmp_p
     assert curves(tmp_path) == curves(whole)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_begin_to_report(whole, workspace, tmp_path, monkeypatch):
     monkeypatch.setattr(artEmisX_train, "UPDATES_BETWEEN_AGREEMENTS", 1)
     silent = [flag for flag in REPORTED if flag not in ("--report_to", "tensorboard")]

@@ -246,6 +246,7 @@ def test_plain_model(workspace, tmp_path):
     assert all(line["loss"] == line["lm_loss"] for line in lines) and lines[-1]["loss"] < lines[0]["loss"]
 
 
+@pytest.mark.slow
 def test_bf16(workspace, tmp_path):
     """Computed in bfloat16: a little off at every step, never by much. What is trained and kept stays float32."""
     logs = {}
@@ -309,6 +310,7 @@ def test_loss_that_is_not_finite(workspace, tmp_path, monkeypatch, capsys, polic
         assert list((tmp_path / "results").glob("scores*"))
 
 
+@pytest.mark.slow
 def test_gallery_shows_the_models_distribution(workspace, tmp_path):
     """Without the 9-way head, too: by the likelihood of the nine names."""
     out = train(workspace, tmp_path, "--num_train_epochs", "1", "--gallery", "3")
