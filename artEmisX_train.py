@@ -10,6 +10,7 @@
 
 import argparse
 import contextlib
+import gc
 import itertools
 import os
 import signal
@@ -24,6 +25,7 @@ if __name__ == "__main__":
     prepare_script()
     if status := run_script(lambda: check_paths(parse_args(), early=True)):
         sys.exit(status)  # wrong flags and missing files answer here, seconds before torch is imported
+    gc.disable()  # until the imports are done: they leave next to no garbage, and looking for it takes half a second
 
 import numpy as np
 import torch
@@ -480,4 +482,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    gc.enable()
     sys.exit(run_script(main))

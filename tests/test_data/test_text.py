@@ -4,6 +4,7 @@ import io
 import shutil
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -344,6 +345,40 @@ def test_simplemma(lexicon, tokenizer, codec):
     assert lookup.of_texts(ids)[0].tolist() == [[0.25, 0, 0], list(SKY), [-0.5, 0.5, 0.5], [0.125] * 3]
     plain = VADLookup(lexicon, "none", codec).of_texts(ids)[0].tolist()
     assert plain[0] == list(ZERO) and plain[2] == [0.0625, 0, 0]
+
+
+def test_simplemmas_table_is_kept(lexicon, tokenizer, codec, tmp_path, capsys, monkeypatch):
+    """One for each lexicon, vocabulary and version of simplemma; a damaged one is made anew."""
+    made = []
+    real = VADLookup._values
+    monkeypatch.setattr(VADLookup, "_values", lambda self, lemmas: made.append(len(lemmas)) or real(self, lemmas))
+    ids = np.array([[one_token(tokenizer, word) for word in (" boats", " sky", " is")] + [PAD]])
+
+    def look_up(lexicon=lexicon, codec=codec) -> tuple[list, list]:
+        lookup = VADLookup(lexicon, "simplemma", codec, tmp_path)
+        return lookup.of_texts(ids).tolist(), lookup.of_generated(ids).tolist()
+
+    values = look_up()
+    assert len(made) == 2 and look_up() == values and len(made) == 2
+    assert values[0][0][0] == [0.25, 0, 0]
+
+    (kept,) = tmp_path.glob("vad-tokens-*.npy")
+    whole = kept.read_bytes()
+    for content in (whole[:-1], b"", whole[:5000] + b"0" + whole[5001:]):
+        kept.write_bytes(content)
+        made.clear()
+        assert look_up() == values and len(made) == 2
+        assert capsys.readouterr().out == f"{kept}: damaged; recreating it\n"
+
+    other = replace(lexicon, values=lexicon.values | {"boat": (1.0, 1.0, 1.0)}, sha256="other")
+    assert look_up(other)[0][0][0] == [1, 1, 1] and look_up() == values
+    added = load_tokenizer(str(SHIPPED_BPE))
+    added.add_tokens(["<new>"])
+    assert look_up(codec=TextCodec(added, " it feels like", 30)) == values
+    monkeypatch.setattr("utils.data.vad_lookup.version", lambda name: "0")
+    assert look_up() == values and len(list(tmp_path.iterdir())) == 4
+    VADLookup(lexicon, "none", codec, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def by_neighbour(tokens: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,12 +101,13 @@ class VADLookup:
         lexicon: the VAD lexicon.
         lemmatizer: "nltk" (the paper's), "simplemma" (includes its data) or "none" (tokens unchanged).
         codec: gives the strings of the tokens.
+        cache_dir: folder where simplemma's table of all tokens is kept, which takes most of a second; None: do not keep it.
 
     Raises:
         InputError: NLTK's data are not installed.
     """
 
-    def __init__(self, lexicon: Lexicon, lemmatizer: str, codec: "TextCodec"):
+    def __init__(self, lexicon: Lexicon, lemmatizer: str, codec: "TextCodec", cache_dir: Path | None = None):
         self.lexicon, self.lemmatizer, self.codec = lexicon, lemmatizer, codec
         self._pieces, self._words = codec.pieces(), codec.words()
         self._memo: dict[bytes, np.ndarray] = {}
@@ -114,8 +116,22 @@ class VADLookup:
             return
         lemmatize = lemmatize_english if lemmatizer == "simplemma" else str
         self._tag_and_lemmatize = lambda tokens: [lemmatize(token) for token in tokens]
-        self._piece_table = self._values([lemmatize(piece) for piece in self._pieces])
-        self._word_table = self._values([lemmatize(word) for word in self._words])
+        self._piece_table, self._word_table = self._tables(cache_dir if lemmatizer == "simplemma" else None)
+
+    def _tables(self, cache_dir: Path | None) -> list[np.ndarray]:
+        """The VAD of every token as a piece of a training text, and as a generated word: [V, 3] each."""
+
+        def make() -> list[np.ndarray]:
+            return [self._values(self._tag_and_lemmatize(tokens)) for tokens in (self._pieces, self._words)]
+
+        if cache_dir is None:
+            return make()
+        made_from = [version("simplemma"), self.lexicon.sha256, self._pieces, self._words]
+
+        def fit(arrays: list[np.ndarray]) -> bool:
+            return len(arrays) == 2 and all(_is_vad(array, (len(self._pieces),)) for array in arrays)
+
+        return made_or_kept(cache_dir, "vad-tokens", hashlib.sha256(json.dumps(made_from).encode()).digest(), fit, make)
 
     @property
     def context_free(self) -> bool:
@@ -173,8 +189,7 @@ class VADLookup:
         key.update(self.lemmatizer.encode() + np.ascontiguousarray(token_ids, dtype=np.int32).tobytes())
 
         def fit(arrays: list[np.ndarray]) -> bool:
-            expected = [(np.float32, (*token_ids.shape, 3))]
-            return [(a.dtype, a.shape) for a in arrays] == expected and bool((np.abs(arrays[0]) <= 1).all())
+            return len(arrays) == 1 and _is_vad(arrays[0], token_ids.shape)
 
         (values,) = made_or_kept(cache_dir, "vad", key.digest(), fit, lambda: [self._tag_all(token_ids, processes)])
         return values
@@ -187,6 +202,11 @@ class VADLookup:
         else:
             rows = [self._tagged_pieces(row) for row in tqdm(token_ids, **progress)]
         return np.stack(rows)
+
+
+def _is_vad(array: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether an array can hold VAD values of tokens of this shape."""
+    return (array.dtype, array.shape) == (np.float32, (*shape, 3)) and bool((np.abs(array) <= 1).all())
 
 
 @cache

@@ -71,7 +71,7 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
         notes = compare_flags(record, args, args.eval_only, source)
         for note in notes + compare_facts(record, facts, args.eval_only, source):
             accelerator.print(escaped(note))
-    vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec)
+    vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec, args.cache_dir)
     images = build_images(args, model, inputs)
     evaluator = Evaluator(args, accelerator, records, images, codec, vad if args.use_VAD else None, scorer)
     return Setup(checkpoint, model, codec, lexicon, vad, images, evaluator, train, facts)
