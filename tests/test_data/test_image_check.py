@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_pipes_and_monstrous_names_are_one_line_each(tmp_path, capsys):
 
 @pytest.mark.parametrize("part", [1, 2, 3, 100])
 def test_every_record_keeps_its_own_verdict(tmp_path, monkeypatch, capsys, part):
-    """However the pictures are divided among the threads; what is remembered is told by its place below the folder."""
+    """However the pictures are divided; what is remembered is told by its place below the folder."""
     monkeypatch.setattr(image_check, "PART", part)
     folder = tmp_path / "images"
     (folder / "style").mkdir(parents=True)
@@ -125,3 +126,62 @@ def test_a_file_that_goes_while_it_is_looked_at_is_a_bad_image(tmp_path, monkeyp
     monkeypatch.setattr(image_check, "picture_at", lambda path: os.stat(f"{path}.gone"))
     with pytest.raises(InputError, match=f"train.json: record 1: {tmp_path / 'a.png'}: No such file"):
         check_images(["1"], ["a.png"], ImageFolder(tmp_path), False, None, Path("train.json"))
+
+
+def pictures_in(folder: Path, number: int) -> list[str]:
+    names = [f"{index}.png" for index in range(number)]
+    for name in names:
+        Image.new("RGB", (16, 16)).save(folder / name)
+    return names
+
+
+def test_several_processes_say_what_one_says(tmp_path, monkeypatch, capsys):
+    names = pictures_in(tmp_path, 20)
+    (tmp_path / names[3]).write_bytes(b"no picture")
+    (tmp_path / names[11]).unlink()
+    Image.new("RGB", (8, 6)).save(tmp_path / names[17])
+    said = []
+    for alone in (100, 0):
+        monkeypatch.setattr(image_check, "ALONE", alone)
+        monkeypatch.setattr(image_check, "PART", 3)
+        found = readable(range(20), names, ImageFolder(tmp_path), True, None, Path("train.json"))
+        assert found == [number not in (3, 11) for number in range(20)]
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and "1 pictures are smaller" in said[0] and "left out 2 records" in said[0]
+
+
+@pytest.mark.parametrize("alone", [100, 0])
+def test_an_interrupted_check_goes_on_where_it_was(tmp_path, monkeypatch, alone):
+    """In one process, and in several."""
+    (tmp_path / "images").mkdir()
+    names = pictures_in(tmp_path / "images", 20)
+    monkeypatch.setattr(image_check, "ALONE", alone)
+    monkeypatch.setattr(image_check, "PART", 2)
+    checked = (range(20), names, ImageFolder(tmp_path / "images"), False, tmp_path / "cache", Path("train.json"))
+    real = image_check.open_image
+
+    def until_the_tenth(path, **more):
+        if Path(path).name == "10.png":
+            raise KeyboardInterrupt
+        return real(path, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_check, "open_image", until_the_tenth)
+        with pytest.raises(KeyboardInterrupt):
+            check_images(*checked)
+    (memory,) = (tmp_path / "cache").iterdir()
+    assert sorted(line.split()[0] for line in json.loads(memory.read_text())["good"]) == sorted(names[:10])
+    monkeypatch.setattr(image_check, "ALONE", 100)
+    opened = []
+    monkeypatch.setattr(
+        image_check, "open_image", lambda path, **more: opened.append(Path(path).name) or real(path, **more)
+    )
+    assert all(check_images(*checked)) and opened == names[10:]
+
+
+def test_a_process_that_is_killed_is_said(tmp_path, monkeypatch):
+    names = pictures_in(tmp_path, 4)
+    monkeypatch.setattr(image_check, "ALONE", 0)
+    monkeypatch.setattr(image_check, "open_image", lambda path, **more: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(InputError, match="opening images was killed"):
+        check_images(range(4), names, ImageFolder(tmp_path), True, None, Path("train.json"))

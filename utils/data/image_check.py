@@ -1,10 +1,13 @@
 """Check every image before training starts, so that a run does not stop at a damaged file after hours."""
 
 import hashlib
+import multiprocessing
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -12,9 +15,19 @@ from utils.data.image_folder import ImageFolder, Picture, picture_at, shorten
 from utils.data.image_opening import open_image
 from utils.errors import InputError, escaped
 from utils.files import read_json, write_json
+from utils.processes import leave_signals_to_parent
 
 PATCH = 16  # pixels; side of a patch of ViT-B/16
-PART = 64  # images that a thread checks at a time: handing them over one by one takes longer than reading a small one
+PART = 64  # images that a process checks at a time: handing them over one by one takes longer than reading a small one
+ALONE = 256  # up to so many images one process checks alone
+MORE_THAN_CORES = 4  # processes: those that wait for a disk need no core
+
+
+class Verdict(NamedTuple):
+    """On an image: what is wrong (None: nothing), and its size if it is smaller than a patch."""
+
+    problem: str | None
+    small: str | None = None
 
 
 def check_images(
@@ -53,31 +66,27 @@ def check_images(
     found = [_look(folder, image_name) for image_name in looking]
     stamps = [None if isinstance(picture, str) else _stamp(folder, picture) for picture in found]
     unknown = [index for index, stamp in enumerate(stamps) if stamp is not None and stamp not in good]
+    fresh: set[str] = set()
     small: list[str] = []
-
-    def check(part: list[int]) -> None:
-        for index in part:
-            found[index] = _problem(found[index].path, small) or found[index]
-
-    parts = [unknown[start : start + PART] for start in range(0, len(unknown), PART)]
-    progress = {"total": len(unknown), "desc": "checking images", "unit": "image", "leave": False}
-    with ThreadPoolExecutor() as pool, tqdm(**progress) as bar:
-        try:
-            for part, _ in zip(parts, pool.map(check, parts), strict=True):
-                bar.update(len(part))
-        except BaseException:  # e.g. Ctrl-C: stop now, not after the last image
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    opened = _open_all([found[index].path for index in unknown])
+    progress = tqdm(opened, "checking images", len(unknown), unit="image", leave=False)
+    try:
+        for index, verdict in zip(unknown, progress, strict=True):
+            found[index] = verdict.problem or found[index]
+            if verdict.problem is None:
+                fresh.add(stamps[index])
+            if verdict.small is not None:
+                small.append(verdict.small)
+    finally:  # also after Ctrl-C: the next run goes on from here
+        if memory is not None and fresh:
+            seen = good | fresh
+            write_json(memory, {"good": sorted(seen), "sha256": _hash(seen)})
     pictures = [None if isinstance(picture, str) else picture for picture in found]
     problems = [
         f"record {image_id}: {problem}"
         for image_id, problem in zip(image_ids, found, strict=True)
         if isinstance(problem, str)
     ]
-    if memory is not None:
-        seen = good | {stamp for picture, stamp in zip(pictures, stamps, strict=True) if picture is not None}
-        if seen != good:
-            write_json(memory, {"good": sorted(seen), "sha256": _hash(seen)})
     if problems and not skip_bad:
         raise InputError(
             f"{source}: {problems[0]} ({len(problems)} bad images in all); repair them, see "
@@ -115,16 +124,38 @@ def _stamp(folder: ImageFolder, picture: Picture) -> str:
     return f"{name.decode('utf-8', 'backslashreplace')} {picture.size} {picture.mtime_ns}"
 
 
-def _problem(path: str | Path, small: list[str]) -> str | None:
-    """What is wrong with an image (None: nothing). One that is smaller than a patch is added to `small`."""
+def _open_all(paths: list[str | Path]) -> Iterator[Verdict]:
+    """The verdicts on images, in order. Many are opened by several processes: threads would wait for each other."""
+    if len(paths) <= ALONE:
+        yield from map(_open, paths)
+        return
+    parts = [paths[start : start + PART] for start in range(0, len(paths), PART)]
+    fork = "fork" if "fork" in multiprocessing.get_all_start_methods() else None  # others would import everything anew
+    workers, context = (os.cpu_count() or 1) + MORE_THAN_CORES, multiprocessing.get_context(fork)
+    with ProcessPoolExecutor(min(workers, len(parts)), context, leave_signals_to_parent) as pool:
+        try:
+            for verdicts in pool.map(_open_part, parts):
+                yield from verdicts
+        except BrokenProcessPool:
+            raise InputError(
+                "a process that was opening images was killed, perhaps for want of memory; start again: images that were "
+                "found good are not opened again"
+            ) from None
+        finally:  # e.g. after Ctrl-C: stop now, not after the last image
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _open_part(paths: list[str | Path]) -> list[Verdict]:
+    return [_open(path) for path in paths]
+
+
+def _open(path: str | Path) -> Verdict:
     try:
         # decoding a JPEG at an eighth of its size is enough to check it
         size = open_image(path, draft_size=64).size
     except InputError as error:
-        return str(error)
-    if min(size) < PATCH:
-        small.append(f"{shorten(path, 300)} ({size[0]} x {size[1]} pixels)")
-    return None
+        return Verdict(str(error))
+    return Verdict(None, f"{shorten(path, 300)} ({size[0]} x {size[1]} pixels)" if min(size) < PATCH else None)
 
 
 def _remembered(memory: Path | None) -> set[str]:
