@@ -20,7 +20,7 @@ from utils.processes import leave_signals_to_parent
 PATCH = 16  # pixels; side of a patch of ViT-B/16
 PART = 64  # images that a process checks at a time: handing them over one by one takes longer than reading a small one
 ALONE = 256  # up to so many images one process checks alone
-MORE_THAN_CORES = 4  # processes: those that wait for a disk need no core
+MORE_THAN_CORES, MOST_PROCESSES = 4, 32  # those that wait for a disk need no core
 
 
 class Verdict(NamedTuple):
@@ -131,15 +131,17 @@ def _open_all(paths: list[str | Path]) -> Iterator[Verdict]:
         return
     parts = [paths[start : start + PART] for start in range(0, len(paths), PART)]
     fork = "fork" if "fork" in multiprocessing.get_all_start_methods() else None  # others would import everything anew
-    workers, context = (os.cpu_count() or 1) + MORE_THAN_CORES, multiprocessing.get_context(fork)
-    with ProcessPoolExecutor(min(workers, len(parts)), context, leave_signals_to_parent) as pool:
+    workers = min((os.cpu_count() or 1) + MORE_THAN_CORES, MOST_PROCESSES, len(parts))
+    done = 0
+    with ProcessPoolExecutor(workers, multiprocessing.get_context(fork), leave_signals_to_parent) as pool:
         try:
             for verdicts in pool.map(_open_part, parts):
                 yield from verdicts
+                done += len(verdicts)
         except BrokenProcessPool:
             raise InputError(
-                "a process that was opening images was killed, perhaps for want of memory; start again: images that were "
-                "found good are not opened again"
+                f"{shorten(paths[done])} or one of the next {workers * PART} images: the process that opened it was killed, "
+                "perhaps for want of memory; start again (images that were found good are not opened again), or leave it out"
             ) from None
         finally:  # e.g. after Ctrl-C: stop now, not after the last image
             pool.shutdown(wait=False, cancel_futures=True)
