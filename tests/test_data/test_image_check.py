@@ -183,5 +183,7 @@ def test_a_process_that_is_killed_is_said(tmp_path, monkeypatch):
     names = pictures_in(tmp_path, 4)
     monkeypatch.setattr(image_check, "ALONE", 0)
     monkeypatch.setattr(image_check, "open_image", lambda path, **more: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(InputError, match="0.png or one of the next [0-9]+ images: the process that opened it was killed"):
+    with pytest.raises(
+        InputError, match="0.png or one of the next [0-9]+ images: the process that opened it was killed"
+    ):
         check_images(range(4), names, ImageFolder(tmp_path), True, None, Path("train.json"))
