@@ -25,7 +25,7 @@ if __name__ == "__main__":
     prepare_script()
     if status := run_script(lambda: check_paths(parse_args(), early=True)):
         sys.exit(status)  # wrong flags and missing files answer here, seconds before torch is imported
-    gc.disable()  # until the imports are done: they leave next to no garbage, and looking for it takes half a second
+    gc.disable()  # until `main`: imports leave next to no garbage, and looking for it takes half a second
 
 import numpy as np
 import torch
@@ -412,6 +412,7 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         InputError: for everything a user can put right.
     """
+    gc.enable()
     args = parse_args(argv)
     precision = args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
     if precision == "fp16" and not torch.cuda.is_available():
@@ -482,5 +483,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    gc.enable()
     sys.exit(run_script(main))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.bad_input import BRACKETS, SHARES, TRAIN, VAL, check_training_refused, record
+from tests.bad_input import ANNOTATIONS, BRACKETS, SHARES, TRAIN, VAL, check_training_refused, record
 
 RECORD = f"{TRAIN}: record '?12'?: .*"
 ANEW = ".*build_splits.py"
@@ -41,6 +41,17 @@ FIELDS = {
 def test_field(box, field, value, message):
     box.json(TRAIN, lambda records: records["12"].update({field: value}))
     check_training_refused(box, message)
+
+
+def test_annotations_of_another_split(box):
+    def renumber(annotations):
+        for entry in annotations["images"]:
+            entry["id"] = 22
+        for entry in annotations["annotations"]:
+            entry["image_id"] = 22
+
+    box.json(ANNOTATIONS, renumber)
+    check_training_refused(box, f"{ANNOTATIONS}: lacks 1 images of {VAL}, 21 for one; .*same split")
 
 
 def test_missing_field(box):

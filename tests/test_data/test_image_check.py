@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,7 @@ def test_several_processes_say_what_one_says(tmp_path, monkeypatch, capsys):
     names = pictures_in(tmp_path, 20)
     (tmp_path / names[3]).write_bytes(b"no picture")
     (tmp_path / names[11]).unlink()
-    Image.new("RGB", (8, 6)).save(tmp_path / names[17])
+    Image.new("RGB", (20, 6)).save(tmp_path / names[17])
     said = []
     for alone in (100, 0):
         monkeypatch.setattr(image_check, "ALONE", alone)
@@ -179,11 +180,53 @@ def test_an_interrupted_check_goes_on_where_it_was(tmp_path, monkeypatch, alone)
     assert all(check_images(*checked)) and opened == names[10:]
 
 
-def test_a_process_that_is_killed_is_said(tmp_path, monkeypatch):
-    names = pictures_in(tmp_path, 4)
+def test_an_interruption_opens_no_more(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    names = pictures_in(tmp_path / "images", 200)
     monkeypatch.setattr(image_check, "ALONE", 0)
-    monkeypatch.setattr(image_check, "open_image", lambda path, **more: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(image_check, "PART", 1)
+    opened = tmp_path / "opened"
+
+    def interrupted(path, **more):
+        with open(opened, "a") as file:
+            file.write("x")
+        time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(image_check, "open_image", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        check_images(range(200), names, ImageFolder(tmp_path / "images"), False, None, Path("train.json"))
+    assert 1 <= len(opened.read_text()) < 100
+
+
+def test_processes_leave_signals_to_the_script(tmp_path, monkeypatch):
+    """Ctrl-C goes to all of them at once; each would print a traceback."""
+    names = pictures_in(tmp_path, 2)
+    monkeypatch.setattr(image_check, "ALONE", 0)
+
+    def refuse(path, **more):
+        raise InputError(f"{signal.getsignal(signal.SIGINT)!r} in a group of its own: {os.getpgrp() == os.getpid()}")
+
+    monkeypatch.setattr(image_check, "open_image", refuse)
+    with pytest.raises(InputError, match="SIG_IGN.*: True"):
+        check_images(range(2), names, ImageFolder(tmp_path), False, None, Path("train.json"))
+
+
+def test_a_process_that_is_killed_is_said(tmp_path, monkeypatch):
+    """With the first image of the part it was at, as far as that is known."""
+    names = pictures_in(tmp_path, 10)
+    monkeypatch.setattr(image_check, "ALONE", 0)
+    monkeypatch.setattr(image_check, "PART", 2)
+    real = image_check.open_image
+
+    def killed_at_the_seventh(path, **more):
+        if Path(path).name == "7.png":
+            time.sleep(0.5)  # meanwhile the others end
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(path, **more)
+
+    monkeypatch.setattr(image_check, "open_image", killed_at_the_seventh)
     with pytest.raises(
-        InputError, match="0.png or one of the next [0-9]+ images: the process that opened it was killed"
+        InputError, match="/6.png or one of the next [0-9]+ images: the process that opened it was killed"
     ):
-        check_images(range(4), names, ImageFolder(tmp_path), True, None, Path("train.json"))
+        check_images(range(10), names, ImageFolder(tmp_path), True, None, Path("train.json"))

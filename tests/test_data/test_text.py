@@ -375,10 +375,13 @@ def test_simplemmas_table_is_kept(lexicon, tokenizer, codec, tmp_path, capsys, m
     added = load_tokenizer(str(SHIPPED_BPE))
     added.add_tokens(["<new>"])
     assert look_up(codec=TextCodec(added, " it feels like", 30)) == values
+    with monkeypatch.context() as patch:  # the same words, other pieces
+        patch.setattr(TextCodec, "pieces", lambda self: ["sky"] * len(self.tokenizer))
+        assert look_up() == ([[list(SKY)] * 4], values[1])
     monkeypatch.setattr("utils.data.vad_lookup.version", lambda name: "0")
-    assert look_up() == values and len(list(tmp_path.iterdir())) == 4
-    VADLookup(lexicon, "none", codec, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert look_up() == values and len(list(tmp_path.iterdir())) == 5
+    assert VADLookup(lexicon, "none", codec, tmp_path).of_texts(ids)[0, 0].tolist() == list(ZERO)
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def by_neighbour(tokens: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """The training script itself, on tiny models: it trains, scores, keeps checkpoints, resumes, stops."""
 
+import gc
 import json
 import shutil
 import subprocess
@@ -43,7 +44,7 @@ def same_state(left, right):
     )
 
 
-def test_output_files(finished):
+def test_output_files(finished, workspace):
     scores = sorted(path.name for path in (finished / "results").glob("scores_exp_*.json"))
     assert scores == ["scores_exp_0_5_step.json", "scores_exp_1_5_step.json"]
     values = json.loads((finished / "results" / scores[0]).read_text())
@@ -56,6 +57,18 @@ def test_output_files(finished):
         "nle_model_best-acc",
         "nle_model_best-res",
     }
+    kept = {path.name.rpartition("-")[0] for path in (workspace.root / "cache").glob("*.npy")}
+    assert {"records", "texts", "vad-tokens"} <= kept  # which a later run need not make
+
+
+def test_garbage_is_looked_for_again_after_the_imports(workspace, tmp_path):
+    gc.disable()
+    try:
+        with pytest.raises(InputError):
+            artEmisX_train.main(workspace.argv(tmp_path, "--nle_data_val_path", str(tmp_path / "missing.json")))
+        assert gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_checkpoint_is_in_the_published_layout(finished):

@@ -112,13 +112,13 @@ class ImageFolder:
     def exact(self, image_name: str) -> str | None:
         """The file with exactly this name, if only one folder fits; else None, as for links and names that are refused."""
         folder, _, name = image_name.rpartition("/")
-        if folder not in self._only and len(image_name) <= LONGEST_NAME:
+        if folder not in self._only:
             try:
                 listings = self._listings_of(PurePosixPath(folder).parts)
             except InputError:  # raised again when the name is looked up
                 return None
             self._only[folder] = listings[0] if len(listings) == 1 else None
-        listing = self._only.get(folder)
+        listing = self._only[folder]
         return f"{listing.prefix}{name}" if listing and name in listing.files and name not in listing.links else None
 
     def candidates(self, image_name: str) -> list[Path]:

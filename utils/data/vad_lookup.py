@@ -126,7 +126,7 @@ class VADLookup:
 
         if cache_dir is None:
             return make()
-        made_from = [version("simplemma"), self.lexicon.sha256, self._pieces, self._words]
+        made_from = [self.lemmatizer, version("simplemma"), self.lexicon.sha256, self._pieces, self._words]
 
         def fit(arrays: list[np.ndarray]) -> bool:
             return len(arrays) == 2 and all(_is_vad(array, (len(self._pieces),)) for array in arrays)
