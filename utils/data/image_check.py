@@ -125,7 +125,10 @@ def _stamp(folder: ImageFolder, picture: Picture) -> str:
 
 
 def _open_all(paths: list[str | Path]) -> Iterator[Verdict]:
-    """The verdicts on images, in order. Many are opened by several processes: threads would wait for each other."""
+    """The verdicts on images, in order. Many are opened by several processes: threads would wait for each other.
+
+    Whoever leaves the iterator early cancels what has not begun.
+    """
     if len(paths) <= ALONE:
         yield from map(_open, paths)
         return
@@ -143,8 +146,6 @@ def _open_all(paths: list[str | Path]) -> Iterator[Verdict]:
                 f"{shorten(paths[done])} or one of the next {workers * PART} images: the process that opened it was killed, "
                 "perhaps for want of memory; start again (images that were found good are not opened again), or leave it out"
             ) from None
-        finally:  # e.g. after Ctrl-C: stop now, not after the last image
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _open_part(paths: list[str | Path]) -> list[Verdict]:
