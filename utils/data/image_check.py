@@ -20,11 +20,12 @@ from utils.processes import leave_signals_to_parent
 PATCH = 16  # pixels; side of a patch of ViT-B/16
 PART = 64  # images that a process checks at a time: handing them over one by one takes longer than reading a small one
 ALONE = 256  # up to so many images one process checks alone
-MORE_THAN_CORES, MOST_PROCESSES = 4, 32  # those that wait for a disk need no core
+# Processes that open images: so many more than there are cores, as those that wait for a disk need none; and at most.
+BEYOND_CORES, MOST_OPENERS = 4, 32
 
 
 class Verdict(NamedTuple):
-    """On an image: what is wrong (None: nothing), and its size if it is smaller than a patch."""
+    """What is wrong with an image (None: nothing); its name and size if it is smaller than a patch."""
 
     problem: str | None
     small: str | None = None
@@ -132,24 +133,19 @@ def _open_all(paths: list[str | Path]) -> Iterator[Verdict]:
     if len(paths) <= ALONE:
         yield from map(_open, paths)
         return
-    parts = [paths[start : start + PART] for start in range(0, len(paths), PART)]
     fork = "fork" if "fork" in multiprocessing.get_all_start_methods() else None  # others would import everything anew
-    workers = min((os.cpu_count() or 1) + MORE_THAN_CORES, MOST_PROCESSES, len(parts))
+    workers = min((os.cpu_count() or 1) + BEYOND_CORES, MOST_OPENERS)
     done = 0
     with ProcessPoolExecutor(workers, multiprocessing.get_context(fork), leave_signals_to_parent) as pool:
         try:
-            for verdicts in pool.map(_open_part, parts):
-                yield from verdicts
-                done += len(verdicts)
+            for verdict in pool.map(_open, paths, chunksize=PART):
+                yield verdict
+                done += 1
         except BrokenProcessPool:
             raise InputError(
                 f"{shorten(paths[done])} or one of the next {workers * PART} images: the process that opened it was killed, "
-                "perhaps for want of memory; start again (images that were found good are not opened again), or leave it out"
+                "perhaps for want of memory; start again (good images are not opened a second time), or leave that image out"
             ) from None
-
-
-def _open_part(paths: list[str | Path]) -> list[Verdict]:
-    return [_open(path) for path in paths]
 
 
 def _open(path: str | Path) -> Verdict:
