@@ -19,6 +19,7 @@ SHARED = {
         "csv_rows",
         "errors",
         "files",
+        "hub",
         "opts",
         "processes",
         "progress_line",

@@ -15,6 +15,7 @@ from utils.csv_rows import write_rows
 from utils.data.picture_files import list_pictures
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import check_place, check_regular, check_writable, read_json, write_json
+from utils.hub import folder_or_id
 from utils.opts import find_model, is_shared
 
 MOST_TEXTS_OF_PNG = 20
@@ -30,9 +31,10 @@ def get_parser() -> argparse.ArgumentParser:
     add("pictures", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="pictures, and folders of them")
     add(
         "--ckpt",
-        type=Path,
+        type=folder_or_id,
         required=True,
-        help="checkpoint folder, the --ckpt_path of the training; or a shared model's folder or Hugging Face id",
+        help="checkpoint folder, the --ckpt_path of the training; or a shared model's folder or Hugging Face id (also "
+        "id@revision)",
     )
     add(
         "--name", help="which of its checkpoints: best-res (default), best-acc or an epoch; a shared model has one only"

@@ -22,13 +22,13 @@ from utils.constants import (
     TEST_SETS,
 )
 from utils.csv_rows import check_append_to
-from utils.errors import MOST_PROCESSES, InputError, OneLineParser, brief, number
+from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number
 from utils.files import check_place, read_json
+from utils.hub import fetch_folder, folder_or_id, split_id
 from utils.settings import SETTINGS_KEY, compare_flags, recorded_argv
 
 CONFIGS = Path(__file__).resolve().parents[1] / "models" / "configs"
 DEMO = Path("runs/demo")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # of a Hugging Face repository: owner/name
 SHARED_NAME = "shared"  # stands for the one model of a shared folder, where others name one of several checkpoints
 TRACKERS = ("tensorboard", "wandb", "trackio")  # names of their packages, too
 
@@ -157,7 +157,12 @@ def get_parser() -> argparse.ArgumentParser:
         help=f"image folder (default: {' or '.join(IMAGE_FOLDERS)} beside the JSON files or one folder up)",
     )
     add("--vad_lexicon", type=Path, help=f"NRC VAD lexicon (default: {' or '.join(LEXICON_FILES)} at the same places)")
-    add("--ckpt_path", type=Path, default=Path("ckpts"), help="checkpoints go here")
+    add(
+        "--ckpt_path",
+        type=folder_or_id,
+        default=Path("ckpts"),
+        help="checkpoints go here; with --eval_only also a Hugging Face id",
+    )
     add("--caption_save_path", type=Path, default=Path("results"), help="captions, scores and logs go here")
     add(
         "--cache_dir",
@@ -171,10 +176,10 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--clip_model",
         default="openai/clip-vit-base-patch16",
-        help="image encoder: Hugging Face id or folder of a CLIP, SigLIP, DINO or plain vision transformer, OpenAI's name "
-        "(ViT-B/16) or OpenAI's .pt file",
+        help="image encoder: Hugging Face id (also id@revision) or folder of a CLIP, SigLIP, DINO or plain vision "
+        "transformer, OpenAI's name (ViT-B/16) or OpenAI's .pt file",
     )
-    add("--gpt2_model", default="distilgpt2", help="decoder: Hugging Face id or folder")
+    add("--gpt2_model", default="distilgpt2", help="decoder: Hugging Face id (also id@revision) or folder")
     add(
         "--from_scratch",
         action=Boolean,
@@ -455,23 +460,14 @@ def checkpoint_config(args: argparse.Namespace) -> Path:
 
 
 def find_model(source: Path) -> Path:
-    """The folder of a model: `source` itself, or the downloaded copy of the Hugging Face id that it spells.
+    """The folder of a model: `source` itself, or the downloaded copy of the Hugging Face id (owner/name) that it spells.
 
     Raises:
-        InputError: there is no such folder, and no such id can be had.
+        InputError: the id cannot be had: the message says why.
     """
-    if source.is_dir() or not HUB_ID.fullmatch(str(source)):
+    if source.is_dir() or "/" not in str(source) or split_id(str(source)) is None:
         return source
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.json", "*.txt", "*.safetensors", "*.bin", "*.tar", "*.md"]
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=patterns))
-    except Exception as error:  # requests', httpx' and the hub's own
-        raise InputError(
-            f"{source}: no such folder, and no Hugging Face model of that name can be had ({brief(error)}); name a folder, "
-            "or an id while online (unset HF_HUB_OFFLINE)"
-        ) from None
+    return fetch_folder(str(source), ["*.json", "*.txt", "*.safetensors", "*.bin", "*.tar", "*.md"])
 
 
 def is_shared(folder: Path) -> bool:

@@ -1,5 +1,6 @@
 """Progress for people: one bar in a terminal, one plain line every few minutes in a log file."""
 
+import io
 import sys
 import time
 from collections.abc import Callable
@@ -8,6 +9,19 @@ from datetime import timedelta
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 180
+SECONDS_TO_FIRST_LINE = 10  # of a download
+
+
+class PlainBar(tqdm):
+    """A tqdm bar for a log file: whole lines, the first after ten seconds and the next every few minutes."""
+
+    def __init__(self, *args, **options):
+        pace = {"delay": SECONDS_TO_FIRST_LINE, "mininterval": SECONDS_TO_FIRST_LINE, "miniters": 1}
+        super().__init__(*args, **options | pace | {"disable": False, "file": io.StringIO()})  # no line ends of its own
+
+    def display(self, *_, **__) -> None:
+        self.mininterval = SECONDS_BETWEEN_LINES
+        print(self, file=sys.stderr, flush=True)
 
 
 class ProgressLine:

@@ -12,8 +12,9 @@ from typing import Any
 from utils.errors import InputError, OneLineParser, brief, escaped, run_script
 from utils.evaluation.report_tables import read_report
 from utils.files import check_place, sync
+from utils.hub import OWNED_ID, folder_or_id
 from utils.model_card import model_card
-from utils.opts import HUB_ID, checkpoint_config, find_model, is_shared, parse_args, recorded_settings
+from utils.opts import checkpoint_config, find_model, is_shared, parse_args, recorded_settings
 from utils.settings import FOUND_BY_PLACE, FREE, RULES, SETTINGS_KEY, compare_facts, flags_of, recorded_flags
 
 KEPT_FACTS = ("image_encoder_sha256", "decoder_sha256", "lexicon_sha256", "lexicon", "precision", "images")
@@ -27,7 +28,10 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add(
-        "run", type=Path, metavar="RUN", help="the --ckpt_path of a training, the authors' checkpoints, or their hub id"
+        "run",
+        type=folder_or_id,
+        metavar="RUN",
+        help="the --ckpt_path of a training, the authors' checkpoints, or their hub id (also id@revision)",
     )
     add("out", type=Path, metavar="OUT", help="the new folder")
     add("--name", default="best-res", help="which checkpoint: best-res (default), best-acc or an epoch")
@@ -58,7 +62,7 @@ def check_flags(args: argparse.Namespace) -> None:
         raise InputError(f"{args.out}: is there already; name a new folder, or remove it")
     if args.private and not args.push_to_hub:
         raise InputError("--private is about the repository of --push_to_hub: give both")
-    if args.push_to_hub and not HUB_ID.fullmatch(args.push_to_hub):
+    if args.push_to_hub and not OWNED_ID.fullmatch(args.push_to_hub):
         raise InputError(f"--push_to_hub {args.push_to_hub}: an id as me/my-sevlm was expected")
     args.run = find_model(args.run)
     if is_shared(args.run):

@@ -44,7 +44,11 @@ NO_ENCODER = "--clip_model gone"  # is looked for later
 
 # what -> (change, flags, message)
 MODELS = {
-    "no image encoder": (unchanged, "--clip_model gone", "--clip_model gone: no such model.*hf download"),
+    "no image encoder": (
+        unchanged,
+        "--clip_model gone",
+        "--clip_model gone: no such folder, and HF_HUB_OFFLINE is set.*hf download gone",
+    ),
     "no weights of the image encoder": (unchanged, LOAD, "--clip_model vit: no weights found.*hf download"),
     "OpenAI's name without its package": (unchanged, f"{LOAD} --clip_model ViT-B/16", "ViT-B/16.*pip install git"),
     "a ResNet": (unchanged, f"{LOAD} --clip_model RN50", "RN50: a ResNet.*ViT-B/16"),
@@ -54,8 +58,16 @@ MODELS = {
         "clip.pt: neither OpenAI's CLIP file nor",
     ),
     "image encoder of a hostile pickle": (lambda box: box.torch_bomb("clip.pt"), OPENAI_FILE, "clip.pt: "),
+    "path of no image encoder": (
+        unchanged,
+        "--clip_model ./modell",
+        "--clip_model ./modell: no such folder; check[^:]*$",
+    ),
+    "path of no decoder": (unchanged, "--gpt2_model ckpts/x/", "ckpts/x/: no such folder; check[^:]*$"),
+    "no OpenAI file": (unchanged, f"{LOAD} --clip_model clipp.pt", "clipp.pt: no such file; check[^:]*$"),
+    "folder without a config": (unchanged, "--clip_model data", "--clip_model data: no config.json in this folder"),
     "broken config of the image encoder": (content("vit/config.json", "{"), "", "--clip_model vit"),
-    "no decoder": (unchanged, "--gpt2_model gone", "--gpt2_model gone: no such model"),
+    "no decoder": (unchanged, "--gpt2_model gone", "gone: no such folder, and HF_HUB_OFFLINE is set.*hf download gone"),
     "broken config of the decoder": (content("gpt2/config.json", "{"), "", "--gpt2_model gpt2"),
     "config of the decoder a list": (content("gpt2/config.json", "[]"), "", "--gpt2_model gpt2"),
     "empty tokenizer folder": (content("bpe/vocab.json", "{}"), BPE, "bpe: "),

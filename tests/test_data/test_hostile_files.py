@@ -126,7 +126,7 @@ def test_names_that_no_file_can_have(tmp_path):
             read_json(f"{tmp_path}/{name}")
         assert len(str(caught.value)) < 700
         for load in (load_tokenizer, load_image_encoder):
-            with pytest.raises(InputError, match="no such model"):
+            with pytest.raises(InputError, match="no such folder"):
                 load(name)
 
 

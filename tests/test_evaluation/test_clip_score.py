@@ -138,7 +138,7 @@ def test_bad_input(clip, pictures, tmp_path):
         path = spoiled / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
-    refused("no such model", lambda: (spoiled / "config.json").unlink())
+    refused("no config.json in this folder", lambda: (spoiled / "config.json").unlink())
     refused("clip_vision_model", lambda: config(model_type="clip_vision_model"))
     refused("no text_config", lambda: config(text_config=None))
     refused("hidden_size", lambda: config(text_config={"hidden_size": "wide"}))

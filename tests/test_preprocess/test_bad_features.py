@@ -33,7 +33,7 @@ def test_file(box, change, message):
 ARGV = {
     f"gone.json {FLAGS}": "gone.json: no such file",
     f"{GOOD} --image_root gone": "--image_root gone: no such folder",
-    f"{GOOD} --clip_model gone": "--clip_model gone: no such model",
+    f"{GOOD} --clip_model gone": "--clip_model gone: no such folder",
     f"{GOOD} --out_dir vit/config.json": "vit/config.json",
     f"{GOOD} --batch_size 0": "--batch_size",
     f"{GOOD} --check -1": "--check",

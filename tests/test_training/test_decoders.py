@@ -257,9 +257,8 @@ def test_id_with_another_vocabulary(tmp_path, monkeypatch):
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     shutil.copy(SHIPPED_BPE / "merges.txt", tmp_path)
 
-    def find(_name, file, **_):
-        return str(tmp_path / file) if (tmp_path / file).exists() else None
-
-    monkeypatch.setattr(pretrained, "cached_file", find)
+    monkeypatch.setattr(
+        pretrained, "fetch_file", lambda _name, file: tmp_path / file if (tmp_path / file).exists() else None
+    )
     with pytest.raises(InputError, match="--gpt2_model some/gpt2: its tokenizer has another token .* give distilgpt2"):
         build("some/gpt2")

@@ -111,8 +111,8 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
 
 
 WEIGHTS_REMEDY = (
-    "give the folder of a downloaded model (`hf download openai/clip-vit-base-patch16`), OpenAI's .pt file, or an id "
-    "while online (unset HF_HUB_OFFLINE)"
+    "give the folder of a downloaded model (`hf download openai/clip-vit-base-patch16`), OpenAI's .pt file, or a "
+    "Hugging Face id"
 )
 
 

@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
 from utils.data.torch_files import read_torch_file
 from utils.errors import InputError, brief
 from utils.files import check_regular, read_json
+from utils.hub import fetch_file
 
 MOST_PARAMETERS = 3 * 10**9  # the largest GPT-2 with cross-attention has 2.0e9
 MOST_LAYERS = 200
@@ -37,15 +38,15 @@ WEIGHT_FILES = (
 
 
 def find_file(name: str | Path, file: str) -> Path | None:
-    """The path of a file in a model's folder, or of a Hugging Face id (downloaded when online); None if missing."""
+    """The path of a file in a model's folder, or of a Hugging Face id (downloaded if need be); None if there is none.
+
+    Raises:
+        InputError: there is no such folder, or the file cannot be had from the hub, see `fetch_file`.
+    """
     if os.path.isdir(name):
         path = Path(name) / file
         return path if os.path.lexists(path) else None
-    try:
-        found = cached_file(str(name), file, _raise_exceptions_for_missing_entries=False)
-    except Exception:  # no such id, no network, or an impossible id
-        return None
-    return None if found is None else Path(found)
+    return fetch_file(str(name), file)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -66,15 +67,15 @@ def find_config(name: str, source: str, remedy: str) -> dict[str, Any]:
     """Read the config.json of a folder or Hugging Face id.
 
     Raises:
-        InputError: the file is missing or malformed; the message names `source` and `remedy`.
+        InputError: the file is missing, malformed or cannot be had; the message names `source`.
     """
-    path = find_file(name, "config.json")
-    if path is None:
-        raise InputError(f"{source}: no such model (no config.json found); {remedy}")
     try:
+        path = find_file(name, "config.json")
+        if path is None:
+            raise InputError(f"no config.json in this folder; {remedy}")
         return read_config(path)
     except InputError as error:
-        raise InputError(f"{source}: {error}") from None
+        raise InputError(f"{source}: {str(error).removeprefix(f'{name}: ')}") from None
 
 
 def check_model_type(config: dict[str, Any], known: tuple[str, ...], source: str) -> None:

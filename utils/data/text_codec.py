@@ -68,7 +68,7 @@ def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
 
 def _check_vocabulary_size(name: str, most: float = GPT2_VOCABULARY + MOST_UNNAMED) -> None:
     source = f"--gpt2_model {name}"
-    config = find_config(name, source, "give a folder with config.json, or an id while online")
+    config = find_config(name, source, "give a folder with config.json, or a Hugging Face id")
     size = config.get("vocab_size", GPT2_VOCABULARY)
     if type(size) is not int or not GPT2_VOCABULARY <= size <= most:
         raise InputError(

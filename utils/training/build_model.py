@@ -83,7 +83,7 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
         _check_positions(config, args, codec, f"{checkpoint.folder}: config.json")
         return Explainer(config)
     source = f"--gpt2_model {args.gpt2_model}"
-    saved = find_config(args.gpt2_model, source, "give a folder with config.json, or an id while online")
+    saved = find_config(args.gpt2_model, source, "give a folder with config.json, or a Hugging Face id")
     check_model_type(saved, ("gpt2",), f"{source}: config.json")
     config = checked_config(saved, fields, f"{source}: config.json")
     _check_positions(config, args, codec, source)

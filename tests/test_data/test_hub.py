@@ -1,0 +1,386 @@
+"""Models from the Hugging Face hub: downloads from one on 127.0.0.1, every fault with its cause and remedy, one commit."""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import constants
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from tests import tiny_encoders
+from tests.conftest import TINY_GPT2
+from tests.hub_server import Hub
+from utils import hub as client
+from utils import progress_line
+from utils.data.image_encoder_weights import load_image_encoder
+from utils.data.pretrained import find_file, read_weights
+from utils.data.text_codec import SHIPPED_BPE, load_tokenizer
+from utils.errors import InputError
+from utils.opts import find_model, parse_args
+
+CLIP, DINO, GPT2 = "me/clip", "me/dino", "gpt2"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    """Folders `clip` and `dino`, which takes 28 pixels by its preprocessor and 48 by its config, and `gpt2`."""
+    root = tmp_path_factory.mktemp("saved")
+    tiny_encoders.save("clip", root / "clip")
+    tiny_encoders.save("dinov2", root / "dino")
+    (root / "dino" / "preprocessor_config.json").write_text(json.dumps({"size": 28}))
+    GPT2LMHeadModel(GPT2Config(**TINY_GPT2 | {"vocab_size": 50258})).save_pretrained(root / "gpt2")
+    bpe = {"vocab": json.loads((SHIPPED_BPE / "vocab.json").read_text())}
+    bpe["merges"] = (SHIPPED_BPE / "merges.txt").read_text().splitlines()[1:]
+    added = [{"id": 50257, "content": "<of its own>", "special": True}]
+    (root / "gpt2" / "tokenizer.json").write_text(json.dumps({"model": bpe, "added_tokens": added}))
+    return root
+
+
+@pytest.fixture
+def hub(saved, tmp_path, monkeypatch) -> Hub:
+    server = Hub()
+    server.push(CLIP, saved / "clip")
+    server.push(DINO, saved / "dino")
+    server.push("openai-community/gpt2", saved / "gpt2")
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", *client.ADDRESSES):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between tries
+    client._resolve.cache_clear()
+    yield server
+    client._resolve.cache_clear()
+    server.shutdown()
+    server.server_close()
+
+
+def new_process(monkeypatch, offline: bool = False) -> None:
+    client._resolve.cache_clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+
+
+def refusal(name: str, file: str = "config.json") -> str:
+    with pytest.raises(InputError) as caught:
+        find_file(name, file)
+    said = str(caught.value)
+    assert said.isprintable() and len(said) < 600 and said.startswith(f"{name}: ")
+    return said
+
+
+# ---- downloads -------------------------------------------------------------------------------------------------------
+
+
+def test_downloaded_then_from_the_cache(hub, monkeypatch, saved):
+    pixels = torch.rand(2, 3, 48, 48)
+    with torch.no_grad():
+        features = load_image_encoder(CLIP)(pixels)
+        of_folder = load_image_encoder(str(saved / "clip"))(pixels)
+    tokens, weights = load_tokenizer(GPT2).get_vocab(), read_weights(GPT2, "", "")
+    assert "<of its own>" in tokens and torch.equal(features.grid, of_folder.grid)
+    assert not any("tokenizer" in asked and "clip" in asked for asked in hub.asked)  # what is not read is not fetched
+
+    new_process(monkeypatch, offline=True)
+    hub.asked.clear()
+    with torch.no_grad():
+        again = load_image_encoder(CLIP)(pixels)
+    assert torch.equal(features.grid, again.grid) and torch.equal(features.cls, again.cls)
+    assert load_tokenizer(GPT2).get_vocab() == tokens
+    for name, tensor in read_weights(GPT2, "", "").items():
+        assert torch.equal(tensor, weights[name])
+    assert hub.asked == []
+
+
+def test_a_hub_that_lists_no_files(hub, monkeypatch):
+    """What it said is not there is remembered; what nobody asked it for is not taken for missing."""
+    hub.faults["^/api/"] = 403, "no lists here"
+    assert find_file(CLIP, "preprocessor_config.json") is None
+    new_process(monkeypatch, offline=True)
+    assert find_file(CLIP, "preprocessor_config.json") is None
+    assert "holds only part of this model, without tokenizer.json" in refusal(CLIP, "tokenizer.json")
+
+
+def test_a_fault_is_no_missing_file(hub):
+    """A preparation of 518 pixels instead of 224, or GPT-2's tokens instead of the model's own, come of no fault."""
+    hub.faults = {"preprocessor": (503, "Service Unavailable"), "tokenizer.json": (503, "Service Unavailable")}
+    for load, name, file in (
+        (load_image_encoder, DINO, "preprocessor_config.json"),
+        (load_tokenizer, GPT2, "tokenizer.json"),
+    ):
+        with pytest.raises(InputError, match=f"^{name}: .* is out of order .503 for {file}: Service Unavailable."):
+            load(name)
+    hub.faults.clear()
+    assert load_image_encoder(DINO).image_size == 28
+
+
+def test_a_file_that_is_missing(hub, saved, tmp_path):
+    shutil.copytree(saved / "dino", tmp_path / "bare")
+    (tmp_path / "bare" / "preprocessor_config.json").unlink()
+    hub.push("me/bare", tmp_path / "bare")
+    assert load_image_encoder("me/bare").image_size == 48
+
+
+def test_a_revision(hub, saved, tmp_path, monkeypatch):
+    shutil.copytree(saved / "dino", tmp_path / "other")
+    (tmp_path / "other" / "preprocessor_config.json").write_text(json.dumps({"size": 42}))
+    hub.push(DINO, tmp_path / "other", "refs/pr/3")
+    commit = hub.models[DINO]["refs/pr/3"]
+    sizes = {name: load_image_encoder(name).image_size for name in (DINO, f"{DINO}@refs/pr/3", f"{DINO}@{commit}")}
+    assert list(sizes.values()) == [28, 42, 42]
+    new_process(monkeypatch, offline=True)
+    assert load_image_encoder(f"{DINO}@refs/pr/3").image_size == 42
+    args = parse_args(["--clip_model", f"{DINO}@refs/pr/3"])
+    assert args.clip_model == f"{DINO}@refs/pr/3"  # as it is recorded
+
+
+def test_all_files_of_one_commit(hub, saved, tmp_path):
+    """The branch moves while a model is downloaded."""
+    config = find_file(DINO, "config.json")
+    shutil.copytree(saved / "dino", tmp_path / "other")
+    (tmp_path / "other" / "preprocessor_config.json").write_text(json.dumps({"size": 42}))
+    hub.push(DINO, tmp_path / "other")
+    assert find_file(DINO, "preprocessor_config.json").parent == config.parent
+    assert load_image_encoder(DINO).image_size == 28
+
+
+def test_a_trained_model(hub, tmp_path):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "config.json").write_text("{}")
+    (tmp_path / "made" / "run.py").write_text("")
+    hub.push("me/trained", tmp_path / "made", "v1")
+    folder = find_model(Path("me/trained@v1"))
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    with pytest.raises(InputError, match="^me/trained: .*/me/trained has no revision 'main'"):
+        find_model(Path("me/trained"))
+    hub.faults["revision"] = 503, "Service Unavailable"
+    with pytest.raises(InputError, match=r"^me/trained@v2: .* is out of order .503 for the model"):
+        find_model(Path("me/trained@v2"))
+
+
+# ---- faults ----------------------------------------------------------------------------------------------------------
+
+# what -> (id, faults, token, cause and remedy)
+REFUSALS = {
+    "unknown": ("me/none", {}, None, "no such folder, and .* has no model of this name.*spelling.*hf auth login"),
+    "unknown to the token": ("me/none", {}, "hf_good", "no such folder, and .* that your token may read; check the sp"),
+    "without owner": ("distilgpt3", {}, None, "no such folder, and .* has no model of this name.*check the spelling"),
+    "no id": ("a--b", {}, None, "no such folder, and no id that a model can have .*check the spelling"),
+    "unknown revision": (
+        f"{CLIP}@v9",
+        {},
+        None,
+        "/me/clip has no revision 'v9'; give a branch, a tag or a whole commit",
+    ),
+    "gated": (
+        "me/gated",
+        {},
+        None,
+        "is gated: accept its terms at http://.*/me/gated, then log in with `hf auth login`",
+    ),
+    "gated, no access": ("me/gated", {}, "hf_stranger", "is gated, and the account .* no access; ask for it at http"),
+    "bad token": (
+        CLIP,
+        {},
+        "hf_bad",
+        "does not accept your token .Invalid cred.*hf auth login.* anew, or unset HF_TOKEN",
+    ),
+    "forbidden": (
+        CLIP,
+        {"config": (403, "Not you")},
+        None,
+        "forbids the download of config.json .403: Not you.; take a",
+    ),
+    "too many requests": (
+        CLIP,
+        {"config": (429, "Slowly")},
+        None,
+        "too many requests .*429: Slowly.; wait some minutes, or",
+    ),
+    "out of order": (
+        CLIP,
+        {"config": (500, "Oh")},
+        None,
+        "out of order .500 for config.json: Oh.; try again later, or give",
+    ),
+    "no config": ("me/empty", {}, None, "/me/empty has no config.json, so that it is no model of transformers; take"),
+    "another server": (
+        CLIP,
+        {"config": (404, "?")},
+        None,
+        "does not answer as the Hugging .*404 for.*check HF_ENDPOINT",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "faults", "token", "message"), REFUSALS.values(), ids=REFUSALS)
+def test_refused(hub, saved, tmp_path, monkeypatch, name, faults, token, message):
+    hub.push("me/gated", saved / "clip")
+    hub.gated.add("me/gated")
+    hub.push("me/empty", tmp_path / "nothing")
+    hub.faults = faults
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    assert re.search(message, said := refusal(name)), said
+    assert not list(tmp_path.rglob("*.incomplete"))
+
+
+def test_a_token_with_access(hub, monkeypatch):
+    hub.gated.add(CLIP)
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    assert find_file(CLIP, "model.safetensors").is_file()
+
+
+def test_no_network(hub, monkeypatch):
+    hub.shutdown()
+    hub.server_close()
+    monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    said = refusal(CLIP)
+    assert (
+        f"{hub.address} cannot be reached ([Errno 111] Connection refused); check the network and HF_ENDPOINT and"
+        in said
+    )
+    assert " and HTTPS_PROXY, or give the folder of a downloaded model" in said
+
+
+def test_an_address_that_is_none(hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "hub.example")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "hub.example/{repo_id}/resolve/{revision}/{filename}")
+    assert "does not answer as the Hugging Face hub does (Request URL is missing" in refusal(CLIP)
+
+
+def test_offline(hub, monkeypatch):
+    cache = constants.HF_HUB_CACHE
+    new_process(monkeypatch, offline=True)
+    said = refusal(f"{CLIP}@v1")
+    assert f"no such folder, and HF_HUB_OFFLINE is set while the cache {cache} holds no model of this name" in said
+    assert "; unset HF_HUB_OFFLINE, or run `hf download me/clip --revision v1` where" in said
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert "; unset TRANSFORMERS_OFFLINE, or" in refusal(CLIP)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    new_process(monkeypatch)
+    find_file(CLIP, "config.json")
+    new_process(monkeypatch, offline=True)
+    assert find_file(CLIP, "preprocessor_config.json") is None  # by the list of its files
+    said = refusal(CLIP, "model.safetensors")
+    assert (
+        f"the cache {cache} holds only part of this model, without model.safetensors; unset HF_HUB_OFFLINE, or" in said
+    )
+    assert "without config.json at revision v1; unset" in refusal(f"{CLIP}@v1")
+
+
+def test_a_hub_that_is_down_leaves_the_cache(hub, monkeypatch):
+    load_image_encoder(CLIP)
+    hub.shutdown()
+    hub.server_close()
+    new_process(monkeypatch)
+    load_image_encoder(CLIP)
+
+
+def test_a_download_that_breaks_off(hub, tmp_path):
+    hub.faults["model.safetensors"] = 1000
+    said = refusal(CLIP, "model.safetensors")
+    assert f"the download of model.safetensors from {hub.address} broke off (peer closed connection" in said
+    assert said.endswith("; start again: whole files are kept") and not list(tmp_path.rglob("*.incomplete"))
+    hub.faults.clear()
+    assert find_file(CLIP, "model.safetensors").is_file()
+
+
+def test_a_cache_that_cannot_be_written(hub, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    assert "/file/hub cannot be written ([Errno 20] Not a directory: " in refusal(CLIP)
+    assert refusal(CLIP).endswith("; check its permissions, or name another in HF_HUB_CACHE")
+
+
+def test_a_full_disk(hub, tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(disk))
+    try:
+        with pytest.warns(UserWarning, match="Not enough free disk space"):
+            said = refusal(GPT2, "tokenizer.json")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert (
+        f"no space is left for tokenizer.json in the cache {disk}; free some, or name a folder of another disk in"
+        in said
+    )
+
+
+# ---- ids and paths ---------------------------------------------------------------------------------------------------
+
+
+def test_ids_and_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ckpts").mkdir()
+    (tmp_path / "file").write_text("")
+    for name in (
+        "./modell",
+        "modell/",
+        "a/b/",
+        "a/b/c",
+        "../a/b",
+        "/a/b",
+        "~/b",
+        "clip.pt",
+        "a/clip.pt",
+        "a b",
+        "a@",
+        "@b",
+    ):
+        assert client.split_id(name) is None, name
+    assert refusal("./modell") == "./modell: no such folder; check the path"
+    assert refusal("clip.pt") == "clip.pt: no such file; check the path"
+    assert refusal("./file") == "./file: is a file; give the folder of a model"
+    assert refusal("ckpts/x").endswith("no such folder; check the path (the hub's model of this name is ckpts/x@main)")
+    for name, parts in {
+        "gpt2": ("gpt2", None),
+        "me/x-1.5_b": ("me/x-1.5_b", None),
+        "gpt2@v1": ("gpt2", "v1"),
+        "me/x@refs/pr/3": ("me/x", "refs/pr/3"),
+        "ckpts/x@main": ("ckpts/x", "main"),
+    }.items():
+        assert client.split_id(name) == parts
+    assert client.folder_or_id("me/x@v1") == Path("me/x@v1") and client.folder_or_id("ckpts/") == Path("ckpts")
+    for text in ("me/x/", "./me/x"):
+        path = client.folder_or_id(text)
+        assert path == tmp_path / "me" / "x" and find_model(path) == path
+
+
+# ---- progress --------------------------------------------------------------------------------------------------------
+
+
+def test_progress_without_a_terminal(hub, monkeypatch, capsys):
+    """A quick download writes nothing; of a slow one a line tells how far it is."""
+    find_file(CLIP, "model.safetensors")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress_line, "SECONDS_TO_FIRST_LINE", 1e-9)
+    monkeypatch.setattr(huggingface_hub.file_download.constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
+    new_process(monkeypatch)
+    find_file(GPT2, "tokenizer.json")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2 and all("tokenizer.json" in line or "config.json" in line for line in lines)
+    assert "100%" in lines[-1] and "B/s" in lines[-1]
+
+
+def test_progress_in_a_terminal(monkeypatch):
+    """There the hub's own bars are drawn."""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert client._progress() is None
