@@ -23,10 +23,10 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.csv_tables import read_table
-from utils.data.image_folder import ImageFolder
+from utils.data.image_folder import ImageFolder, broken_link
 from utils.data.image_manifest import ARCHIVE_SIZE, ManifestRow, describe, measure, unreadable, write_manifest
-from utils.data.image_names import EXTENSIONS
 from utils.data.image_opening import image_size, open_image
+from utils.data.picture_files import image_files
 from utils.errors import LONGEST_NAME, MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
 
@@ -67,15 +67,18 @@ def annotated_names(release_csvs: list[Path]) -> list[str]:
 def images_under(root: Path, except_under: Path) -> Iterator[ManifestRow]:
     """A manifest row for every image file under `root`, sorted.
 
-    If two files differ only in their extension, the second is reported as ambiguous. Files under `except_under` are
-    left out.
+    If two files differ only in their extension, the second is reported as ambiguous. Links that lead nowhere are
+    reported as missing. Files under `except_under` are left out.
     """
     taken: dict[Path, str] = {}
     except_under = except_under.resolve()
-    files = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    for path in sorted(path for path in files if not path.resolve().is_relative_to(except_under)):
+    for path in image_files(root):
+        if path.parent.resolve().is_relative_to(except_under):
+            continue
         name = path.relative_to(root).with_suffix(".jpg")
-        if name in taken:
+        if not os.path.exists(path):
+            yield ManifestRow(str(path.relative_to(root)), problem=f"missing ({broken_link(path)})")
+        elif name in taken:
             yield ManifestRow(str(path.relative_to(root)), problem=f"ambiguous (same name as {taken[name]})")
         else:
             taken[name] = path.name
