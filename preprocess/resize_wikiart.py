@@ -3,7 +3,7 @@
     python preprocess/resize_wikiart.py --wikiart_dir wikiart \\
         --out_dir data/artEmis/wikiart_rescaled_max_size_to_600px_same_aspect_ratio
 
-The aspect ratio is kept and no image is enlarged. The results are upright RGB JPEG files. An interrupted run continues
+The aspect ratio is kept and no image is enlarged. The results are RGB JPEG files, upright unless told otherwise. An interrupted run continues
 where it stopped and leaves no incomplete files. Unreadable files do not stop the run; a manifest reports them. With
 --release_csv, only annotated artworks are resized, and files are named as in the annotations. Otherwise all images
 under --wikiart_dir are resized.
@@ -46,6 +46,13 @@ def get_parser() -> argparse.ArgumentParser:
         "--release_csv", type=Path, nargs="*", default=[], help="resize only the artworks annotated in these files"
     )
     parser.add_argument("--max_size", type=int, default=600, help="longer side in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--exif_orientation",
+        choices=("apply", "ignore"),
+        default="apply",
+        help="turn images upright as their EXIF data say (default), or leave their pixels as they are stored, as the "
+        "published code does; into another --out_dir",
+    )
     parser.add_argument("--quality", type=int, default=95, help="JPEG quality, 90 to 100 (default: %(default)s)")
     parser.add_argument(
         "--jobs", type=number(int, 1, MOST_PROCESSES), default=os.cpu_count(), help="processes (default: all cores)"
@@ -91,9 +98,9 @@ def target_size(width: int, height: int, max_size: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int) -> ManifestRow:
+def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int, apply_orientation: bool = True) -> ManifestRow:
     """Resize one image unless this has been done; return its manifest row, which names a problem of the source."""
-    row = measure(row)
+    row = measure(row, apply_orientation=apply_orientation)
     if not row.width:
         return row
     target, size = out_dir / row.image_name, target_size(row.width, row.height, max_size)
@@ -104,7 +111,8 @@ def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int) -> Mani
         except InputError:
             pass  # damaged or not ours: resize again
     try:
-        image = open_image(row.found_path, draft_size=2 * max_size if row.width * row.height > MANY_PIXELS else None)
+        draft_size = 2 * max_size if row.width * row.height > MANY_PIXELS else None
+        image = open_image(row.found_path, draft_size, apply_orientation)
     except InputError as error:
         return unreadable(row, error)
     if len(os.fsencode(target.name)) > LONGEST_NAME:
@@ -136,7 +144,13 @@ def main(argv: list[str] | None = None) -> None:
 
     path = args.manifest or args.out_dir / "manifest.csv"
     check_place(path)
-    work = partial(resize, out_dir=args.out_dir, max_size=args.max_size, quality=args.quality)
+    work = partial(
+        resize,
+        out_dir=args.out_dir,
+        max_size=args.max_size,
+        quality=args.quality,
+        apply_orientation=args.exif_orientation == "apply",
+    )
     with ProcessPoolExecutor(args.jobs) as pool:
         results = pool.map(work, rows, chunksize=16)
         tally = write_manifest(path, tqdm(results, total=len(rows), desc="resize", unit="image", mininterval=1))
