@@ -15,7 +15,7 @@ does the same for ArtEmis v2.0. The training files contain its set "combined", a
     python preprocess/build_splits.py --dataset table --csv mine.csv --columns image=file emotion=feeling text=reason \\
         --image_root pictures --out_dir data/mine
 
-does the same for any CSV or TSV file of one row per annotation. Its pictures are divided 85/5/10, or as its column of
+does the same for any CSV or TSV file, or Excel workbook, of one row per annotation. Its pictures are divided 85/5/10, or as its column of
 splits says; the shares of the emotions are those of a picture's rows. Nothing is left out but rows without a word. If no
 training picture has two emotions, there is no artEmisX_cl_train.json: train on artEmisX_train.json without the
 contrastive loss.
@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess import own_table
 from preprocess.artemis_splits import SEED, TEST_SETS, TRAIN_SETS, v2_set
-from preprocess.csv_tables import check_emotions, column_of_integers, read_table
+from preprocess.csv_tables import check_emotions, column_of_integers, read_table, table_layout
 from preprocess.image_ids import image_id
 from utils.constants import EMOTIONS, MOST_ANNOTATIONS
 from utils.data.image_folder import ImageFolder
@@ -75,7 +75,11 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--test_sets", choices=TEST_SETS, nargs="*", default=[], help="v2: further test sets to write")
     table = parser.add_argument_group("a table of one's own (--dataset table)")
-    table.add_argument("--csv", type=Path, help="a CSV or TSV file in UTF-8, one row per annotation")
+    table.add_argument(
+        "--csv",
+        type=Path,
+        help="a table of one row per annotation: CSV or TSV in UTF-8, or an Excel workbook (needs openpyxl)",
+    )
     table.add_argument(
         "--columns",
         type=pair,
@@ -88,6 +92,9 @@ def get_parser() -> argparse.ArgumentParser:
     table.add_argument("--language", help=f"whose rows to take (default: {own_table.LANGUAGE}, if there is a column)")
     table.add_argument(
         "--rename_emotions", type=pair, nargs="+", default=[], metavar="OLD=NEW", help="NEW is one of the nine"
+    )
+    table.add_argument(
+        "--skip_unknown_emotions", action="store_true", help="leave rows of other emotions than the nine out"
     )
     table.add_argument(
         "--keep_text", action="store_true", help="do not turn the sentences into lower-case words without punctuation"
@@ -145,7 +152,7 @@ def read_annotations(path: Path, dataset: str) -> pd.DataFrame:
     if dataset == "v2":
         columns.append("version")
     table = read_table(path, columns, REMEDY)
-    if dataset == "v1" and "version" in pd.read_csv(path, nrows=0, compression=None):
+    if dataset == "v1" and "version" in table_layout(path, columns).header:
         raise InputError(f"{path}: has a column version, so it is ArtEmis v2.0; add --dataset v2")
     table = table.assign(repetition=column_of_integers(table, "repetition", path, REMEDY))
     check_emotions(table, EMOTIONS, path, REMEDY)
@@ -302,7 +309,7 @@ def own_records(args: argparse.Namespace, images: ImageFolder | None) -> tuple[P
     if unknown := sorted(set(columns) - set(own_table.COLUMNS)):
         raise InputError(f"--columns {unknown[0]}=...: say {', '.join(own_table.COLUMNS)} before the equals sign")
     table = own_table.of_language(own_table.read_own_table(args.csv, columns), args.language, args.csv)
-    table = own_table.with_known_emotions(table, renamed, args.csv)
+    table = own_table.with_known_emotions(table, renamed, args.csv, args.skip_unknown_emotions)
     table = own_table.with_splits(own_table.with_pictures(table, args.csv), args.seed, args.csv)
     if images:
         own_table.check_files_apart(table, images, args.csv)
@@ -312,7 +319,7 @@ def own_records(args: argparse.Namespace, images: ImageFolder | None) -> tuple[P
 def check_flags(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Raise InputError if a needed flag is missing, or one is given that is for the other kind of dataset."""
     own = args.dataset == "table"
-    ours = ("csv", "columns", "language", "rename_emotions", "keep_text", "seed")
+    ours = ("csv", "columns", "language", "rename_emotions", "skip_unknown_emotions", "keep_text", "seed")
     theirs = ("artemis_dir", "mini_dir", "nets_dir", "train_set", "test_sets")
     for name in theirs if own else ours:
         if getattr(args, name) != parser.get_default(name):

@@ -4,6 +4,7 @@ A picture is known by its name without extension, in Unicode's composed form, so
 """
 
 import difflib
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from utils.constants import EMOTION_INDEX, EMOTIONS
 from utils.data.image_folder import ImageFolder
 from utils.data.image_names import split_name
 from utils.data.records import Records
-from utils.errors import InputError
+from utils.errors import InputError, escaped
 
 # What the columns are for. A column that --columns does not name is looked for under this name.
 NEEDED = ("image", "emotion", "text")
@@ -34,18 +35,17 @@ SPLIT_NAMES = {
     "dev": "val",
     "test": "test",
     "testing": "test",
+    "rest": "rest",  # left out, as ArtEmis does with artworks annotated too often
 }
-SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 LANGUAGE = "english"  # the rows that are taken if the table has a column of languages
 MOST_LISTED = 12  # values in a message
 
 
 def read_own_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
-    """Read a CSV or TSV file. Every cell is text.
+    """Read a table as `read_table` does. Backslashes in image names, as Windows writes them, become slashes.
 
     Args:
-        path: a file that ends in .tsv or .tab is divided by tabs; another one by commas, or by semicolons if its header
-            has semicolons and no comma.
+        path: a CSV or TSV file, or an Excel workbook.
         columns: one of COLUMNS -> the file's column. "a/b" as the image joins the columns a and b by a slash.
 
     Returns:
@@ -53,13 +53,14 @@ def read_own_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
         counts the file's rows from 0.
 
     Raises:
-        InputError: the file is missing, is a spreadsheet or no UTF-8 CSV, or lacks a column.
+        InputError: the file is missing or is not a table, or lacks a column.
     """
-    if path.suffix.lower() in SPREADSHEETS:
-        raise InputError(f"{path}: is a spreadsheet; export it as CSV (UTF-8) and give that file as --csv")
-    table = read_table(path, [], "export the table as CSV (UTF-8)", all_columns=True, delimiter=_delimiter(path))
-    has = f"it has: {listed(table.columns)}"
     names = {key: columns.get(key, key) for key in COLUMNS}
+    likely = [*names.values(), *names["image"].split("/")]
+    table = read_table(path, [], "export the table as CSV (UTF-8)", all_columns=True, likely=likely)
+    has = f"it has: {listed(table.columns)}"
+    if len(table.columns) == 1:
+        has += "; put commas, semicolons or tabs between columns"
     found = {}
     for key, name in names.items():
         if key not in columns and name not in table:
@@ -71,20 +72,12 @@ def read_own_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
             raise InputError(f"{path}: has no column {missing[0]!r} for --columns {key}= ({has})")
         cells = [table[part].str.strip() for part in parts]
         found[key] = cells[0].str.cat(cells[1:], "/")
+        if key == "image":
+            found[key] = found[key].str.replace("\\", "/", regex=False)
     rows = pd.DataFrame(found)
     rows = rows[(rows != "").any(axis=1)]  # spreadsheets add empty rows at the end
     print(f"{path}: {len(rows)} rows; columns " + " ".join(f"{key}={names[key]}" for key in found))
     return rows
-
-
-def _delimiter(path: Path) -> str:
-    if path.suffix.lower() in (".tsv", ".tab"):
-        return "\t"
-    if not path.is_file():  # read_table says so
-        return ","
-    with open(path, "rb") as file:
-        header = file.readline(1_000_000)
-    return ";" if b";" in header and b"," not in header else ","
 
 
 def listed(values: Iterable[object]) -> str:
@@ -116,16 +109,19 @@ def _counted(values: Iterable[str]) -> str:
     return "the column has: " + listed(f"{value or 'an empty cell'} {n}" for value, n in Counter(values).most_common())
 
 
-def with_known_emotions(table: pd.DataFrame, renamed: dict[str, str], path: Path) -> pd.DataFrame:
+def with_known_emotions(
+    table: pd.DataFrame, renamed: dict[str, str], path: Path, skip_unknown: bool = False
+) -> pd.DataFrame:
     """The table with emotions as EMOTIONS spells them: lower case, blanks for underscores, and renamed.
 
     Args:
         renamed: emotion in the table -> one of EMOTIONS.
+        skip_unknown: leave rows of other emotions out, and print how many there are of each.
 
     Raises:
         InputError: a rename names an emotion that the table lacks or that is none of the nine; a row's emotion is
-            unknown. The message lists the unknown ones with their counts and, where one is spelled alike, the nearest
-            of the nine.
+            unknown and `skip_unknown` is False, or all rows' are. The message lists the unknown ones with their counts
+            and, where one is spelled alike, the nearest of the nine.
     """
     plain = table["emotion"].str.casefold().str.replace("_", " ")
     renamed = {old.casefold().replace("_", " "): new.casefold().replace("_", " ") for old, new in renamed.items()}
@@ -135,12 +131,19 @@ def with_known_emotions(table: pd.DataFrame, renamed: dict[str, str], path: Path
         if old not in set(plain):
             raise InputError(f"--rename_emotions {old}={new}: {path} has no emotion {old!r}; leave it out")
     plain = plain.replace(renamed)
-    unknown = Counter(plain[~plain.isin(EMOTIONS)])
-    if unknown:
+    known = plain.isin(EMOTIONS)
+    unknown = Counter(plain[~known])
+    if unknown and skip_unknown and known.any():
+        labels = ", ".join(f"{label[:40]!r} ({count})" for label, count in unknown.most_common())
+        print(escaped(f"{unknown.total()} of {len(plain)} rows left out, whose emotions are unknown: {labels}"))
+    elif unknown:
         labels = listed(f"{label[:40]!r} ({count}{_spelled_like(label)})" for label, count in unknown.most_common())
-        remedy = f"rename them with --rename_emotions OLD=NEW, or correct the table (the nine: {', '.join(EMOTIONS)})"
+        remedy = (
+            "rename them with --rename_emotions OLD=NEW, leave them out with --skip_unknown_emotions, or correct the"
+        )
+        remedy += f" table (the nine: {', '.join(EMOTIONS)})"
         raise InputError(f"{path}: {unknown.total()} of {len(plain)} rows have unknown emotions: {labels}; {remedy}")
-    return table.assign(emotion=plain)
+    return table.assign(emotion=plain)[known]
 
 
 def _spelled_like(label: str) -> str:
@@ -159,7 +162,8 @@ def with_pictures(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     names = {name: str(PurePosixPath(unicodedata.normalize("NFC", name))) for name in table["image"].unique()}
     extension_of: dict[str, str] = {}
     for name, plain in names.items():
-        if not name or plain == "." or plain.startswith("/") or ".." in PurePosixPath(plain).parts:
+        absolute = plain.startswith("/") or plain[1:3] == ":/"  # of Windows
+        if not name or plain == "." or absolute or ".." in PurePosixPath(plain).parts:
             row = int((table["image"] == name).to_numpy().argmax())
             problem = f"image name {name[:60]!r} is no file below the image folder"
             raise InputError(f"{path}: row {table.index[row] + 1}: {problem}; write it as folder/name.jpg or name.jpg")
@@ -172,6 +176,8 @@ def with_pictures(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 def with_splits(table: pd.DataFrame, seed: int, path: Path) -> pd.DataFrame:
     """The table with its own splits under our names; if it has none, 85/5/10 of its pictures drawn with the seed.
+
+    Rows of the split "rest" are left out.
 
     Raises:
         InputError: a split is unknown; a picture is in two splits; there are too few pictures to be divided.
@@ -186,7 +192,9 @@ def with_splits(table: pd.DataFrame, seed: int, path: Path) -> pd.DataFrame:
     if splits.isna().any():
         known = ", ".join(SPLIT_NAMES)
         raise InputError(f"{path}: unknown split (known: {known}; {_counted(table['split'])}); rename it in the table")
-    table = table.assign(split=splits)
+    if (rest := splits == "rest").any():
+        print(f'{rest.sum()} rows of the split "rest" left out')
+    table = table.assign(split=splits)[~rest]
     pairs = table[["picture", "split"]].drop_duplicates()
     if (twice := pairs.duplicated("picture")).any():
         name = pairs["picture"][twice].iloc[0]
@@ -197,14 +205,18 @@ def with_splits(table: pd.DataFrame, seed: int, path: Path) -> pd.DataFrame:
 
 
 def check_files_apart(table: pd.DataFrame, folder: ImageFolder, path: Path) -> None:
-    """Raise InputError if two names mean one file, because a picture could then be in two splits."""
+    """Raise InputError if two names mean one file, also by a link, because an image could then be in two splits."""
     names = table.drop_duplicates("picture")["image"].tolist()
     folder.claim(names)
-    name_of: dict[Path, str] = {}
+    name_of: dict[tuple[int, int], str] = {}
     for name in names:
         file = folder.find(name)
-        if file and name_of.setdefault(file, name) != name:
-            raise InputError(f"{path}: {name_of[file]} and {name} are one file, {file}; use one name for it")
+        if file is None:
+            continue
+        status = os.stat(file)
+        first = name_of.setdefault((status.st_dev, status.st_ino), name)
+        if first != name:
+            raise InputError(f"{path}: {first} and {name} are one file, {os.path.realpath(file)}; use one name for it")
 
 
 def table_records(table: pd.DataFrame, keep_text: bool) -> dict[str, Records]:

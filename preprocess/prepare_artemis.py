@@ -48,6 +48,7 @@ REMEDY = "give ArtEmis' release as it was downloaded"
 
 TOO_SHORT = 5  # texts of fewer tokens are dropped
 LONG_PERCENTILE = 95  # texts longer than this percentile of the training texts' lengths are dropped
+LONGEST_ENCODED = 256  # tokens, far beyond an annotator's sentence: one endless text must not lengthen every row
 RARE = 5  # words that occur less often in training texts become <unk>
 PAD_ID, SOS_ID, EOS_ID, UNK_ID = range(len(SPECIAL_SYMBOLS))
 
@@ -146,7 +147,8 @@ def build_vocabulary(token_lists: Iterable[list[str]], min_count: int) -> list[s
 def add_text_columns(table: pd.DataFrame, min_count: int) -> tuple[pd.DataFrame, list[str]]:
     """Add the columns that depend on `tokens` (lists of words) and `split`, and convert `tokens` to text.
 
-    tokens_encoded is <sos>, the words' indices, <eos>, and <pad> up to the length of the longest text.
+    tokens_encoded is <sos>, the words' indices, <eos>, and <pad> up to the length of the longest text, at most
+    LONGEST_ENCODED words; it holds only the first words of a longer text, as ArtEmis encodes with a maximal length.
 
     Returns:
         the table with the release's columns and `CLEANED_COLUMNS`; and the vocabulary, words that occur at least
@@ -154,9 +156,10 @@ def add_text_columns(table: pd.DataFrame, min_count: int) -> tuple[pd.DataFrame,
     """
     vocabulary = build_vocabulary(table.loc[table["split"] == "train", "tokens"], min_count)
     index_of = {word: index for index, word in enumerate(vocabulary)}
-    longest = int(table["tokens_len"].max())
+    longest = min(int(table["tokens_len"].max()), LONGEST_ENCODED)
     encoded = (
-        [SOS_ID, *(index_of.get(token, UNK_ID) for token in tokens), EOS_ID] + [PAD_ID] * (longest - len(tokens))
+        [SOS_ID, *(index_of.get(token, UNK_ID) for token in tokens[:longest]), EOS_ID]
+        + [PAD_ID] * (longest - len(tokens))
         for tokens in table["tokens"]
     )
     release_columns = [column for column in table.columns if column not in CLEANED_COLUMNS]

@@ -3,7 +3,7 @@
     python preprocess/resize_wikiart.py --wikiart_dir wikiart \\
         --out_dir data/artEmis/wikiart_rescaled_max_size_to_600px_same_aspect_ratio
 
-The aspect ratio is kept and no image is enlarged. The results are upright RGB JPEG files. An interrupted run continues
+The aspect ratio is kept and no image is enlarged. The results are RGB JPEG files, upright unless told otherwise. An interrupted run continues
 where it stopped and leaves no incomplete files. Unreadable files do not stop the run; a manifest reports them. With
 --release_csv, only annotated artworks are resized, and files are named as in the annotations. Otherwise all images
 under --wikiart_dir are resized.
@@ -23,10 +23,10 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.csv_tables import read_table
-from utils.data.image_folder import ImageFolder
+from utils.data.image_folder import ImageFolder, broken_link
 from utils.data.image_manifest import ARCHIVE_SIZE, ManifestRow, describe, measure, unreadable, write_manifest
-from utils.data.image_names import EXTENSIONS
 from utils.data.image_opening import image_size, open_image
+from utils.data.picture_files import image_files
 from utils.errors import LONGEST_NAME, MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
 
@@ -46,6 +46,13 @@ def get_parser() -> argparse.ArgumentParser:
         "--release_csv", type=Path, nargs="*", default=[], help="resize only the artworks annotated in these files"
     )
     parser.add_argument("--max_size", type=int, default=600, help="longer side in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--exif_orientation",
+        choices=("apply", "ignore"),
+        default="apply",
+        help="turn images upright as their EXIF data say (default), or leave their pixels as they are stored, as the "
+        "published code does; into another --out_dir",
+    )
     parser.add_argument("--quality", type=int, default=95, help="JPEG quality, 90 to 100 (default: %(default)s)")
     parser.add_argument(
         "--jobs", type=number(int, 1, MOST_PROCESSES), default=os.cpu_count(), help="processes (default: all cores)"
@@ -67,15 +74,18 @@ def annotated_names(release_csvs: list[Path]) -> list[str]:
 def images_under(root: Path, except_under: Path) -> Iterator[ManifestRow]:
     """A manifest row for every image file under `root`, sorted.
 
-    If two files differ only in their extension, the second is reported as ambiguous. Files under `except_under` are
-    left out.
+    If two files differ only in their extension, the second is reported as ambiguous. Links that lead nowhere are
+    reported as missing. Files under `except_under` are left out.
     """
     taken: dict[Path, str] = {}
     except_under = except_under.resolve()
-    files = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    for path in sorted(path for path in files if not path.resolve().is_relative_to(except_under)):
+    for path in image_files(root):
+        if path.parent.resolve().is_relative_to(except_under):
+            continue
         name = path.relative_to(root).with_suffix(".jpg")
-        if name in taken:
+        if not os.path.exists(path):
+            yield ManifestRow(str(path.relative_to(root)), problem=f"missing ({broken_link(path)})")
+        elif name in taken:
             yield ManifestRow(str(path.relative_to(root)), problem=f"ambiguous (same name as {taken[name]})")
         else:
             taken[name] = path.name
@@ -88,9 +98,9 @@ def target_size(width: int, height: int, max_size: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int) -> ManifestRow:
+def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int, apply_orientation: bool = True) -> ManifestRow:
     """Resize one image unless this has been done; return its manifest row, which names a problem of the source."""
-    row = measure(row)
+    row = measure(row, apply_orientation=apply_orientation)
     if not row.width:
         return row
     target, size = out_dir / row.image_name, target_size(row.width, row.height, max_size)
@@ -101,7 +111,8 @@ def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int) -> Mani
         except InputError:
             pass  # damaged or not ours: resize again
     try:
-        image = open_image(row.found_path, draft_size=2 * max_size if row.width * row.height > MANY_PIXELS else None)
+        draft_size = 2 * max_size if row.width * row.height > MANY_PIXELS else None
+        image = open_image(row.found_path, draft_size, apply_orientation)
     except InputError as error:
         return unreadable(row, error)
     if len(os.fsencode(target.name)) > LONGEST_NAME:
@@ -133,7 +144,13 @@ def main(argv: list[str] | None = None) -> None:
 
     path = args.manifest or args.out_dir / "manifest.csv"
     check_place(path)
-    work = partial(resize, out_dir=args.out_dir, max_size=args.max_size, quality=args.quality)
+    work = partial(
+        resize,
+        out_dir=args.out_dir,
+        max_size=args.max_size,
+        quality=args.quality,
+        apply_orientation=args.exif_orientation == "apply",
+    )
     with ProcessPoolExecutor(args.jobs) as pool:
         results = pool.map(work, rows, chunksize=16)
         tally = write_manifest(path, tqdm(results, total=len(rows), desc="resize", unit="image", mininterval=1))

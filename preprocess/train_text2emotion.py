@@ -18,12 +18,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.text2emotion import EOS, PAD, SOS, Text2Emotion
+from preprocess.csv_tables import column_of_integers, read_table
 from utils.constants import EMOTIONS
 from utils.data.safe_pickle import load_vocabulary
 from utils.data.text2emotion_files import save_text2emotion
@@ -79,14 +79,9 @@ def read_splits(path: Path, vocabulary: dict[str, int]) -> dict[str, Split]:
     Raises:
         InputError: the file is missing or not such a table, a row is damaged, or a split is empty.
     """
-    check_regular(path, "make it with preprocess/prepare_artemis.py")
-    try:
-        table = pd.read_csv(path, usecols=COLUMNS, compression=None)
-    except (OSError, ValueError) as error:  # pandas' parser and Unicode errors are ValueErrors
-        raise InputError(
-            f"{path}: not an artemis_preprocessed.csv ({' '.join(str(error).split())[:120]}); make it with "
-            "preprocess/prepare_artemis.py"
-        ) from None
+    remedy = "make it with preprocess/prepare_artemis.py"
+    table = read_table(path, COLUMNS, remedy)
+    table["emotion_label"] = column_of_integers(table, "emotion_label", path, remedy)
     splits = {}
     for name in ("train", "val", "test"):
         rows = table[table.split == name]

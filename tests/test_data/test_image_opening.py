@@ -27,7 +27,7 @@ def test_ordinary_pictures_are_converted_as_pillow_does(tmp_path, mode):
     np.testing.assert_array_equal(np.asarray(open_image(path)), expected)
 
 
-def test_cmyk_sixteen_bits_and_exif_rotation(tmp_path):
+def test_cmyk_and_sixteen_bits(tmp_path):
     cmyk = put(tmp_path, "cmyk.jpg", mode="CMYK")
     assert open_image(cmyk).mode == "RGB" and open_image(cmyk).getpixel((0, 0)) == (255, 255, 255)
 
@@ -35,10 +35,52 @@ def test_cmyk_sixteen_bits_and_exif_rotation(tmp_path):
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "deep.png"))[..., 0], ramp >> 8)
 
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    turned = put(tmp_path, "turned.jpg", size=(8, 6), exif=exif)
-    assert open_image(turned).size == image_size(turned) == (6, 8)
+
+# EXIF orientation -> how the stored pixels are turned
+ORIENTATIONS = {
+    1: lambda pixels: pixels,
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.transpose(1, 0, 2),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels.transpose(1, 0, 2), 2),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_the_eight_orientations(tmp_path, extension):
+    stored = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)
+    for orientation, turned in ORIENTATIONS.items():
+        path, exif = tmp_path / f"{orientation}.{extension}", Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(stored).save(path, exif=exif)
+        np.testing.assert_array_equal(np.asarray(open_image(path)), turned(stored))
+        assert image_size(path) == open_image(path).size
+        with Image.open(path) as plain:  # which turns TIFF files itself
+            np.testing.assert_array_equal(np.asarray(open_image(path, apply_orientation=False)), np.asarray(plain))
+        assert image_size(path, apply_orientation=False) == open_image(path, apply_orientation=False).size
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_jpeg_without_its_end_marker(tmp_path, options):
+    """One that lacks nothing else is read, whole and at a fraction of its size; one that lacks a byte more is not."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    whole, path = tmp_path / "whole.jpg", tmp_path / "cut.jpg"
+    Image.fromarray(pixels).resize((300, 200)).save(whole, **options)
+    content = whole.read_bytes()
+    for missing in (1, 2):
+        path.write_bytes(content[:-missing])
+        for draft_size in (None, 64):
+            expected = np.asarray(open_image(whole, draft_size))
+            np.testing.assert_array_equal(np.asarray(open_image(path, draft_size)), expected)
+    half = len(content) // 2
+    for truncated in (content[:-3], content[:-4], content[:-40] + b"\xff", content[:-half] + bytes(half)):
+        path.write_bytes(truncated)
+        for draft_size in (None, 64):
+            with pytest.raises(InputError, match="cut.jpg: unreadable image .*truncated"):
+                open_image(path, draft_size)
 
 
 def test_damaged_pictures_and_bombs_are_named(tmp_path, monkeypatch):

@@ -84,6 +84,9 @@ def folder_of(tmp_path: Path, pictures: dict[str, Path]) -> Path:
     (folder / "b.jpg").write_bytes(first.read_bytes()[:300])
     (folder / "notes.txt").write_text("no picture")
     (folder / "._a.jpg").write_bytes(b"of another system")
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "a.jpg").write_bytes(b"of another system")
+    (folder / "loop").symlink_to(folder)
     return folder
 
 

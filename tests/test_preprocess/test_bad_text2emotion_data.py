@@ -33,7 +33,7 @@ FOLDERS = {
     "annotations without columns": (content(ARTEMIS_CSV, RELEASE_HEADER), f"{ARTEMIS_CSV}: {REMEDY}"),
     "annotations in latin-1": (
         content(ARTEMIS_CSV, b"split,tokens_encoded,emotion_label\n\xe9,1,1\n"),
-        f"{ARTEMIS_CSV}: {REMEDY}",
+        f"{ARTEMIS_CSV}: line 2: not UTF-8 text",
     ),
     "no rows of test": (
         replaced(ARTEMIS_CSV, ",test,", ",val,", -1),

@@ -11,6 +11,7 @@ from preprocess import build_splits, prepare_artemis, resize_wikiart
 from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2, v2_set
 from preprocess.build_splits import choose_sets, image_id, several_emotions, signs_of_mini
 from tests.conftest import REPOSITORY
+from utils.data.image_opening import open_image
 from utils.data.records import read_records
 from utils.data.safe_pickle import load_vocabulary
 from utils.evaluation import emotion_metrics
@@ -251,6 +252,32 @@ def test_a_huge_jpeg_is_not_decoded_too_small(tmp_path, monkeypatch):
     made = Image.open(tmp_path / "out/Baroque/a.jpg")
     whole = stripes.resize((400, 400), Image.Resampling.LANCZOS)
     assert made.size == (400, 400) and ImageStat.Stat(ImageChops.difference(made, whole)).mean[0] < 8
+
+
+def test_exif_orientation_is_applied_or_ignored(tmp_path):
+    """Whatever was chosen is what training reads: nothing is left to be turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.new("RGB", (900, 300), (255, 0, 0))
+    stored.paste((0, 0, 255), (0, 0, 450, 300))
+    (tmp_path / "in").mkdir()
+    stored.save(tmp_path / "in/a.jpg", exif=exif)
+    for choice, size, blue in (("apply", (200, 600), (100, 20)), ("ignore", (600, 200), (20, 100))):
+        flags = ["--wikiart_dir", str(tmp_path / "in"), "--out_dir", str(tmp_path / choice), "--jobs", "1"]
+        resize_wikiart.main([*flags, "--exif_orientation", choice])
+        made = open_image(tmp_path / choice / "a.jpg")
+        assert made.size == size and made.getpixel(blue)[2] > 250
+        manifest = pd.read_csv(tmp_path / choice / "manifest.csv")
+        assert (manifest["width"] > manifest["height"]).item() == (choice == "ignore")
+
+
+@pytest.mark.slow
+def test_an_image_of_hundreds_of_millions_of_pixels_is_resized(tmp_path):
+    """Pillow's own limit would refuse it."""
+    (tmp_path / "in").mkdir()
+    Image.new("L", (20_000, 18_100), 99).save(tmp_path / "in/a.jpg")
+    resize_wikiart.main(["--wikiart_dir", str(tmp_path / "in"), "--out_dir", str(tmp_path / "out"), "--jobs", "1"])
+    assert Image.open(tmp_path / "out/a.jpg").size == (600, 543)
 
 
 # ---- numbers that papers fix -----------------------------------------------------------------------------------------

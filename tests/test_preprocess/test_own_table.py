@@ -154,7 +154,7 @@ def test_the_tables_own_splits(tmp_path):
     [
         ({0: "val"}, "p0 is in val and train; put each picture into one split"),
         ({0: "val", 3: "test"}, "p0 is in val and train (so are 1 others)"),
-        ({0: "rest"}, "unknown split (known: train, "),
+        ({0: "practice"}, "unknown split (known: train, "),
         ({0: ""}, "an empty cell 1"),
         (dict.fromkeys(range(len(ROWS)), "test"), "no pictures for artEmisX_train.json; correct the table"),
     ],
@@ -252,6 +252,67 @@ def test_renamed_emotions(tmp_path):
         build(tmp_path, "--rename_emotions", "wonder=joy")
 
 
+def test_rows_of_unknown_emotions_are_left_out(tmp_path, capsys):
+    """And do not count in the distribution."""
+    more = [("p0.png", label, "wide") for label in ["joy"] * 3 + ["calm", ""]]
+    write_table(tmp_path / "mine.csv", [*ROWS, *more])
+    records = build(tmp_path, "--rename_emotions", "calm=contentment", "--skip_unknown_emotions")
+    said = capsys.readouterr().out
+    assert "4 of 125 rows left out, whose emotions are unknown: 'joy' (3), '' (1)\n" in said
+    merged = {record["image_name"]: record for part in records.values() for record in part.values()}
+    assert merged["p0.png"]["origin_emotion_distribution"] == [0.5, 0.25, 0.25, 0, 0, 0, 0, 0, 0]
+    shutil.rmtree(tmp_path / "out")
+    write_table(tmp_path / "mine.csv", more)
+    refused(tmp_path, "5 of 5 rows have unknown emotions: 'joy' (3), 'calm' (1), ", "--skip_unknown_emotions")
+
+
+def test_readme_affection_and_artelingo(tmp_path, monkeypatch):
+    """README's two lines, on small tables with the columns of the releases."""
+    monkeypatch.chdir(tmp_path)
+    section = (REPOSITORY / "README.md").read_text(encoding="utf-8").partition("Affection and ArtELingo are")[2]
+    lines = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1].splitlines()
+    affection, artelingo = (shlex.split(line.partition("build_splits.py")[2]) for line in lines)
+    datasets = ("coco_affective", "visual_genome_affective", "flickr30k_affective", "you_aaai_affective")
+    splits = [("train", "val", "test", "rest")[i % 4] for i in range(40)]
+    header = (
+        "workerid utterance emotion dataset image_name utterance_spelled tokens tokens_len tokens_encoded split".split()
+    )
+    rows = [
+        (
+            i,
+            f"Oh: a {word}",
+            EMOTIONS[(i + j) % 9],
+            datasets[i % 3],
+            f"{i:012}.jpg",
+            f"oh a {word}",
+            "[]",
+            3,
+            "[]",
+            splits[i],
+        )
+        for i in range(40)
+        for j, word in enumerate(("cat", "dog"))
+    ]
+    write_table(tmp_path / affection[affection.index("--csv") + 1], rows, header)
+    header = "art_style painting emotion utterance language split".split()
+    rows = [
+        ("Cubism", f"p{i}", EMOTIONS[(i + j) % 9], f"A {word}!", language, splits[i])
+        for i in range(40)
+        for j, word in enumerate(("cat", "dog"))
+        for language in ("english", "arabic")
+    ]
+    write_table(tmp_path / artelingo[artelingo.index("--csv") + 1], rows, header)
+    for command, name, image, text in (
+        (affection, "affection", "visual_genome_affective/000000000001.jpg", "oh a cat"),
+        (artelingo, "artelingo", "Cubism/p1", "a cat"),
+    ):
+        build_splits.main(command)
+        val = read_records(tmp_path / "data" / name / "artEmisX_val.json")
+        record = next(record for record in val.values() if record["image_name"] == image)
+        assert len(val) == 10 and record["explanations"][0] == text
+        assert record["emotions"] == ["awe", "contentment"]
+
+
 def test_rows_of_a_language(tmp_path, capsys):
     """As in ArtELingo: style and painting in two columns, several languages, emotions with capitals."""
     header = ("art_style", "painting", "emotion", "language", "utterance")
@@ -291,11 +352,12 @@ def test_columns(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("name", "delimiter"), [("mine.csv", ";"), ("mine.tsv", "\t"), ("mine.csv", ",")])
-def test_delimiters(tmp_path, name, delimiter):
-    """As spreadsheets save them; in many countries with semicolons."""
-    path = write_table(tmp_path / name, delimiter=delimiter, encoding="utf-8-sig")
-    assert sum(map(len, build(tmp_path, "--csv", path).values())) == len(NAMES)
+def test_the_split_rest_is_left_out(tmp_path, capsys):
+    of_picture = {name: ("train", "val", "test", "rest")[i % 4] for i, name in enumerate(NAMES)}
+    rows, header = with_column(ROWS, "split", [of_picture[row[0]] for row in ROWS])
+    write_table(tmp_path / "mine.csv", rows, header)
+    assert sum(map(len, pictures(build(tmp_path)).values())) == 30
+    assert '30 rows of the split "rest" left out' in capsys.readouterr().out
 
 
 def test_empty_cells_of_a_spreadsheet(tmp_path):
@@ -304,16 +366,6 @@ def test_empty_cells_of_a_spreadsheet(tmp_path):
         tmp_path / "mine.csv", [*((*row, "", "") for row in ROWS), [""] * 5], ("image", "emotion", "text", "", "")
     )
     assert sum(map(len, build(tmp_path).values())) == len(NAMES)
-
-
-def test_files_that_are_no_table(tmp_path):
-    path = tmp_path / "mine.xlsx"
-    path.write_bytes(b"PK\3\4")
-    with pytest.raises(InputError, match=r"mine.xlsx: is a spreadsheet; export it as CSV \(UTF-8\)"):
-        build(tmp_path, "--csv", path)
-    refused(tmp_path, "no such file")
-    write_table(tmp_path / "mine.csv", [("caf\u00e9.png", "awe", "wide")], encoding="latin-1")
-    refused(tmp_path, "not UTF-8 text")
 
 
 def test_missing_pictures(tmp_path, capsys):
@@ -338,6 +390,14 @@ def test_two_names_of_one_file(tmp_path):
     write_table(tmp_path / "mine.csv", [*ROWS, ("Market/P1.png", "awe", "wide")])
     save_pictures(tmp_path / "pictures")
     refused(tmp_path, "market/p1.png and Market/P1.png are one file", "--image_root", tmp_path / "pictures")
+
+
+@pytest.mark.parametrize("link", ["hardlink_to", "symlink_to"])
+def test_links_to_one_file(tmp_path, link):
+    write_table(tmp_path / "mine.csv", [*ROWS, ("again.png", "awe", "wide")])
+    save_pictures(tmp_path / "pictures")
+    getattr(tmp_path / "pictures/again.png", link)(tmp_path / "pictures/p0.png")
+    refused(tmp_path, "p0.png and again.png are one file", "--image_root", tmp_path / "pictures")
 
 
 @pytest.mark.parametrize("extension", [".webp", ".gif", ".bmp", ".tif", ".tiff", ".JPG"])

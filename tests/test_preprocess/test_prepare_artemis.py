@@ -189,6 +189,19 @@ def test_rare_words_are_unknown(corrected):
     assert references["val"]["references_pre_vocab"].tolist() == [["sky sea rain"]]
 
 
+def test_a_very_long_text_does_not_lengthen_every_row(tmp_path):
+    release = read(RELEASE)
+    words = ["sky", "sea", "tree"] * 1000
+    release.loc[[3, 5], "utterance"] = [" ".join(words), " ".join(words[:256])]
+    release.to_csv(tmp_path / "release.csv", index=False)
+    prepare_artemis.main(["--release_csv", str(tmp_path / "release.csv"), "--out_dir", str(tmp_path), "--jobs", "1"])
+    mini = read(tmp_path / TABLES[1])
+    encoded = mini["tokens_encoded"].map(json.loads)
+    assert set(encoded.map(len)) == {258} and encoded[3] == encoded[5] and encoded[3][-1] == 2
+    assert mini.loc[3, "utterance_spelled"].split() == words and mini.loc[3, "tokens_len"] == "3000"
+    assert encoded[0][-1] == 0
+
+
 def test_the_vocabulary_needs_no_artemis_and_keeps_its_order(tmp_path):
     words = ["<pad>", "<sos>", "<eos>", "<unk>", "zebra", "apple"]
     write_vocabulary(tmp_path / "vocabulary.pkl", words)

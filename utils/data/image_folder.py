@@ -11,7 +11,17 @@ from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from utils.data.image_names import EQUAL, EXTENSIONS, Clues, clues, identity, spellings, split_name, split_number
+from utils.data.image_names import (
+    EQUAL,
+    EXTENSIONS,
+    Clues,
+    clues,
+    identity,
+    is_system_file,
+    spellings,
+    split_name,
+    split_number,
+)
 from utils.errors import InputError
 
 # How a file was found, the most reliable way first. All but the first count as "spelled differently".
@@ -55,6 +65,8 @@ class ImageFolder:
     """Find the images of annotations under `root`.
 
     Each folder is listed once, at its first look-up; files that appear later are not found. Only regular files count.
+    Links are followed, also out of `root`: users keep images on another disk, or in the store of git-annex or DVC.
+    Hidden files are not found (see `is_system_file`).
 
     Raises:
         InputError: `root` is not a folder.
@@ -66,7 +78,6 @@ class ImageFolder:
             raise InputError(
                 f"{shorten(self.root)}: no such image folder; give the one that holds <art_style>/<painting>.jpg"
             )
-        self._real_root = Path(os.path.realpath(self.root))
         self._listings: dict[Path, _Listing] = {}
         self._only: dict[str, _Listing | None] = {}  # folder name in annotations -> its listing, if it is unique
         self._claimed: list[str] = []
@@ -100,7 +111,7 @@ class ImageFolder:
         single matching file.
 
         Raises:
-            InputError: the name is too long, or the name or a link points outside the root.
+            InputError: the name is too long, or leads out of the root.
         """
         path = self.locate(image_name)
         return None if path is None else Path(path)
@@ -110,7 +121,7 @@ class ImageFolder:
         return self.exact(image_name) or next(iter(self.look_up(image_name).paths), None)
 
     def exact(self, image_name: str) -> str | None:
-        """The file with exactly this name, if only one folder fits; else None, as for links and names that are refused."""
+        """The file with exactly this name, if only one folder fits; else None, as for names that are refused."""
         folder, _, name = image_name.rpartition("/")
         if folder not in self._only:
             try:
@@ -119,7 +130,7 @@ class ImageFolder:
                 return None
             self._only[folder] = listings[0] if len(listings) == 1 else None
         listing = self._only[folder]
-        return f"{listing.prefix}{name}" if listing and name in listing.files and name not in listing.links else None
+        return f"{listing.prefix}{name}" if listing and name in listing.files else None
 
     def candidates(self, image_name: str) -> list[Path]:
         """All files that match `image_name`, best first; more than one means that the name is ambiguous."""
@@ -151,9 +162,8 @@ class ImageFolder:
             if len({split_name(file)[0] for _, file in files}) > 1:
                 doubt = f"could be {' or '.join(shorten(file) for _, file in files[:3])}"
                 files = []
-        for listing, file in files:
-            if file in listing.links:
-                self._check_inside(listing.folder / file)
+        if not files and not doubt:
+            doubt = broken_link(self.root / image_name)
         return Found([listing.folder / file for listing, file in files], found_by if files else "", doubt)
 
     def _listings_of(self, folder_names: Sequence[str]) -> list["_Listing"]:
@@ -167,13 +177,8 @@ class ImageFolder:
 
     def _listing(self, folder: Path) -> "_Listing":
         if folder not in self._listings:
-            self._check_inside(folder)
             self._listings[folder] = _Listing(folder)
         return self._listings[folder]
-
-    def _check_inside(self, path: Path) -> None:
-        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(self._real_root):
-            raise InputError(f"{path}: is a link out of {self.root}; replace it by a copy of the file")
 
 
 class _Listing:
@@ -183,15 +188,14 @@ class _Listing:
         self.folder, self.prefix = folder, str(folder / "_")[:-1]  # "" for "."
         self.files: set[str] = set()
         self.folders: list[str] = []
-        self.links: set[str] = set()
         for entry in os.scandir(folder):
+            if is_system_file(entry.name):
+                continue
             try:
                 if entry.is_dir():
                     self.folders.append(entry.name)
                 elif entry.name[-5:].lower().endswith(EXTENSIONS) and entry.is_file():
                     self.files.add(entry.name)
-                    if entry.is_symlink():
-                        self.links.add(entry.name)
             except OSError:  # a link to itself
                 continue
 
@@ -303,6 +307,14 @@ def _unlikeness(wanted: str, name: str) -> tuple:
 def _identity(image_name: str) -> str:
     folder, _, name = image_name.rpartition("/")
     return f"{spellings(folder)[-1]}/{identity(split_name(name)[0])}"
+
+
+def broken_link(path: Path) -> str:
+    """Says which link keeps a file from being found: the path's own or a folder's, to something that is not there."""
+    for part in (path, *path.parents):
+        if os.path.islink(part) and not os.path.exists(part):
+            return f"{shorten(part)} is a link that leads nowhere; fetch or mount what it links to"
+    return ""
 
 
 def shorten(text: object, length: int = 100) -> str:

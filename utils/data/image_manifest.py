@@ -80,15 +80,16 @@ def describe(folder: ImageFolder, image_name: str) -> ManifestRow:
     return ManifestRow(image_name, str(found.paths[0]), problem=problem, found_by=found.found_by)
 
 
-def measure(row: ManifestRow, decode: bool = False) -> ManifestRow:
+def measure(row: ManifestRow, decode: bool = False, apply_orientation: bool = True) -> ManifestRow:
     """Add the image's size to a row of `describe`, or the problem "unreadable ...".
 
     With `decode` the whole image is decoded, which detects truncated files; otherwise only its header is read.
+    `apply_orientation` is that of `image_size`.
     """
     if not row.found_path:
         return row
     try:
-        width, height = open_image(row.found_path).size if decode else image_size(row.found_path)
+        width, height = open_image(row.found_path).size if decode else image_size(row.found_path, apply_orientation)
     except InputError as error:
         return unreadable(row, error)
     return row._replace(width=width, height=height)

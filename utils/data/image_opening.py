@@ -1,9 +1,11 @@
 """Open an image file as an upright RGB image, or say what is wrong with the file."""
 
 import contextlib
+import io
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,46 +18,86 @@ from utils.errors import InputError, brief
 # Formats that are read, whatever the file's extension. For others, such as EPS, Pillow would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
+# Pillow refuses images of more than twice as many pixels: a small file can claim any size.
+Image.MAX_IMAGE_PIXELS = 200_000_000
+
+_END_OF_JPEG = b"\xff\xd9"
+
 # Errors that Pillow raises on damaged files.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError, struct.error, MemoryError)
 
 
-def open_image(path: str | Path, draft_size: int | None = None) -> Image.Image:
+def open_image(path: str | Path, draft_size: int | None = None, apply_orientation: bool = True) -> Image.Image:
     """Open an image as 8-bit RGB, upright.
 
     Ordinary files (modes RGB, RGBA, L, P) give the same result as `Image.open(path).convert("RGB")`; transparency is
     dropped. CMYK is converted, 16-bit and float greys are scaled to 8 bits instead of clipped, and the EXIF orientation
-    is applied.
+    is applied. A JPEG that lacks nothing but its end marker is read as if it had one.
 
     Args:
         path: the image file.
         draft_size: decode a JPEG at a half, quarter or eighth of its size, with both sides at least this many pixels.
             This saves memory if a very large image is to be shrunk anyway. None: full size.
+        apply_orientation: False leaves the image as its pixels are stored, as the published code does. Pillow itself
+            turns TIFF files in any case.
 
     Raises:
         InputError: the file is missing, not a regular file, not in one of FORMATS, truncated or damaged, or has more
-            pixels than Pillow considers safe (twice `PIL.Image.MAX_IMAGE_PIXELS`, 179 million).
+            than 400 million pixels (twice `PIL.Image.MAX_IMAGE_PIXELS`).
     """
     with _opened(path) as image:
-        if draft_size:
-            image.draft(image.mode, (draft_size, draft_size))
-        image.load()
-        with contextlib.suppress(*_DAMAGED):  # a damaged EXIF block says nothing about the picture
-            ImageOps.exif_transpose(image, in_place=True)
+        try:
+            _load(image, draft_size)
+        except OSError:
+            content = _with_end_marker(path)
+            if content is None:
+                raise
+            image = Image.open(io.BytesIO(content))
+            _load(image, draft_size)
+        if apply_orientation:
+            with contextlib.suppress(*_DAMAGED):  # a damaged EXIF block says nothing about the pixels
+                ImageOps.exif_transpose(image, in_place=True)
         return _to_rgb(image)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height in pixels of the upright image; only the file's header is read.
+def image_size(path: str | Path, apply_orientation: bool = True) -> tuple[int, int]:
+    """Width and height in pixels of what `open_image` gives; only the file's header is read.
 
     Raises:
         InputError: as in `open_image`, except for damage after the header.
     """
     with _opened(path) as image:
-        orientation = 1
+        size, orientation = image.size, 1
         with contextlib.suppress(*_DAMAGED):
             orientation = image.getexif().get(0x0112, 1)
-        return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+        if image.format == "TIFF":  # new versions of Pillow turn its size already here
+            size, apply_orientation = (image.tag_v2[256], image.tag_v2[257]), True
+        return size[::-1] if apply_orientation and orientation in (5, 6, 7, 8) else size
+
+
+def _load(image: Image.Image, draft_size: int | None) -> None:
+    if draft_size:
+        image.draft(image.mode, (draft_size, draft_size))
+    image.load()
+
+
+def _with_end_marker(path: str | Path) -> bytes | None:
+    """The content of a JPEG file and the end marker that it lacks; None if it lacks more than that, or is no JPEG.
+
+    Nothing else is missing if the pixels do not depend on what follows the last byte. A file that ends in zeros was
+    not downloaded to its end.
+    """
+    content = Path(path).read_bytes().rstrip(b"\xff")  # the marker's first half may be there
+    if content.endswith(bytes(2)):
+        return None
+    pixels = set()
+    for following in (b"", b"\xa5" * 1000):
+        try:
+            with Image.open(io.BytesIO(content + following + _END_OF_JPEG), formats=["JPEG"]) as image:
+                pixels.add(zlib.crc32(np.asarray(image)))
+        except _DAMAGED:
+            return None
+    return content + _END_OF_JPEG if len(pixels) == 1 else None
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from utils.data.picture_files import image_files
 from utils.evaluation.report_tables import CAPTION_SCORES
 from utils.opts import DEMO_DEFAULTS, checkpoint_config, get_parser
 from utils.training.run_log import LOG_FILE
@@ -102,4 +103,4 @@ def example_picture(args: argparse.Namespace) -> Path:
     """A picture to be explained: the first in the image folder, or the folder where there is none."""
     if args.image_root is None:  # a feature cache is trained on
         return Path("PICTURE.jpg")
-    return next(args.image_root.rglob("*.jpg"), args.image_root)
+    return next(image_files(args.image_root), args.image_root)
