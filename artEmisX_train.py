@@ -33,7 +33,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from cococaption import CaptionScorer
-from models.sevlm import SEVLMOutput
+from models.losses import LossCounts
 from utils.allocator import reuse_freed_memory
 from utils.data.datasets import TrainingPairs
 from utils.data.loader_errors import worker_errors
@@ -60,7 +60,6 @@ from utils.training.trackers import TENSORBOARD, loss_values, score_values
 from utils.training.training_run import TrainingRun, save_best, save_run
 from utils.training.update_check import UpdateCheck
 
-LOSSES = ("loss", "lm_loss", "contrastive_loss", "vad_loss", "emotion_loss", "label_loss")
 UPDATES_BEFORE_ESTIMATE = 10  # of the time that the run will take
 SAMPLES = 3  # pictures whose explanations are shown
 # Several processes agree on a stop only so often, as agreeing makes them wait for each other.
@@ -108,10 +107,11 @@ def accumulate_gradients(run: TrainingRun, window: list[dict[str, torch.Tensor]]
     gradients of one batch of N b images (the contrastive negatives apart, which come from their own batch).
     """
     accelerator, progress = run.accelerator, run.progress
-    counts = torch.stack([batch["counts"] for batch in window]).sum(dim=0)
+    counts = torch.stack([torch.stack(batch["counts"]) for batch in window]).sum(dim=0)
     if accelerator.num_processes > 1:
         counts = accelerator.reduce(counts, "mean")  # DDP takes the mean of the processes' gradients
-    outputs: list[SEVLMOutput] = []
+    counts = LossCounts(*counts.unbind())
+    outputs: list[dict[str, torch.Tensor]] = []
     for index, batch in enumerate(window):
         inputs = {name: tensor for name, tensor in batch.items() if name != "image_ids"} | {"counts": counts}
         # dropout's random numbers depend on nothing but this, so that a resumed step is the step that was lost
@@ -119,10 +119,8 @@ def accumulate_gradients(run: TrainingRun, window: list[dict[str, torch.Tensor]]
         is_last = index + 1 == len(window)
         with contextlib.nullcontext() if is_last else accelerator.no_sync(run.prepared):
             outputs.append(run.prepared(**inputs))
-            accelerator.backward(outputs[-1].loss)
-    return {
-        name: sum(output[name].detach() for output in outputs) for name in LOSSES if outputs[0].get(name) is not None
-    }
+            accelerator.backward(outputs[-1]["loss"])
+    return {name: sum(output[name].detach() for output in outputs) for name in outputs[0]}
 
 
 def update(run: TrainingRun, losses: dict[str, torch.Tensor], image_ids: torch.Tensor) -> None:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block, GPT2Model, GPT2PreTrainedModel
 
+from models.config import SEVLMConfig
+from models.cpu.kernels import Dropout, OutputLayer, TiedEmbedding, scaled_dot_product_attention
 from models.heads import ContrastiveHead, VADHead
 from models.image_encoder import ImageFeatures
-from models.kernels import Dropout, OutputLayer, look_up, scaled_dot_product_attention
 from models.vad_encoder import VAD_WIDTH
-from utils.constants import EMOTION_SPAN
 
 KeysValues = tuple[Tensor, Tensor]  # each [rows, heads, positions, D / heads]
 
@@ -55,27 +55,12 @@ class ExplainerBlock(GPT2Block):
         """Project the grid [B, G, D] to this block's cross-attention keys and values."""
         return _split_heads(self.crossattention, self.crossattention.c_attn(grid))
 
-    def attend_to_grid(self, query: Tensor, grid: Tensor) -> Tensor:
-        """Cross-attention without keys and values: query [B, Q, D], grid [B, G, D] -> [B, Q, D].
-
-        With key_g = K grid_g + k, query . key_g is (K^T query) . grid_g, plus query . k, which the softmax cancels. With
-        value_g = V grid_g + v, the weighted sum of the values is V (weighted sum of the grid) + v. For few queries this is
-        less work than G keys and values.
-        """
-        attention, (images, queries, width) = self.crossattention, query.shape
-        heads = attention.num_heads
-        key, value = attention.c_attn.weight.view(width, 2, heads, -1).unbind(1)  # [D, heads, d]
-        query = query.view(images * queries, heads, -1).transpose(0, 1)  # [heads, B Q, d]
-        query = (query * attention.scaling) @ key.permute(1, 2, 0)  # [heads, B Q, D]
-        query = query.view(heads, images, queries, width).transpose(0, 1).reshape(images, heads * queries, width)
-        weights = (query @ grid.mT).softmax(dim=-1)
-        attended = (weights @ grid).view(images, heads, queries, width).transpose(0, 1)
-        attended = attended.reshape(heads, images * queries, width) @ value.transpose(0, 1)  # [heads, B Q, d]
-        attended = attended.transpose(0, 1).reshape(images, queries, width) + attention.c_attn.bias[width:]
-        return attention.c_proj(attended)
+    def attend_to_image(self, query: Tensor, image: KeysValues) -> Tensor:
+        """Cross-attention without a mask: query [B, Q, D], keys and values of the B images -> [B, Q, D]."""
+        return attend(self.crossattention, query, image, causal=False)
 
     def forward(
-        self, x: Tensor, image: KeysValues | Tensor, past: KeysValues | None = None, last_only: bool = False
+        self, x: Tensor, image: KeysValues, past: KeysValues | None = None, last_only: bool = False
     ) -> tuple[Tensor, KeysValues]:
         """One block of the paper's cross-attention explainer; cross-attention comes after self-attention.
 
@@ -87,8 +72,7 @@ class ExplainerBlock(GPT2Block):
 
         Args:
             x: [T, L, D]; the n texts of an image are adjacent rows.
-            image: cross-attention keys and values of the T / n images, [T / n, heads, G, d] each; or, in evaluation mode,
-                the grid itself, [T / n, G, D], see `attend_to_grid`.
+            image: cross-attention keys and values of the T / n images, [T / n, heads, G, d] each.
             past: self-attention keys and values of the positions before x (decoding only).
             last_only: return only the last position (used in the last block while decoding).
 
@@ -105,12 +89,8 @@ class ExplainerBlock(GPT2Block):
         x = x + attend(self.attn, query, keys_values, causal=True)
 
         # Cross-attention has no mask, so the n texts of an image can share one sequence of queries: [T / n, n L, D].
-        images = len(image) if isinstance(image, Tensor) else len(image[0])
-        query = self.crossattention.q_attn(self.ln_cross_attn(x)).reshape(images, -1, x.shape[2])
-        if isinstance(image, Tensor):
-            x = x + self.attend_to_grid(query, image).view_as(x)
-        else:
-            x = x + attend(self.crossattention, query, image, causal=False).view_as(x)
+        query = self.crossattention.q_attn(self.ln_cross_attn(x)).reshape(len(image[0]), -1, x.shape[2])
+        x = x + self.attend_to_image(query, image).view_as(x)
 
         return x + self.mlp(self.ln_2(x)), keys_values
 
@@ -141,20 +121,20 @@ class ExplainerTransformer(GPT2Model):
     `embed` is the fusion step of the paper's VAD embedding; the blocks are the paper's cross-attention explainer.
     """
 
-    def __init__(self, config: GPT2Config):
+    def __init__(self, config: GPT2Config, settings: SEVLMConfig):
         GPT2PreTrainedModel.__init__(self, config)  # GPT2Model.__init__ would first build standard blocks
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wte = TiedEmbedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.drop = Dropout(config.embd_pdrop)
         self.h = nn.ModuleList(ExplainerBlock(config, layer_idx=index) for index in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.VAD_linear = nn.Linear(config.n_embd + VAD_WIDTH, config.n_embd)
-        self.len_prefix = config.len_prefix
-        self.fusion_start = config.len_prefix + config.emotion_span
-        if config.len_prefix > 0:
-            self.clip_project = ClipProject(config.n_embd, config.n_embd, config.len_prefix)
-        if config.encoder_dim != config.n_embd:  # not in the paper, where both are 768
-            self.image_projection = nn.Linear(config.encoder_dim, config.n_embd)
+        self.len_prefix, self.fusion_start = settings.len_prefix, settings.fusion_start
+        if settings.len_prefix > 0:
+            self.clip_project = ClipProject(config.n_embd, config.n_embd, settings.len_prefix)
+        self.projects_image = settings.encoder_dim != config.n_embd  # not in the paper, where both are 768
+        if self.projects_image:
+            self.image_projection = nn.Linear(settings.encoder_dim, config.n_embd)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -165,7 +145,7 @@ class ExplainerTransformer(GPT2Model):
 
         cls [B, E] -> [B, D], grid [B, G, E] -> [B, G, D].
         """
-        if self.config.encoder_dim == self.config.n_embd:
+        if not self.projects_image:
             return image
         return ImageFeatures(self.image_projection(image.cls), self.image_projection(image.grid))
 
@@ -176,7 +156,6 @@ class ExplainerTransformer(GPT2Model):
         vad: Tensor | None,
         cls: Tensor | None = None,
         start: int = 0,
-        table: Tensor | None = None,
     ) -> Tensor:
         """Input embeddings with the fusion step of the paper's VAD embedding.
 
@@ -191,12 +170,11 @@ class ExplainerTransformer(GPT2Model):
             vad: VAD encoder output [T, L, 3], or None for no fusion.
             cls: [T, D], read only when len_prefix > 0 and start is 0.
             start: position of the first column (decoding).
-            table: the token table [V, D], if it is not to be taken from `wte`; see `two_uses`.
 
         Returns:
             [T, L, D].
         """
-        words, segments = look_up(self.wte.weight if table is None else table, torch.stack([input_ids, segment_ids]))
+        words, segments = self.wte(torch.stack([input_ids, segment_ids]))
         if self.len_prefix > 0 and start == 0:
             words = torch.cat([self.clip_project(cls).to(words.dtype), words[:, self.len_prefix :]], dim=1)
         positions = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)
@@ -207,23 +185,19 @@ class ExplainerTransformer(GPT2Model):
         fused = self.VAD_linear(torch.cat([x[:, span_end:], vad[:, span_end:].to(x.dtype)], dim=-1))
         return torch.cat([x[:, :span_end].to(fused.dtype), fused], dim=1)
 
-    def image_keys_values(self, grid: Tensor, blocks: int | None = None) -> list[KeysValues]:
-        """Project the grid [B, G, D] to the first blocks' cross-attention keys and values, [B, heads, G, d] each.
-
-        Args:
-            blocks: how many; None: all.
-        """
+    def image_keys_values(self, grid: Tensor) -> list[KeysValues]:
+        """Project the grid [B, G, D] to every block's cross-attention keys and values, [B, heads, G, d] each."""
         grid = grid.contiguous()  # the grid is a slice of the encoder's tokens
-        return [block.image_keys_values(grid) for block in self.h[:blocks]]
+        return [block.image_keys_values(grid) for block in self.h]
 
     def forward(
-        self, x: Tensor, image: list[KeysValues | Tensor], past: list[KeysValues] | None = None, last_only: bool = False
+        self, x: Tensor, image: list[KeysValues], past: list[KeysValues] | None = None, last_only: bool = False
     ) -> tuple[Tensor, list[KeysValues]]:
         """Run all blocks and ln_f.
 
         Args:
             x: embeddings [T, L, D].
-            image: cross-attention keys and values, or the grid, for each block.
+            image: cross-attention keys and values of each block.
             past: self-attention keys and values of the positions before x, one pair per block (decoding only).
             last_only: compute the last block at the last position only.
 
@@ -244,11 +218,9 @@ class Explainer(GPT2LMHeadModel):
 
     Published checkpoints hold these parts, under these names, in `nle_model_<name>/`.
 
-    Config fields beyond GPT-2's:
-        len_prefix: number of prefix embeddings.
-        emotion_span: number of positions of bos, prompt and emotion (default: 6, which fits the paper's prompt).
-        encoder_dim: width of the image features.
-        use_cl_loss, use_VAD_loss: whether the model has a contrastive head and a VAD head.
+    Args:
+        config: sizes of GPT-2.
+        settings: which heads and projections there are.
 
     Attributes:
         origin: one line on which weights were loaded and which were drawn; empty for a checkpoint's.
@@ -258,16 +230,14 @@ class Explainer(GPT2LMHeadModel):
 
     _keys_to_ignore_on_load_unexpected = [r"attn\.bias", r"attention\.bias", r"masked_bias"]
 
-    def __init__(self, config: GPT2Config):
+    def __init__(self, config: GPT2Config, settings: SEVLMConfig):
         # GPT2LMHeadModel.__init__ would first build a standard GPT2Model
         GPT2PreTrainedModel.__init__(self, config)
-        if not hasattr(config, "emotion_span"):
-            config.emotion_span = EMOTION_SPAN
-        self.transformer = ExplainerTransformer(config)
+        self.transformer = ExplainerTransformer(config, settings)
         self.lm_head = OutputLayer(config.n_embd, config.vocab_size, bias=False)
-        if config.use_cl_loss:
+        if settings.use_cl_loss:
             self.sim_mlp = ContrastiveHead(config.n_embd)
-        if config.use_VAD_loss:
+        if settings.use_VAD_loss:
             self.VAD_head = VADHead(config.n_embd)
         self.post_init()
         if self.lm_head.weight.device.type != "meta":  # from_pretrained fills meta tensors from a file
@@ -316,7 +286,6 @@ class Explainer(GPT2LMHeadModel):
         segment_ids: Tensor,
         image: ImageFeatures,
         vad: Tensor | None = None,
-        table: Tensor | None = None,
     ) -> Tensor:
         """Compute the final hidden states of texts that are given in full (teacher forcing).
 
@@ -324,15 +293,14 @@ class Explainer(GPT2LMHeadModel):
             input_ids, segment_ids: [T, L], T = n B; the n texts of an image are adjacent rows.
             image: features of the B images.
             vad: VAD encoder output [T, L, 3], or None for no fusion.
-            table: the token table [V, D], as of `ExplainerTransformer.embed`.
 
         Returns:
             [T, L, D], after ln_f.
         """
         image = self.transformer.project_image(image)
         texts_per_image = input_ids.shape[0] // image.grid.shape[0]
-        cls = image.cls.repeat_interleave(texts_per_image, dim=0) if self.config.len_prefix > 0 else None
-        x = self.transformer.embed(input_ids, segment_ids, vad, cls, table=table)
+        cls = image.cls.repeat_interleave(texts_per_image, dim=0) if self.transformer.len_prefix > 0 else None
+        x = self.transformer.embed(input_ids, segment_ids, vad, cls)
         return self.transformer(x, self.transformer.image_keys_values(image.grid))[0]
 
 

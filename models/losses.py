@@ -8,15 +8,29 @@ gradients equal those of one large batch.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.kernels import linear_cross_entropy
+from models.cpu.kernels import linear_cross_entropy
 from utils.constants import IGNORED_LABEL
 
 CONTRASTIVE_EPSILON = 1e-8
+
+
+class LossCounts(NamedTuple):
+    """What the losses' sums are divided by, as scalars; None stands for the count of the given tensors.
+
+    tokens: labelled ones, of the LM loss. texts: of the contrastive and the label loss. vad_positions: positions whose
+    VAD is not all zero, of the VAD loss. images: of the emotion loss.
+    """
+
+    tokens: Tensor | None = None
+    texts: Tensor | None = None
+    vad_positions: Tensor | None = None
+    images: Tensor | None = None
 
 
 def lm_loss(hidden: Tensor, embedding: Tensor, targets: Tensor, count: Tensor | None = None) -> Tensor:
@@ -67,13 +81,13 @@ def contrastive_loss(
     rivals = [log_epsilon, positive, negative_emotion.float()]
     if negative_visual is not None:
         rivals.append(negative_visual.float())
-    log_share = positive - torch.logsumexp(torch.stack(rivals), dim=0)
-    terms = -torch.logaddexp(log_epsilon, log_share)
+    log_probability = positive - torch.logsumexp(torch.stack(rivals), dim=0)
+    terms = -torch.logaddexp(log_epsilon, log_probability)
     weight = torch.ones_like(terms) if weight is None else weight
     return _mean((terms * weight).sum(), weight.sum() if count is None else count)
 
 
-def vad_loss(predicted: Tensor, target: Tensor, count: Tensor | None = None) -> Tensor:
+def vad_loss(predicted: Tensor, target: Tensor, weight: Tensor | None = None, count: Tensor | None = None) -> Tensor:
     """The VAD loss of the paper's objective: mean squared error of the VAD head.
 
     Only positions whose target is not all zero count. The loss is 0 when there is none (the published code gives NaN).
@@ -81,19 +95,17 @@ def vad_loss(predicted: Tensor, target: Tensor, count: Tensor | None = None) -> 
     Args:
         predicted: [T, M, 3], output of the VAD head at positions p.
         target: [T, M, 3], lexicon VAD (before the VAD encoder) of the tokens at p + 1, in [-1, 1]; p + 1 >= h.
-        count: number of positions to divide by (default: those whose target is not all zero).
+        weight: [T], 0 for texts that do not count (default: all 1).
+        count: number of positions to divide by (default: those that count and whose target is not all zero).
 
     Returns:
         a scalar.
     """
-    known = vad_known(target)
+    known = target.ne(0).any(dim=-1)
+    if weight is not None:
+        known = known & (weight[:, None] > 0)
     squares = ((predicted.float() - target) ** 2).sum(dim=-1)
     return _mean((squares * known).sum(), known.sum() if count is None else count) / target.shape[-1]
-
-
-def vad_known(target: Tensor) -> Tensor:
-    """Whether a position's VAD is not all zero: VAD [..., 3] -> bool [...]."""
-    return target.ne(0).any(dim=-1)
 
 
 def emotion_loss(
@@ -103,7 +115,7 @@ def emotion_loss(
 
     Args:
         logits: [B, 9] of the emotion head.
-        distribution: [B, 9], share of the annotators' votes per emotion, sum 1.
+        distribution: [B, 9], the annotators' distribution over the nine emotions, sum 1.
         weight: [B], 0 for images that do not count (default: all 1).
         count: number of images to divide by (default: the sum of the weights).
 
@@ -125,7 +137,7 @@ def label_loss(
     Args:
         logits: [T, V] at the position that predicts the emotion.
         tokens: [9], the emotions' first tokens.
-        distribution: [T, 9], share of the annotators' votes per emotion, sum 1.
+        distribution: [T, 9], the annotators' distribution over the nine emotions, sum 1.
         weight: [T], 0 for texts that do not count (default: all 1).
         count: number of texts to divide by (default: the sum of the weights).
 

@@ -33,11 +33,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import psutil
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from transformers import CLIPVisionConfig, GPT2Config
 
+from models.config import SEVLMConfig
+from models.cpu.packed_weights import packed_weights
 from models.decoder import Explainer
 from models.image_encoder import ImageFeatures
-from models.packed_weights import packed_weights
 from models.sevlm import SEVLM
 from tests.reference import Reference, reference_batch
 from utils.allocator import reuse_freed_memory
@@ -50,12 +52,11 @@ from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup
 from utils.errors import InputError, OneLineParser, run_script
-from utils.evaluation.decoding import greedy_decode
-from utils.evaluation.generation_state import places_kept
+from utils.evaluation.generation import greedy_decode, places_kept
 from utils.files import write_json
 from utils.opts import CONFIGS
 from utils.opts import get_parser as get_training_parser
-from utils.training.build_model import build_decoder, build_model
+from utils.training.build_model import build_decoder, build_model, model_config
 from utils.training.optimizer import build_optimizer, parameter_groups
 
 # New tokens of a text, stop token not counted: mean 15, at most 25. Row i of a batch has the (i mod 8)th.
@@ -211,12 +212,16 @@ class Workbench:
     @cached_property
     def config(self) -> GPT2Config:
         with torch.device("meta"):
-            return build_decoder(self.args, self.codec, None).config
+            return build_decoder(self.args, self.codec, None, self.settings).config
+
+    @cached_property
+    def settings(self) -> SEVLMConfig:
+        return model_config(self.args, self.codec, None)
 
     @cached_property
     def reference(self) -> tuple[Reference, torch.optim.Optimizer]:
         torch.manual_seed(0)
-        model = Reference(self.config, self.vision).to(self.device)
+        model = Reference(self.config, self.settings, self.vision).to(self.device)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return model, torch.optim.AdamW(trained, self.args.learning_rate, eps=self.args.adam_eps, weight_decay=0.0)
 
@@ -249,7 +254,7 @@ class Workbench:
         return batch
 
     def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        return tree_map(lambda tensor: tensor.to(self.device), batch)
 
     # -- jobs
 
@@ -265,7 +270,7 @@ class Workbench:
         def step() -> None:
             model.train()
             with self.precision(dtype):
-                loss = model(**batch).loss
+                loss = model(**batch)["loss"]
             loss.backward()
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             if not (torch.isfinite(loss) & torch.isfinite(norm)):
@@ -300,8 +305,8 @@ class Workbench:
 
     @property
     def prompt(self) -> tuple[list[int], list[int], int, tuple[int, int]]:
-        codec = self.codec
-        return *codec.prompt(), codec.because_id, (codec.emotion_id, codec.explanation_id)
+        ids, segments, because, *kinds, _ = self.codec.prompt()
+        return ids, segments, because, tuple(kinds)
 
     def decoding(self, *more: str, dtype: torch.dtype = torch.float32, images: int | None = None) -> Job:
         """Greedy texts from cached features. Weights are packed beforehand, as once in an evaluation.
@@ -327,9 +332,7 @@ class Workbench:
                 forced_lengths(model.decoder, wanted, self.codec.stop_ids),
             ):
                 image: ImageFeatures = model.image_features(None, cls, grid)
-                generated = greedy_decode(
-                    model, image, *self.prompt, self.vad.of_generated, MAX_NEW_TOKENS, self.codec.stop_ids
-                )
+                generated = greedy_decode(model, image, self.codec.prompt(), self.vad.of_generated)
             check_lengths(generated.lengths.tolist(), wanted)
 
         return Job(lambda: [decode(wanted) for wanted in lengths], batches * together, dtype=dtype)
@@ -427,7 +430,7 @@ def useful_flops(config: GPT2Config, patches: int, images: int, length: int, lab
     inner = config.n_inner or 4 * width
     block = length * (4 * width**2 + 2 * width**2 + 2 * width * inner)  # self-attention, cross-attention, MLP
     block += 2 * width * (length * (length + 1) // 2 + length * patches)
-    fusion = (length - config.len_prefix - EMOTION_SPAN) * (width + 3) * width
+    fusion = (length - EMOTION_SPAN) * (width + 3) * width
     contrastive = 3 * width**2 + 3 * (3 * width**2 + width)
     image_keys_values = images * config.n_layer * patches * 2 * width**2
     forward = texts * (config.n_layer * block + fusion + contrastive) + labels * width * config.vocab_size

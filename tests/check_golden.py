@@ -21,15 +21,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import GPT2Config, logging
 
-from models.config_fields import gpt2_config
+from models.config import SEVLMConfig, gpt2_config
+from models.cpu.packed_weights import packed_weights
 from models.decoder import Explainer
 from models.image_encoder import ImageEncoder, ImageFeatures
-from models.packed_weights import packed_weights
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
 from utils.constants import EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import ImagePixels, TrainingPairs, derangement, label_positions, second_candidates
-from utils.data.generated_text import split_generated
 from utils.data.image_encoder_weights import openai_state_dict, vision_from_openai
 from utils.data.image_folder import ImageFolder
 from utils.data.image_opening import open_image
@@ -37,8 +36,8 @@ from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup, read_lexicon
 from utils.errors import InputError
-from utils.evaluation.decoding import greedy_decode
-from utils.evaluation.emotion_metrics import emotion_accuracy
+from utils.evaluation.emotion_metrics import emotion_accuracy, split_generated
+from utils.evaluation.generation import greedy_decode
 from utils.training.named_checkpoints import MASK_BUFFER, load_named
 
 TOLERANCE = (1e-5, 1e-5)  # (atol, rtol), for every float
@@ -125,24 +124,26 @@ def decoder_model(root: Path, variant: dict) -> SEVLM:
         state |= load_file(root / "decoder" / name)
     for name, numbers in variant.get("override", {}).items():
         state[name] = torch.tensor(numbers).reshape(state[name].shape)
-    names = ("vocab_size", "n_embd", "n_layer", "n_head", "n_positions", "n_inner", "layer_norm_epsilon", "encoder_dim")
+    names = ("vocab_size", "n_embd", "n_layer", "n_head", "n_positions", "n_inner", "layer_norm_epsilon")
     config = GPT2Config(
         **{name: sizes[name] for name in names},
         activation_function=sizes["activation"],
         bos_token_id=sizes["bos_token_id"],
         eos_token_id=sizes["eos_token_id"],
         add_cross_attention=True,
-        len_prefix=variant["len_prefix"],
-        use_cl_loss=variant["use_cl_loss"],
-        use_VAD_loss=variant["use_VAD_loss"],
     )
-    decoder = Explainer(config)
+    chosen = ("len_prefix", "use_cl_loss", "use_VAD_loss", "alpha", "cl_Loss_weight", "VAD_Loss_weight")
+    settings = SEVLMConfig(
+        encoder_dim=sizes["encoder_dim"], use_VAD=variant["emo_features"], **{name: variant[name] for name in chosen}
+    )
+    decoder = Explainer(config, settings)
     state = {name: tensor for name, tensor in state.items() if not MASK_BUFFER.search(name)}
     own = decoder.state_dict()
     decoder.load_state_dict({name: state[name] for name in own})
-    weights = (variant["alpha"], variant["cl_Loss_weight"], variant["VAD_Loss_weight"], 1.0)
-    vad_encoder = load_vad_encoder(root) if variant["emo_features"] else None
-    return SEVLM(None, decoder, vad_encoder, weights=weights).eval()
+    model = SEVLM(settings, decoder)
+    if settings.use_VAD:
+        model.vad_encoder = load_vad_encoder(root)
+    return model.eval()
 
 
 def check_decoder(root: Path, report: Report) -> None:
@@ -223,16 +224,20 @@ def check_losses(
         cls=image.cls,
         grid=image.grid,
     )
-    weights = dict(zip(("lm_loss", "contrastive_loss", "vad_loss"), model.weights[:3], strict=True))
+    weights = {
+        "lm_loss": model.config.alpha,
+        "contrastive_loss": model.config.cl_Loss_weight,
+        "vad_loss": model.config.VAD_Loss_weight,
+    }
     names = {"loss_xe": "lm_loss", "loss_contrastive": "contrastive_loss", "loss_vad": "vad_loss"}
     for key, value in variant["scalars"].items():
-        ours = output.loss if key == "loss" else output[names[key]] if names[key] in output else None
+        ours = output.get(names.get(key, key))
         if value is None or ours is None:
             report.same(f"{name} {key} off", ours, value)
         else:
             report.close(f"{name} {key}", ours * weights[names[key]] if key != "loss" else ours, value)
 
-    output.loss.backward()
+    output["loss"].backward()
     parameters = {f"decoder.{key}": parameter for key, parameter in model.decoder.named_parameters()}
     if model.vad_encoder is not None:
         parameters |= {f"vad_encoder.{key}": parameter for key, parameter in model.vad_encoder.named_parameters()}
@@ -261,7 +266,7 @@ def check_greedy(root: Path, report: Report) -> None:
     checkpoint_root = (folder / config["weights"]).resolve()
     model, codec = load_checkpoint_model(checkpoint_root, config["prompt"])
     lookup = VADLookup(_lexicon_from(read(folder / "lexicon.json")), "none", codec)
-    prompt_ids, prompt_segments = codec.prompt()
+    prompt_ids, prompt_segments, *_ = codec.prompt()
     report.same("greedy prompt_input_ids", prompt_ids, saved["prompt_input_ids"].tolist())
     report.same("greedy prompt_segment_ids", prompt_segments, saved["prompt_segment_ids"].tolist())
     report.close(
@@ -273,11 +278,8 @@ def check_greedy(root: Path, report: Report) -> None:
 
     def generate(stop_ids: tuple[int, ...], rows: slice = slice(None)):
         features = ImageFeatures(image.cls[rows], image.grid[rows])
-        segments = (codec.emotion_id, codec.explanation_id)
-        return greedy_decode(
-            model, features, prompt_ids, prompt_segments, config["because_id"], segments,
-            lookup.of_generated if config["use_VAD"] else None, steps, stop_ids,
-        )  # fmt: skip
+        prompt = codec.prompt()._replace(because_id=config["because_id"], stop_ids=stop_ids)
+        return greedy_decode(model, features, prompt, lookup.of_generated if config["use_VAD"] else None, steps)
 
     # the fixture goes on after a stop token, ours does not: without stop ids it makes all steps too
     for how, context in (("", nullcontext()), (", packed weights,", packed_weights(model.decoder))):
@@ -319,11 +321,11 @@ def _lexicon_from(values: dict) -> Lexicon:
 
 def load_checkpoint_model(root: Path, prompt: str) -> tuple[SEVLM, TextCodec]:
     checkpoint = load_named(root, "best-res")
-    config = gpt2_config(checkpoint.config)
     layers = len(
         {n.split(".")[2] for n in checkpoint.stats["emo_encoder_state_dict"] if n.startswith("encoder.layers.")}
     )
-    model = SEVLM(None, Explainer(config), VADEncoder(layers))
+    config = SEVLMConfig.from_fields(checkpoint.config, vad_layers=layers)
+    model = SEVLM(config, Explainer(gpt2_config(checkpoint.config), config))
     checkpoint.restore(model)
     codec = TextCodec(load_tokenizer(str(root / "nle_gpt2_tokenizer_0")), prompt, config.max_seq_len, config.len_prefix)
     return model.eval(), codec
@@ -393,7 +395,7 @@ def check_dataset(root: Path, report: Report) -> None:
                 report.close(f"dataset {name}.{key}", stacked, theirs)
             else:
                 report.same(f"dataset {name}.{key}", stacked, theirs)
-        tokens, segments = codec.prompt()
+        tokens, segments, *_ = codec.prompt()
         vad = torch.from_numpy(lookup.of_texts(np.array([tokens])))
         evaluated = len(saved[f"eval.prefix{prefix}.input_ids"])
         for key, value in (("input_ids", tokens), ("segment_ids", segments)):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
 
+from models.config import SEVLMConfig
 from models.sevlm import SEVLM
 from utils.constants import EMOTION_SPAN, IGNORED_LABEL
 
@@ -57,21 +58,19 @@ class Reference(nn.Module):
     Args:
         config: of our decoder (sizes, dropouts, len_prefix, vad_layers, vad_causal, ...).
         vision: of CLIP's vision tower.
-        use_vad: with VAD fusion.
+        settings: parts and loss weights.
         fixed_encoder: the image encoder takes no gradient.
-        weights: factors of LM, contrastive and VAD loss.
     """
 
     def __init__(
         self,
         config: GPT2Config,
+        settings: SEVLMConfig,
         vision: CLIPVisionConfig,
-        use_vad: bool = True,
         fixed_encoder: bool = True,
-        weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
     ):
         super().__init__()
-        width, self.prefix, self.span_end = config.n_embd, config.len_prefix, config.len_prefix + EMOTION_SPAN
+        width, self.prefix, self.span_end = config.n_embd, settings.len_prefix, settings.len_prefix + EMOTION_SPAN
         self.image_encoder = nn.ModuleDict({"vision": CLIPVisionModel(vision)})
         self.image_encoder.requires_grad_(not fixed_encoder)
         self.decoder = GPT2LMHeadModel(config)
@@ -85,18 +84,19 @@ class Reference(nn.Module):
             layers += [nn.Linear(width, width), nn.ReLU()]
         self.decoder.sim_mlp = nn.ModuleDict({"pred": nn.Sequential(*layers, nn.Linear(width, 1))})
         self.decoder.VAD_head = nn.Linear(width, 3)
-        self.vad_encoder = ReferenceVADEncoder(config.vad_layers, config.embd_pdrop, config.vad_causal)
-        self.use_vad, self.weights = use_vad, weights
+        self.vad_encoder = ReferenceVADEncoder(settings.vad_layers, config.embd_pdrop, settings.vad_causal)
+        self.use_vad = settings.use_VAD
+        self.weights = settings.alpha, settings.cl_Loss_weight, settings.VAD_Loss_weight
 
     @classmethod
     def of(cls, sevlm: SEVLM) -> "Reference":
         """The reference with the weights of our model."""
         config, vision = sevlm.decoder.config, sevlm.image_encoder.vision.config
-        use_vad = sevlm.vad_encoder is not None
-        reference = cls(config, vision, use_vad, sevlm.image_encoder.fixed, sevlm.weights[:3])
-        if not use_vad:
+        reference = cls(config, sevlm.config, vision, sevlm.image_encoder.fixed)
+        if not sevlm.config.use_VAD:
             del reference.vad_encoder
-        reference.load_state_dict(sevlm.state_dict())
+        state = {name: tensor for name, tensor in sevlm.state_dict().items() if not name.startswith("emotion_head.")}
+        reference.load_state_dict(state)
         return reference.train(sevlm.training)
 
     def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,17 +10,15 @@ from PIL import Image
 from torch import Tensor
 
 from models.image_encoder import ImageFeatures
-from utils.constants import EMOTIONS
+from utils.constants import EMOTIONS, MAX_NEW_TOKENS
 from utils.data.image_opening import open_image
 from utils.data.vad_lookup import VADLookup, read_lexicon
 from utils.errors import InputError, brief
 from utils.evaluation.answers import Answer
 from utils.evaluation.attention_maps import cross_attention
-from utils.evaluation.decoding import generate
 from utils.evaluation.explanations import ask
-from utils.evaluation.generation_state import Generated
+from utils.evaluation.generation import Generated, generate, sample_decode
 from utils.evaluation.heat_map import PictureHeat, TextHeat, WordHeat, heat_of_words, write_html, write_png
-from utils.evaluation.sampling import sample_decode
 from utils.training.load_checkpoint import load_checkpoint
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -96,11 +94,11 @@ class PictureExplainer:
         return sample_decode(
             trained.model,
             image,
-            trained.codec,
+            trained.codec.prompt(emotion),
             self.vad_of,
             [_seed(args.seed or 0, picture) for picture in pixels],
             args.num_samples,
-            emotion=emotion,
+            max_new_tokens=MAX_NEW_TOKENS - len(trained.codec.given(emotion)),
             **{name: value for name, value in chosen.items() if value is not None},
         )
 

@@ -136,7 +136,7 @@ def write_folder(out: Path, model, tokenizer, settings: dict, card: str, include
     remove(temporary)
     with removed_on_failure(temporary):
         temporary.mkdir()
-        model.save_folder(temporary, include_encoder, **{SETTINGS_KEY: settings})
+        model.save_pretrained(temporary, include_encoder, **{SETTINGS_KEY: settings})
         (temporary / "model.safetensors").chmod((temporary / "config.json").stat().st_mode)
         tokenizer.save_pretrained(temporary)
         (temporary / "README.md").write_text(card, encoding="utf-8")

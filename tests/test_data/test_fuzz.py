@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from models.vision_kinds import VISION_KINDS
 from safetensors.torch import save_file
 
 from cococaption import read_annotations, read_results
-from models.vision_kinds import VISION_KINDS
 from preprocess.build_splits import read_annotations as read_csv_annotations
 from preprocess.build_splits import read_distributions
 from preprocess.csv_tables import read_table

@@ -15,7 +15,7 @@ from models.sevlm import SEVLM
 from tests.test_evaluation.tiny import VAD_OF, build, features
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.evaluation.attention_maps import cross_attention
-from utils.evaluation.decoding import generate
+from utils.evaluation.generation import generate
 from utils.evaluation.heat_map import PictureHeat, TextHeat, WordHeat, heat_of_words, shade, write_html, write_png
 
 TOKENS = [[5, 900, 3, 77, 11, 4000, 8], [13, 262], [290, 1310, 50, 60, 70], [50256, 1, 2]]
@@ -41,7 +41,7 @@ def stock(model: SEVLM) -> GPT2Model:
 @pytest.mark.parametrize("causal", [False, True])
 def test_weights_of_stock_gpt2(codec: TextCodec, causal):
     model, image = build(50261, 6, causal=causal), features(images=2)
-    plain, (prompt, segments) = stock(model), codec.prompt()
+    plain, (prompt, segments, *_) = stock(model), codec.prompt()
     ours = cross_attention(model, image, codec, VAD_OF, TOKENS)
     assert ours.shape == (4, 7, 2, 4)
     torch.testing.assert_close(ours.sum(-1), torch.ones(4, 7, 2))

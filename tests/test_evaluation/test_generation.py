@@ -1,20 +1,27 @@
 """Beam search, samples, given emotions and likelihoods against plain computations on tiny random models."""
 
 import itertools
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
 
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
-from tests.test_evaluation.tiny import IMAGES, VAD_OF, WIDTH, build, features, vad_table
+from tests.test_evaluation.tiny import IMAGES, VAD_OF, build, features, vad_table
 from utils.constants import EMOTIONS
-from utils.data.text_codec import TextCodec, load_tokenizer
-from utils.evaluation.beam_search import beam_decode
-from utils.evaluation.decoding import caption_batch, emotions_in_text, generate, greedy_decode
-from utils.evaluation.likelihood import emotion_log_likelihoods, head_distribution
-from utils.evaluation.sampling import draw, sample_decode
+from utils.data.text_codec import Prompt, TextCodec, load_tokenizer
+from utils.evaluation.generation import (
+    beam_decode,
+    caption_batch,
+    draw,
+    emotion_log_likelihoods,
+    emotions_in_text,
+    generate,
+    greedy_decode,
+    head_distribution,
+    sample_decode,
+)
 
 
 def segments_of(ids: list[int], prompt: list[int], because: int, emotion: int, explanation: int) -> list[int]:
@@ -71,10 +78,8 @@ def test_beam_search_finds_the_best_text(use_vad, causal):
     for seed in range(4):
         model, image = build(SMALL, seed, use_vad, causal), features(seed)
         vad_of = vad_table(SMALL) if use_vad else None
-        arguments = (model, image, PROMPT, PROMPT_SEGMENTS, BECAUSE, SEGMENTS, vad_of)
-        wide, greedy = (decode.tokens() for decode in (
-            beam_decode(*arguments, 64, STEPS, STOPS), greedy_decode(*arguments, STEPS, STOPS),
-        ))  # fmt: skip
+        arguments = (model, image, Prompt(PROMPT, PROMPT_SEGMENTS, BECAUSE, *SEGMENTS, STOPS), vad_of)
+        wide, greedy = beam_decode(*arguments, 64, STEPS).tokens(), greedy_decode(*arguments, STEPS).tokens()
         for index in range(IMAGES):
             scores = plain_scores(model, of_image(image, index), vad_of)
             assert tuple(wide[index]) == max(scores, key=scores.get)
@@ -85,13 +90,13 @@ def test_beam_search_finds_the_best_text(use_vad, causal):
 
 def test_one_beam_without_stops_is_greedy():
     model, image, vad_of = build(SMALL, 2), features(), vad_table(SMALL)
-    arguments = (model, image, PROMPT, PROMPT_SEGMENTS, BECAUSE, SEGMENTS, vad_of)
+    arguments = (model, image, Prompt(PROMPT, PROMPT_SEGMENTS, BECAUSE, *SEGMENTS), vad_of)
     assert beam_decode(*arguments, 1, 20).tokens() == greedy_decode(*arguments, 20).tokens()
 
 
 def test_beams_of_an_image_do_not_depend_on_the_others():
     model, image, vad_of = build(SMALL, 3, len_prefix=2), features(images=6), vad_table(SMALL)
-    prompt = ([5, 5, *PROMPT], [5] * 8, BECAUSE, SEGMENTS, vad_of, 3, 12, STOPS)
+    prompt = (Prompt([5, 5, *PROMPT], [5] * 8, BECAUSE, *SEGMENTS, STOPS), vad_of, 3, 12)
     together = beam_decode(model, image, *prompt).tokens()
     assert together == [beam_decode(model, of_image(image, index), *prompt).tokens()[0] for index in range(6)]
     assert len(set(map(tuple, together))) > 1
@@ -129,7 +134,7 @@ def test_likelihood_of_the_nine(model, codec, monkeypatch, prompt):
     monkeypatch.setattr(codec, "prompt_text", prompt)
     image = features()
     ours = emotion_log_likelihoods(model, image, codec, VAD_OF)
-    ids, segments = codec.prompt()
+    ids, segments, *_ = codec.prompt()
     for row, column in itertools.product(range(IMAGES), range(9)):
         name = codec.bpe([f" {EMOTIONS[column]} because"])[0]
         given = segments_of(name, segments, codec.because_id, codec.emotion_id, codec.explanation_id)
@@ -157,11 +162,9 @@ def test_a_beginning_is_not_a_name(model, codec, monkeypatch):
 
 
 def test_head_distribution(model):
-    from models.heads import EmotionHead
-
     assert head_distribution(model, features()) is None
     torch.manual_seed(0)
-    with_head = SEVLM(None, model.decoder, model.vad_encoder, EmotionHead(WIDTH)).eval()
+    with_head = SEVLM(replace(model.config, use_emotion_loss=True), model.decoder).eval()
     ours = head_distribution(with_head, features())
     expected = (features().cls @ with_head.emotion_head.weight.T + with_head.emotion_head.bias).exp()
     torch.testing.assert_close(ours, expected / expected.sum(1, keepdim=True))
@@ -178,7 +181,7 @@ def test_given_emotion(model, codec, emotion, num_beams):
     assert all(text.startswith(f"{emotion} because") for text in generated.texts(codec, given=given))
     if num_beams > 1:
         return
-    ids, segments = codec.prompt(emotion)
+    ids, segments, *_ = codec.prompt(emotion)
     assert segments == [codec.emotion_id] * (len(ids) - 1) + [codec.explanation_id]
     for index, text in enumerate(generated.tokens()):
         for place, token in enumerate(text):
@@ -206,7 +209,7 @@ def test_samples(model, codec, monkeypatch):
     image = features()
     likely(model, monkeypatch, [codec.eos_id, *codec.given("awe"), 262, 379, 290])
     sample = lambda images=image, seeds=(5, 6, 7), **more: sample_decode(  # noqa: E731
-        model, images, codec, VAD_OF, list(seeds), 4, **more
+        model, images, codec.prompt(), VAD_OF, list(seeds), 4, **more
     ).tokens()
     free = sample()
     assert len(free) == 12 and free == sample() and free != sample(seeds=(8, 9, 10))
@@ -217,19 +220,15 @@ def test_samples(model, codec, monkeypatch):
     assert min(map(len, long)) >= 20 and not {codec.eos_id, codec.pad_id} & {token for text in long for token in text}
     greedy = generate(model, image, codec, VAD_OF).tokens()
     assert sample(top_p=1e-6) == sample(temperature=0.01) == [text for text in greedy for _ in range(4)]
-    awe = sample_decode(model, image, codec, VAD_OF, [5, 6, 7], 2, emotion="awe")
+    awe = sample_decode(model, image, codec.prompt("awe"), VAD_OF, [5, 6, 7], 2, max_new_tokens=23)
     assert awe.token_ids.shape == (6, 23) and awe.tokens() != [text[2:] for text in free[:6]]
 
 
-def test_samples_follow_the_model(monkeypatch):
+def test_samples_follow_the_model():
     """First tokens of many samples are as frequent as the plain probabilities, sharpened by the temperature."""
-    vocabulary, fake = 9, SimpleNamespace(
-        prompt=lambda emotion: (PROMPT, PROMPT_SEGMENTS), given=lambda emotion: [], stop_ids=STOPS, because_id=BECAUSE,
-        emotion_id=SEGMENTS[0], explanation_id=SEGMENTS[1],
-    )  # fmt: skip
-    monkeypatch.setattr("utils.evaluation.sampling.MAX_NEW_TOKENS", 1)
+    vocabulary, prompt = 9, Prompt(PROMPT, PROMPT_SEGMENTS, BECAUSE, *SEGMENTS, STOPS)
     model, image = build(vocabulary, 5), features(images=1)
-    drawn = sample_decode(model, image, fake, vad_table(vocabulary), [0], 4000, temperature=2.0, top_p=1.0)
+    drawn = sample_decode(model, image, prompt, vad_table(vocabulary), [0], 4000, 2.0, 1.0, max_new_tokens=1)
     first = torch.where(drawn.token_ids[:, 0] < 0, STOPS[0], drawn.token_ids[:, 0])  # a stop is not told from another
     shares = torch.bincount(first, minlength=vocabulary) / 4000
     expected = (plain_log_probabilities(model, image, PROMPT, PROMPT_SEGMENTS, vad_table(vocabulary)) / 2).softmax(0)

@@ -14,11 +14,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config
 import artEmisX_train
 from cococaption import CaptionScorer
 from cococaption.tokenizer import printable
+from models.config import SEVLMConfig
 from models.decoder import Explainer
-from models.image_encoder import ImageEncoder
+from models.image_encoder import ImageEncoder, ImageFeatures
 from models.sevlm import SEVLM
 from models.text2emotion import predict_emotions
-from models.vad_encoder import VADEncoder
 from preprocess.build_annotations import coco_annotations
 from tests.conftest import REPOSITORY, TINY_GPT2, TINY_VIT
 from tests.reference import Reference
@@ -27,10 +27,10 @@ from utils.constants import EMOTIONS
 from utils.data.text2emotion_files import load_text2emotion
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
 from utils.data.vad_lookup import VADLookup
-from utils.evaluation import decoding
 from utils.evaluation import evaluator as evaluator_module
-from utils.evaluation.decoding import Generated, caption_batch
+from utils.evaluation import generation
 from utils.evaluation.evaluator import Evaluator
+from utils.evaluation.generation import Generated, caption_batch
 from utils.files import write_json
 
 PAD, PREFIX, EMOTION, EXPLANATION, END = 50257, 50258, 50259, 50260, 50256
@@ -58,11 +58,10 @@ def model() -> SEVLM:
     torch.manual_seed(3)
     config = GPT2Config(
         **TINY_GPT2 | {"vocab_size": 50261, "add_cross_attention": True},
-        **{"len_prefix": 0, "encoder_dim": 16, "use_cl_loss": True, "use_VAD_loss": True, "vad_layers": 3},
-        vad_causal=False,
     )
+    settings = SEVLMConfig(encoder_dim=16, use_cl_loss=True, use_VAD_loss=True)
     vision = CLIPVisionModel(CLIPVisionConfig(**TINY_VIT))
-    made = SEVLM(ImageEncoder(vision), Explainer(config), VADEncoder()).eval()
+    made = SEVLM(settings, Explainer(config, settings), ImageEncoder(vision)).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -107,10 +106,13 @@ def test_whole_text_and_explanation(codec, monkeypatch, drop_last_token):
     ids = torch.tensor([row + [-1] * (25 - len(row)) for row in rows])
     generated = Generated(ids, torch.tensor([len(row) for row in rows]), torch.zeros(3, 25, 2))
     assert generated.lengths.tolist() == [9, 25, 1]
-    monkeypatch.setattr(decoding, "greedy_decode", lambda *_, **__: generated)
+    monkeypatch.setattr(generation, "greedy_decode", lambda *_, **__: generated)
     dark = " ".join(["dark"] * (22 if drop_last_token else 23))
     expected = [("awe because it glows because of the sky", "of the sky"), (f"fear because {dark}", dark), ("awe", "")]
-    assert caption_batch(None, None, codec, None, drop_last_token) == expected
+    assert (
+        caption_batch(None, ImageFeatures(torch.zeros(3, 1), torch.zeros(3, 1, 1)), codec, None, drop_last_token)
+        == expected
+    )
 
 
 # ---- a whole evaluation ----------------------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ def plain_captions(
     model: SEVLM, records: dict, codec: TextCodec, data, lexicon, drop_last_token: bool
 ) -> dict[int, str]:
     """Open, resize, normalise; look every word up in the lexicon's file; write greedily, all anew at every step."""
-    reference = Reference.of(SEVLM(model.image_encoder, model.decoder, model.vad_encoder)).eval()
+    reference = Reference.of(model).eval()
     values = {}
     for line in lexicon.read_text(encoding="utf-8").splitlines():
         word, *numbers = line.split("\t")

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from transformers import GPT2Config
 
+from models.config import SEVLMConfig
 from models.decoder import Explainer
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
-from models.vad_encoder import VADEncoder
 
 IMAGES, WIDTH = 3, 16
 
@@ -17,9 +17,9 @@ def build(vocabulary: int, seed: int = 0, use_vad: bool = True, causal: bool = F
     torch.manual_seed(seed)
     config = GPT2Config(
         vocab_size=vocabulary, n_positions=40, n_embd=WIDTH, n_layer=2, n_head=2, add_cross_attention=True,
-        len_prefix=len_prefix, emotion_span=6, encoder_dim=WIDTH, use_cl_loss=False, use_VAD_loss=False,
     )  # fmt: skip
-    model = SEVLM(None, Explainer(config), VADEncoder(causal=causal) if use_vad else None).eval()
+    settings = SEVLMConfig(len_prefix=len_prefix, encoder_dim=WIDTH, use_VAD=use_vad, vad_causal=causal)
+    model = SEVLM(settings, Explainer(config, settings)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)

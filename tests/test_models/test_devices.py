@@ -7,9 +7,8 @@ them in most, but only on a machine that has such a device.
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
-from models.heads import EmotionHead
 from tests.test_models.test_reference import IMAGES, build, collate, random_items
 
 
@@ -28,18 +27,18 @@ class OneDevice(TorchDispatchMode):
 def step():
     """A model with every part, its batch and its optimiser on the meta device: a function that makes a step."""
     torch.manual_seed(0)
-    model, _ = build(0)
-    model.emotion_head = EmotionHead(model.image_encoder.width, "prototypes")
-    model.decoder.config.label_tokens, model.decoder.config.label_position = list(range(9)), 3
+    model, _ = build(
+        0, use_emotion_loss=True, emotion_pooling="prototypes", label_tokens=list(range(9)), label_position=3
+    )
     batch = collate(random_items(0, IMAGES, 0), 0)
     batch["emotion_distribution"] = torch.full((IMAGES, 9), 1 / 9)
     model.train().to("meta")
-    batch = {name: tensor.to("meta") for name, tensor in batch.items()}
+    batch = tree_map(lambda tensor: tensor.to("meta"), batch)
     optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad])
 
     def make(**changed) -> None:
         with OneDevice():
-            model(**batch | changed).loss.backward()
+            model(**batch | changed)["loss"].backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models import decoder, kernels, vad_encoder
+from models import decoder, vad_encoder
+from models.cpu import kernels
 from models.vad_encoder import SelfAttention, VADEncoderLayer
 from tests.test_models.test_reference import IMAGES, VARIANTS, build, collate, random_items
 
@@ -49,7 +50,7 @@ def test_strengths_of_the_decoders_dropouts():
     model, _ = build(0)
     config = model.decoder.config
     config.embd_pdrop, config.attn_pdrop, config.resid_pdrop = 0.1, 0.2, 0.3
-    transformer = type(model.decoder.transformer)(config)
+    transformer = type(model.decoder.transformer)(config, model.config)
     assert transformer.drop.p == 0.1
     for block in transformer.h:
         assert block.attn.attn_dropout.p == block.crossattention.attn_dropout.p == 0.2

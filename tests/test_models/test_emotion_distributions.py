@@ -7,6 +7,7 @@ from torch import nn
 
 from models.heads import EmotionHead
 from models.image_encoder import ImageFeatures
+from models.losses import LossCounts
 from tests.test_models.test_reference import IMAGES, build, collate, random_items
 from utils.constants import EMOTION_POOLINGS, EMOTIONS, PROMPT_TEXT
 from utils.data.datasets import ItemKey, PairCollator
@@ -73,7 +74,7 @@ def test_the_nine_emotions_begin_with_nine_tokens(codec, monkeypatch):
         for emotion, text in zip(EMOTIONS, [codec.tokenizer.decode([token]).strip() for token in tokens], strict=True)
     ]
     encoded = codec.encode(list(EMOTIONS), ["a sea"] * 9)
-    assert encoded.input_ids[:, len(codec.prompt()[0])].tolist() == tokens
+    assert encoded.input_ids[:, len(codec.prompt().ids)].tolist() == tokens
     monkeypatch.setattr(codec, "bpe", lambda texts: [list(map(ord, text)) for text in texts])  # " " first, nine times
     with pytest.raises(InputError, match="--use_label_loss: behind --prompt_text"):
         codec.label_tokens()
@@ -87,9 +88,9 @@ def test_label_loss_by_hand():
     target = torch.rand(IMAGES, 9, generator=torch.Generator().manual_seed(0)).softmax(-1)
     batch |= {"emotion_distribution": target}
     without = model(**batch)
-    assert without.label_loss is None
-    config = model.decoder.config
-    config.label_tokens, config.label_position, model.label_weight = [5, 40, 3, 17, 8, 2, 11, 23, 9], 3, 4.0
+    assert "label_loss" not in without
+    config = model.config
+    config.label_tokens, config.label_position, config.label_loss_weight = [5, 40, 3, 17, 8, 2, 11, 23, 9], 3, 4.0
     output = model(**batch)
     features = model.image_features(batch["pixels"], None, None)
     vad = model.vad_encoder(batch["vad"])
@@ -99,14 +100,14 @@ def test_label_loss_by_hand():
     for text, row in enumerate(logits):
         q = row.softmax(-1)[config.label_tokens]
         terms.append(sum(float(p * (p.log() - q[e].log())) for e, p in enumerate(target[text // 2].double())))
-    assert output.label_loss.item() == pytest.approx(np.mean(terms), rel=1e-5) and max(terms) > 0.01
-    assert output.loss.item() == pytest.approx(without.loss.item() + 4 * np.mean(terms), rel=1e-5)
+    assert output["label_loss"].item() == pytest.approx(np.mean(terms), rel=1e-5) and max(terms) > 0.01
+    assert output["loss"].item() == pytest.approx(without["loss"].item() + 4 * np.mean(terms), rel=1e-5)
     weight = torch.tensor([0.0] + [1.0] * (IMAGES - 1))
     some = model(**batch | {"image_weight": weight, "counts": None})
-    assert some.label_loss.item() == pytest.approx(np.mean(terms[2:]), rel=1e-5)
-    counts = torch.tensor([1.0, 100.0, 1.0, 1.0])
-    assert model(**batch | {"counts": counts}).label_loss.item() == pytest.approx(sum(terms) / 100, rel=1e-5)
-    output.label_loss.backward()
+    assert some["label_loss"].item() == pytest.approx(np.mean(terms[2:]), rel=1e-5)
+    counts = LossCounts(*torch.tensor([1.0, 100.0, 1.0, 1.0]))
+    assert model(**batch | {"counts": counts})["label_loss"].item() == pytest.approx(sum(terms) / 100, rel=1e-5)
+    output["label_loss"].backward()
     table = model.decoder.lm_head.weight.grad
     assert (table.to_dense() if table.is_sparse else table)[config.label_tokens].abs().max() > 0
 
@@ -120,7 +121,7 @@ def test_the_label_loss_takes_the_place_of_one_cross_entropy(codec):
         "emotion_distribution": np.full(9, 1 / 9, np.float32),
         **{name: getattr(encoded, name) for name in ("input_ids", "labels", "segment_ids")},
     }
-    position = len(codec.prompt()[0]) - 1
+    position = len(codec.prompt().ids) - 1
     plain, with_loss = (PairCollator(0, 2, 8, place)([item]) for place in (None, position))
 
     def learned(batch) -> list[int]:
@@ -132,6 +133,5 @@ def test_the_label_loss_takes_the_place_of_one_cross_entropy(codec):
     for token in first:
         left.remove(token)
     assert sorted(learned(with_loss)) == sorted(left)
-    assert with_loss["counts"][0] == plain["counts"][0] - 2 and torch.equal(
-        with_loss["counts"][1:], plain["counts"][1:]
-    )
+    assert with_loss["counts"].tokens == plain["counts"].tokens - 2
+    assert with_loss["counts"][1:] == plain["counts"][1:]

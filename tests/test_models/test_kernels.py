@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import GPT2Config
 
-from models import kernels
+from models.cpu import kernels
+from models.cpu.kernels import Dropout, dropout
 from models.decoder import ExplainerBlock, attend
-from models.kernels import Dropout, dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])

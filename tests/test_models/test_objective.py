@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 from transformers import GPT2Config
 
+from models.config import SEVLMConfig
 from models.decoder import Explainer
 from models.image_encoder import ImageFeatures
 from models.losses import contrastive_loss, emotion_loss, lm_loss, vad_loss
@@ -157,7 +158,9 @@ def test_vad_loss_without_a_known_word(draw):
     loss = vad_loss(predicted, torch.zeros(2, 4, 3))
     loss.backward()
     assert loss == 0 and predicted.grad.abs().max() == 0
-    assert vad_loss(predicted, torch.zeros(2, 4, 3), torch.tensor(0.0)) == 0  # a count of several processes' tensors
+    assert (
+        vad_loss(predicted, torch.zeros(2, 4, 3), count=torch.tensor(0.0)) == 0
+    )  # a count of several processes' tensors
 
 
 # ---- emotion ---------------------------------------------------------------------------------------------------------
@@ -197,7 +200,7 @@ def losses_of(p: torch.Tensor, rows: slice, images: slice, counts: tuple | None)
     return (
         lm_loss(hidden, torch.linspace(-1, 1, 45).view(5, 9), targets, lm_count)
         + contrastive_loss(hidden[:, 0], hidden[:, 1], hidden[:, 2], weight, texts)
-        + vad_loss(hidden[:, 3:6], vad, known)
+        + vad_loss(hidden[:, 3:6], vad, count=known)
         + emotion_loss(hidden[::2], torch.eye(9)[images], weight[::2], count)
     )
 
@@ -227,10 +230,11 @@ def test_counts_make_the_mean_of_gradients_that_of_the_whole_batch(draw):
 
 def tiny_model(masked_pooling: bool = False, len_prefix: int = 0) -> SEVLM:
     """Of four dimensions; 9 is the padding. Images come as features, so there is no encoder."""
-    sizes = {"vocab_size": 10, "n_positions": 16, "n_embd": 4, "n_layer": 1, "n_head": 1, "encoder_dim": 4}
-    flags = {"add_cross_attention": True, "use_cl_loss": True, "use_VAD_loss": False, "len_prefix": len_prefix}
-    config = GPT2Config(**sizes, **flags, bos_token_id=0, eos_token_id=0, pad_token_id=9)
-    return SEVLM(None, Explainer(config), None, masked_pooling=masked_pooling)
+    sizes = {"vocab_size": 10, "n_positions": 16, "n_embd": 4, "n_layer": 1, "n_head": 1}
+    gpt2 = GPT2Config(**sizes, add_cross_attention=True, bos_token_id=0, eos_token_id=0, pad_token_id=9)
+    flags = {"use_cl_loss": True, "use_VAD": False, "len_prefix": len_prefix, "masked_pooling": masked_pooling}
+    config = SEVLMConfig(encoder_dim=4, **flags)
+    return SEVLM(config, Explainer(gpt2, config))
 
 
 def pooled(hidden, input_ids, segment_ids, masked: bool, prefix: int = 0):
@@ -476,21 +480,21 @@ def item(index: int, is_real: bool = True) -> dict:
 def test_batch_of_one_image_has_no_negatives():
     batch = PairCollator(1, 0, 6)([item(4)])
     assert "visual_negatives" not in batch
-    assert batch["counts"].tolist() == [3, 2, 1, 1]
+    assert batch["counts"] == (3, 2, 1, 1)
     assert batch["image_ids"].tolist() == [104] and batch["image_weight"].tolist() == [1]
 
 
 def test_image_that_does_not_count():
     """What only gives a process something to do: no label, no weight, no count."""
     batch = PairCollator(1, 0, 6)([item(4, False)])
-    assert batch["counts"].tolist() == [0, 0, 0, 0]
+    assert batch["counts"] == (0, 0, 0, 0)
     assert (batch["lm_targets"] == -100).all() and batch["image_weight"].tolist() == [0]
 
 
 def test_batch_lays_pairs_side_by_side():
     batch = PairCollator(1, 0, 6)([item(4), item(5), item(6)])
     assert batch["input_ids"][:, 0].tolist() == [4, 4, 5, 5, 6, 6]
-    assert batch["counts"].tolist() == [9, 6, 3, 3]
+    assert batch["counts"] == (9, 6, 3, 3)
     assert batch["pixels"].shape == (3, 3, 2, 2) and batch["pixels"][:, 0, 0, 0].tolist() == [4, 5, 6]
     wanted = batch["lm_targets"] != -100
     assert batch["lm_positions"][wanted].tolist() == [row * 8 + place for row in (0, 2, 4) for place in (0, 1, 8)]

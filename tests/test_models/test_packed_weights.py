@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.decoder import attend
+from models.cpu.grid_attention import attention_to_grid
+from models.cpu.packed_weights import packed_weights
+from models.cpu.screening import ScreenedTopTwo
 from models.image_encoder import ImageFeatures
-from models.packed_weights import packed_weights
-from models.screening import ScreenedTopTwo
 from tests.test_evaluation.tiny import build, features, vad_table
-from utils.evaluation.decoding import greedy_decode
-from utils.evaluation.generation_state import places_kept
+from utils.data.text_codec import Prompt
+from utils.evaluation.generation import greedy_decode, places_kept
 
 SIZE, BECAUSE, STOPS, SEGMENTS = 40, 4, (7, 30, 38), (5, 6)
 PROMPT, PROMPT_SEGMENTS = [0, 1, 2, 1, 2, 1], [5] * 6
@@ -24,7 +24,7 @@ needs_bfloat16 = pytest.mark.skipif(
 
 def texts(model, image: ImageFeatures, use_vad: bool) -> list[list[int]]:
     vad_of = vad_table(SIZE) if use_vad else None
-    return greedy_decode(model, image, PROMPT, PROMPT_SEGMENTS, BECAUSE, SEGMENTS, vad_of, 12, STOPS).tokens()
+    return greedy_decode(model, image, Prompt(PROMPT, PROMPT_SEGMENTS, BECAUSE, *SEGMENTS, STOPS), vad_of, 12).tokens()
 
 
 # ---- packed weights ----------------------------------------------------------------------------------------------------
@@ -184,13 +184,17 @@ def test_hidden_states_that_are_not_finite(value):
 
 @pytest.mark.parametrize("queries", [1, 4])
 def test_attention_to_the_grid_is_that_to_its_keys_and_values(queries):
-    block = build(SIZE, 0).decoder.transformer.h[0]
+    decoder = build(SIZE, 0).decoder
+    first, block = decoder.transformer.h
     with torch.no_grad():
         block.crossattention.c_attn.bias.normal_()  # initial biases are 0
         block.crossattention.c_proj.bias.normal_()
         grid, query = torch.randn(3, 7, block.ln_1.weight.numel()), torch.randn(3, queries, block.ln_1.weight.numel())
-        expected = attend(block.crossattention, query, block.image_keys_values(grid), causal=False)
-        torch.testing.assert_close(block.attend_to_grid(query, grid), expected, rtol=1e-4, atol=1e-5)
+        expected = block.attend_to_image(query, block.image_keys_values(grid))
+        with attention_to_grid(decoder, 1):
+            assert len(first.image_keys_values(grid)) == 2 and block.image_keys_values(grid)[0] is grid
+            torch.testing.assert_close(block.attend_to_image(query, (grid,)), expected, rtol=1e-4, atol=1e-5)
+        assert len(block.image_keys_values(grid)) == 2
 
 
 def test_the_last_rows_fill_the_gaps():

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from models.kernels import Dropout
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
 
 import artEmisX_train
 from models import losses
-from models.kernels import Dropout
 from tests.conftest import TINY_GPT2, TINY_VIT
 from tests.test_training.recording import Recording, recording
 from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
@@ -215,7 +215,7 @@ def test_flags_of_the_model(run):
     layers = model.vad_encoder.encoder["layers"]
     assert len(layers) == 2 and all(layer.self_attention.heads == 3 for layer in layers)
     assert all(layer.self_attention.causal for layer in layers) and model.vad_encoder.causal
-    assert model.masked_pooling and model.emotion_head is not None
+    assert model.config.masked_pooling and model.emotion_head is not None
     dropouts = [m.p for part in (model.decoder, model.vad_encoder) for m in part.modules() if isinstance(m, nn.Dropout)]
     assert len(dropouts) >= 1 + 2 * (2 + 2 + 1) + 2 and set(dropouts) == {0.25}
     assert all(layer.self_attention.dropout == 0.25 for layer in layers)
@@ -225,13 +225,13 @@ def test_flags_of_the_model(run):
     prompt = tokenizer(" it feels like")["input_ids"]
     start = [tokenizer.convert_tokens_to_ids("<prefix>")] * 2 + [tokenizer.eos_token_id, *prompt]
     assert all(row[: len(start)] == start for row in batch["input_ids"].tolist())
-    assert model.decoder.config.len_prefix == 2 and hasattr(model.decoder.transformer, "clip_project")
+    assert model.config.len_prefix == 2 and hasattr(model.decoder.transformer, "clip_project")
 
 
 def test_parts_that_flags_leave_out(run):
     made = run("--no-use_VAD", "--no-use_cl_loss", "--no-use_VAD_loss")
     out = made.steps[0].output
-    assert made.model.vad_encoder is None and made.model.emotion_head is None and not made.model.masked_pooling
+    assert made.model.vad_encoder is None and made.model.emotion_head is None and not made.model.config.masked_pooling
     assert (out.contrastive_loss, out.vad_loss, out.emotion_loss) == (None, None, None)
     assert out.loss.item() == out.lm_loss.item()
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from models.vision_kinds import VISION_KINDS
 
 import artEmisX_train
 from models.image_encoder import default_preparation
 from models.sevlm import SEVLM
-from models.vision_kinds import VISION_KINDS
 from preprocess import cache_features
 from tests.tiny_encoders import save
 from utils import explain, share

@@ -6,10 +6,9 @@ import shutil
 import pytest
 
 import artEmisX_train
-from models.config_fields import gpt2_config
+from models.config import SEVLMConfig, gpt2_config
 from models.decoder import Explainer
 from models.sevlm import SEVLM
-from models.vad_encoder import VADEncoder
 from tests.conftest import GOLDEN
 from tests.test_training.test_share import scored
 from utils import share
@@ -33,7 +32,8 @@ def test_authors_checkpoint_and_ours_say_the_same(workspace, tmp_path):
     assert len({caption["caption"] for caption in captions}) > 1
 
     checkpoint = load_named(theirs, "best-res")
-    model = SEVLM(None, Explainer(gpt2_config(checkpoint.config)), VADEncoder())
+    config = SEVLMConfig.from_fields(checkpoint.config)
+    model = SEVLM(config, Explainer(gpt2_config(checkpoint.config), config))
     assert checkpoint.restore(model) == []
     tokenizer = load_tokenizer(str(theirs / "nle_gpt2_tokenizer_0"))
     stats = {name: checkpoint.stats[name] for name in ("epoch", "best_acc", "best_res")}

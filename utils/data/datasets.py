@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
+from models.losses import LossCounts
 from utils.constants import IGNORED_LABEL
 from utils.data.image_folder import ImageFolder, shorten
 from utils.data.image_opening import open_image
@@ -227,9 +228,8 @@ def derangement(size: int, generator: torch.Generator) -> Tensor:
 class PairCollator:
     """Collate B items into the keyword arguments of SEVLM.forward, plus image_ids [B].
 
-    The visual negatives of a batch depend only on the seed, the epoch and the batch's first image. `counts` [4] are the
-    divisors of the losses, which several processes average (see `models/losses.py`): labelled tokens, texts, positions
-    with a non-zero VAD, and images.
+    The visual negatives of a batch depend only on the seed, the epoch and the batch's first image. `counts` are the
+    divisors of the losses, which several processes average.
 
     Args:
         seed: seed of the visual negatives.
@@ -264,9 +264,12 @@ class PairCollator:
             "lm_targets": targets,
             "emotion_distribution": torch.from_numpy(np.stack([item["emotion_distribution"] for item in items])),
             "image_weight": weight,
-            "counts": torch.stack(
-                [(targets != IGNORED_LABEL).sum(), 2 * weight.sum(), vad_known.sum(), weight.sum()]
-            ).float(),
+            "counts": LossCounts(
+                *map(
+                    torch.Tensor.float,
+                    ((targets != IGNORED_LABEL).sum(), 2 * weight.sum(), vad_known.sum(), weight.sum()),
+                )
+            ),
         }
         if len(items) > 1:
             batch["visual_negatives"] = self.visual_negatives(items[0]["key"], len(items))

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel, PretrainedConfig, PreTrainedModel
 
-from models.config_fields import ATTENTION
-from models.image_encoder import ImageEncoder
-from models.vision_kinds import VISION_KINDS, model_arguments, vision_config
+from models.config import ATTENTION
+from models.image_encoder import VISION_KINDS, ImageEncoder, model_arguments, vision_config
 from utils.data.image_preparation import read_preparation
 from utils.data.pretrained import (
     check_sizes,

@@ -5,8 +5,7 @@ from typing import Any
 from PIL import Image
 from transformers import PretrainedConfig
 
-from models.image_encoder import ImagePreparation, default_preparation
-from models.vision_kinds import VISION_KINDS
+from models.image_encoder import VISION_KINDS, ImagePreparation, default_preparation
 from utils.data.pretrained import find_file
 from utils.errors import InputError
 from utils.files import read_json

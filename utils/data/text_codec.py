@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -113,6 +114,22 @@ class EncodedTexts:
         place = np.arange(self.input_ids.shape[1])
         behind_prefix = np.where(place < self.explanation_starts[:, None], emotion, explanation)
         return np.where(place < self.len_prefix, prefix, behind_prefix).astype(np.int32)
+
+
+class Prompt(NamedTuple):
+    """What generation starts from, and how it goes on.
+
+    ids, segments: tokens and segment ids of every text's beginning, prefix tokens included. because_id: token of
+    " because", from which on new tokens carry explanation_segment, before it emotion_segment. stop_ids: a text ends before
+    the first of these.
+    """
+
+    ids: list[int]
+    segments: list[int]
+    because_id: int
+    emotion_segment: int
+    explanation_segment: int
+    stop_ids: tuple[int, ...] = ()
 
 
 class TextCodec:
@@ -242,13 +259,14 @@ class TextCodec:
         emotions = self.bpe([f"{self.prompt_text} {emotion}" for emotion in EMOTIONS])
         return 1 + max(map(len, emotions))
 
-    def prompt(self, emotion: str | None = None) -> tuple[list[int], list[int]]:
-        """Token ids and segment ids with which generation starts: `[<prefix>]*k + [bos] + bpe(prompt)`, and `given(emotion)`."""
+    def prompt(self, emotion: str | None = None) -> Prompt:
+        """What generation starts from: `[<prefix>]*k + [bos] + bpe(prompt)`, then `given(emotion)`."""
         tokens = [self.prefix_id] * self.len_prefix + [self.bos_id, *self.bpe([self.prompt_text])[0]]
         segments = [self.prefix_id] * self.len_prefix + [self.emotion_id] * (len(tokens) - self.len_prefix)
         given = self.given(emotion)
         explained = [self.explanation_id if token == self.because_id else self.emotion_id for token in given]
-        return tokens + given, segments + explained
+        ids = (self.because_id, self.emotion_id, self.explanation_id, self.stop_ids)
+        return Prompt(tokens + given, segments + explained, *ids)
 
     def given(self, emotion: str | None) -> list[int]:
         """Tokens of " <emotion> because", or none."""

@@ -6,7 +6,7 @@ from torch import Tensor
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
 from utils.data.text_codec import TextCodec
-from utils.evaluation.generation_state import Rows, VADOfTokens, begin, last_hidden
+from utils.evaluation.generation import DecodingState, VADOfTokens
 
 
 @torch.inference_mode()
@@ -29,16 +29,15 @@ def cross_attention(
         vad_of: None for a model without VAD fusion.
         tokens: of T = n B texts, what follows the prompt; those of an image are neighbours.
     """
-    ids, segments = codec.prompt()
-    rows, cls = begin(model, image, ids, segments, len(tokens) // image.grid.shape[0])
+    state = DecodingState(model, image, codec.prompt(), vad_of, len(tokens) // image.grid.shape[0])
     steps = max(map(len, tokens))
-    padded = torch.tensor([text + [codec.pad_id] * (steps - len(text)) for text in tokens], device=rows.ids.device)
+    padded = torch.tensor([text + [codec.pad_id] * (steps - len(text)) for text in tokens], device=state.ids.device)
     weights = []
     with _Queries(model) as queries:
         for step in range(steps):
-            last_hidden(model, rows, cls if step == 0 else None, vad_of)
-            weights.append(torch.stack([_weights(model, rows, *of_block) for of_block in enumerate(queries.seen)], 1))
-            rows.append(padded[:, step], codec.because_id, (codec.emotion_id, codec.explanation_id))
+            state.next_hidden()
+            weights.append(torch.stack([_weights(model, state, *of_block) for of_block in enumerate(queries.seen)], 1))
+            state.append(padded[:, step])
     return torch.stack(weights, dim=1)
 
 
@@ -64,10 +63,10 @@ class _Queries:
             hook.remove()
 
 
-def _weights(model: SEVLM, rows: Rows, block: int, queries: Tensor) -> Tensor:
+def _weights(model: SEVLM, state: DecodingState, block: int, queries: Tensor) -> Tensor:
     """Weights of every text's last position in one block, averaged over the heads: [T, G]."""
-    keys, _ = rows.image[block]  # [images, heads, G, d]
-    texts = rows.ids.shape[0]
+    keys, _ = state.image[block]  # [images, heads, G, d]
+    texts = state.ids.shape[0]
     last = queries.reshape(texts, -1, queries.shape[-1])[:, -1]
     last = last.view(keys.shape[0], -1, keys.shape[1], keys.shape[3]).transpose(1, 2)  # [images, heads, texts, d]
     scores = model.decoder.transformer.h[block].crossattention.scaling * last.float() @ keys.float().mT

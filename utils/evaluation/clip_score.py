@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, PreTrainedTokenizerFast
 
-from models.config_fields import ATTENTION, SHARED_FIELDS
-from models.vision_kinds import VISION_KINDS
+from models.config import ATTENTION, TRANSFORMER_FIELDS
+from models.image_encoder import VISION_KINDS
 from utils.constants import CLIP_MEAN, CLIP_STD
 from utils.data.image_folder import ImageFolder, shorten
 from utils.data.image_opening import open_image
@@ -28,7 +28,7 @@ REMEDY = (
     "paper of CLIPScore uses"
 )
 TEXT_FIELDS = (
-    *SHARED_FIELDS,
+    *TRANSFORMER_FIELDS,
     *("vocab_size", "intermediate_size", "projection_dim", "max_position_embeddings"),
     *("hidden_act", "layer_norm_eps", "attention_dropout", "initializer_factor"),
     *("bos_token_id", "eos_token_id", "pad_token_id"),

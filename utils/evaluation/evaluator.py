@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch.utils.data import DataLoader, Subset
 
 from cococaption import CaptionScorer
-from models.packed_weights import packed_weights
+from models.cpu.packed_weights import packed_weights
 from models.sevlm import SEVLM
 from utils.allocator import give_back_freed_memory
 from utils.data.datasets import EvaluationImages
@@ -19,9 +19,14 @@ from utils.data.loader_errors import worker_errors
 from utils.data.records import Records
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import VADLookup
-from utils.evaluation.decoding import caption_batch, emotions_in_text, likeliest
 from utils.evaluation.evaluation import Evaluation, score_captions
-from utils.evaluation.likelihood import emotion_log_likelihoods, head_distribution
+from utils.evaluation.generation import (
+    caption_batch,
+    emotion_log_likelihoods,
+    emotions_in_text,
+    head_distribution,
+    most_probable,
+)
 from utils.files import write_json
 from utils.processes import leave_signals_to_parent
 from utils.progress_line import ProgressLine
@@ -101,7 +106,7 @@ class Evaluator:
             if self.args.gallery or self.args.eval_only or chosen_by == "likelihood":
                 names = emotion_log_likelihoods(model, image, self.codec, vad_of)
                 shares["likelihood"] = names.softmax(dim=-1).tolist()
-            emotions = None if chosen_by == "text" else likeliest(shares[chosen_by])
+            emotions = None if chosen_by == "text" else most_probable(shares[chosen_by])
             rest = (self.args.drop_last_token, self.args.num_beams)
             texts = caption_batch(model, image, self.codec, vad_of, *rest, emotions)
             named = [None] * len(texts)

@@ -8,12 +8,17 @@ from torch import Tensor
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
 from utils.constants import EMOTIONS
-from utils.data.generated_text import split_generated
 from utils.data.text_codec import TextCodec
 from utils.evaluation.answers import Answer, Explanation
-from utils.evaluation.decoding import likeliest, rows_by_emotion
-from utils.evaluation.generation_state import Generated, VADOfTokens
-from utils.evaluation.likelihood import emotion_log_likelihoods, head_distribution
+from utils.evaluation.emotion_metrics import split_generated
+from utils.evaluation.generation import (
+    Generated,
+    VADOfTokens,
+    emotion_log_likelihoods,
+    head_distribution,
+    most_probable,
+    rows_by_emotion,
+)
 
 
 @torch.inference_mode()
@@ -47,7 +52,7 @@ def ask(
     turns = [(emotion, list(range(len(answers)))) for emotion in emotions]
     if emotions == [None] and emotion_from != "text":
         shares = distributions if emotion_from == "likelihood" else heads.tolist()
-        turns = list(rows_by_emotion(likeliest(shares)).items())
+        turns = list(rows_by_emotion(most_probable(shares)).items())
     for emotion, rows in turns:
         given, generated = codec.given(emotion), write(emotion, rows)
         tokens = generated.tokens(drop_last_token)

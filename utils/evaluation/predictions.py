@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from utils.constants import BECAUSE, EMOTION_INDEX, EMOTIONS
-from utils.data.generated_text import split_generated
 from utils.data.records import Records
 from utils.errors import InputError
-from utils.evaluation.emotion_metrics import named_emotion
+from utils.evaluation.emotion_metrics import named_emotion, split_generated
 from utils.files import read_json
 
 KINDS = ("full", "explanation")

@@ -2,6 +2,7 @@
 
 from transformers import GPT2Config
 
+from models.config import SEVLMConfig
 from models.decoder import Explainer
 from utils.constants import ADDED_TOKENS
 from utils.data.image_encoder_weights import WEIGHTS_REMEDY
@@ -24,19 +25,19 @@ OUTPUT_LAYER = "lm_head.weight"  # tied to the token table
 REMEDY = WEIGHTS_REMEDY.replace("openai/clip-vit-base-patch16", "distilgpt2").replace(", OpenAI's .pt file,", "")
 
 
-def load_decoder(name: str, config: GPT2Config, codec: TextCodec) -> Explainer:
+def load_decoder(name: str, gpt2: GPT2Config, config: SEVLMConfig, codec: TextCodec) -> Explainer:
     """Load a GPT-2, with or without cross-attention, and draw what it lacks; `origin` says what that is.
 
     Args:
         name: folder or Hugging Face id.
-        config: the explainer's config, with the vocabulary size of the files.
+        gpt2: sizes of the decoder, with the vocabulary size of the files. config: the model's.
         codec: its tokenizer has the tokens of the model's tokenizer files first, then those of ours that they lack.
 
     Raises:
         InputError: the weights are missing, torn or of another shape, or lack a part of GPT-2.
     """
-    rows = config.vocab_size
-    decoder, missing, unused = load_pretrained(Explainer, name, config, f"--gpt2_model {name}", REMEDY)
+    rows, source = gpt2.vocab_size, f"--gpt2_model {name}"
+    decoder, missing, unused = load_pretrained(Explainer, name, gpt2, source, REMEDY, settings=config)
     lacking = sorted(part for part in missing - {OUTPUT_LAYER} if _new_part(part) is None)
     if lacking:
         raise InputError(f"--gpt2_model {name}: lacks GPT-2's weights {', '.join(lacking[:4])}")
@@ -78,7 +79,7 @@ def _origin(
     if kept:
         says[0] += f", with {_listed(kept, 'added token')}"
     if drawn:
-        says.append(f"drawn anew: {', '.join(drawn)}")
+        says.append(f"drawn at random: {', '.join(drawn)}")
     if unused:
         more = f" and {len(unused) - 1} more" * (len(unused) > 1)
         says.append(f"left out: {min(unused)}{more}, which SEVLM has no place for")

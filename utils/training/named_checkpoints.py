@@ -213,7 +213,8 @@ def save_named(
         save_file(
             {key: tensor.contiguous() for key, tensor in state.items()}, folder / "model.safetensors", {"format": "pt"}
         )
-        fields = model.decoder.config.to_dict() | config
+        settings = model.config.to_fields() | {"prefix_size": model.config.encoder_dim}  # its name in published files
+        fields = model.decoder.config.to_dict() | settings | config
         (folder / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors leaves it at 0600
         torch.save(stats, stats_file)

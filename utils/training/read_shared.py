@@ -2,9 +2,8 @@
 
 import argparse
 
-from models.image_encoder import default_preparation
+from models.image_encoder import VISION_KINDS, default_preparation
 from models.sevlm import SEVLM
-from models.vision_kinds import VISION_KINDS
 from utils.data.image_encoder_weights import checked_vision_config, load_image_encoder
 from utils.data.image_preparation import checked_preparation
 from utils.data.text_codec import TextCodec

@@ -91,8 +91,8 @@ def build_training(
         collate_fn=PairCollator(
             args.seed,
             args.len_prefix,
-            model.decoder.transformer.fusion_start,
-            model.decoder.config.label_position if args.use_label_loss else None,
+            model.config.fusion_start,
+            model.config.label_position if args.use_label_loss else None,
         ),
         num_workers=args.num_workers,
         persistent_workers=args.num_workers > 0,  # those of a later epoch would be forked with the optimiser's averages

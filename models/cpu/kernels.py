@@ -67,22 +67,26 @@ def scaled_dot_product_attention(
     return dropout(scores.softmax(dim=-1), p).to(values.dtype) @ values
 
 
-def look_up(table: Tensor, ids: Tensor) -> Tensor:
-    """Embedding lookup: table [V, D], ids [...] -> [..., D].
+class TiedEmbedding(nn.Embedding):
+    """The token table, whose weight the output layer uses as well: ids [...] -> [..., D].
 
-    On a CPU the gradient is sparse. Only a few hundred of the V rows are non-zero, and filling a dense one is slow.
+    On a CPU the gradient of the look-up is sparse: only a few hundred of the V rows are non-zero, and filling a dense one
+    is slow. It is added in place to the output layer's dense gradient, which autograd itself would copy for that (154 MB
+    with GPT-2's vocabulary).
     """
-    return F.embedding(ids, table, sparse=on_eager_cpu(ids))
 
+    _for_output: Tensor | None = None
 
-def two_uses(table: Tensor) -> tuple[Tensor, Tensor]:
-    """The tied table for its look-up and for the output layer, whose gradients are added in place.
+    def forward(self, ids: Tensor) -> Tensor:
+        table = self.weight
+        if on_eager_cpu(table) and table.requires_grad and torch.is_grad_enabled():
+            table, self._for_output = TwoUses.apply(table)
+        return F.embedding(ids, table, sparse=on_eager_cpu(ids))
 
-    Autograd itself would copy the dense one for that, 154 MB with GPT-2's vocabulary.
-    """
-    if on_eager_cpu(table) and table.requires_grad and torch.is_grad_enabled():
-        return TwoUses.apply(table)
-    return table, table
+    def output_weight(self) -> Tensor:
+        """The table [V, D] for the output layer, after the look-up of the same step."""
+        table, self._for_output = self._for_output, None
+        return self.weight if table is None else table
 
 
 class TwoUses(torch.autograd.Function):

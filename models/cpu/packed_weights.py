@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from models.cpu.screening import ScreenedTopTwo
 from models.decoder import Explainer
-from models.screening import ScreenedTopTwo
 
 
 @contextlib.contextmanager

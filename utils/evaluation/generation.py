@@ -1,0 +1,405 @@
+"""Writing texts about images: greedy, by beam search or by sampling; and the likelihood of the nine emotions' names.
+
+Each works on a `DecodingState`, whose `next_hidden` is one exact step of the model. The paper's texts are greedy.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.cpu.grid_attention import attention_to_grid
+from models.decoder import KeysValues
+from models.image_encoder import ImageFeatures
+from models.sevlm import SEVLM
+from utils.constants import EMOTIONS, MAX_NEW_TOKENS
+from utils.data.text_codec import Prompt, TextCodec
+from utils.evaluation.emotion_metrics import named_emotion, split_generated
+
+LIKELY = 512  # tokens that mostly hold the nucleus: the whole vocabulary is sorted only where they do not
+
+VADOfTokens = Callable[[np.ndarray], np.ndarray]  # ids [N, L] -> VAD [N, L, 3]
+
+
+@dataclass
+class Generated:
+    """Generated texts of B images.
+
+    token_ids: int64 [B, max_new_tokens], padded with -1 behind a row's stop token.
+    lengths: int64 [B], tokens before the stop token; max_new_tokens where none came.
+    top_logits: float32 [B, max_new_tokens, 2], the largest and second largest logit of each token (greedy texts only).
+    """
+
+    token_ids: Tensor
+    lengths: Tensor
+    top_logits: Tensor
+
+    def texts(self, codec: TextCodec, drop_last_token: bool = False, given: list[int] | None = None) -> list[str]:
+        """Decoded texts.
+
+        Args:
+            drop_last_token: as published, a text without a stop token loses its last one.
+            given: tokens of the emotion, where generation began after it; they are part of the text.
+        """
+        return [codec.decode([*(given or []), *tokens]) for tokens in self.tokens(drop_last_token)]
+
+    def tokens(self, drop_last_token: bool = False) -> list[list[int]]:
+        """The new tokens of each text, without its stop token."""
+        limit = self.token_ids.shape[1] - int(drop_last_token)
+        rows = zip(self.token_ids.tolist(), self.lengths.clamp(max=limit).tolist(), strict=True)
+        return [tokens[:length] for tokens, length in rows]
+
+
+class DecodingState:
+    """The texts being written, with the keys and values that later steps reuse.
+
+    What is reused, and why it is exact: the keys and values of the image, always; self-attention keys and values of the
+    first len_prefix + emotion_span positions, which VAD never reaches, so that no later token changes them. With a causal
+    VAD encoder also those of every position whose VAD, and that of all positions before it, is what it was a step ago.
+
+    Args:
+        model: in evaluation mode.
+        image: features of the B images.
+        prompt: what every text starts from.
+        vad_of: VAD look-up of generated ids, or None for a model without VAD fusion.
+        texts_per_image: texts of an image are adjacent rows and share its keys and values.
+    """
+
+    def __init__(
+        self,
+        model: SEVLM,
+        image: ImageFeatures,
+        prompt: Prompt,
+        vad_of: VADOfTokens | None,
+        texts_per_image: int = 1,
+    ):
+        self.model, self.prompt, self.vad_of = model, prompt, vad_of
+        image = model.decoder.transformer.project_image(image)
+        device, texts = image.grid.device, len(image.grid) * texts_per_image
+        self.index = torch.arange(texts)  # position of each row in the whole batch
+        self.ids = torch.tensor([prompt.ids], device=device).repeat(texts, 1)
+        self.segments = torch.tensor([prompt.segments], device=device).repeat(texts, 1)
+        self.cls = image.cls.repeat_interleave(texts_per_image, dim=0)
+        grid = image.grid.clone(memory_format=torch.contiguous_format)  # `keep` writes into what is made of it
+        self.image = model.decoder.transformer.image_keys_values(grid)
+        self.past: list[KeysValues] | None = None
+        self.past_length = 0
+        self.vad: Tensor | None = None  # of the previous step, to see which cached positions still hold
+
+    def next_hidden(self) -> Tensor:
+        """Final hidden state of the last position, [rows, D], which predicts the next token.
+
+        The VAD of the whole sequence is looked up and encoded again, as a tag may change with what follows.
+        """
+        length = self.ids.shape[1]
+        reusable, vad_features = length, None
+        transformer = self.model.decoder.transformer
+        if self.vad_of is not None:
+            vad = torch.from_numpy(self.vad_of(self.ids.cpu().numpy())).to(self.ids.device)
+            vad_features = self.model.vad_encoder(vad)
+            reusable = transformer.fusion_start  # positions before it never see a VAD
+            if self.model.vad_encoder.causal and self.vad is not None:
+                changed = (vad[:, : self.vad.shape[1]] != self.vad).any(-1).any(0)
+                first_changed = int(changed.nonzero()[0]) if bool(changed.any()) else length
+                reusable = max(reusable, first_changed)
+            self.vad = vad
+        if self.past is not None and reusable < self.past_length:
+            self.past = [(keys[:, :, :reusable], values[:, :, :reusable]) for keys, values in self.past]
+            self.past_length = reusable
+        start = self.past_length
+        x = transformer.embed(
+            self.ids[:, start:],
+            self.segments[:, start:],
+            None if vad_features is None else vad_features[:, start:],
+            self.cls,
+            start,
+        )
+        hidden, self.past = transformer(x, self.image, self.past, last_only=True)
+        self.past_length = length
+        return hidden[:, -1]
+
+    def append(self, next_ids: Tensor) -> None:
+        """Add a token [rows] to every text: segment <emotion> until " because" appears, <explanation> from that token on."""
+        prompt = self.prompt
+        explaining = (self.segments[:, -1] == prompt.explanation_segment) | (next_ids == prompt.because_id)
+        next_segments = torch.where(explaining, prompt.explanation_segment, prompt.emotion_segment)
+        self.ids = torch.cat([self.ids, next_ids[:, None]], dim=1)
+        self.segments = torch.cat([self.segments, next_segments[:, None]], dim=1)
+
+    def keep(self, kept: Tensor) -> None:
+        """Go on with the texts `kept` only, bool [rows] (one text per image).
+
+        The last of them take the places of those that leave, so that little of the image keys and values is moved, which
+        are by far the largest tensors here.
+        """
+        order = places_kept(kept)
+        self.index = self.index[order]
+        moved = (order != torch.arange(len(order))).nonzero().flatten().to(self.ids.device)
+        order = order.to(self.ids.device)
+        for tensor in {
+            id(tensor): tensor for entry in self.image for tensor in entry
+        }.values():  # blocks may share them
+            tensor[moved] = tensor[order[moved]]
+        self.image = [tuple(tensor[: len(order)] for tensor in entry) for entry in self.image]
+        self.reorder(order)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Go on with texts `rows`, each of which may be there several times, and as many per image as before."""
+        self.ids, self.segments = self.ids[rows], self.segments[rows]
+        if self.past is not None:
+            self.past = [(keys[rows], values[rows]) for keys, values in self.past]
+        if self.vad is not None:
+            self.vad = self.vad[rows]
+
+
+def places_kept(kept: Tensor) -> Tensor:
+    """Which row is in which place once only the rows `kept`, bool [rows], are there: the last ones fill the gaps."""
+    order = torch.arange(int(kept.sum()))
+    gaps = ~kept[: len(order)]
+    order[gaps] = kept.nonzero().flatten()[len(order) - int(gaps.sum()) :]
+    return order
+
+
+@torch.inference_mode()
+def greedy_decode(
+    model: SEVLM,
+    image: ImageFeatures,
+    prompt: Prompt,
+    vad_of: VADOfTokens | None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> Generated:
+    """Write one text per image, most probable token first (nucleus filtering at 0.9 keeps the arg max), as in the paper.
+
+    A text ends before the first of the prompt's stop tokens; if there are none, all steps are made.
+    """
+    # Image keys and values pay only in blocks that compute many positions at every step.
+    one_position = vad_of is None or model.vad_encoder.causal
+    with attention_to_grid(model.decoder, model.decoder.config.n_layer if one_position else 1):
+        state = DecodingState(model, image, prompt, vad_of)
+        batch, device = state.ids.shape[0], state.ids.device
+        stops = torch.tensor(prompt.stop_ids, device=device, dtype=torch.long)
+        all_ids = torch.full((batch, max_new_tokens), -1)
+        all_top = torch.zeros(batch, max_new_tokens, 2)
+        lengths = torch.full((batch,), max_new_tokens)
+        for step in range(max_new_tokens):
+            top_logits, top_ids = model.decoder.top_two(state.next_hidden())
+            next_ids = top_ids[:, 0]
+            state.append(next_ids)
+            all_top[state.index, step] = top_logits.cpu()
+
+            live = ~torch.isin(next_ids, stops).cpu()
+            lengths[state.index[~live]] = step
+            all_ids[state.index[live], step] = next_ids.cpu()[live]
+            if not live.any():
+                break
+            if not live.all():
+                state.keep(live)
+    return Generated(all_ids, lengths, all_top)
+
+
+@torch.inference_mode()
+def beam_decode(
+    model: SEVLM,
+    image: ImageFeatures,
+    prompt: Prompt,
+    vad_of: VADOfTokens | None,
+    num_beams: int,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> Generated:
+    """Write the most probable text per token among those that `num_beams` partial texts per image lead to.
+
+    A text's score is the mean log-probability of its new tokens, its stop token included (length penalty 1). At each step
+    the `num_beams` most probable unfinished texts of an image go on. A text ends when a stop token is among its image's
+    `num_beams` best continuations; the best ended text wins. The search of an image is over when no unfinished text can
+    still win, whatever follows.
+    """
+    state = DecodingState(model, image, prompt, vad_of, num_beams)
+    device, prompt_length = state.ids.device, len(prompt.ids)
+    batch = len(image.grid)
+    stops = torch.tensor(prompt.stop_ids, device=device, dtype=torch.long)
+    first_row = torch.arange(batch, device=device)[:, None] * num_beams
+    # log-probability of each beam's new tokens; the beams of an image start equal, so all but one are out of the first step
+    sums = torch.full((batch, num_beams), -torch.inf, device=device)
+    sums[:, 0] = 0.0
+    best_scores = torch.full((batch,), -torch.inf, device=device)
+    best_ids = torch.full((batch, max_new_tokens), -1, device=device)
+    best_lengths = torch.zeros(batch, dtype=torch.long, device=device)
+
+    def end(candidates: Tensor, scores: Tensor, length: int) -> None:
+        """Keep, per image, the best of ended texts: rows [B] and their mean log-probabilities [B]."""
+        better = scores > best_scores
+        best_scores[better], best_lengths[better] = scores[better], length
+        best_ids[better] = -1
+        best_ids[better, :length] = state.ids[candidates[better], prompt_length : prompt_length + length]
+
+    for step in range(max_new_tokens):
+        log_probabilities = model.decoder.lm_head(state.next_hidden()).float().log_softmax(dim=-1)
+        vocabulary = log_probabilities.shape[-1]
+        totals = sums[..., None] + log_probabilities.view(batch, num_beams, vocabulary)
+
+        worst_kept = totals.flatten(1).topk(num_beams, dim=1).values[:, -1]
+        if len(stops):
+            stop_scores, beam = totals[..., stops].amax(dim=-1).max(dim=1)
+            stop_scores[stop_scores < worst_kept] = -torch.inf
+            end(first_row[:, 0] + beam, stop_scores / (step + 1), step)
+            totals[..., stops] = -torch.inf
+
+        sums, choice = totals.flatten(1).topk(num_beams, dim=1)
+        state.reorder((first_row + choice // vocabulary).flatten())
+        state.append((choice % vocabulary).flatten())
+        if bool((best_scores >= sums[:, 0] / max_new_tokens).all()):  # later tokens only lower a sum
+            break
+    else:
+        end(first_row[:, 0], sums[:, 0] / max_new_tokens, max_new_tokens)
+    return Generated(best_ids.cpu(), best_lengths.cpu(), torch.zeros(batch, 0, 2))
+
+
+@torch.inference_mode()
+def sample_decode(
+    model: SEVLM,
+    image: ImageFeatures,
+    prompt: Prompt,
+    vad_of: VADOfTokens | None,
+    seeds: list[int],
+    num_samples: int = 1,
+    temperature: float = 1.0,
+    top_p: float = 0.9,
+    min_new_tokens: int = 0,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> Generated:
+    """Draw `num_samples` texts for each of the B images from the model's distribution.
+
+    Args:
+        seeds: of each image's random numbers [B], so that its samples do not depend on the images beside it.
+        temperature: the logits are divided by it; above 0.
+        top_p: nucleus: only the most probable tokens that together reach this probability are drawn from; in (0, 1].
+        min_new_tokens: no text ends before it has so many tokens after the prompt.
+
+    Returns:
+        B num_samples texts, those of an image one after the other.
+    """
+    state = DecodingState(model, image, prompt, vad_of, num_samples)
+    texts, device = state.ids.shape[0], state.ids.device
+    stops = torch.tensor(prompt.stop_ids, device=device)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    all_ids = torch.full((texts, max_new_tokens), -1)
+    lengths = torch.full((texts,), max_new_tokens)
+    running = torch.ones(texts, dtype=torch.bool)
+    for step in range(max_new_tokens):
+        logits = model.decoder.lm_head(state.next_hidden()).float() / temperature
+        if step < min_new_tokens:
+            logits[:, stops] = -torch.inf
+        # also for texts that have ended: what a text draws must not depend on the length of another
+        uniform = torch.cat([torch.rand(num_samples, generator=generator) for generator in generators])
+        next_ids = draw(logits.softmax(dim=-1), top_p, uniform.to(device))
+        state.append(next_ids)
+        stopped = running & torch.isin(next_ids, stops).cpu()
+        lengths[stopped] = step
+        running &= ~stopped
+        all_ids[running, step] = next_ids.cpu()[running]
+        if not running.any():
+            break
+    return Generated(all_ids, lengths, torch.zeros(texts, 0, 2))
+
+
+def draw(probabilities: Tensor, top_p: float, uniform: Tensor) -> Tensor:
+    """Draw a token for each row from the nucleus: probabilities [N, V], uniform [N] in [0, 1) -> ids [N].
+
+    The nucleus is the smallest set of most probable tokens whose probabilities add up to top_p or more.
+    """
+    ordered, ids = probabilities.topk(min(LIKELY, probabilities.shape[-1]), dim=-1)
+    if bool((ordered.sum(dim=-1) < top_p).any()):
+        ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
+    reached = ordered.cumsum(dim=-1)
+    size = ((reached - ordered) < top_p).sum(dim=-1, keepdim=True)
+    mass = reached.gather(-1, size - 1)
+    place = torch.searchsorted(reached, uniform[:, None] * mass, right=True).minimum(size - 1)
+    return ids.gather(-1, place).squeeze(-1)
+
+
+@torch.inference_mode()
+def emotion_log_likelihoods(model: SEVLM, image: ImageFeatures, codec: TextCodec, vad_of: VADOfTokens | None) -> Tensor:
+    """log p(" <emotion> because" | image, prompt) of the nine emotions: float32 [B, 9].
+
+    " because" counts: it ends the name. Without it a name would also get the probability of every text that only
+    begins like it, and names of one token would have one factor less than those of two. With it the nine are disjoint
+    events, and their sum is the probability that the model names one of the nine at all. A name of several tokens is the
+    product of all of them.
+    """
+    names = [codec.given(emotion) for emotion in EMOTIONS]
+    state = DecodingState(model, image, codec.prompt(), vad_of, len(EMOTIONS))
+    images, device = len(image.grid), state.ids.device
+    total = torch.zeros(images, len(EMOTIONS), device=device)
+    for step in range(max(map(len, names))):
+        scored = torch.tensor([step < len(name) for name in names], device=device)
+        tokens = torch.tensor([name[min(step, len(name) - 1)] for name in names], device=device).repeat(images)
+        log_probabilities = model.decoder.lm_head(state.next_hidden()).float().log_softmax(dim=-1)
+        total += log_probabilities.gather(-1, tokens[:, None]).view_as(total) * scored
+        state.append(tokens)
+    return total
+
+
+def head_distribution(model: SEVLM, image: ImageFeatures) -> Tensor | None:
+    """The 9-way head's probabilities, float32 [B, 9]; None where the model has no such head."""
+    return None if model.emotion_head is None else model.emotion_head(image).float().softmax(dim=-1)
+
+
+def most_probable(distributions: list[list[float]]) -> list[str]:
+    """The emotion with the largest of nine probabilities, for each image; of equals the first of `EMOTIONS`."""
+    return [EMOTIONS[max(range(len(EMOTIONS)), key=row.__getitem__)] for row in distributions]
+
+
+def emotions_in_text(model: SEVLM, image: ImageFeatures, codec: TextCodec, vad_of: VADOfTokens | None) -> list[str]:
+    """What the greedy text of each image says the emotion is; no more of the text is generated."""
+    limit = max(len(codec.given(emotion)) for emotion in EMOTIONS)
+    begun = greedy_decode(model, image, codec.prompt(), vad_of, limit)
+    return [named_emotion(text) for text in begun.texts(codec)]
+
+
+def generate(
+    model: SEVLM,
+    image: ImageFeatures,
+    codec: TextCodec,
+    vad_of: VADOfTokens | None,
+    num_beams: int = 1,
+    emotion: str | None = None,
+) -> Generated:
+    """One text per image, greedy or the best of a beam search; for a given emotion it starts after "<emotion> because"."""
+    prompt = codec.prompt(emotion)
+    limit = MAX_NEW_TOKENS - len(codec.given(emotion))  # with the emotion the text is as long as others may be
+    if num_beams == 1:
+        return greedy_decode(model, image, prompt, vad_of, limit)
+    return beam_decode(model, image, prompt, vad_of, num_beams, limit)
+
+
+def caption_batch(
+    model: SEVLM,
+    image: ImageFeatures,
+    codec: TextCodec,
+    vad_of: VADOfTokens | None,
+    drop_last_token: bool = False,
+    num_beams: int = 1,
+    emotions: list[str] | None = None,
+) -> list[tuple[str, str]]:
+    """Generate one text per image: [(full text, explanation)] of the B images.
+
+    Args:
+        emotions: the images' emotions, which the texts explain. None: the text names its own, as published.
+    """
+    texts = [""] * len(image.grid)
+    for emotion, rows in rows_by_emotion(emotions or [None] * len(texts)).items():
+        part = image if len(rows) == len(texts) else ImageFeatures(image.cls[rows], image.grid[rows])
+        generated = generate(model, part, codec, vad_of, num_beams, emotion)
+        for row, text in zip(rows, generated.texts(codec, drop_last_token, codec.given(emotion)), strict=True):
+            texts[row] = text
+    return [(full, split_generated(full)[1]) for full in texts]
+
+
+def rows_by_emotion(emotions: list[str | None]) -> dict[str | None, list[int]]:
+    """Emotion -> its rows: texts that start from the same tokens are written together."""
+    rows: dict[str | None, list[int]] = {}
+    for row, emotion in enumerate(emotions):
+        rows.setdefault(emotion, []).append(row)
+    return rows
