@@ -17,8 +17,9 @@ import signal
 import sys
 from typing import NoReturn
 
+from utils.check_inputs import check_paths
+from utils.command_line import SHARED_NAME, parse_args
 from utils.errors import InputError, escaped, run_script
-from utils.opts import SHARED_NAME, check_paths, parse_args
 from utils.processes import PROCESS_GROUP_TIMEOUT, prepare_script
 
 if __name__ == "__main__":

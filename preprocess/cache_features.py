@@ -16,13 +16,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.allocator import reuse_freed_memory
+from utils.constants import NORMALIZATIONS
 from utils.data.image_folder import ImageFolder, shorten
 from utils.data.image_opening import image_size
 from utils.data.loader_errors import worker_errors
 from utils.data.records import read_records
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import check_place
-from utils.opts import add_normalization
 from utils.processes import PROCESS_GROUP_TIMEOUT, leave_signals_to_parent, prepare_script
 
 # float16 has a precision of 11 bits; in addition, batches of another size round differently
@@ -39,7 +39,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--from_scratch", action="store_true", help="random weights in the sizes of config.json")
     parser.add_argument("--seed", type=int, default=42, help="of random weights (default: %(default)s)")
-    add_normalization(parser.add_argument)
+    parser.add_argument(
+        "--image_normalization", choices=NORMALIZATIONS, default="imagenet", help="as for artEmisX_train.py"
+    )
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: %(default)s)")
     parser.add_argument(
         "--num_workers", type=number(int, 0, MOST_PROCESSES), default=2, help="loader processes (default: %(default)s)"

@@ -51,10 +51,10 @@ from utils.data.image_inputs import ImageInputs
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup
+from utils.demo_settings import CONFIGS
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.generation import greedy_decode, places_kept
 from utils.files import write_json
-from utils.opts import CONFIGS
 from utils.opts import get_parser as get_training_parser
 from utils.training.build_model import build_decoder, build_model, model_config
 from utils.training.optimizer import build_optimizer, parameter_groups

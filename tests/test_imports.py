@@ -20,10 +20,14 @@ SHARED = {
         "errors",
         "files",
         "hub",
+        "command_line",
+        "check_inputs",
+        "demo_settings",
+        "flags",
         "opts",
         "processes",
         "progress_line",
-        "settings",
+        "run_record",
     )
 }
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from utils.command_line import find_model, is_shared
 from utils.constants import EMOTIONS, MAX_NEW_TOKENS
 from utils.csv_rows import write_rows
 from utils.data.picture_files import list_pictures
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import check_place, check_regular, check_writable, read_json, write_json
 from utils.hub import folder_or_id
-from utils.opts import find_model, is_shared
 
 MOST_TEXTS_OF_PNG = 20
 

@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from utils.command_line import checkpoint_config, find_model, is_shared, parse_args, recorded_settings
 from utils.errors import InputError, OneLineParser, brief, escaped, run_script
 from utils.evaluation.report_tables import read_report
 from utils.files import check_place, sync
+from utils.flags import IGNORE
 from utils.hub import OWNED_ID, folder_or_id
 from utils.model_card import model_card
-from utils.opts import checkpoint_config, find_model, is_shared, parse_args, recorded_settings
-from utils.settings import FOUND_BY_PLACE, FREE, RULES, SETTINGS_KEY, compare_facts, flags_of, recorded_flags
+from utils.opts import declared
+from utils.run_record import RECORD_KEY, compare_facts, flags_of, found_by_path
 
 KEPT_FACTS = ("image_encoder_sha256", "decoder_sha256", "lexicon_sha256", "lexicon", "precision", "images")
 
@@ -115,12 +117,12 @@ def _check_reference(flags: argparse.Namespace, stats: dict, source: Path) -> No
 
 def shared_settings(record: dict[str, Any]) -> dict[str, Any]:
     """What a record says to strangers: how to use the model and how it was trained, without paths of this machine."""
-    flags, recorded = {}, recorded_flags(record)
-    for name, rules in RULES.items():
-        if name not in recorded or rules.resume == FREE and name not in ("demo", "text2emotion"):
+    flags, recorded = {}, record["flags"]
+    for name, flag in declared().items():
+        if flag.rules.resume == IGNORE and name not in ("demo", "text2emotion"):
             continue
         value = recorded[name]
-        if name in FOUND_BY_PLACE or isinstance(value, str) and os.path.exists(value):
+        if found_by_path(flag) or isinstance(value, str) and os.path.exists(value):
             value = None if value is None else Path(value).name
         flags[name] = value
     return {"flags": flags, "facts": {name: record["facts"][name] for name in KEPT_FACTS if name in record["facts"]}}
@@ -136,7 +138,7 @@ def write_folder(out: Path, model, tokenizer, settings: dict, card: str, include
     remove(temporary)
     with removed_on_failure(temporary):
         temporary.mkdir()
-        model.save_pretrained(temporary, include_encoder, **{SETTINGS_KEY: settings})
+        model.save_pretrained(temporary, include_encoder, **{RECORD_KEY: settings})
         (temporary / "model.safetensors").chmod((temporary / "config.json").stat().st_mode)
         tokenizer.save_pretrained(temporary)
         (temporary / "README.md").write_text(card, encoding="utf-8")

@@ -16,14 +16,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from utils.check_inputs import check_paths
+from utils.command_line import parse_args
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.evaluation.ablation_table import Row, write_table
 from utils.evaluation.report_tables import CAPTION_SCORES, read_report
 from utils.files import check_place, check_writable, read_json, sha256
-from utils.opts import Boolean, check_paths, parse_args
+from utils.flags import IGNORE, Boolean
+from utils.opts import declared
 from utils.opts import get_parser as training_parser
 from utils.progress_line import ProgressLine, duration
-from utils.settings import FREE, RULES, flags_of
+from utils.run_record import flags_of
 from utils.training.folder_lock import locked
 from utils.training.run_log import LOG_FILE, RunHistory, read_log
 from utils.training.sweep_processes import Job, Jobs
@@ -225,7 +228,7 @@ def read_seeds(text: str) -> list[int]:
 
 def read_ablate(text: str, given: dict) -> dict[str, list[bool | str]]:
     """flag -> its values, the full model's first: [True, False] for a boolean flag, else those of `flag=a|b`."""
-    actions = {action.dest: action for action in training_parser()._actions if action.dest in RULES}
+    actions = declared()
     variants: dict[str, list[bool | str]] = {}
     for part in text.split(","):
         name, equals, values = part.strip().removeprefix("--").partition("=")
@@ -340,8 +343,8 @@ def check_same_flags(runs: list[Run]) -> None:
         if history is None:
             continue
         now = flags_of(run.args)
-        for name, rules in RULES.items():
-            if rules.resume == FREE or name == "cpu_threads" or name not in history.flags:
+        for name, flag in declared().items():
+            if flag.rules.resume == IGNORE or name == "cpu_threads" or name not in history.flags:
                 continue
             before, after = history.flags[name], now[name]
             if name in ("vad_lexicon", "prefix_dim") and after is None:  # found by the run

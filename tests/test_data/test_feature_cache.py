@@ -17,6 +17,8 @@ from models.image_encoder import ImageEncoder, ImageFeatures
 from preprocess import cache_features
 from tests.test_models.test_objective import tiny_model
 from tests.test_training.test_training import newest_state
+from utils.check_inputs import check_paths
+from utils.command_line import parse_args
 from utils.data import feature_cache
 from utils.data.datasets import EvaluationImages
 from utils.data.feature_cache import ROW, FeatureCache, header_sha256
@@ -25,7 +27,6 @@ from utils.data.image_folder import Picture
 from utils.data.image_inputs import ImageInputs
 from utils.data.load_inputs import build_images, read_inputs
 from utils.errors import InputError, run_script
-from utils.opts import check_paths, parse_args
 
 IMAGES = "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
 

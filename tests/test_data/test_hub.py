@@ -19,11 +19,11 @@ from tests.conftest import TINY_GPT2
 from tests.hub_server import Hub
 from utils import hub as client
 from utils import progress_line
+from utils.command_line import find_model, parse_args
 from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.pretrained import find_file, read_weights
 from utils.data.text_codec import SHIPPED_BPE, load_tokenizer
 from utils.errors import InputError
-from utils.opts import find_model, parse_args
 
 CLIP, DINO, GPT2 = "me/clip", "me/dino", "gpt2"
 

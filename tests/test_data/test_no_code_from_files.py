@@ -17,11 +17,11 @@ from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, GPT2Conf
 
 import artEmisX_train
 from tests.conftest import REPOSITORY, TINY_GPT2, TINY_VIT
+from utils.command_line import parse_args
 from utils.data.image_encoder_weights import load_image_encoder, openai_state_dict
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
 from utils.data.torch_files import read_torchscript_tensors
 from utils.errors import InputError
-from utils.opts import parse_args
 from utils.training.build_model import build_decoder
 
 ROOMS = ("utils", "models", "preprocess", "cococaption")

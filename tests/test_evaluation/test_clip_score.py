@@ -11,11 +11,11 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from utils import report as report_module
+from utils.command_line import parse_args
 from utils.constants import IMAGE_FOLDERS
 from utils.data.image_folder import ImageFolder
 from utils.errors import InputError
 from utils.evaluation.clip_score import ClipScorer, clip_pixels, load_clip_scorer
-from utils.opts import parse_args
 
 SIZE, LENGTH = 32, 24
 HALF = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

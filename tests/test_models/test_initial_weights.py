@@ -7,8 +7,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from models.vad_encoder import VADEncoder
+from utils.command_line import parse_args
 from utils.data.text_codec import TextCodec, load_tokenizer
-from utils.opts import parse_args
 from utils.training.build_model import build_model
 
 RANGE, BLOCKS = 0.05, 3  # not the defaults, so that a constant in their place shows

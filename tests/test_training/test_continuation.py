@@ -8,12 +8,7 @@ import torch
 
 import artEmisX_train
 from tests.conftest import TINY_VIT
-from utils import share
-from utils.constants import CLIP_MEAN, IMAGENET_MEAN
 from utils.errors import InputError
-from utils.settings import flags_of
-from utils.training import run_setup
-from utils.training.load_checkpoint import load_checkpoint
 from utils.training.resume_states import load_state, state_folders
 
 pytestmark = pytest.mark.slow
@@ -80,7 +75,7 @@ def test_scoring_takes_the_checkpoints_settings(workspace, finished, tmp_path, c
     [
         (("--prompt_text", " i feel"), "--prompt_text was  the emotion is in training and is  i feel now"),
         (("--max_seq_len", "20"), "--max_seq_len was 30 in training and is 20 now"),
-        (("--clip_normalization",), "--image_normalization was imagenet in training and is own now"),
+        (("--image_normalization", "own"), "--image_normalization was imagenet in training and is own now"),
         (("--no-use_VAD",), "--use_VAD was True in training and is False now"),
         (("--vad_causal",), "--vad_causal was False in training and is True now"),
     ],
@@ -271,29 +266,3 @@ def test_continuing_beyond_the_last_epoch(workspace, copied):
     with pytest.raises(InputError, match="give more epochs"):
         artEmisX_train.main([*flags, "--load_from_epoch", "best-res", "--num_train_epochs", "1"])
     assert not list((copied / "ckpts").glob("resume-set-aside*"))
-
-
-# ---- records that are older than --image_normalization
-
-
-def of_before(fields: dict) -> dict:
-    """A record as it was written when --clip_normalization was a flag of its own."""
-    flags = {name: value for name, value in fields["flags"].items() if name != "image_normalization"}
-    return fields | {"flags": flags | {"clip_normalization": fields["flags"]["image_normalization"] == "own"}}
-
-
-@pytest.mark.parametrize("given, mean", [((), IMAGENET_MEAN), (("--clip_normalization",), CLIP_MEAN)])
-def test_older_records(workspace, tmp_path, monkeypatch, given, mean):
-    """Scored with the statistics of the training; resumed with these, and refused with others."""
-    monkeypatch.setattr(run_setup, "flags_of", lambda args: of_before({"flags": flags_of(args)})["flags"])
-    assert artEmisX_train.main(argv(workspace, tmp_path, "--num_train_epochs", "1", *given)) == 0
-    monkeypatch.undo()
-    state, _ = load_state(tmp_path / "ckpts")
-    assert "image_normalization" not in state.settings["flags"]
-    trained = load_checkpoint(tmp_path / "ckpts", "best-acc")
-    torch.testing.assert_close(trained.pixels.mean.flatten(), torch.tensor(mean))
-    assert share.shared_settings(state.settings)["flags"]["image_normalization"] == trained.args.image_normalization
-    resumed = argv(workspace, tmp_path, "--num_train_epochs", "1", "--resume")
-    assert artEmisX_train.main([*resumed, *given]) == 0
-    with pytest.raises(InputError, match="--resume: --image_normalization was"):
-        artEmisX_train.main([*resumed, "--image_normalization", "imagenet" if given else "own"])

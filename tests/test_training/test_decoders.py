@@ -13,10 +13,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 import artEmisX_train
 from models.image_encoder import ImageFeatures
 from tests.conftest import TINY_GPT2
+from utils.command_line import parse_args
 from utils.data import pretrained
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, check_vocabulary, load_tokenizer
 from utils.errors import InputError
-from utils.opts import parse_args
 from utils.training.build_model import build_decoder
 
 NEW = "VAD fusion, contrastive head, VAD head"

@@ -10,12 +10,12 @@ import artEmisX_train
 from tests.conftest import logged_losses
 from tests.test_training.test_share import scored
 from utils import explain, share
+from utils.command_line import parse_args
 from utils.constants import EMOTIONS
 from utils.data.datasets import PairCollator
 from utils.data.image_folder import ImageFolder
 from utils.data.records import read_records
 from utils.errors import InputError
-from utils.opts import parse_args
 from utils.training import run_setup
 
 PARTS = ("--use_label_loss", "--label_loss_weight", "2", "--use_emotion_loss", "--emotion_pooling", "prototypes")

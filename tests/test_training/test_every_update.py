@@ -265,7 +265,7 @@ def pixels_of(made: Recording) -> torch.Tensor:
 def test_normalisation(run):
     """The same pictures, by ImageNet's statistics (the paper's) and by CLIP's."""
     of = [(IMAGENET_MEAN, IMAGENET_STD), (CLIP_MEAN, CLIP_STD)]
-    made = [pixels_of(run()), pixels_of(run("--clip_normalization"))]
+    made = [pixels_of(run()), pixels_of(run("--image_normalization", "own"))]
     raw = [
         pixels * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
         for pixels, (mean, std) in zip(made, of, strict=True)

@@ -12,8 +12,9 @@ from torch import nn
 import artEmisX_train
 from cococaption.files import read_results
 from tests.conftest import REPOSITORY
+from utils.command_line import parse_args
+from utils.demo_settings import DEMO
 from utils.errors import InputError
-from utils.opts import DEMO, parse_args
 from utils.progress_line import ProgressLine
 from utils.training import disk
 from utils.training.disk import check_disk, disk_needed

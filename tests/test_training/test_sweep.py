@@ -24,8 +24,8 @@ from utils.training.run_log import read_log
 STAND_IN = """
 import json, pathlib, sys, time
 sys.path.insert(0, REPOSITORY)
-from utils.opts import parse_args
-from utils.settings import flags_of
+from utils.command_line import parse_args
+from utils.run_record import flags_of
 args = parse_args(sys.argv[2:])
 orders = pathlib.Path("orders").read_text().split() if pathlib.Path("orders").is_file() else [""]
 with open("calls", "a") as calls:

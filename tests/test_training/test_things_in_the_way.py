@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import artEmisX_train
+from utils.check_inputs import check_paths
+from utils.command_line import parse_args
 from utils.errors import InputError, escaped, run_script
-from utils.opts import check_paths, parse_args
-from utils.settings import recorded_argv
+from utils.run_record import recorded_argv
 from utils.training.named_checkpoints import load_named
 from utils.training.resume_states import load_state, save_state, start_anew, state_folders
 

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 import artEmisX_train
-from utils import opts
+from utils import command_line
+from utils.command_line import parse_args
 from utils.errors import InputError
-from utils.opts import parse_args
 from utils.training.run_log import RunLog, read_log
 
 REPORTED = ("--report_to", "tensorboard", "--log_steps", "1", "--use_emotion_loss")
@@ -107,7 +107,7 @@ def test_wrong_trackers(monkeypatch, tmp_path):
     (tmp_path / "absent").mkdir()  # a folder of that name is no package
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(opts, "TRACKERS", ("tensorboard", "absent", "none"))
+    monkeypatch.setattr(command_line, "TRACKERS", ("tensorboard", "absent", "none"))
     with pytest.raises(InputError, match="--report_to absent: its package is not installed: pip install absent"):
         parse_args(["--report_to", "tensorboard", "absent"])
     monkeypatch.undo()

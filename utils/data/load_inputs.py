@@ -12,6 +12,7 @@ import numpy as np
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM
+from utils.check_inputs import data_folders, needs_lexicon
 from utils.constants import IMAGE_FOLDERS
 from utils.data.datasets import ImagePixels
 from utils.data.feature_cache import FeatureCache, make_header, real_path
@@ -23,7 +24,6 @@ from utils.data.text_codec import count_special_tokens
 from utils.data.training_records import TrainingRecords, read_training_records
 from utils.data.vad_lookup import Lexicon, read_lexicon
 from utils.errors import InputError
-from utils.opts import data_folders, needs_lexicon
 
 
 class Inputs(NamedTuple):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cococaption import CaptionScorer
+from utils.command_line import checkpoint_config
 from utils.constants import EMOTION_INDEX
 from utils.data.records import Records, read_records
 from utils.data.vad_lookup import Lexicon
@@ -29,7 +30,6 @@ from utils.evaluation.report_tables import write_report
 from utils.evaluation.split_warnings import split_warnings
 from utils.evaluation.text_diversity import text_diversity
 from utils.files import sha256
-from utils.opts import checkpoint_config
 
 if TYPE_CHECKING:
     from models.text2emotion import Text2Emotion

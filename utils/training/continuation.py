@@ -3,7 +3,7 @@
 from typing import Any
 
 from utils.errors import InputError, brief
-from utils.settings import compare_for_resume
+from utils.run_record import compare_for_resume
 from utils.training.named_checkpoints import NamedCheckpoint
 from utils.training.optimizer import set_schedule
 from utils.training.resume_states import ResumeState, load_state, start_anew

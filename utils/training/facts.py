@@ -13,7 +13,7 @@ from utils.data.feature_cache import encoder_config, encoder_sha256
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import Lexicon
 from utils.files import sha256
-from utils.settings import IMAGES, PROCESSES
+from utils.run_record import IMAGES, PROCESSES
 
 DECODER_CONFIG = (
     "vocab_size",
@@ -54,7 +54,7 @@ def collect_facts(
     lexicon: Lexicon | None,
     images: int | None,
 ) -> dict[str, Any]:
-    """The facts of a run, by the names of `utils.settings.FACTS`; those of training only where there are training images.
+    """The facts of a run, by the names that the flags declare (utils/opts.py); those of training only where there are training images.
 
     Args:
         encoder: `encoder_identity` of the image encoder.

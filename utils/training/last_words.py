@@ -4,9 +4,11 @@ import argparse
 import shlex
 from pathlib import Path
 
+from utils.command_line import checkpoint_config
 from utils.data.picture_files import image_files
+from utils.demo_settings import DEMO_DEFAULTS
 from utils.evaluation.report_tables import CAPTION_SCORES
-from utils.opts import DEMO_DEFAULTS, checkpoint_config, get_parser
+from utils.opts import get_parser
 from utils.training.run_log import LOG_FILE
 from utils.training.training_run import Progress
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from models.sevlm import SEVLM
+from utils.command_line import SHARED_NAME, checkpoint_config, find_model, is_shared, parse_args, recorded_settings
 from utils.data.datasets import ImagePixels
 from utils.data.image_opening import open_image
 from utils.data.text_codec import TextCodec, check_vocabulary, load_tokenizer
 from utils.data.vad_lookup import VADLookup, read_lexicon
 from utils.errors import InputError, escaped
-from utils.opts import SHARED_NAME, checkpoint_config, find_model, is_shared, parse_args, recorded_settings
-from utils.settings import compare_facts, compare_flags
+from utils.run_record import compare_facts, compare_flags
 from utils.training.build_model import build_model
 from utils.training.facts import encoder_identity
 from utils.training.named_checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named

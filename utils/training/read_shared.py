@@ -4,12 +4,12 @@ import argparse
 
 from models.image_encoder import VISION_KINDS, default_preparation
 from models.sevlm import SEVLM
+from utils.command_line import recorded_settings
 from utils.data.image_encoder_weights import checked_vision_config, load_image_encoder
 from utils.data.image_preparation import checked_preparation
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError, brief
 from utils.files import read_json
-from utils.opts import recorded_settings
 from utils.training.build_model import checked_config
 
 REMEDY = "take the folder anew from where it was shared"

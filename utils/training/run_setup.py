@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM
 from utils.allocator import give_back_freed_memory
+from utils.command_line import checkpoint_config, recorded_settings
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
 from utils.data.image_inputs import ImageInputs
 from utils.data.load_inputs import build_images, read_inputs
@@ -19,9 +20,8 @@ from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup
 from utils.errors import escaped
 from utils.evaluation.evaluator import Evaluator, deciding_score
-from utils.opts import checkpoint_config, recorded_settings
 from utils.processes import leave_signals_to_parent
-from utils.settings import compare_facts, compare_flags, flags_of
+from utils.run_record import compare_facts, compare_flags, flags_of
 from utils.training.continuation import continue_from, resume
 from utils.training.facts import collect_facts, encoder_identity
 from utils.training.load_checkpoint import load_model

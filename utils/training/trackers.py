@@ -12,7 +12,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from utils.errors import InputError, brief
-from utils.settings import flags_of
+from utils.run_record import flags_of
 from utils.training.run_log import PLACE, RunHistory, read_log
 from utils.training.training_run import TrainingRun
 

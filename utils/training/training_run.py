@@ -18,7 +18,7 @@ from utils.data.text_codec import TextCodec
 from utils.errors import escaped
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator
-from utils.settings import SETTINGS_KEY
+from utils.run_record import RECORD_KEY
 from utils.training.named_checkpoints import save_named
 from utils.training.resume_states import save_state
 from utils.training.run_log import RunLog
@@ -54,7 +54,7 @@ class TrainingRun:
     """One training: what the training script builds and hands from function to function.
 
     model is the bare module, prepared the same as accelerate wants it. parameters are those that are trained,
-    parameter_names their names by parameter group. settings is the record of flags and facts, see utils/settings.py.
+    parameter_names their names by parameter group. settings is the record of flags and facts, see utils/run_record.py.
     last_evaluation is None until there is one, last_losses (as last logged) empty. time_told: whether the time that the
     training takes has been said. check: of the last update, where the host has not looked at it yet.
     """
@@ -136,5 +136,5 @@ def save_best(run: TrainingRun, name: str) -> None:
         "parameter_names": run.parameter_names,
         "progress": asdict(run.progress),
     }
-    fields = {SETTINGS_KEY: run.settings}
+    fields = {RECORD_KEY: run.settings}
     save_named(Path(run.args.ckpt_path), name, run.model, run.codec.tokenizer, fields, stats)

@@ -1,0 +1,163 @@
+"""From the command line of `artEmisX_train.py` to its settings: flags checked, and a checkpoint's own settings beneath them.
+
+No torch here: wrong flags answer at once.
+"""
+
+import argparse
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from utils.constants import SHARED_TYPE
+from utils.demo_settings import DEMO_DEFAULTS, DEMO_TEST
+from utils.errors import InputError
+from utils.files import read_json
+from utils.hub import fetch_folder, split_id
+from utils.opts import TRACKERS, get_parser
+from utils.run_record import RECORD_KEY, compare_flags, recorded_argv
+
+SHARED_NAME = "shared"  # stands for the one model of an exported folder, where others name one of several checkpoints
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line; a checkpoint to be used brings its settings along as defaults.
+
+    Raises:
+        InputError: unknown flags, wrong values, flags that contradict each other or the checkpoint.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = get_parser()
+    if "--demo" in argv:
+        parser.set_defaults(**DEMO_DEFAULTS)
+    args = parser.parse_args(argv)
+    if args.split and not args.demo:
+        raise InputError(
+            "--split names a part of the demo's data: give --demo, or the files of another split with --nle_data_val_path and "
+            "--annFileExp"
+        )
+    if args.split == "test":
+        parser.set_defaults(**DEMO_TEST)
+    if args.demo and args.eval_only:
+        parser.set_defaults(load_from_epoch="best-res")
+    shared = find_model(args.ckpt_path) if args.eval_only else args.ckpt_path
+    if is_shared(shared):
+        if args.load_from_epoch or not args.eval_only:
+            raise InputError(
+                f"--ckpt_path {args.ckpt_path}: is one shared model, to be scored and asked: give --eval_only without "
+                "--load_from_epoch; a training needs another --ckpt_path"
+            )
+        argv = [*argv, f"--load_from_epoch={SHARED_NAME}"]
+    if shared != args.ckpt_path:
+        argv = [*argv, f"--ckpt_path={shared}"]
+    args = parser.parse_args(argv)
+    check_flags(args)
+    record = recorded_settings(args)
+    if record is not None:
+        source = checkpoint_config(args)
+        recorded = recorded_argv(record, args.eval_only, source)
+        try:
+            parser.parse_args(recorded)
+        except InputError as error:
+            raise InputError(f"{source}: its settings are damaged ({error}); take another checkpoint") from None
+        args = parser.parse_args([*recorded, *argv])
+        check_flags(args)
+        compare_flags(record, args, args.eval_only, source)
+    return args
+
+
+def checkpoint_config(args: argparse.Namespace) -> Path:
+    """The config.json of the checkpoint that --load_from_epoch names."""
+    if args.load_from_epoch == SHARED_NAME:
+        return args.ckpt_path / "config.json"
+    return args.ckpt_path / f"nle_model_{args.load_from_epoch}" / "config.json"
+
+
+def find_model(source: Path) -> Path:
+    """The folder of a model: `source` itself, or the downloaded copy of the Hugging Face id (owner/name) that it spells.
+
+    Raises:
+        InputError: the id cannot be had: the message says why.
+    """
+    if source.is_dir() or "/" not in str(source) or split_id(str(source)) is None:
+        return source
+    return fetch_folder(str(source), ["*.json", "*.txt", "*.safetensors", "*.bin", "*.tar", "*.md"])
+
+
+def is_shared(folder: Path) -> bool:
+    """Whether a folder is a shared model (utils/share.py), not a --ckpt_path with named checkpoints."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return False
+    fields = read_json(path)
+    return isinstance(fields, dict) and fields.get("model_type") == SHARED_TYPE
+
+
+def recorded_settings(args: argparse.Namespace) -> dict | None:
+    """The settings recorded in the checkpoint that is scored or continued.
+
+    None where no checkpoint is named, where it is the authors', or where it is missing (loading it says so).
+    """
+    if not args.load_from_epoch or args.resume or not checkpoint_config(args).is_file():
+        return None
+    fields = read_json(checkpoint_config(args))
+    return fields.get(RECORD_KEY) if isinstance(fields, dict) else None
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """InputError where flags contradict each other."""
+    if args.resume and args.load_from_epoch:
+        raise InputError("--resume continues exactly, --load_from_epoch at the next epoch: give one of them")
+    if args.eval_only and not args.load_from_epoch:
+        raise InputError("--eval_only needs --load_from_epoch NAME: best-acc, best-res or an epoch")
+    if args.eval_only and args.resume:
+        raise InputError("--eval_only scores one checkpoint, --resume continues a training: give one of them")
+    if args.load_from_epoch and not re.fullmatch(r"\w[\w.-]*", args.load_from_epoch):
+        raise InputError(f"--load_from_epoch {args.load_from_epoch}: a name as best-acc was expected, not a path")
+    if not args.prompt_text.strip():
+        raise InputError("--prompt_text is empty: generation needs words to begin with; leave it out for the default")
+    if args.vad_causal and not args.use_VAD:
+        raise InputError("--vad_causal is about the VAD encoder, which --no-use_VAD leaves out: give one of them")
+    headless = not args.use_emotion_loss and not args.load_from_epoch  # a checkpoint may bring the head along
+    if args.emotion_pooling != "cls" and headless:
+        raise InputError("--emotion_pooling is about the head of --use_emotion_loss: give both")
+    if args.emotion_from == "head" and headless:
+        raise InputError("--emotion_from head asks the head of --use_emotion_loss: give both")
+    if args.feature_cache and not args.fixed_encoder:
+        raise InputError("--feature_cache keeps what a fixed encoder computes: not with --fixed_encoder False")
+    if args.split == "test" and not args.eval_only:
+        raise InputError("--split test is for --eval_only: checkpoints are chosen on the validation split")
+    if "none" in args.report_to and len(args.report_to) > 1:
+        raise InputError("--report_to none and others: give none, or the others")
+    if args.report_to != ["none"] and args.eval_only:
+        raise InputError(
+            "--report_to draws the curves of a training: not with --eval_only, whose scores are in report.json"
+        )
+    for tracker in args.report_to:
+        if tracker in TRACKERS and not _is_installed(tracker):
+            raise InputError(f"--report_to {tracker}: its package is not installed: pip install {tracker}")
+    if args.append_to and not args.eval_only:
+        raise InputError("--append_to adds the row of an --eval_only run: give both")
+    if args.clip_score and not args.eval_only:
+        raise InputError("--clip_score is for the report of --eval_only: give both")
+    if args.len_prefix + 8 > args.max_seq_len:
+        raise InputError(
+            f"--len_prefix {args.len_prefix} leaves no room for a text in --max_seq_len {args.max_seq_len}"
+        )
+    other_weights = (
+        args.use_cl_loss and args.cl_Loss_weight,
+        args.use_VAD_loss and args.VAD_Loss_weight,
+        args.use_emotion_loss and args.emotion_loss_weight,
+        args.use_label_loss and args.label_loss_weight,
+    )
+    if args.alpha == 0 and not any(other_weights):
+        raise InputError("--alpha 0 with no other loss leaves nothing to learn")
+
+
+def _is_installed(package: str) -> bool:
+    """By the installed metadata: a folder of that name in the working directory, as wandb leaves one, is no package."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
