@@ -86,7 +86,6 @@ def train_epoch(run: TrainingRun) -> None:
     batches = iter(run.loader)
     with epoch_line(run) as line:
         while window := list(itertools.islice(batches, args.gradient_accumulation_steps)):
-            window = [run.images.encode(run.model.image_encoder, batch["image_ids"], batch) for batch in window]
             losses = accumulate_gradients(run, window)
             update(run, losses, torch.cat([batch["image_ids"] for batch in window]))
             first, last = progress.step, progress.step + len(window) - 1
@@ -328,7 +327,7 @@ def write_gallery(
         evaluation.scores,
         args.gallery,
         args.seed,
-        evaluator.images.pixels.folder,
+        args.image_root,
         None if evaluator.vad is None else evaluator.vad.lexicon,
         evaluation.shares.get("likelihood"),
         args.nle_data_val_path.name,
@@ -391,7 +390,7 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
     judge = None if args.text2emotion is None else load_text2emotion(args.text2emotion, args.vocabulary)
     clip = None
     if args.clip_score and accelerator.is_main_process:
-        clip = load_clip_scorer(args.clip_score, setup.images.pixels.folder, accelerator.device)
+        clip = load_clip_scorer(args.clip_score, args.image_root, accelerator.device)
     setup.model.to(accelerator.device)
     evaluation = setup.evaluator(setup.model)
     if accelerator.is_main_process:

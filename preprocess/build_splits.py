@@ -35,10 +35,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from preprocess import own_table
 from preprocess.artemis_splits import SEED, TEST_SETS, TRAIN_SETS, v2_set
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table, table_layout
+from preprocess.image_folder import ImageFolder
 from preprocess.image_ids import image_id
+from preprocess.image_manifest import manifest
 from utils.constants import EMOTIONS, MOST_ANNOTATIONS
-from utils.data.image_folder import ImageFolder
-from utils.data.image_manifest import manifest
 from utils.data.records import Records, read_records
 from utils.data.safe_pickle import load_vocabulary
 from utils.errors import InputError, OneLineParser, number, run_script
@@ -235,6 +235,15 @@ def several_emotions(records: Records) -> Records:
     return {identity: record for identity, record in records.items() if len(set(record["emotions"])) > 1}
 
 
+def name_files(records: dict[str, Records], images: ImageFolder) -> None:
+    """Give every record the name of its image's file, in the file's own spelling, where there is one."""
+    for part in records.values():
+        for record in part.values():
+            path = images.find(record["image_name"])
+            if path is not None:
+                record["image_name"] = path.relative_to(images.root).as_posix()
+
+
 def check_written(paths: dict[str, Path], remedy: str = REMEDY) -> dict[str, Records]:
     """Read the written files again and check them, also against each other.
 
@@ -356,6 +365,7 @@ def main(argv: list[str] | None = None) -> None:
         names = list({record["image_name"]: None for part in records.values() for record in part.values()})
         image_list = args.out_dir / "image_manifest.csv"
         tally = manifest(images, names, image_list)
+        name_files(records, images)
         if args.require_images and tally.problems["missing"]:
             raise InputError(f"{args.image_root}: {tally.problems['missing']} {things} have no image, see {image_list}")
     if pairless:

@@ -17,13 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.allocator import reuse_freed_memory
 from utils.constants import NORMALIZATIONS
-from utils.data.image_folder import ImageFolder, shorten
-from utils.data.image_opening import image_size
-from utils.data.loader_errors import worker_errors
+from utils.data.images import find_image, image_size, shorten
 from utils.data.records import read_records
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import check_place
-from utils.processes import PROCESS_GROUP_TIMEOUT, leave_signals_to_parent, prepare_script
+from utils.processes import PROCESS_GROUP_TIMEOUT, prepare_script
 
 # float16 has a precision of 11 bits; in addition, batches of another size round differently
 RELATIVE_TOLERANCE = 2e-3
@@ -53,26 +51,21 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@worker_errors()
 def main(argv: list[str] | None = None) -> int | None:
     args = get_parser().parse_args(argv)
     check_arguments(args)
     names = list(dict.fromkeys(record["image_name"] for path in args.splits for record in read_records(path).values()))
     if not args.image_root.is_dir():
         raise InputError(f"--image_root {args.image_root}: no such folder; make it with preprocess/resize_wikiart.py")
-    folder = ImageFolder(args.image_root)
-    check_headers(folder, names)
+    check_headers(args.image_root, names)
 
     import torch
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
-    from torch.utils.data import DataLoader
-    from tqdm import tqdm
 
-    from utils.data.datasets import EvaluationImages, ImagePixels
-    from utils.data.feature_cache import FeatureCache, make_header, size_in_bytes
+    from utils.data.datasets import ImagePixels
+    from utils.data.feature_cache import FeatureCache, encode, files_of_images, fill, make_header, size_in_bytes
     from utils.data.image_encoder_weights import load_image_encoder
-    from utils.data.image_inputs import ImageInputs, find_pictures
 
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
@@ -83,17 +76,18 @@ def main(argv: list[str] | None = None) -> int | None:
     torch.manual_seed(args.seed)
     encoder = load_image_encoder(args.clip_model, fixed=True, from_scratch=args.from_scratch).to(accelerator.device)
     mean, std = encoder.statistics(args.image_normalization)
-    pixels = ImagePixels(folder, encoder.image_size, mean, std, encoder.preparation.resample)
+    pixels = ImagePixels(args.image_root, encoder.image_size, mean, std, encoder.preparation.resample)
     header = make_header(args.clip_model, encoder, mean, std)
 
-    def encode(some: list[str]):
-        return encoder(torch.stack([pixels[name]["pixels"] for name in some]).to(accelerator.device))
+    def encoded(some: list[str]):
+        batch = torch.stack([image["pixels"] for image in pixels.load(some)])
+        return encode(encoder, batch.to(accelerator.device))
 
     if args.estimate:
-        encode(names[: args.batch_size])
-        start = time.perf_counter()
         batch = names[: args.batch_size]
-        encode(batch)
+        encoded(batch)
+        start = time.perf_counter()
+        encoded(batch)
         seconds = (time.perf_counter() - start) / len(batch) * len(names) / accelerator.num_processes
         accelerator.print(
             f"{len(names)} images: {size_in_bytes(header, len(names)) / 1e9:.2f} GB, about {seconds / 60:.1f} minutes "
@@ -101,31 +95,22 @@ def main(argv: list[str] | None = None) -> int | None:
         )
         return 0
 
-    pictures = find_pictures(folder, names)
+    files = files_of_images(args.image_root, names)
     with accelerator.main_process_first():
-        cache = FeatureCache.create(args.out_dir, header, names, folder.root)
+        cache = FeatureCache.create(args.out_dir, header, names, args.image_root)
         if accelerator.is_main_process:
-            forget_unfit(cache, pictures, folder)
+            forget_unfit(cache, files, args.image_root)
     todo = cache.missing(names)
     accelerator.wait_for_everyone()
-    images = ImageInputs(pixels, cache, dict(enumerate(names)), pictures)
-    wanted = set(todo[accelerator.process_index :: accelerator.num_processes])
-    mine = {str(index): {"image_name": name} for index, name in enumerate(names) if name in wanted}
-    loader = DataLoader(
-        EvaluationImages(mine, images),
-        args.batch_size,
-        num_workers=args.num_workers,
-        worker_init_fn=leave_signals_to_parent,
-    )
-    for batch in tqdm(loader, "encoding", unit="batch", disable=not accelerator.is_main_process):
-        batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-        images.encode(encoder, batch["image_id"], batch)
+    own = todo[accelerator.process_index :: accelerator.num_processes]
+    hidden = not accelerator.is_main_process
+    fill(cache, encoder, pixels, files, own, accelerator.device, args.batch_size, args.num_workers, hidden)
     accelerator.wait_for_everyone()
     if left := cache.missing(names):
-        raise InputError(f"{folder.root}: {len(left)} pictures have changed meanwhile, e.g. {left[0]}; start again")
+        raise InputError(f"{args.image_root}: {len(left)} images have changed meanwhile, e.g. {left[0]}; start again")
     if accelerator.is_main_process:
         sample = random.Random(args.seed).sample(names, min(args.check, len(names)))
-        worst = max((difference(cache[name], encode([name])) for name in sample), default=0.0)
+        worst = max((difference(cache.load([name])[0], encoded([name])) for name in sample), default=0.0)
         print(f"{len(names)} images in {args.out_dir}, {len(todo)} of them new; {len(sample)} checked")
         if worst > RELATIVE_TOLERANCE:
             raise InputError(f"{args.out_dir}: differs from fresh features by {worst:.1e} of their norm; rebuild it")
@@ -140,35 +125,39 @@ def check_arguments(args: argparse.Namespace) -> None:
     check_place(args.out_dir / "header.json")
 
 
-def check_headers(folder: ImageFolder, names: list[str]) -> None:
+def check_headers(image_root: Path, names: list[str]) -> None:
     """Find every image and read its header before the first one is encoded.
 
     Raises:
         InputError: an image is missing or unreadable; the message names the first one.
     """
-    folder.claim(names)
     for name in names:
-        path = folder.find(name)
+        path = find_image(image_root, name)
         if path is None:
-            raise InputError(f"{folder.root}: no image {shorten(name)}; make it with preprocess/resize_wikiart.py")
+            raise InputError(
+                f"{image_root}: no image {shorten(name)}; build the splits with --image_root {image_root}, which finds "
+                "other spellings of the names"
+            )
         image_size(path)
 
 
-def forget_unfit(cache, pictures: dict, folder: ImageFolder) -> None:
+def forget_unfit(cache, files: dict, image_root: Path) -> None:
     """Mark images as not encoded if their file has changed or their features are damaged.
 
     Raises:
         InputError: images differ, and their folder is not the one that the cache was made from.
     """
-    changed = cache.changed(pictures, folder.root)
-    if changed and not cache.made_from(folder.root):
+    changed = cache.changed(files, image_root)
+    if changed and not cache.made_from(image_root):
         raise InputError(
-            f"{cache.folder}: was made from pictures in {cache.header['image_root']}; those in {folder.root} differ, "
+            f"{cache.folder}: was made from images in {cache.header['image_root']}; those in {image_root} differ, "
             f"e.g. {changed[0]}; give another --out_dir"
         )
     cache.forget(changed)
-    for name in pictures:
-        cache.read(name)
+    damaged = cache.damaged(list(files))
+    if damaged:
+        print(f"{cache.folder}: the features of {len(damaged)} images are damaged, e.g. {damaged[0]}: recomputing them")
+        cache.forget(damaged)
 
 
 def difference(cached: dict, fresh) -> float:

@@ -23,10 +23,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.csv_tables import read_table
-from utils.data.image_folder import ImageFolder, broken_link
-from utils.data.image_manifest import ARCHIVE_SIZE, ManifestRow, describe, measure, unreadable, write_manifest
-from utils.data.image_opening import image_size, open_image
-from utils.data.picture_files import image_files
+from preprocess.image_folder import ImageFolder, broken_link
+from preprocess.image_manifest import ARCHIVE_SIZE, ManifestRow, describe, measure, unreadable, write_manifest
+from utils.data.images import image_files, image_size, open_image
 from utils.errors import LONGEST_NAME, MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
 

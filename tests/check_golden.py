@@ -30,8 +30,7 @@ from models.vad_encoder import VADEncoder
 from utils.constants import EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import ImagePixels, TrainingPairs, derangement, label_positions, second_candidates
 from utils.data.image_encoder_weights import openai_state_dict, vision_from_openai
-from utils.data.image_folder import ImageFolder
-from utils.data.image_opening import open_image
+from utils.data.images import find_image, open_image
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup, read_lexicon
@@ -410,16 +409,16 @@ def check_dataset(root: Path, report: Report) -> None:
 
 
 class _NoImages:
-    def __getitem__(self, image_name: str) -> dict:
-        return {}
+    def load(self, image_names: list[str]) -> list[dict]:
+        return [{} for _ in image_names]
 
 
 def check_images(folder: Path, records: dict, report: Report) -> None:
-    images = ImageFolder(folder / "images")
+    images = folder / "images"
     checks = read(folder / "image_checks.json")
     for image_id, check in checks.items():
         name = records[image_id]["image_name"]
-        path = images.find(name)
+        path = find_image(images, name)
         found = None if path is None else str(path.relative_to(folder / "images"))
         report.same(f"dataset image {image_id} file", found, check["file"])
         if path is None:
@@ -429,7 +428,7 @@ def check_images(folder: Path, records: dict, report: Report) -> None:
         report.close(f"dataset image {image_id} mean", pixels.mean((1, 2)), torch.tensor(check["mean"]))
         report.close(f"dataset image {image_id} std", pixels.flatten(1).std(1), torch.tensor(check["std"]))
         report.close(f"dataset image {image_id} pixels", pixels[:, 7::64, 11::64], torch.tensor(check["sub"]))
-    with Image.open(images.find(next(iter(records.values()))["image_name"])) as first:
+    with Image.open(find_image(images, next(iter(records.values()))["image_name"])) as first:
         report.same("dataset first image has channels", len(first.getbands()), 3)
 
 

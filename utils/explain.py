@@ -13,7 +13,7 @@ from tqdm import tqdm
 from utils.command_line import find_model, is_shared
 from utils.constants import EMOTIONS, MAX_NEW_TOKENS
 from utils.csv_rows import write_rows
-from utils.data.picture_files import list_pictures
+from utils.data.images import list_images
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import check_place, check_regular, check_writable, read_json, write_json
 from utils.hub import folder_or_id
@@ -103,7 +103,7 @@ def check_args(args: argparse.Namespace) -> list[Path]:
     if args.heat_blocks and args.heat is None:
         raise InputError("--heat_blocks is about heat maps: give --heat FILE as well, or leave it out")
 
-    pictures = list_pictures(args.pictures)
+    pictures = list_images(args.pictures)
     targets = [path for path in (args.json, args.csv, args.heat) if path is not None]
     for path in targets:
         check_place(path)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.image_encoder import ImageFeatures
 from utils.constants import EMOTIONS, MAX_NEW_TOKENS
-from utils.data.image_opening import open_image
+from utils.data.images import open_image
 from utils.data.vad_lookup import VADLookup, read_lexicon
 from utils.errors import InputError, brief
 from utils.evaluation.answers import Answer

@@ -68,7 +68,6 @@ def main(argv: list[str] | None = None) -> int | None:
     # after the checks, as they bring numpy, simplemma and Java along
     from cococaption.scorer import CaptionScorer
     from cococaption.tokenizer import printable
-    from utils.data.image_folder import ImageFolder
     from utils.data.records import read_records
     from utils.data.vad_lookup import read_lexicon
     from utils.evaluation.emotion_metrics import emotion_accuracy
@@ -83,7 +82,6 @@ def main(argv: list[str] | None = None) -> int | None:
     check_split(full, records, args.records)
     distributions = read_head(results / f"emotion_head_{epoch}_{step}_step.json")
     lexicon = None if args.vad_lexicon is None else read_lexicon(args.vad_lexicon)
-    folder = None if args.image_root is None else ImageFolder(args.image_root)
     with CaptionScorer(args.annFileExp, args.metrics) as scorer:
         scores, of_images = scorer.score({image: printable(text) for image, text in explanations.items()})
     scores["sub_acc"] = emotion_accuracy(full, records)[0]
@@ -96,7 +94,7 @@ def main(argv: list[str] | None = None) -> int | None:
         scores,
         args.number,
         args.seed,
-        folder,
+        args.image_root,
         lexicon,
         distributions,
         args.records.name,

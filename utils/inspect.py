@@ -39,7 +39,6 @@ def main(argv: list[str] | None = None) -> int | None:
         raise InputError(f"--image_root {args.image_root}: no such folder; make it with preprocess/resize_wikiart.py")
 
     # after the checks, as they bring numpy and tokenizers along
-    from utils.data.image_folder import ImageFolder
     from utils.data.records import read_records
     from utils.data.split_facts import lexicon_coverage, overlaps, picture_sizes, split_facts
     from utils.data.vad_lookup import read_lexicon
@@ -47,14 +46,13 @@ def main(argv: list[str] | None = None) -> int | None:
 
     splits = {str(path): read_records(path) for path in dict.fromkeys(args.splits)}
     lexicon = None if args.vad_lexicon is None else read_lexicon(args.vad_lexicon)
-    folder = None if args.image_root is None else ImageFolder(args.image_root)
     facts = {"splits": {path: split_facts(records, args.max_seq_len) for path, records in splits.items()}}
     for path, records in splits.items():
         if lexicon is not None:
             coverage = lexicon_coverage(records, lambda word: word_value(word, lexicon) is not None)
             facts["splits"][path]["lexicon"] = coverage
-        if folder is not None:
-            facts["splits"][path]["pictures"] = picture_sizes(records, folder)
+        if args.image_root is not None:
+            facts["splits"][path]["pictures"] = picture_sizes(records, args.image_root)
     facts["overlaps"] = overlaps(splits)
     print("\n\n".join([describe(path, one, args.max_seq_len) for path, one in facts["splits"].items()]))
     for pair in facts["overlaps"]:
@@ -64,7 +62,7 @@ def main(argv: list[str] | None = None) -> int | None:
     if args.json:
         write_json(args.json, facts, indent=1)
     if args.html:
-        write_records(args, splits, folder, lexicon)
+        write_records(args, splits, lexicon)
 
 
 def describe(path: str, facts: dict, max_seq_len: int) -> str:
@@ -99,7 +97,7 @@ def describe(path: str, facts: dict, max_seq_len: int) -> str:
     return "\n".join(lines)
 
 
-def write_records(args: argparse.Namespace, splits: dict[str, dict], folder, lexicon) -> None:
+def write_records(args: argparse.Namespace, splits: dict[str, dict], lexicon) -> None:
     """The page of random records."""
     from utils.data.records import dominant_emotion
     from utils.evaluation.gallery_cards import names_of
@@ -121,7 +119,7 @@ def write_records(args: argparse.Namespace, splits: dict[str, dict], folder, lex
             bars=bars(shares),
             group=Path(path).stem,
         )
-        add_thumbnail(card, folder)
+        add_thumbnail(card, args.image_root)
         cards.append(card)
     lead = f"{len(cards)} of {len(everything)} pictures, drawn at random (seed {args.seed})."
     counts = [(Path(path).name, f"{len(records)} pictures") for path, records in splits.items()]

@@ -100,10 +100,9 @@ def score_predictions(args: argparse.Namespace) -> None:
         judge = Judge(args.text2emotion, *load_text2emotion(args.text2emotion, args.vocabulary))
     clip = None
     if args.clip_score:
-        from utils.data.image_folder import ImageFolder
         from utils.evaluation.clip_score import load_clip_scorer  # it imports torch
 
-        clip = load_clip_scorer(args.clip_score, ImageFolder(args.image_root))
+        clip = load_clip_scorer(args.clip_score, args.image_root)
     with CaptionScorer(args.annFileExp, args.metrics) as scorer:
         evaluation = score_captions(scorer, records, full, explanations)
         facts = {"predictions": args.predictions.name, "predictions_sha256": sha256(args.predictions)}

@@ -19,8 +19,7 @@ from torch.utils.data import Dataset, Sampler
 
 from models.losses import LossCounts
 from utils.constants import IGNORED_LABEL
-from utils.data.image_folder import ImageFolder, shorten
-from utils.data.image_opening import open_image
+from utils.data.images import find_image, open_image, shorten
 from utils.data.records import Records
 from utils.data.text_codec import TextCodec
 from utils.data.training_records import TrainingRecords
@@ -47,7 +46,7 @@ class ImageSource(Protocol):
 
 
 class ImagePixels:
-    """image_name -> {"pixels": float32 [3, S, S]}.
+    """image_name -> {"pixels": float32 [3, S, S]}, for the images under `root`.
 
     Images are resized to S x S (aspect ratio not kept, with antialiasing, by default bilinear), scaled to 0..1 and
     normalised per channel: (v - mean) / std.
@@ -55,22 +54,24 @@ class ImagePixels:
 
     def __init__(
         self,
-        folder: ImageFolder,
+        root: Path | None,
         size: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
         resample: int = Image.Resampling.BILINEAR,
     ):
-        self.folder, self.size, self.resample = folder, size, resample
+        self.root, self.size, self.resample = root, size, resample
         self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
 
-    def __getitem__(self, image_name: str) -> dict[str, Tensor]:
-        path = self.folder.find(image_name)
-        if path is None:
-            raise InputError(
-                f"{self.folder.root}: no image {shorten(image_name)}; see preprocess/resize_wikiart.py's manifest"
-            )
-        return {"pixels": self.transform(open_image(path))}
+    def load(self, image_names: list[str]) -> list[dict[str, Tensor]]:
+        """The pixels of the images of one batch; InputError if one is missing or unreadable."""
+        loaded = []
+        for name in image_names:
+            path = find_image(self.root, name)
+            if path is None:
+                raise InputError(f"{self.root}: no image {shorten(name)}; see preprocess/resize_wikiart.py's manifest")
+            loaded.append({"pixels": self.transform(open_image(path))})
+        return loaded
 
     def transform(self, image: Image.Image) -> Tensor:
         """Transform an RGB image of any size to float32 [3, S, S]."""

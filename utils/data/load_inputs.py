@@ -3,53 +3,54 @@
 import argparse
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
 from cococaption import CaptionScorer
+from models.image_encoder import ImageEncoder
 from models.sevlm import SEVLM
 from utils.check_inputs import data_folders, needs_lexicon
 from utils.constants import IMAGE_FOLDERS
-from utils.data.datasets import ImagePixels
-from utils.data.feature_cache import FeatureCache, make_header, real_path
-from utils.data.image_check import check_images
-from utils.data.image_folder import ImageFolder, Picture, shorten
-from utils.data.image_inputs import ImageInputs, find_pictures
+from utils.data.datasets import ImagePixels, ImageSource
+from utils.data.feature_cache import FeatureCache, ImageFile, files_of_images, fill, make_header, real_path
+from utils.data.images import find_image, open_image, shorten
 from utils.data.records import Records, read_records
 from utils.data.text_codec import count_special_tokens
 from utils.data.training_records import TrainingRecords, read_training_records
 from utils.data.vad_lookup import Lexicon, read_lexicon
-from utils.errors import InputError
+from utils.errors import InputError, escaped
 
 
 class Inputs(NamedTuple):
     """What a run reads from the user's files.
 
-    records: of the split that is scored. train: the training split; None with --eval_only. names: image id -> image name,
-    of both. folder: of the images; None if there is none. pictures: image name -> file, of those in the folder. lexicon:
-    None if the run needs none.
+    records: of the split that is scored. train: the training split; None with --eval_only. image_names: of both, each
+    once. image_root: folder of the images; None if there is none. lexicon: None if the run needs none.
     """
 
     records: Records
     train: TrainingRecords | None
-    names: dict[int, str]
-    folder: ImageFolder | None
-    pictures: dict[str, Picture]
+    image_names: list[str]
+    image_root: Path | None
     lexicon: Lexicon | None
 
 
 def read_inputs(args: argparse.Namespace, scorer: CaptionScorer | None = None) -> Inputs:
-    """Read and check the user's files; the pictures last, as opening them for the first time takes long.
+    """Read and check the user's files.
 
     Args:
         scorer: on the process that scores.
 
     Raises:
-        InputError: a file is missing or malformed, files do not go together, or an image is missing or unreadable.
+        InputError: a file is missing or malformed, files do not go together, or an image is missing.
     """
     lexicon = read_lexicon(args.vad_lexicon) if needs_lexicon(args) else None
     records, train = read_records(args.nle_data_val_path), None
@@ -63,40 +64,67 @@ def read_inputs(args: argparse.Namespace, scorer: CaptionScorer | None = None) -
             check_pairs(args.nle_data_train_path, train)
         texts = [train.explanations.decode("latin-1")]  # special tokens are ASCII; none reaches beyond a text's end
         say_special_tokens(args.nle_data_train_path, texts, args.plain_special_tokens)
-    names = _names(args, records, train)
-    if args.image_root is None:  # a finished feature cache stands in for the images
-        places = [folder / name for folder in data_folders(args) for name in IMAGE_FOLDERS]
-        folder = next((ImageFolder(place) for place in places if place.is_dir()), None)
-        pictures = {} if folder is None else find_pictures(folder, list(dict.fromkeys(names.values())))
-        return Inputs(records, train, names, folder, pictures, lexicon)
-    folder = ImageFolder(args.image_root)
-    folder.claim(names.values())
-    how = (folder, args.skip_bad_images, args.cache_dir)
-    of_records = [record["image_name"] for record in records.values()]
-    found = check_images(list(records), of_records, *how, args.nle_data_val_path)
-    pictures = dict(zip(of_records, found, strict=True))
-    records = dict(compress(records.items(), found))
-    if train is not None:
-        found = check_images(train.image_ids, train.image_names, *how, args.nle_data_train_path)
-        pictures |= dict(zip(train.image_names, found, strict=True))
-        train = train if all(found) else train.only([picture is not None for picture in found])
-    pictures = {name: picture for name, picture in pictures.items() if picture is not None}
-    names = {image_id: name for image_id, name in names.items() if name in pictures}
-    return Inputs(records, train, names, folder, pictures, lexicon)
+        check_ids(args, records, train)
+    root = args.image_root
+    if root is None:  # a finished feature cache stands in for the images
+        places = (folder / name for folder in data_folders(args) for name in IMAGE_FOLDERS)
+        root = next(filter(Path.is_dir, places), None)
+    else:
+        names = [record["image_name"] for record in records.values()]
+        kept = images_found(names, list(records), args, args.nle_data_val_path)
+        records = dict(compress(records.items(), kept))
+        if train is not None:
+            kept = images_found(train.image_names, train.image_ids, args, args.nle_data_train_path)
+            train = train if all(kept) else train.only(kept)
+    names = [record["image_name"] for record in records.values()] + ([] if train is None else train.image_names)
+    return Inputs(records, train, list(dict.fromkeys(names)), root, lexicon)
 
 
-def _names(args: argparse.Namespace, records: Records, train: TrainingRecords | None) -> dict[int, str]:
-    """Image id -> image name, of both splits."""
+def check_ids(args: argparse.Namespace, records: Records, train: TrainingRecords) -> None:
+    """Raise InputError when an image id stands for one image in one split and for another in the other."""
     names = {int(image_id): record["image_name"] for image_id, record in records.items()}
-    if train is None:
-        return names
     for image_id, name in zip(train.image_ids.tolist(), train.image_names, strict=True):
-        if names.setdefault(image_id, name) != name:
+        if names.get(image_id, name) != name:
             raise InputError(
                 f"{args.nle_data_train_path}: record {image_id}: is {shorten(name)}, but {shorten(names[image_id])} in "
                 f"{args.nle_data_val_path}; give every image an id of its own"
             )
-    return names
+
+
+def images_found(names: list[str], image_ids: Sequence, args: argparse.Namespace, source: Path) -> list[bool]:
+    """Whether each image of a split is under --image_root; with --skip_bad_images, whether it can be read as well.
+
+    Raises:
+        InputError: an image is missing and --skip_bad_images is off, or none is left.
+    """
+    root, what = args.image_root, "missing"
+    if args.skip_bad_images:
+        what = "missing or unreadable"
+        with ThreadPoolExecutor() as pool:
+            found = list(tqdm(pool.map(partial(is_readable, root), names), "reading images", len(names), leave=False))
+    else:
+        found = [find_image(root, name) is not None for name in names]
+    bad = [place for place, is_found in enumerate(found) if not is_found]
+    if bad and not args.skip_bad_images:
+        raise InputError(
+            f"{source}: record {image_ids[bad[0]]}: no image {shorten(names[bad[0]])} under {root} ({len(bad)} missing in "
+            f"all); build the splits with --image_root {root}, which finds other spellings of the names, or give "
+            "--skip_bad_images"
+        )
+    if len(bad) == len(found):
+        raise InputError(f"{source}: none of its {len(found)} images can be read; is {root} the right folder?")
+    if bad:
+        print(escaped(f"{source}: left out {len(bad)} records whose image is {what}, e.g. {shorten(names[bad[0]])}"))
+    return found
+
+
+def is_readable(root: Path, image_name: str) -> bool:
+    """Whether an image is there and can be decoded; a JPEG is decoded at an eighth of its size."""
+    path = find_image(root, image_name)
+    try:
+        return path is not None and bool(open_image(path, draft_size=64))
+    except InputError:
+        return False
 
 
 def say_special_tokens(path: Path, texts: Iterable[str], plain: bool) -> None:
@@ -134,52 +162,60 @@ def check_annotated(args: argparse.Namespace, scorer: CaptionScorer, records: Re
         )
 
 
-def build_images(args: argparse.Namespace, model: SEVLM, inputs: Inputs) -> ImageInputs:
+def build_images(args: argparse.Namespace, model: SEVLM, inputs: Inputs, device: torch.device) -> ImageSource:
     """Build the image source: pixels, or cached features.
 
-    With a complete cache (--feature_cache DIR) the image encoder is not needed: `model.image_encoder` becomes None.
-    Such a cache works without the image files. Image files that exist must be the ones that the cache was made from.
+    With a cache the image encoder is not needed any more: `model.image_encoder` becomes None. A finished cache works
+    without the image files; those that exist must be the ones that it was made from. `--feature_cache auto` fills a
+    cache of its own first.
 
     Raises:
         InputError: the cache was made from other images, lacks some of them, or is refused by `FeatureCache`.
     """
-    encoder, folder, names = model.image_encoder, inputs.folder, inputs.names
+    encoder, root, names = model.image_encoder, inputs.image_root, inputs.image_names
     mean, std = encoder.statistics(args.image_normalization)
-    pixels = ImagePixels(folder, encoder.image_size, mean, std, encoder.preparation.resample)
+    pixels = ImagePixels(root, encoder.image_size, mean, std, encoder.preparation.resample)
     if not args.feature_cache:
-        return ImageInputs(pixels, None, names)
+        return pixels
     header = make_header(args.clip_model, encoder, mean, std)
-    wanted, pictures = list(dict.fromkeys(names.values())), inputs.pictures
+    files = {} if root is None else files_of_images(root, names)
     if args.feature_cache == "auto":
-        return ImageInputs(pixels, _cache_of_ours(args, header, pictures, folder, wanted), names, pictures)
-    cache = FeatureCache(args.feature_cache, header)
-    if missing := cache.missing(wanted):
-        raise InputError(
-            f"--feature_cache {args.feature_cache}: has no features of {len(missing)} images, e.g. {missing[0]}; "
-            "run preprocess/cache_features.py on the same splits"
-        )
-    if pictures and (changed := cache.changed(pictures, folder.root)):
-        raise InputError(
-            f"--feature_cache {args.feature_cache}: was made from other pictures than those in {folder.root}: "
-            f"{len(changed)} differ, e.g. {changed[0]}; give the folder that it was made from as --image_root, or run "
-            "preprocess/cache_features.py on this one"
-        )
+        cache = _filled_cache(args, header, encoder.to(device), pixels, files, names)
+    else:
+        cache = FeatureCache(args.feature_cache, header)
+        if missing := cache.missing(names):
+            raise InputError(
+                f"--feature_cache {args.feature_cache}: has no features of {len(missing)} images, e.g. {missing[0]}; "
+                "run preprocess/cache_features.py on the same splits"
+            )
+        if files and (changed := cache.changed(files, root)):
+            raise InputError(
+                f"--feature_cache {args.feature_cache}: was made from other images than those in {root}: {len(changed)} "
+                f"differ, e.g. {changed[0]}; give the folder that it was made from as --image_root, or run "
+                "preprocess/cache_features.py on this one"
+            )
     model.image_encoder = None
-    return ImageInputs(pixels, cache, names)
+    return cache
 
 
-def _cache_of_ours(
-    args: argparse.Namespace, header: dict, pictures: dict[str, Picture], folder: ImageFolder, wanted: list[str]
+def _filled_cache(
+    args: argparse.Namespace,
+    header: dict,
+    encoder: ImageEncoder,
+    pixels: ImagePixels,
+    files: dict[str, ImageFile],
+    names: list[str],
 ) -> FeatureCache:
-    """The cache of --feature_cache auto, for this encoder, transform, image folder and list of images.
+    """The cache of --feature_cache auto, for this encoder, transform, image folder and list of images, filled.
 
-    Images whose file has changed are marked as not written, so that they are encoded again.
+    Images whose file has changed since are encoded again.
     """
-    key = hashlib.sha256(json.dumps([header, real_path(folder.root), wanted]).encode()).hexdigest()[:16]
-    cache = FeatureCache.create(args.cache_dir / f"features-{key}", header, wanted, folder.root, ours=True)
-    if changed := cache.changed(pictures, folder.root):
-        print(
-            f"{cache.folder}: {len(changed)} pictures have changed, e.g. {changed[0]}: encoding them again", flush=True
-        )
-        cache.forget(changed)
+    key = hashlib.sha256(json.dumps([header, real_path(pixels.root), names]).encode()).hexdigest()[:16]
+    cache = FeatureCache.create(args.cache_dir / f"features-{key}", header, names, pixels.root)
+    cache.forget(cache.changed(files, pixels.root))
+    if left := cache.missing(names):
+        device = next(encoder.parameters()).device
+        fill(cache, encoder, pixels, files, left, device, num_workers=args.num_workers)
+    if left := cache.missing(names):
+        raise InputError(f"{pixels.root}: {len(left)} images have changed meanwhile, e.g. {left[0]}; start again")
     return cache

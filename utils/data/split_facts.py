@@ -10,9 +10,7 @@ import numpy as np
 from tokenizers import ByteLevelBPETokenizer
 
 from utils.constants import BECAUSE, EMOTIONS, PROMPT_TEXT
-from utils.data.image_folder import ImageFolder
-from utils.data.image_names import split_name
-from utils.data.image_opening import image_size
+from utils.data.images import find_image, image_size, split_name
 from utils.data.records import Records, dominant_emotion
 from utils.errors import InputError
 
@@ -95,12 +93,12 @@ def overlaps(splits: Mapping[str, Records]) -> list[dict]:
     ]
 
 
-def picture_sizes(records: Records, folder: ImageFolder) -> dict:
+def picture_sizes(records: Records, folder: Path) -> dict:
     """How many pictures are found, missing and unreadable, and their sides in pixels, from the files' headers."""
     sizes, missing, unreadable = [], 0, 0
     for record in records.values():
         try:
-            path = folder.find(record["image_name"])
+            path = find_image(folder, record["image_name"])
             if path is None:
                 missing += 1
             else:

@@ -13,8 +13,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 from models.config import ATTENTION, TRANSFORMER_FIELDS
 from models.image_encoder import VISION_KINDS
 from utils.constants import CLIP_MEAN, CLIP_STD
-from utils.data.image_folder import ImageFolder, shorten
-from utils.data.image_opening import open_image
+from utils.data.images import find_image, open_image, shorten
 from utils.data.pretrained import check_model_type, check_sizes, find_config, load_pretrained
 from utils.data.tokenizer_files import read_clip_tokenizer
 from utils.errors import InputError, brief
@@ -46,7 +45,7 @@ class ClipScorer(NamedTuple):
     name: str
     model: CLIPModel
     tokenizer: PreTrainedTokenizerFast
-    folder: ImageFolder
+    folder: Path
 
     @torch.inference_mode()
     def scores(
@@ -102,9 +101,9 @@ class ClipScorer(NamedTuple):
                 line.advance(start + len(batch))
 
     def _path(self, name: str) -> Path:
-        path = self.folder.find(name)
+        path = find_image(self.folder, name)
         if path is None:
-            raise InputError(f"{self.folder.root}: no image {shorten(name)}, which CLIPScore looks at; add it")
+            raise InputError(f"{self.folder}: no image {shorten(name)}, which CLIPScore looks at; add it")
         return path
 
 
@@ -127,7 +126,7 @@ def clip_pixels(image: Image.Image, size: int) -> Tensor:
     return (pixels - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
 
 
-def load_clip_scorer(name: str, folder: ImageFolder, device: torch.device | str = "cpu") -> ClipScorer:
+def load_clip_scorer(name: str, folder: Path, device: torch.device | str = "cpu") -> ClipScorer:
     """Load a CLIP model with both halves.
 
     Args:

@@ -13,8 +13,7 @@ from cococaption import CaptionScorer
 from models.cpu.packed_weights import packed_weights
 from models.sevlm import SEVLM
 from utils.allocator import give_back_freed_memory
-from utils.data.datasets import EvaluationImages
-from utils.data.image_inputs import ImageInputs
+from utils.data.datasets import EvaluationImages, ImageSource
 from utils.data.loader_errors import worker_errors
 from utils.data.records import Records
 from utils.data.text_codec import TextCodec
@@ -50,14 +49,14 @@ class Evaluator:
         args: argparse.Namespace,
         accelerator: Accelerator,
         records: Records,
-        images: ImageInputs,
+        images: ImageSource,
         codec: TextCodec,
         vad: VADLookup | None,
         scorer: CaptionScorer | None,
     ):
         self.args, self.accelerator, self.records, self.codec, self.vad = args, accelerator, records, codec, vad
         self.scorer = scorer  # on the main process only
-        self.images, self.dataset = images, EvaluationImages(records, images)
+        self.dataset = EvaluationImages(records, images)
         share = range(accelerator.process_index, len(records), accelerator.num_processes)
         self.loader = DataLoader(
             Subset(self.dataset, share),
@@ -97,7 +96,6 @@ class Evaluator:
     def _captions_of_batch(self, model: SEVLM, batch: dict[str, torch.Tensor]) -> list[tuple]:
         batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
         with torch.inference_mode(), self.accelerator.autocast():
-            batch = self.images.encode(model.image_encoder, batch["image_id"], batch)
             image = model.image_features(batch.get("pixels"), batch.get("cls"), batch.get("grid"))
             vad_of = None if self.vad is None else self.vad.of_generated
             chosen_by, shares = self.args.emotion_from, {}

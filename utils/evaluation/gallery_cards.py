@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from utils.constants import BECAUSE
-from utils.data.image_folder import ImageFolder
-from utils.data.image_names import split_name
+from utils.data.images import split_name
 from utils.data.records import Records, dominant_emotion
 from utils.data.vad_lookup import Lexicon
 from utils.evaluation.emotion_metrics import named_emotion
@@ -54,7 +53,7 @@ def gallery_page(
     scores: Mapping[str, float],
     number: int,
     seed: int = 42,
-    folder: ImageFolder | None = None,
+    folder: Path | None = None,
     lexicon: Lexicon | None = None,
     distributions: Mapping[int, list[float]] | None = None,
     split: str = "",

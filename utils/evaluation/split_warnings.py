@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from utils.constants import TEST_SETS
-from utils.data.image_names import split_name
+from utils.data.images import split_name
 from utils.data.records import Records
 from utils.errors import InputError
 from utils.files import read_json

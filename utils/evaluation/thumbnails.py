@@ -2,11 +2,11 @@
 
 import base64
 import io
+from pathlib import Path
 
 from PIL import Image
 
-from utils.data.image_folder import ImageFolder
-from utils.data.image_opening import open_image
+from utils.data.images import find_image, open_image
 from utils.errors import InputError
 from utils.evaluation.page import Card
 
@@ -15,13 +15,13 @@ MOST_BYTES = 45_000  # of one JPEG: with 200 of them a page stays under 15 MB
 QUALITIES = (84, 70, 55, 40, 25)
 
 
-def add_thumbnail(card: Card, folder: ImageFolder | None) -> None:
+def add_thumbnail(card: Card, folder: Path | None) -> None:
     """Give a card its picture, or the reason why it has none."""
     if folder is None:
         card.missing = "no image folder was named"
         return
     try:
-        path = folder.find(card.name)
+        path = find_image(folder, card.name)
         if path is None:
             card.missing = f"no image file {card.name}"
             return

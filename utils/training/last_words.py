@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from utils.command_line import checkpoint_config
-from utils.data.picture_files import image_files
+from utils.data.images import image_files
 from utils.demo_settings import DEMO_DEFAULTS
 from utils.evaluation.report_tables import CAPTION_SCORES
 from utils.opts import get_parser

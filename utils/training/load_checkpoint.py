@@ -10,7 +10,7 @@ from torch import Tensor
 from models.sevlm import SEVLM
 from utils.command_line import SHARED_NAME, checkpoint_config, find_model, is_shared, parse_args, recorded_settings
 from utils.data.datasets import ImagePixels
-from utils.data.image_opening import open_image
+from utils.data.images import open_image
 from utils.data.text_codec import TextCodec, check_vocabulary, load_tokenizer
 from utils.data.vad_lookup import VADLookup, read_lexicon
 from utils.errors import InputError, escaped

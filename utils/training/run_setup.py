@@ -12,8 +12,7 @@ from cococaption import CaptionScorer
 from models.sevlm import SEVLM
 from utils.allocator import give_back_freed_memory
 from utils.command_line import checkpoint_config, recorded_settings
-from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
-from utils.data.image_inputs import ImageInputs
+from utils.data.datasets import EpochBatches, ImageSource, PairCollator, TrainingPairs
 from utils.data.load_inputs import build_images, read_inputs
 from utils.data.text_codec import TextCodec
 from utils.data.training_records import TrainingRecords
@@ -45,7 +44,7 @@ class Setup(NamedTuple):
     codec: TextCodec
     lexicon: Lexicon | None
     vad: VADLookup | None
-    images: ImageInputs
+    images: ImageSource
     evaluator: Evaluator
     train_records: TrainingRecords | None
     facts: dict[str, Any]
@@ -72,7 +71,8 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
         for note in notes + compare_facts(record, facts, args.eval_only, source):
             accelerator.print(escaped(note))
     vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec, args.cache_dir)
-    images = build_images(args, model, inputs)
+    images = build_images(args, model, inputs, accelerator.device)
+    args.image_root = inputs.image_root
     evaluator = Evaluator(args, accelerator, records, images, codec, vad if args.use_VAD else None, scorer)
     return Setup(checkpoint, model, codec, lexicon, vad, images, evaluator, train, facts)
 
@@ -122,7 +122,6 @@ def build_training(
         model=model,
         prepared=prepared,
         codec=codec,
-        images=setup.images,
         evaluator=setup.evaluator,
         dataset=dataset,
         batches=batches,

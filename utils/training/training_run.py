@@ -13,7 +13,6 @@ from torch import nn
 
 from models.sevlm import SEVLM
 from utils.data.datasets import EpochBatches, TrainingPairs
-from utils.data.image_inputs import ImageInputs
 from utils.data.text_codec import TextCodec
 from utils.errors import escaped
 from utils.evaluation.evaluation import Evaluation
@@ -65,7 +64,6 @@ class TrainingRun:
     model: SEVLM
     prepared: nn.Module
     codec: TextCodec
-    images: ImageInputs
     evaluator: Evaluator
     dataset: TrainingPairs
     batches: EpochBatches

@@ -12,11 +12,6 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 from urllib.parse import unquote
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-
-# Folders that macOS, storage devices and Windows put beside a user's own.
-SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")
-
 # The steps of `spellings`, in order.
 EQUAL = ("exact name", "Unicode form", "escapes undone", "mojibake undone", "copy's number dropped", "upper/lower case")
 
@@ -70,17 +65,6 @@ class Clues(NamedTuple):
     dropped: str
     odd: bool
     artist: bool
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Split a name from its image extension; any other "extension" (as in `st.-george`) is part of the name."""
-    stem, dot, extension = name.rpartition(".")
-    return (stem, dot + extension) if dot and (dot + extension).lower() in EXTENSIONS else (name, "")
-
-
-def is_system_file(name: str) -> bool:
-    """Whether a file or folder is hidden (such as macOS' "._a.jpg") or one of SYSTEM_FOLDERS: it holds no images."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 @lru_cache(4096)  # a look-up compares the same names several times

@@ -1,6 +1,7 @@
 """Find the file of an annotation's `<art_style>/<painting>.jpg`, in whatever spelling the archive has it.
 
-All scripts and datasets find their images with this module, so that they agree.
+Only preprocessing does this: resize_wikiart.py names its files as the annotations do, and build_splits.py writes the
+files' names into the JSON splits.
 """
 
 import os
@@ -11,17 +12,8 @@ from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from utils.data.image_names import (
-    EQUAL,
-    EXTENSIONS,
-    Clues,
-    clues,
-    identity,
-    is_system_file,
-    spellings,
-    split_name,
-    split_number,
-)
+from preprocess.image_names import EQUAL, Clues, clues, identity, spellings, split_number
+from utils.data.images import EXTENSIONS, is_system_file, shorten, split_name
 from utils.errors import InputError
 
 # How a file was found, the most reliable way first. All but the first count as "spelled differently".
@@ -45,20 +37,6 @@ class Found(NamedTuple):
     paths: list[Path]
     found_by: str = ""
     doubt: str = ""
-
-
-class Picture(NamedTuple):
-    """An image file at the time it was looked at: path, size in bytes, modification time in ns."""
-
-    path: str | Path
-    size: int
-    mtime_ns: int
-
-
-def picture_at(path: str | Path) -> Picture:
-    """The current state of an image file."""
-    status = os.stat(path)
-    return Picture(path, status.st_size, status.st_mtime_ns)
 
 
 class ImageFolder:
@@ -315,9 +293,3 @@ def broken_link(path: Path) -> str:
         if os.path.islink(part) and not os.path.exists(part):
             return f"{shorten(part)} is a link that leads nowhere; fetch or mount what it links to"
     return ""
-
-
-def shorten(text: object, length: int = 100) -> str:
-    """The first `length` characters of a name, for messages."""
-    text = str(text)
-    return text if len(text) <= length else f"{text[:length]}..."

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from utils.data.image_folder import EXACT, GUESSES, ImageFolder, shorten
-from utils.data.image_names import spellings, split_name
-from utils.data.image_opening import image_size, open_image
+from preprocess.image_folder import EXACT, GUESSES, ImageFolder
+from preprocess.image_names import spellings
+from utils.data.images import image_size, open_image, shorten, split_name
 from utils.errors import InputError
 from utils.files import atomic_path
 

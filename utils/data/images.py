@@ -1,9 +1,14 @@
-"""Open an image file as an upright RGB image, or say what is wrong with the file."""
+"""Image files: find one by its name, open it as an upright RGB image or say what is wrong with it, list a folder's.
+
+Names are matched to files in preprocessing (preprocess/image_folder.py), which writes the files' names into the JSON
+splits. What is read here opens `root / image_name`, with no more than the published code's fall-back. No torch here.
+"""
 
 import contextlib
 import io
 import os
 import struct
+import unicodedata
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -12,8 +17,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from utils.data.image_folder import shorten
 from utils.errors import InputError, brief
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+# Folders that macOS, storage devices and Windows put beside a user's own.
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")
 
 # Formats that are read, whatever the file's extension. For others, such as EPS, Pillow would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -150,3 +159,97 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     elif grey.max(initial=0) > 255:
         grey *= 255 / grey.max()
     return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def find_image(root: Path, image_name: str) -> Path | None:
+    """The file of `image_name` ("<art_style>/<painting>.jpg") under `root`, or None if there is none.
+
+    As in the published code a second name is tried, see `fallback_name`.
+    """
+    for name in (image_name, fallback_name(image_name)):
+        if os.path.isfile(path := os.path.join(root, name)):
+            return Path(path)
+    return None
+
+
+def fallback_name(image_name: str) -> str:
+    """The published code's second spelling of a name: in Unicode's composed form, with what is not ASCII spelled out.
+
+    Combining marks become "#U" and four hex digits, other characters up to U+00FF "#U00" and two, and those above a
+    backslash, "u" and four.
+    """
+
+    def spelled(letter: str) -> str:
+        code = ord(letter)
+        if unicodedata.category(letter) in ("Mn", "Mc"):
+            return f"#U{code:04x}"
+        return letter if code < 128 else f"#U{code:04x}" if code < 256 else f"\\u{code:04x}"
+
+    return "".join(map(spelled, unicodedata.normalize("NFC", image_name)))
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split a name from its image extension; any other "extension" (as in `st.-george`) is part of the name."""
+    stem, dot, extension = name.rpartition(".")
+    return (stem, dot + extension) if dot and (dot + extension).lower() in EXTENSIONS else (name, "")
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file or folder is hidden (such as macOS' "._a.jpg") or one of SYSTEM_FOLDERS: it holds no images."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def shorten(text: object, length: int = 100) -> str:
+    """The first `length` characters of a name, for messages."""
+    text = str(text)
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+def image_files(folder: Path, within: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """The images in a folder and the folders below it, in the order of their paths. Nothing is opened.
+
+    A file is an image by its suffix; hidden and system files are left out (`is_system_file`). Links are followed, but
+    not to a folder that holds them. A link that leads nowhere counts as an image if it has an image's suffix, or, as a
+    folder's would, none at all.
+
+    Args:
+        folder: where to look.
+        within: device and inode of the folders around it.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    status = os.stat(folder)
+    place = (status.st_dev, status.st_ino)
+    if place in within:
+        return
+    for name in sorted(os.listdir(folder)):
+        path = folder / name
+        if is_system_file(name):
+            continue
+        if os.path.isdir(path):
+            yield from image_files(path, within | {place})
+        elif path.suffix.lower() in EXTENSIONS and os.path.isfile(path):
+            yield path
+        elif path.suffix.lower() in ("", *EXTENSIONS) and not os.path.exists(path):
+            yield path
+
+
+def list_images(places: list[Path]) -> list[Path]:
+    """Files as they are named, and the images in folders (see `image_files`); each once.
+
+    Raises:
+        InputError: nothing is there under a name, or a folder holds no image.
+    """
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            images = list(image_files(place))
+            if not images:
+                raise InputError(f"{brief(place)}: no image in this folder ({', '.join(EXTENSIONS)}); name another")
+            found += images
+        elif os.path.lexists(place):
+            found.append(place)
+        else:
+            raise InputError(f"{brief(place)}: no such image or folder; check the name")
+    return list(dict.fromkeys(found))
