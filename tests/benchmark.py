@@ -35,19 +35,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from transformers import CLIPVisionConfig, GPT2Config
+from utils.data.image_inputs import ImageInputs
 
 from models.config import SEVLMConfig
 from models.cpu.packed_weights import packed_weights
 from models.decoder import Explainer
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
+from preprocess.image_folder import Picture
 from tests.reference import Reference, reference_batch
 from utils.allocator import reuse_freed_memory
 from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, IMAGENET_MEAN, IMAGENET_STD, MAX_NEW_TOKENS
 from utils.data.datasets import ItemKey, PairCollator, TrainingPairs
 from utils.data.feature_cache import FeatureCache, make_header
-from utils.data.image_folder import Picture
-from utils.data.image_inputs import ImageInputs
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup

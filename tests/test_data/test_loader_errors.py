@@ -6,10 +6,10 @@ import signal
 import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
-
-from utils.data.datasets import EvaluationImages, ImagePixels
-from utils.data.image_folder import ImageFolder
 from utils.data.image_inputs import ImageInputs
+
+from preprocess.image_folder import ImageFolder
+from utils.data.datasets import EvaluationImages, ImagePixels
 from utils.data.loader_errors import worker_errors
 from utils.errors import InputError
 

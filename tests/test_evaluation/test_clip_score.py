@@ -10,10 +10,10 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from preprocess.image_folder import ImageFolder
 from utils import report as report_module
 from utils.command_line import parse_args
 from utils.constants import IMAGE_FOLDERS
-from utils.data.image_folder import ImageFolder
 from utils.errors import InputError
 from utils.evaluation.clip_score import ClipScorer, clip_pixels, load_clip_scorer
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 import artEmisX_train
+from preprocess.image_folder import ImageFolder
 from tests.conftest import REPOSITORY
 from utils import explain, explainer
 from utils.constants import EMOTIONS
-from utils.data.image_folder import ImageFolder
 from utils.data.records import read_records
 from utils.errors import InputError
 

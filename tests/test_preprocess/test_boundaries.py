@@ -11,7 +11,7 @@ from preprocess import build_splits, prepare_artemis, resize_wikiart
 from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2, v2_set
 from preprocess.build_splits import choose_sets, image_id, several_emotions, signs_of_mini
 from tests.conftest import REPOSITORY
-from utils.data.image_opening import open_image
+from utils.data.images import open_image
 from utils.data.records import read_records
 from utils.data.safe_pickle import load_vocabulary
 from utils.evaluation import emotion_metrics

@@ -11,9 +11,9 @@ from PIL import Image
 
 import artEmisX_train
 from preprocess import build_annotations, build_splits, cache_features
+from preprocess.image_folder import ImageFolder
 from tests.conftest import REPOSITORY
 from utils.constants import EMOTIONS
-from utils.data.image_folder import ImageFolder
 from utils.data.records import read_records
 from utils.data.split_facts import overlaps
 from utils.errors import InputError

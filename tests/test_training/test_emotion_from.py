@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import artEmisX_train
+from preprocess.image_folder import ImageFolder
 from tests.conftest import logged_losses
 from tests.test_training.test_share import scored
 from utils import explain, share
 from utils.command_line import parse_args
 from utils.constants import EMOTIONS
 from utils.data.datasets import PairCollator
-from utils.data.image_folder import ImageFolder
 from utils.data.records import read_records
 from utils.errors import InputError
 from utils.training import run_setup

@@ -12,12 +12,12 @@ import artEmisX_train
 from models.image_encoder import default_preparation
 from models.sevlm import SEVLM
 from preprocess import cache_features
+from preprocess.image_folder import ImageFolder
 from tests.tiny_encoders import save
 from utils import explain, share
 from utils.constants import IMAGE_FOLDERS
 from utils.data.feature_cache import FeatureCache
 from utils.data.image_encoder_weights import load_image_encoder
-from utils.data.image_folder import ImageFolder
 from utils.errors import InputError
 from utils.training.load_checkpoint import load_checkpoint
 from utils.training.resume_states import state_folders

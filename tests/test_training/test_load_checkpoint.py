@@ -7,7 +7,7 @@ import torch
 
 import artEmisX_train
 from models.image_encoder import ImageFeatures
-from utils.data.image_folder import ImageFolder
+from preprocess.image_folder import ImageFolder
 from utils.data.records import read_records
 from utils.errors import InputError
 from utils.evaluation.generation import caption_batch

@@ -115,15 +115,16 @@ class FeatureCache:
     features, so that several processes can write different rows.
 
     Args:
-        folder: folder of an existing cache; it may be read-only.
+        folder: folder of an existing cache.
         header: expected header (see `make_header`); None accepts any.
+        writable: whether rows will be written; else the folder may be read-only.
 
     Raises:
         InputError: there is no cache, it is damaged, or it is for another encoder or transform.
     """
 
-    def __init__(self, folder: str | Path, header: dict | None = None):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, header: dict | None = None, writable: bool = False):
+        self.folder, self.writable = Path(folder), writable
         self.header = _read_header(self.folder, header)
         self.row = {name: row for row, name in enumerate(self.header["images"])}
         self._shape = (self.header["tokens"], self.header["width"])
@@ -137,12 +138,11 @@ class FeatureCache:
             path, size = self.folder / file, bytes_per_image * len(self.row)
             if not path.is_file() or path.stat().st_size != size:
                 raise InputError(f"{path}: missing or not {size} bytes long; {FROM_SCRATCH}")
-            writable = os.access(path, os.W_OK)
-            self._files[file] = open(path, "r+b" if writable else "rb", buffering=0)
+            self._files[file] = open(path, "r+b" if self.writable else "rb", buffering=0)
 
     @classmethod
     def create(cls, folder: str | Path, header: dict, names: list[str], image_root: Path) -> "FeatureCache":
-        """Open the cache in `folder`; create an empty cache if there is none.
+        """Open the cache in `folder` for writing; create an empty cache if there is none.
 
         Raises:
             InputError: the cache is for another encoder or other images, or the disk is too small.
@@ -150,7 +150,7 @@ class FeatureCache:
         folder = Path(folder)
         if not (folder / "header.json").is_file():
             _make(folder, header | {"image_root": real_path(image_root), "images": names})
-        cache = cls(folder, header)
+        cache = cls(folder, header, writable=True)
         if lacking := [name for name in names if name not in cache.row]:
             raise InputError(f"{folder}: was made for other images, without {lacking[0]}; give another folder")
         return cache

@@ -6,8 +6,8 @@ import os
 import pytest
 from PIL import Image
 
-from utils.data.image_folder import ImageFolder
-from utils.data.image_manifest import manifest
+from preprocess.image_folder import ImageFolder
+from preprocess.image_manifest import manifest
 
 
 def put(root, name, size=(8, 6), mode="RGB", **options):

@@ -6,8 +6,8 @@ import unicodedata
 
 import pytest
 
-from utils.data import image_folder
-from utils.data.image_folder import ImageFolder
+from preprocess import image_folder
+from preprocess.image_folder import ImageFolder
 from utils.errors import InputError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from utils.data.image_opening import image_size, open_image
+from utils.data.images import image_size, open_image
 from utils.errors import InputError
 
 
