@@ -35,19 +35,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from transformers import CLIPVisionConfig, GPT2Config
-from utils.data.image_inputs import ImageInputs
 
 from models.config import SEVLMConfig
 from models.cpu.packed_weights import packed_weights
 from models.decoder import Explainer
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
-from preprocess.image_folder import Picture
 from tests.reference import Reference, reference_batch
 from utils.allocator import reuse_freed_memory
 from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, IMAGENET_MEAN, IMAGENET_STD, MAX_NEW_TOKENS
 from utils.data.datasets import ItemKey, PairCollator, TrainingPairs
-from utils.data.feature_cache import FeatureCache, make_header
+from utils.data.feature_cache import FeatureCache, ImageFile, make_header
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup
@@ -564,10 +562,10 @@ def measure_loading(bench: Workbench, images: int = 256) -> tuple[float, float]:
         cache = FeatureCache.create(folder, make_header("random", encoder, IMAGENET_MEAN, IMAGENET_STD), names, folder)
         source = RandomImages(bench.vision, cached=True)
         for name in names:
-            features = source[name]
-            picture = Picture(Path(folder) / "index.json", 0, 0)  # any file: nothing compares it here
-            cache.write([name], {name: picture}, ImageFeatures(features["cls"][None], features["grid"][None]))
-        pairs = bench.pairs(images, ImageInputs(None, FeatureCache(folder), {}))
+            tokens = torch.cat([source[name]["cls"][None], source[name]["grid"]]).half().numpy()
+            file = ImageFile(Path(folder) / "header.json", 0, 0)  # any file: nothing compares it here
+            cache.write(name, tokens, file)
+        pairs = bench.pairs(images, FeatureCache(folder))
         keys = [ItemKey(0, index) for index in range(images)]
         first, later = ([seconds_of(lambda key=key: pairs[key], torch.device("cpu")) for key in keys] for _ in range(2))
     return 1000 * statistics.median(first), 1000 * statistics.median(later)

@@ -10,7 +10,6 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from preprocess.image_folder import ImageFolder
 from utils import report as report_module
 from utils.command_line import parse_args
 from utils.constants import IMAGE_FOLDERS
@@ -75,7 +74,7 @@ def test_scores_are_those_of_the_definition(clip, pictures, tmp_path, whole):
         (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, bpe["merges"])) + "\n")
         (folder / "tokenizer.json").unlink()
     names = {image: f"style/{image}.png" for image in TEXTS}
-    found = load_clip_scorer(str(folder), ImageFolder(pictures)).scores(TEXTS, REFERENCES, names)
+    found = load_clip_scorer(str(folder), pictures).scores(TEXTS, REFERENCES, names)
     model, tokenizer = CLIPModel.from_pretrained(clip).eval(), CLIPTokenizer.from_pretrained(clip)
 
     def vector(text: str):
@@ -123,7 +122,7 @@ def test_report_of_predictions(clip, workspace, tmp_path):
 
 
 def test_bad_input(clip, pictures, tmp_path):
-    folder = ImageFolder(pictures)
+    folder = pictures
     spoiled = tmp_path / "spoiled"
 
     def refused(words: str, spoil) -> None:

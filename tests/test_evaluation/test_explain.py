@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 import artEmisX_train
-from preprocess.image_folder import ImageFolder
 from tests.conftest import REPOSITORY
 from utils import explain, explainer
 from utils.constants import EMOTIONS
@@ -44,9 +43,9 @@ def ask(trained, tmp_path):
 @pytest.fixture(scope="module")
 def pictures(workspace) -> dict[str, Path]:
     """Image id -> file, of the evaluated split."""
-    folder = ImageFolder(workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio")
+    folder = workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
     records = read_records(workspace.data / "artEmisX_val.json")
-    return {image_id: folder.find(record["image_name"]) for image_id, record in records.items()}
+    return {image_id: folder / record["image_name"] for image_id, record in records.items()}
 
 
 def captions_of_best(out: Path, kind: str) -> dict[str, str]:

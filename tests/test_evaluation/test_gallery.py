@@ -122,13 +122,13 @@ def test_thumbnails_are_bounded(tmp_path):
     (tmp_path / "a").mkdir()
     Image.fromarray(noise).save(tmp_path / "a" / "noise.png")
     card = Card("a/noise.jpg", "", "", "", [], [])
-    thumbnails.add_thumbnail(card, thumbnails.ImageFolder(tmp_path))
+    thumbnails.add_thumbnail(card, tmp_path)
     content = base64.b64decode(card.thumbnail.partition(",")[2])
     assert len(content) * 4 / 3 * 200 < 13e6
     assert Image.open(io.BytesIO(content)).size == (card.width, card.height) == (333, 400)
     (tmp_path / "a" / "broken.jpg").write_bytes(b"<html>")
     card.name, card.thumbnail = "a/broken.jpg", ""
-    thumbnails.add_thumbnail(card, thumbnails.ImageFolder(tmp_path))
+    thumbnails.add_thumbnail(card, tmp_path)
     assert not card.thumbnail and "web page" in card.missing
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import artEmisX_train
-from preprocess.image_folder import ImageFolder
 from tests.conftest import logged_losses
 from tests.test_training.test_share import scored
 from utils import explain, share
@@ -82,9 +81,9 @@ def test_captions_and_scores_follow(workspace, trained, tmp_path):
 def test_explain_chooses_as_the_evaluation_did(workspace, trained, tmp_path):
     folder = score(workspace, trained, tmp_path)
     captions = read(folder, "unf_captions_full")
-    images = ImageFolder(workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio")
+    images = workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
     records = read_records(workspace.data / "artEmisX_val.json")
-    pictures = {int(image): images.find(record["image_name"]) for image, record in records.items()}
+    pictures = {int(image): images / record["image_name"] for image, record in records.items()}
     argv = [*map(str, pictures.values()), "--ckpt", str(trained / "ckpts"), "--name", "best-acc"]
     page, out = tmp_path / "heat.html", tmp_path / "answers.json"
     assert explain.main([*argv, "--json", str(out), "--heat", str(page)]) == 0

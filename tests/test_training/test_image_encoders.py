@@ -12,7 +12,6 @@ import artEmisX_train
 from models.image_encoder import default_preparation
 from models.sevlm import SEVLM
 from preprocess import cache_features
-from preprocess.image_folder import ImageFolder
 from tests.tiny_encoders import save
 from utils import explain, share
 from utils.constants import IMAGE_FOLDERS
@@ -63,7 +62,7 @@ def test_from_pictures_to_a_heat_map(workspace, encoder, tmp_path):
 
     assert artEmisX_train.main(flags(workspace, tmp_path, encoder, "--feature_cache", str(cache))) == 0
     (name, *_) = FeatureCache(cache).row
-    picture = ImageFolder(root).find(name)
+    picture = root / name
     heat, answers = tmp_path / "heat.html", tmp_path / "answers.json"
     asked = [picture, "--ckpt", tmp_path / "ckpts", "--name", "best-acc", "--heat", heat, "--json", answers]
     assert explain.main(list(map(str, asked))) == 0

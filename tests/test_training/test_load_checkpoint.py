@@ -7,7 +7,6 @@ import torch
 
 import artEmisX_train
 from models.image_encoder import ImageFeatures
-from preprocess.image_folder import ImageFolder
 from utils.data.records import read_records
 from utils.errors import InputError
 from utils.evaluation.generation import caption_batch
@@ -26,12 +25,12 @@ def trained(workspace, tmp_path_factory):
 def test_it_says_what_evaluation_said(workspace, trained):
     loaded = load_checkpoint(trained / "ckpts")
     records = read_records(workspace.data / "artEmisX_val.json")
-    folder = ImageFolder(workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio")
+    folder = workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
     said = {
         line["image_id"]: line["caption"]
         for line in json.loads((trained / "results" / "unf_captions_full_0_5_step.json").read_text())
     }
-    pixels = loaded.read_images([folder.find(record["image_name"]) for record in records.values()])
+    pixels = loaded.read_images([folder / record["image_name"] for record in records.values()])
     with torch.inference_mode():
         image = loaded.model.image_features(pixels, None, None)
         texts = caption_batch(loaded.model, ImageFeatures(*image), loaded.codec, loaded.vad.of_generated)

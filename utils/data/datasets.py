@@ -70,7 +70,10 @@ class ImagePixels:
             path = find_image(self.root, name)
             if path is None:
                 raise InputError(f"{self.root}: no image {shorten(name)}; see preprocess/resize_wikiart.py's manifest")
-            loaded.append({"pixels": self.transform(open_image(path))})
+            try:
+                loaded.append({"pixels": self.transform(open_image(path))})
+            except InputError as error:
+                raise InputError(f"{error} (--skip_bad_images leaves out all such images)") from None
         return loaded
 
     def transform(self, image: Image.Image) -> Tensor:
