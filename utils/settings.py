@@ -83,6 +83,7 @@ RULES: dict[str, Rules] = {
     "en_LR": _TRAINING,
     "emo_en_LR": _TRAINING,
     "adam_eps": _TRAINING,
+    "adamw": _TRAINING,
     "max_grad_norm": _TRAINING,
     "nan_policy": _LOOSE,
     "first_text": _TRAINING,

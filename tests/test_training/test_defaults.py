@@ -52,6 +52,7 @@ DEFAULTS = {
     "en_LR": 2e-5,
     "emo_en_LR": 4e-5,
     "adam_eps": 1e-6,
+    "adamw": "published",
     "max_grad_norm": 0.0,
     "nan_policy": "stop",
     "first_text": "walk",

@@ -48,6 +48,7 @@ use_label_loss equal said free
 use_emotion_loss equal said equal           | vad_causal equal equal equal        | vad_lexicon equal said said
 VAD_En_Heads equal equal equal              | VAD_En_Layers equal equal equal     | VAD_Loss_weight equal said free
 vocabulary free free free                   | plain_special_tokens equal said free | num_beams equal said said
+adamw equal said free
 split free free free                        | report_to free free free           | gallery free free free
 """
 PINNED = {cell.split()[0]: tuple(cell.split()[1:]) for cell in TABLE.replace("\n", "|").split("|") if cell.strip()}
