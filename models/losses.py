@@ -73,7 +73,7 @@ def contrastive_loss(
     return _mean((terms * weight).sum(), weight.sum() if count is None else count)
 
 
-def vad_loss(predicted: Tensor, target: Tensor, count: Tensor | None = None) -> Tensor:
+def vad_loss(predicted: Tensor, target: Tensor, count: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
     """The VAD loss of the paper's objective: mean squared error of the VAD head.
 
     Only positions whose target is not all zero count. The loss is 0 when there is none (the published code gives NaN).
@@ -82,11 +82,14 @@ def vad_loss(predicted: Tensor, target: Tensor, count: Tensor | None = None) -> 
         predicted: [T, M, 3], output of the VAD head at positions p.
         target: [T, M, 3], lexicon VAD (before the VAD encoder) of the tokens at p + 1, in [-1, 1]; p + 1 >= h.
         count: number of positions to divide by (default: those whose target is not all zero).
+        weight: [T], 0 for texts that do not count (default: all 1).
 
     Returns:
         a scalar.
     """
     known = vad_known(target)
+    if weight is not None:
+        known = known & (weight > 0)[:, None]
     squares = ((predicted.float() - target) ** 2).sum(dim=-1)
     return _mean((squares * known).sum(), known.sum() if count is None else count) / target.shape[-1]
 

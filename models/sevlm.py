@@ -110,20 +110,20 @@ class SEVLM(nn.Module, SharedModel):
         counts = [None] * 4 if counts is None else counts.unbind()
         alpha, contrastive_weight, vad_weight, emotion_weight = self.weights
         config = self.decoder.config
+        weight = None if image_weight is None else image_weight.repeat_interleave(2)
 
         predicting = hidden.flatten(0, 1)[lm_positions]
         output = SEVLMOutput(lm_loss=losses.lm_loss(predicting, output_table, lm_targets, counts[0]))
         output.loss = alpha * output.lm_loss
 
         if config.use_cl_loss:
-            weight = None if image_weight is None else image_weight.repeat_interleave(2)
             scores = self.contrastive_scores(image, hidden, input_ids, segment_ids, visual_negatives)
             output.contrastive_loss = losses.contrastive_loss(*scores, weight=weight, count=counts[1])
             output.loss = output.loss + contrastive_weight * output.contrastive_loss
         if config.use_VAD_loss:
             start = config.len_prefix + config.emotion_span
             predicted = self.decoder.VAD_head(hidden[:, start - 1 : -1])
-            output.vad_loss = losses.vad_loss(predicted, vad[:, start:], counts[2])
+            output.vad_loss = losses.vad_loss(predicted, vad[:, start:], counts[2], weight)
             output.loss = output.loss + vad_weight * output.vad_loss
         if self.emotion_head is not None:
             logits = self.emotion_head(image)
@@ -133,7 +133,6 @@ class SEVLM(nn.Module, SharedModel):
             tokens = torch.tensor(config.label_tokens, device=hidden.device)
             logits = self.decoder.lm_head(hidden[:, config.label_position])
             shares = emotion_distribution.repeat_interleave(2, dim=0)
-            weight = None if image_weight is None else image_weight.repeat_interleave(2)
             output.label_loss = losses.label_loss(logits, tokens, shares, weight, counts[1])
             output.loss = output.loss + self.label_weight * output.label_loss
         return output
