@@ -60,8 +60,7 @@ class ImageInputs:
         if self.cache is None or "pixels" not in batch:
             return batch
         names = [self.names[image_id] for image_id in image_ids.tolist()]
-        with torch.autocast(batch["pixels"].device.type, enabled=False):  # the cache's header promises float32
-            features = encoder(batch["pixels"])
+        features = encoder(batch["pixels"])
         kept = self.cache.write(names, {name: self._unchanged(name) for name in names}, features)
         return {name: tensor for name, tensor in batch.items() if name != "pixels"} | kept._asdict()
 
