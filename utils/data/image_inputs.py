@@ -1,6 +1,5 @@
 """The model's image input: pixels, or features from a cache that training fills."""
 
-import torch
 from torch import Tensor
 
 from models.image_encoder import ImageEncoder
