@@ -1,6 +1,5 @@
 """The image encoder: a vision transformer (in the paper: CLIP's ViT-B/16 at 224 px, frozen)."""
 
-import contextlib
 from typing import Any, NamedTuple
 
 import torch
@@ -145,7 +144,8 @@ class ImageEncoder(nn.Module):
     The published code returns the first *patch*, layer-normed twice, in place of the class token. Only len_prefix > 0
     reads it. We return the class token.
 
-    A fixed encoder has no gradient and stays in evaluation mode, even if `train()` is called on the whole model.
+    A fixed encoder has no gradient and stays in evaluation mode, even if `train()` is called on the whole model. It computes
+    in float32, also under autocast: what it gives is the same whether it is cached or not.
 
     Args:
         vision: a vision tower of one of `VISION_KINDS`.
@@ -200,17 +200,22 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
         """Normalised pixels [B, 3, S, S] -> cls [B, D] and grid [B, G, D], G = (S // patch)^2, row by row."""
-        with torch.no_grad() if self.fixed else contextlib.nullcontext():
-            if self.vision.config.model_type == "siglip2_vision_model":
-                output = self.vision(**_siglip2_inputs(pixels, self.vision.config.patch_size))
-            else:
-                output = self.vision(pixels)
-            tokens = output.last_hidden_state
-            if self.kind.norm is not None:
-                tokens = getattr(self.vision, self.kind.norm)(tokens)
-            if self.kind.class_token == "pooled":
-                pooled = output.pooler_output if self.vision.use_head else tokens.mean(dim=1)
-                return ImageFeatures(pooled, tokens)
+        if not self.fixed:
+            return self._encode(pixels)
+        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+            return self._encode(pixels)
+
+    def _encode(self, pixels: Tensor) -> ImageFeatures:
+        if self.vision.config.model_type == "siglip2_vision_model":
+            output = self.vision(**_siglip2_inputs(pixels, self.vision.config.patch_size))
+        else:
+            output = self.vision(pixels)
+        tokens = output.last_hidden_state
+        if self.kind.norm is not None:
+            tokens = getattr(self.vision, self.kind.norm)(tokens)
+        if self.kind.class_token == "pooled":
+            pooled = output.pooler_output if self.vision.use_head else tokens.mean(dim=1)
+            return ImageFeatures(pooled, tokens)
         return ImageFeatures(tokens[:, 0], tokens[:, 1 + getattr(self.vision.config, "num_register_tokens", 0) :])
 
 

@@ -197,7 +197,7 @@ class Workbench:
         if args.feature_cache:
             model.image_encoder = None  # as the training script does once the cache is complete
         model.to(self.device)
-        return model, build_optimizer(parameter_groups(args, model)[0], args.adam_eps)
+        return model, build_optimizer(parameter_groups(args, model)[0], args.adam_eps, args.adamw)
 
     @cached_property
     def pixel_model(self) -> tuple[SEVLM, torch.optim.Optimizer]:

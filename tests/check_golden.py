@@ -11,6 +11,7 @@ import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GPT2Config, logging
 
 from models.config import SEVLMConfig, gpt2_config
@@ -27,6 +28,7 @@ from models.decoder import Explainer
 from models.image_encoder import ImageEncoder, ImageFeatures
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
+from utils.command_line import parse_args
 from utils.constants import EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import ImagePixels, TrainingPairs, derangement, label_positions, second_candidates
 from utils.data.image_encoder_weights import openai_state_dict, vision_from_openai
@@ -38,6 +40,7 @@ from utils.errors import InputError
 from utils.evaluation.emotion_metrics import emotion_accuracy, split_generated
 from utils.evaluation.generation import greedy_decode
 from utils.training.named_checkpoints import MASK_BUFFER, load_named
+from utils.training.optimizer import build_optimizer, linear_decay, parameter_groups
 
 TOLERANCE = (1e-5, 1e-5)  # (atol, rtol), for every float
 
@@ -452,6 +455,40 @@ def check_emotion_accuracy(root: Path, report: Report) -> None:
         report.same(f"emotion_accuracy {case['name']} images", count, case["n_dominant"])
 
 
+def check_optimizer(root: Path, report: Report) -> None:
+    folder = root / "optimizer"
+    config, saved = read(folder / "config.json"), load_file(folder / "steps.safetensors")
+    rates = config["groups"]
+    start = {name.removeprefix("start."): tensor for name, tensor in saved.items() if name.startswith("start.")}
+    parts = {part: nn.ParameterDict() for part in rates}
+    for name, tensor in start.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = nn.Parameter(tensor.clone())
+    args = parse_args(
+        [
+            f"--emo_en_LR={rates['vad_encoder']}",
+            f"--learning_rate={rates['decoder']}",
+            f"--adam_eps={config['adam_eps']}",
+        ]
+    )
+    groups, names = parameter_groups(args, SimpleNamespace(**parts, image_encoder=None, emotion_head=None))
+    optimizer = build_optimizer(groups, args.adam_eps, args.adamw)
+    scheduler = linear_decay(optimizer, config["updates_in_all"])
+    for k in range(config["steps"]):
+        found = {of[0].partition(".")[0]: group["lr"] for of, group in zip(names, optimizer.param_groups, strict=True)}
+        theirs = dict(zip(rates, config["rates"][k], strict=True))
+        for part in rates:
+            report.close(f"optimizer rate of {part} {k}", found[part], theirs[part], (0.0, 1e-6))
+        for name in start:
+            part, _, rest = name.partition(".")
+            parts[part][rest].grad = saved[f"gradient{k}.{name}"]
+        optimizer.step()
+        scheduler.step()
+        for name in start:
+            part, _, rest = name.partition(".")
+            report.close(f"optimizer {name} after {k}", parts[part][rest], saved[f"after{k}.{name}"], (1e-8, 0.0))
+
+
 CHECKS = {
     "vad_encoder": check_vad_encoder,
     "image_encoder": check_image_encoder,
@@ -460,6 +497,7 @@ CHECKS = {
     "checkpoint": check_checkpoint,
     "dataset": check_dataset,
     "emotion_accuracy": check_emotion_accuracy,
+    "optimizer": check_optimizer,
 }
 
 

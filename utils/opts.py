@@ -206,6 +206,13 @@ def get_parser() -> argparse.ArgumentParser:
     add("--en_LR", type=rate, default=2e-5, help="of a trained image encoder")
     add("--emo_en_LR", type=rate, default=4e-5, help="of the VAD encoder")
     add("--adam_eps", type=rate, default=1e-6, help="AdamW's epsilon (PyTorch's own default is 1e-8)")
+    add(
+        "--adamw",
+        choices=("published", "torch"),
+        default="published",
+        help="where epsilon is added: to sqrt(v), as in the authors' transformers.AdamW, or, as in PyTorch, to sqrt(v) corrected "
+        "for its start at 0, which makes the first thousand updates larger where gradients are small",
+    )
     add("--max_grad_norm", type=rate, default=0.0, help="clip gradients to this norm; 0: do not")
     add(
         "--nan_policy",

@@ -15,7 +15,7 @@ from utils.data.kept_arrays import keep, read_kept
 from utils.data.load_inputs import say_special_tokens
 from utils.data.text_codec import SHIPPED_BPE, EncodedTexts, TextCodec, count_special_tokens, load_tokenizer
 from utils.data.training_records import TrainingRecords
-from utils.data.vad_lookup import Lexicon, VADLookup, nltk_lemmatizer, read_lexicon
+from utils.data.vad_lookup import Lexicon, NLTKLemmatizer, VADLookup, read_lexicon
 from utils.errors import InputError
 from utils.evaluation.emotion_metrics import split_generated
 
@@ -397,7 +397,8 @@ def by_context(lexicon, codec, monkeypatch):
         calls.append(list(tokens))
         return by_neighbour(tokens)
 
-    monkeypatch.setattr("utils.data.vad_lookup.nltk_lemmatizer", lambda: tag_and_lemmatize)
+    monkeypatch.setattr("utils.data.vad_lookup.NLTKLemmatizer", lambda: tag_and_lemmatize)
+    monkeypatch.setattr("utils.data.vad_lookup.nltk_data_sha256", lambda: "of no data")
     lookup = VADLookup(lexicon, "nltk", codec)
     assert not lookup.context_free
     return lookup, calls
@@ -513,7 +514,7 @@ def test_nltk_tags_choose_the_lemma(monkeypatch):
     tags = {"better": "JJR", "lying": "VBG", "skies": "NNS", "well": "RB", "of": "IN"}
     tagged = stub_nltk(monkeypatch, lemmas, tags)
     words = ["better", "lying", "skies", "well", "of", "", "<pad>"]
-    assert nltk_lemmatizer()(words) == ["better-a", "lying-v", "skies-n", "well-r", "of-n", " ", "<pad>"]
+    assert NLTKLemmatizer()(words) == ["better-a", "lying-v", "skies-n", "well-r", "of-n", " ", "<pad>"]
     assert tagged == [["better", "lying", "skies", "well", "of", " ", "<pad>"]]
 
 
@@ -521,7 +522,7 @@ def test_nltk_data_that_is_missing_is_named(monkeypatch):
     nltk = pytest.importorskip("nltk")
     monkeypatch.setattr(nltk.data, "path", [])
     with pytest.raises(InputError, match="averaged_perceptron_tagger_eng.*python -m nltk.downloader .*wordnet"):
-        nltk_lemmatizer()
+        NLTKLemmatizer()
 
 
 def test_nltk_with_wordnet(monkeypatch, tmp_path):
@@ -560,4 +561,4 @@ def test_nltk_with_wordnet(monkeypatch, tmp_path):
 
     monkeypatch.setattr(nltk.tag.perceptron, "PerceptronTagger", PerceptronTagger)
     words = ["skies", "better", "lying", "feet", "was", "painted", "of", "<pad>"]
-    assert nltk_lemmatizer()(words) == ["sky", "good", "lie", "foot", "be", "paint", "of", "<pad>"]
+    assert NLTKLemmatizer()(words) == ["sky", "good", "lie", "foot", "be", "paint", "of", "<pad>"]

@@ -126,3 +126,25 @@ def test_trained_resumed_scored_and_shared(workspace, encoder, tmp_path):
 def test_width_that_is_not_the_encoders(workspace, encoder, tmp_path):
     with pytest.raises(InputError, match="its features have width 24: give --prefix_dim 24, or leave it out"):
         artEmisX_train.main(flags(workspace, tmp_path, encoder, "--prefix_dim", "16"))
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_precision_of_an_encoder(workspace, tmp_path, monkeypatch, fixed):
+    """In training, evaluation and utils.explain, all in bf16: a fixed one computes in float32, as for its cache."""
+    features, exact = SEVLM.image_features, []
+
+    def compared(self: SEVLM, pixels, cls, grid):
+        image = features(self, pixels, cls, grid)
+        assert torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            alone = self.image_encoder(pixels)
+        exact.append(all(torch.equal(ours.detach(), of.detach()) for ours, of in zip(image, alone, strict=True)))
+        return image
+
+    monkeypatch.setattr(SEVLM, "image_features", compared)
+    run = workspace.argv(tmp_path, "--num_train_epochs", "1", "--fixed_encoder", str(fixed))
+    assert artEmisX_train.main([*run, "--mixed_precision", "bf16"]) == 0
+    assert len(exact) == 6 + 1  # batches, and one of the evaluation
+    image = next((workspace.data / IMAGE_FOLDERS[0]).rglob("*.jpg"))
+    assert explain.main([str(image), "--ckpt", str(tmp_path / "ckpts"), "--device", "cpu"]) == 0
+    assert exact == [fixed] * 8

@@ -20,7 +20,15 @@ from utils.processes import PROCESS_GROUP_TIMEOUT
 pytestmark = pytest.mark.slow
 
 # negatives come from a process's own images, and dropout from its own random numbers
-SAME_IN_ANY_NUMBER = ("--no-use_cl_loss", "--dropout", "0", "--log_steps", "1", "--use_emotion_loss")
+SAME_IN_ANY_NUMBER = (
+    "--no-use_cl_loss",
+    "--dropout",
+    "0",
+    "--log_steps",
+    "1",
+    "--use_emotion_loss",
+    "--use_label_loss",
+)
 
 
 def torchrun(script, argv, seconds=240):
@@ -39,12 +47,12 @@ def torchrun(script, argv, seconds=240):
 
 
 def test_two_processes_train_as_one(workspace, tmp_path):
-    """45 images: two processes make each step of 16 of a window of two batches. The last window is uneven: batches of 8 and
-    5 images, which are dealt out as 4 and 4, 3 and 2. Stops early on the verdict of the first process."""
+    """45 images: two processes make each step of 16 of a window of four batches. The last window is uneven: three batches of 4
+    and one image, for which the second process has only a filler. Stops early on the verdict of the first process."""
     one, two = tmp_path / "one", tmp_path / "two"
     stop = ("--stop_after_evals", "0", "--num_train_epochs", "8")
     assert artEmisX_train.main(workspace.argv(one, *SAME_IN_ANY_NUMBER, *stop, "--batch_size", "16")) == 0
-    windows = ("--batch_size", "4", "--gradient_accumulation_steps", "2")
+    windows = ("--batch_size", "2", "--gradient_accumulation_steps", "4")
     ended = torchrun(REPOSITORY / "artEmisX_train.py", workspace.argv(two, *SAME_IN_ANY_NUMBER, *stop, *windows))
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert "stopped early" in ended.stdout and ended.stdout.count("stopped early") == 1

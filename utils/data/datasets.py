@@ -115,7 +115,7 @@ class TrainingPairs(Dataset):
         self.images, self.seed, self.first_text = images, seed, first_text
         self.encoded, self.lookup, self.vad = codec.encode_training(records, cache_dir), vad, None
         if vad is not None and not vad.context_free:
-            self.vad = vad.of_texts(self.encoded.input_ids, cache_dir, processes)
+            self.lookup, self.vad = None, vad.of_texts(self.encoded.input_ids, cache_dir, processes)
         self.records = replace(records, explanations=b"")
 
     def __len__(self) -> int:
@@ -140,10 +140,12 @@ class TrainingPairs(Dataset):
         """An item without its image."""
         rows = self.records.first_row[key.index] + np.array(self.choose_pair(key.epoch, key.index))
         texts = self.encoded[rows]
-        if self.lookup is None:
-            vad = np.zeros((*texts.input_ids.shape, 3), np.float32)
+        if self.vad is not None:
+            vad = self.vad[rows]
+        elif self.lookup is not None:
+            vad = self.lookup.of_texts(texts.input_ids)
         else:
-            vad = self.lookup.of_texts(texts.input_ids) if self.vad is None else self.vad[rows]
+            vad = np.zeros((*texts.input_ids.shape, 3), np.float32)
         return {
             "image_id": int(self.records.image_ids[key.index]),
             "key": key,

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-import multiprocessing
 import string
-from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -17,12 +17,14 @@ from tqdm import tqdm
 from utils.data.kept_arrays import made_or_kept
 from utils.errors import InputError
 from utils.files import check_regular, sha256
+from utils.processes import leave_signals_to_parent
 
 if TYPE_CHECKING:  # it brings transformers along, which reading a lexicon can do without
     from utils.data.text_codec import TextCodec
 
 MAX_LINE = 10_000
 NLTK_DATA = {"averaged_perceptron_tagger_eng": "taggers", "wordnet": "corpora"}
+WORDNET_TAGS = {"J": "a", "V": "v", "N": "n", "R": "r"}
 LEXICON_REMEDY = "download the NRC VAD Lexicon (https://saifmohammad.com/WebPages/nrc-vad.html) and name its file"
 
 
@@ -112,17 +114,15 @@ class VADLookup:
         self._pieces, self._words = codec.pieces(), codec.words()
         self._memo: dict[bytes, np.ndarray] = {}
         if lemmatizer == "nltk":
-            self._tag_and_lemmatize = nltk_lemmatizer()
+            self._nltk = NLTKLemmatizer()
             return
-        lemmatize = lemmatize_english if lemmatizer == "simplemma" else str
-        self._tag_and_lemmatize = lambda tokens: [lemmatize(token) for token in tokens]
         self._piece_table, self._word_table = self._tables(cache_dir if lemmatizer == "simplemma" else None)
 
     def _tables(self, cache_dir: Path | None) -> list[np.ndarray]:
         """The VAD of every token as a piece of a training text, and as a generated word: [V, 3] each."""
 
         def make() -> list[np.ndarray]:
-            return [self._values(self._tag_and_lemmatize(tokens)) for tokens in (self._pieces, self._words)]
+            return [self._values(self._lemmas(tokens)) for tokens in (self._pieces, self._words)]
 
         if cache_dir is None:
             return make()
@@ -137,6 +137,12 @@ class VADLookup:
     def context_free(self) -> bool:
         """Whether a token's VAD is independent of the other tokens."""
         return self.lemmatizer != "nltk"
+
+    def _lemmas(self, tokens: list[str]) -> list[str]:
+        if self.lemmatizer == "nltk":
+            return self._nltk(tokens)
+        lemmatize = lemmatize_english if self.lemmatizer == "simplemma" else str
+        return [lemmatize(token) for token in tokens]
 
     def _values(self, lemmas: list[str]) -> np.ndarray:
         get = self.lexicon.values.get
@@ -160,14 +166,14 @@ class VADLookup:
         The model does not get these: it gets each BPE piece's.
         """
         bare = [word.strip(string.punctuation).lower() for word in words]
-        return [self.lexicon.values.get(lemma) if lemma else None for lemma in self._tag_and_lemmatize(bare)]
+        return [self.lexicon.values.get(lemma) if lemma else None for lemma in self._lemmas(bare)]
 
     def forget(self) -> None:
         """Drop the memoised sequences; called after an evaluation to free memory."""
         self._memo.clear()
 
     def _tagged(self, tokens: list[str]) -> np.ndarray:
-        return self._values(self._tag_and_lemmatize(tokens))
+        return self._values(self._lemmas(tokens))
 
     def _tagged_pieces(self, row: np.ndarray) -> np.ndarray:
         return self._tagged([self._pieces[token] for token in row])
@@ -184,7 +190,10 @@ class VADLookup:
         """
         if self.context_free:
             return self._piece_table[token_ids]
+        if cache_dir is None:
+            return self._tag_all(token_ids, processes)
         key = hashlib.sha256(self.lexicon.sha256.encode() + self.codec.fingerprint().encode())
+        key.update(json.dumps([version("nltk"), nltk_data_sha256()]).encode())
         key.update(json.dumps(self._pieces).encode())  # the same numbers are other words in another vocabulary
         key.update(self.lemmatizer.encode() + np.ascontiguousarray(token_ids, dtype=np.int32).tobytes())
 
@@ -196,12 +205,30 @@ class VADLookup:
 
     def _tag_all(self, token_ids: np.ndarray, processes: int) -> np.ndarray:
         progress = {"total": len(token_ids), "desc": "tagging texts for VAD", "unit": "text"}
-        if processes > 1 and len(token_ids) > 2000:
-            with multiprocessing.get_context("fork").Pool(processes) as pool:
-                rows = list(tqdm(pool.imap(self._tagged_pieces, token_ids, chunksize=256), **progress))
-        else:
-            rows = [self._tagged_pieces(row) for row in tqdm(token_ids, **progress)]
-        return np.stack(rows)
+        if processes == 1 or len(token_ids) <= 2000:
+            return np.stack([self._tagged_pieces(row) for row in tqdm(token_ids, **progress)])
+        self._tagged_pieces(token_ids[0])  # loads WordNet, which forked processes then share
+        with ProcessPoolExecutor(processes, initializer=_start_tagging, initargs=(self,)) as pool:
+            try:
+                return np.stack(list(tqdm(pool.map(_tagged_row, token_ids, chunksize=256), **progress)))
+            except BrokenProcessPool:
+                raise InputError(
+                    "a process that tags texts was killed, perhaps for want of memory; start again with more memory, or "
+                    "take --lemmatizer simplemma (not the paper's)"
+                ) from None
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_tagging(lookup: VADLookup) -> None:
+    """For a process that tags: keep the look-up, which would else be handed over with every text."""
+    global _lookup
+    leave_signals_to_parent()
+    _lookup = lookup
+
+
+def _tagged_row(row: np.ndarray) -> np.ndarray:
+    return _lookup._tagged_pieces(row)
 
 
 def _is_vad(array: np.ndarray, shape: tuple[int, ...]) -> bool:
@@ -217,33 +244,51 @@ def lemmatize_english(token: str) -> str:
     return simplemma.lemmatize(token, lang="en") if token else token
 
 
-def nltk_lemmatizer() -> Callable[[list[str]], list[str]]:
-    """Combine NLTK's POS tagger and WordNet lemmatizer into one function: tokens -> lemmas.
+class NLTKLemmatizer:
+    """NLTK's POS tagger and WordNet lemmatizer: tokens of one text -> their lemmas.
 
-    POS tags that start with J, V, N, R become WordNet's a, v, n, r; all others become n.
+    POS tags that start with J, V, N, R become WordNet's a, v, n, r; all others become n. Where it is handed to another
+    process, that one loads NLTK's data itself.
 
     Raises:
         InputError: NLTK's data are missing; the message gives the command that downloads them.
     """
+
+    def __init__(self) -> None:
+        import nltk
+
+        for name in NLTK_DATA:
+            _find_nltk_data(name)
+        self._tagger = nltk.tag.perceptron.PerceptronTagger()  # only once: nltk.pos_tag loads its weights at every call
+        self._lemmatize = lru_cache(maxsize=None)(nltk.stem.WordNetLemmatizer().lemmatize)
+
+    def __reduce__(self) -> tuple:
+        return NLTKLemmatizer, ()
+
+    def __call__(self, tokens: list[str]) -> list[str]:
+        tagged = self._tagger.tag([token or " " for token in tokens])  # the tagger fails on an empty token
+        return [self._lemmatize(token, WORDNET_TAGS.get(tag[:1], "n")) for token, tag in tagged]
+
+
+def _find_nltk_data(name: str) -> Path:
+    """The folder or zip file that NLTK reads a part of its data from; InputError where there is none."""
     import nltk
 
-    for name, kind in NLTK_DATA.items():
-        try:
-            nltk.data.find(f"{kind}/{name}")
-        except LookupError:
-            try:
-                nltk.data.find(f"{kind}/{name}.zip")
-            except LookupError:
-                raise InputError(
-                    f"--lemmatizer nltk: NLTK's {name} data is not installed: run "
-                    f"`python -m nltk.downloader {' '.join(NLTK_DATA)}`, or take --lemmatizer simplemma (not the paper's)"
-                ) from None
-    tagger = nltk.tag.perceptron.PerceptronTagger()  # only once: nltk.pos_tag loads its weights at every call
-    lemmatize = lru_cache(maxsize=None)(nltk.stem.WordNetLemmatizer().lemmatize)
-    wordnet_tags = {"J": "a", "V": "v", "N": "n", "R": "r"}
+    try:
+        found = Path(str(nltk.data.find(f"{NLTK_DATA[name]}/{name}/")))
+    except LookupError:
+        raise InputError(
+            f"--lemmatizer nltk: NLTK's {name} data is not installed: run "
+            f"`python -m nltk.downloader {' '.join(NLTK_DATA)}`, or take --lemmatizer simplemma (not the paper's)"
+        ) from None
+    return found.parent if found.parent.suffix == ".zip" else found
 
-    def tag_and_lemmatize(tokens: list[str]) -> list[str]:
-        tagged = tagger.tag([token or " " for token in tokens])  # the tagger fails on an empty token
-        return [lemmatize(token, wordnet_tags.get(tag[:1], "n")) for token, tag in tagged]
 
-    return tag_and_lemmatize
+def nltk_data_sha256() -> str:
+    """SHA-256 of the files that tags and lemmas come from."""
+    digest = hashlib.sha256()
+    for name in NLTK_DATA:
+        found = _find_nltk_data(name)
+        for path in [found] if found.is_file() else sorted(filter(Path.is_file, found.iterdir())):
+            digest.update(f"{path.name} {sha256(path)}\n".encode())
+    return digest.hexdigest()

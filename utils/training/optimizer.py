@@ -1,6 +1,7 @@
 """From flags and model to AdamW, its parameter groups and the learning rates' schedule."""
 
 import argparse
+import math
 
 import torch
 from torch import nn
@@ -39,9 +40,55 @@ def parameter_groups(args: argparse.Namespace, model: SEVLM) -> tuple[list[dict]
     return groups, names
 
 
-def build_optimizer(groups: list[dict], eps: float) -> torch.optim.AdamW:
-    """AdamW with betas 0.9 and 0.999, no weight decay."""
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=eps, weight_decay=0.0, fused=True)
+def build_optimizer(groups: list[dict], eps: float, form: str = "published") -> torch.optim.AdamW:
+    """AdamW with betas 0.9 and 0.999, no weight decay.
+
+    Args:
+        form: "published": epsilon is added as in the authors' `transformers.AdamW`, see `PublishedEpsilon`; or "torch".
+    """
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=eps, weight_decay=0.0, fused=True)
+    if form == "published":
+        epsilon = PublishedEpsilon()
+        optimizer.register_step_pre_hook(epsilon.before)
+        optimizer.register_step_post_hook(epsilon.after)
+    return optimizer
+
+
+class PublishedEpsilon:
+    """Makes PyTorch's AdamW the published one. With m, v the running means, that one's update t = 1, 2, ... is
+
+        w -= rate * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps).
+
+    PyTorch adds epsilon to sqrt(v / (1 - beta2^t)), so that its epsilon has to be eps / sqrt(1 - beta2^t) for that update.
+    t - 1 is the optimiser's own count, which leaves out the updates that it leaves out (found_inf). It lies on the device.
+    A GPU's is copied after each update and read before the next one, when the GPU has a whole backward pass to do.
+    """
+
+    def __init__(self) -> None:
+        self.eps: list[float] = []
+        self.count: torch.Tensor | None = None
+        self.copied: torch.cuda.Event | None = None
+
+    def before(self, optimizer: torch.optim.Optimizer, *_) -> None:
+        if self.copied is not None:
+            self.copied.synchronize()
+        count = self._count(optimizer) if self.count is None else self.count
+        self.eps = [group["eps"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["eps"] /= math.sqrt(1 - group["betas"][1] ** (int(count) + 1))
+
+    def after(self, optimizer: torch.optim.Optimizer, *_) -> None:
+        for group, eps in zip(optimizer.param_groups, self.eps, strict=True):
+            group["eps"] = eps
+        count = self._count(optimizer)
+        if count.is_cuda:
+            self.count, self.copied = count.to("cpu", non_blocking=True), torch.cuda.Event()
+            self.copied.record()
+
+    @staticmethod
+    def _count(optimizer: torch.optim.Optimizer) -> torch.Tensor:
+        """Updates that were made so far; all parameters have the same."""
+        return next((averages["step"] for averages in optimizer.state.values()), torch.zeros(()))
 
 
 def linear_decay(optimizer: torch.optim.Optimizer, updates: int) -> torch.optim.lr_scheduler.LambdaLR:

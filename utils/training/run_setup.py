@@ -105,7 +105,7 @@ def build_training(
         loader, accelerator.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
     )
     groups, names = parameter_groups(args, model)
-    optimizer = build_optimizer(groups, args.adam_eps)
+    optimizer = build_optimizer(groups, args.adam_eps, args.adamw)
     updates = args.num_train_epochs * -(-len(batches) // args.gradient_accumulation_steps)
     scheduler = linear_decay(optimizer, updates)
     if args.compile:  # the large parts; the vocabulary loss, whose size changes from step to step, stays outside

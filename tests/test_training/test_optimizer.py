@@ -1,0 +1,56 @@
+"""AdamW's epsilon, where it counts: gradients about as large as it."""
+
+import math
+
+import pytest
+import torch
+
+from utils.training.optimizer import build_optimizer
+
+RATE, EPS = 1e-2, 1e-6
+LEFT_OUT = 2  # of six updates
+
+
+def gradients() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [10.0 ** torch.empty(40).uniform_(-9, -4, generator=generator) for _ in range(6)]
+
+
+def expected(form: str) -> torch.Tensor:
+    """By the formula, in float64; the update that is left out counts nowhere."""
+    weight, m, v = torch.ones(40).double(), 0.0, 0.0
+    for t, gradient in enumerate([g.double() for k, g in enumerate(gradients()) if k != LEFT_OUT], start=1):
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        first, second = 1 - 0.9**t, math.sqrt(1 - 0.999**t)
+        if form == "published":
+            weight -= RATE * second / first * m / (v.sqrt() + EPS)
+        else:
+            weight -= RATE / first * m / (v.sqrt() / second + EPS)
+    return weight
+
+
+@pytest.mark.parametrize("way", ["not finite", "loss scaler"])
+@pytest.mark.parametrize("form", ["published", "torch"])
+def test_updates_follow_the_formula(form, way):
+    """Through an update that is left out, by the check of losses and gradients or by fp16's scaler, and a resumption."""
+    weight = torch.nn.Parameter(torch.ones(40))
+    optimizer = build_optimizer([{"params": [weight], "lr": RATE}], EPS, form)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1.0) if way == "loss scaler" else None
+    for k, gradient in enumerate(gradients()):
+        weight.grad = gradient.clone()
+        if scaler is None:
+            optimizer.found_inf = torch.tensor(float(k == LEFT_OUT))
+            optimizer.step()
+        else:
+            scaler.scale(torch.zeros(()))
+            weight.grad *= scaler.get_scale()
+            weight.grad[7] *= math.inf if k == LEFT_OUT else 1
+            scaler.step(optimizer)
+            scaler.update()
+        if k == 3:
+            state = optimizer.state_dict()
+            assert state["param_groups"][0]["eps"] == EPS
+            optimizer = build_optimizer([{"params": [weight], "lr": RATE}], EPS, form)
+            optimizer.load_state_dict(state)
+    torch.testing.assert_close(weight.double(), expected(form), rtol=0, atol=5e-7)
+    assert (expected("published") - expected("torch")).abs().max() > 1e-3
