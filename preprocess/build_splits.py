@@ -40,7 +40,7 @@ from utils.constants import EMOTIONS, MOST_ANNOTATIONS
 from utils.data.image_folder import ImageFolder
 from utils.data.image_manifest import manifest
 from utils.data.records import Records, read_records
-from utils.data.safe_pickle import load_vocabulary
+from utils.data.untrusted_files import load_vocabulary
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import write_json
 

@@ -172,7 +172,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--clip_model",
         default="openai/clip-vit-base-patch16",
         help="image encoder: Hugging Face id or folder of a CLIP, SigLIP, DINO or plain vision transformer, OpenAI's name "
-        "(ViT-B/16) or OpenAI's .pt file",
+        "(ViT-B/16, with its package), or a state dict in OpenAI's names",
     )
     add("--gpt2_model", default="distilgpt2", help="decoder: Hugging Face id or folder")
     add(

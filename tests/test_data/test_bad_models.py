@@ -51,9 +51,13 @@ MODELS = {
     "image encoder of garbage": (
         content("clip.pt", b"junk" * 99),
         OPENAI_FILE,
-        "clip.pt: neither OpenAI's CLIP file nor",
+        "clip.pt: truncated, modified or unsafe.*; give the id openai/clip-vit-base-patch16",
     ),
-    "image encoder of a hostile pickle": (lambda box: box.torch_bomb("clip.pt"), OPENAI_FILE, "clip.pt: "),
+    "image encoder of a hostile pickle": (
+        lambda box: box.torch_bomb("clip.pt"),
+        OPENAI_FILE,
+        "clip.pt: truncated, modified or unsafe",
+    ),
     "broken config of the image encoder": (content("vit/config.json", "{"), "", "--clip_model vit"),
     "no decoder": (unchanged, "--gpt2_model gone", "--gpt2_model gone: no such model"),
     "broken config of the decoder": (content("gpt2/config.json", "{"), "", "--gpt2_model gpt2"),

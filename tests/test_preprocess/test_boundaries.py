@@ -12,7 +12,7 @@ from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2,
 from preprocess.build_splits import choose_sets, image_id, several_emotions, signs_of_mini
 from tests.conftest import REPOSITORY
 from utils.data.records import read_records
-from utils.data.safe_pickle import load_vocabulary
+from utils.data.untrusted_files import load_vocabulary
 from utils.evaluation import emotion_metrics
 
 FIXTURE = REPOSITORY / "tests/data/artemis"

@@ -9,15 +9,13 @@ from models.decoder import Explainer
 from models.heads import EmotionHead
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
-from utils.constants import EMOTION_POOLINGS, EMOTION_SPAN, MAX_NEW_TOKENS
+from utils.constants import EMOTION_SPAN, MAX_NEW_TOKENS
 from utils.data.image_encoder_weights import load_image_encoder
-from utils.data.pretrained import check_model_type, check_sizes, find_config
+from utils.data.pretrained import check_model_type, find_config
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError, brief, escaped
 from utils.training.decoder_weights import load_decoder
 from utils.training.named_checkpoints import NamedCheckpoint
-
-SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "vad_layers", "emotion_span")
 
 
 def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedCheckpoint | None) -> SEVLM:
@@ -81,7 +79,7 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
     if checkpoint is not None:
         config = _checkpoint_config(args, checkpoint, fields | {"pad_token_id": codec.pad_id})
         _check_positions(config, args, codec, f"{checkpoint.folder}: config.json")
-        return Explainer(config)
+        return _new_explainer(config, f"{checkpoint.folder}/config.json")
     source = f"--gpt2_model {args.gpt2_model}"
     saved = find_config(args.gpt2_model, source, "give a folder with config.json, or an id while online")
     check_model_type(saved, ("gpt2",), f"{source}: config.json")
@@ -89,7 +87,7 @@ def build_decoder(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedC
     _check_positions(config, args, codec, source)
     if args.from_scratch in (True, "decoder"):
         config.vocab_size, config.pad_token_id = len(codec.tokenizer), codec.pad_id
-        decoder = Explainer(config)
+        decoder = _new_explainer(config, f"{source}: config.json")
         decoder.origin = f"decoder {args.gpt2_model}: all weights drawn anew (--from_scratch)"
         return decoder
     return load_decoder(args.gpt2_model, config, codec)
@@ -136,17 +134,17 @@ def _checkpoint_config(args: argparse.Namespace, checkpoint: NamedCheckpoint, fi
     return checked_config(saved, fields | {name: saved[name] for name in kept if name in saved}, source)
 
 
+def _new_explainer(config: GPT2Config, source: str) -> Explainer:
+    """An explainer with random weights; InputError where none can be built of the config."""
+    try:
+        return Explainer(config)
+    except Exception as error:  # transformers and torch have errors of their own for sizes that do not fit each other
+        raise InputError(f"{source}: {brief(error)}; take another") from None
+
+
 def checked_config(saved: dict, fields: dict, source: str) -> GPT2Config:
     """The config of a config.json under `fields`; InputError where no model can be built of it."""
     try:
-        config = gpt2_config(saved, **fields)
+        return gpt2_config(saved, **fields)
     except Exception as error:  # transformers has one of its own for every wrong field
         raise InputError(f"{source}: {brief(error)}; take another") from None
-    check_sizes(config, SIZES, source)
-    pooling = getattr(config, "emotion_pooling", EMOTION_POOLINGS[0])
-    if pooling not in EMOTION_POOLINGS:
-        raise InputError(f"{source}: emotion_pooling {str(pooling)[:40]!r} is none of {', '.join(EMOTION_POOLINGS)}")
-    heads = getattr(config, "vad_heads", None)
-    if heads not in (1, 3):
-        raise InputError(f"{source}: vad_heads {heads}: 1 or 3 heads divide VAD's three values")
-    return config
