@@ -1,6 +1,6 @@
 """Write the two pickles of ArtEmis' preprocessing. Its own tools can load them with any version of pandas and numpy.
 
-`utils/data/safe_pickle.py` reads the vocabulary.
+`utils/data/untrusted_files.py` reads the vocabulary.
 """
 
 import pickle
@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from utils.data.safe_pickle import SPECIAL_SYMBOLS
+from utils.data.untrusted_files import SPECIAL_SYMBOLS
 from utils.files import atomic_path
 
 

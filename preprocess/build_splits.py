@@ -40,7 +40,7 @@ from preprocess.image_ids import image_id
 from preprocess.image_manifest import manifest
 from utils.constants import EMOTIONS, MOST_ANNOTATIONS
 from utils.data.records import Records, read_records
-from utils.data.safe_pickle import load_vocabulary
+from utils.data.untrusted_files import load_vocabulary
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import write_json
 

@@ -25,8 +25,8 @@ from tqdm import tqdm
 from models.text2emotion import EOS, PAD, SOS, Text2Emotion
 from preprocess.csv_tables import column_of_integers, read_table
 from utils.constants import EMOTIONS
-from utils.data.safe_pickle import load_vocabulary
 from utils.data.text2emotion_files import save_text2emotion
+from utils.data.untrusted_files import load_vocabulary
 from utils.errors import InputError, OneLineParser, run_script
 from utils.files import check_place, check_regular
 

@@ -128,7 +128,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--clip_model",
         default="openai/clip-vit-base-patch16",
         help="image encoder: Hugging Face id (also id@revision) or folder of a CLIP, SigLIP, DINO or plain vision "
-        "transformer, OpenAI's name (ViT-B/16) or OpenAI's .pt file",
+        "transformer, OpenAI's name (ViT-B/16, with its package), or a state dict in OpenAI's names",
         fingerprint="image_encoder_sha256",
     )
     add(

@@ -55,9 +55,13 @@ MODELS = {
     "image encoder of garbage": (
         content("clip.pt", b"junk" * 99),
         OPENAI_FILE,
-        "clip.pt: neither OpenAI's CLIP file nor",
+        "clip.pt: truncated, modified or unsafe.*; give the id openai/clip-vit-base-patch16",
     ),
-    "image encoder of a hostile pickle": (lambda box: box.torch_bomb("clip.pt"), OPENAI_FILE, "clip.pt: "),
+    "image encoder of a hostile pickle": (
+        lambda box: box.torch_bomb("clip.pt"),
+        OPENAI_FILE,
+        "clip.pt: truncated, modified or unsafe",
+    ),
     "path of no image encoder": (
         unchanged,
         "--clip_model ./modell",

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from models.vision_kinds import VISION_KINDS
 from safetensors.torch import save_file
 
 from cococaption import read_annotations, read_results
@@ -19,18 +18,11 @@ from preprocess.build_splits import read_distributions
 from preprocess.csv_tables import read_table
 from preprocess.prepare_artemis import read_release
 from utils.constants import EMOTIONS
-from utils.data.image_encoder_weights import _vision_config
-from utils.data.image_preparation import read_preparation
-from utils.data.pretrained import read_config
 from utils.data.records import read_records
-from utils.data.safe_pickle import load_vocabulary
-from utils.data.text_codec import load_tokenizer
-from utils.data.torch_files import read_module_tensors, read_torch_file, read_torchscript_tensors
 from utils.data.vad_lookup import read_lexicon
 from utils.errors import InputError
 from utils.evaluation.report_tables import read_report
 from utils.files import read_json, sha256
-from utils.training.build_model import checked_config
 from utils.training.named_checkpoints import load_named
 from utils.training.resume_states import load_state, save_state
 
@@ -39,14 +31,6 @@ pytestmark = pytest.mark.slow
 # no example database: the repository stays as it is; the same examples on every run
 fuzz = settings(
     deadline=None, max_examples=80, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
-
-NETS_FOLDER = Path(__file__).parents[1] / "data/artemis/preprocess_data_nets"
-# opcodes and arguments that mean something to an unpickler
-PICKLE_PIECES = (
-    *(b"(", b")", b"]", b"}", b"0", b"1", b"2", b"N", b"K\x07", b"X\x01\x00\x00\x00a", b"q\x00", b"h\x00", b"\x94"),
-    *(b"a", b"e", b"s", b"u", b"t", b"l", b"d", b"R", b"b", b"o", b"\x81", b"\x85", b"\x86", b"\x87", b"\x8f", b"\x90"),
-    *(b"cartemis.utils.vocabulary\nVocabulary\n", b"cos\nsystem\n", b"\x93", b"\x82\x01", b"Q", b"F1\n", b"I9\n"),
 )
 
 RECORD = {
@@ -246,151 +230,6 @@ def written(files: dict[str, bytes], folder: Path) -> None:
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-
-
-@fuzz
-@given(data=st.data())
-def test_torch_file(checkpoint, data):
-    content = data.draw(damaged(checkpoint["ckpt_stats_a.tar"]) | st.binary())
-    outcome(read_torch_file, content)
-
-
-@pytest.fixture(scope="module")
-def legacy(tmp_path_factory) -> bytes:
-    """A file as torch before 1.6 wrote it."""
-    path = tmp_path_factory.mktemp("legacy") / "x.pt"
-    torch.save({"w": torch.arange(6.0).view(2, 3), "n": [1, "a", None]}, path, _use_new_zipfile_serialization=False)
-    return path.read_bytes()
-
-
-@fuzz
-@given(data=st.data())
-def test_legacy_torch_file(legacy, data):
-    outcome(read_torch_file, data.draw(damaged(legacy)))
-
-
-@fuzz
-@given(data=st.data(), name=st.sampled_from(("best_model.pt", "best_model_zip.pt")))
-def test_module(data, name):
-    content = (NETS_FOLDER / "txt_to_emotion/lstm_based" / name).read_bytes()
-    for tensor in (outcome(read_module_tensors, data.draw(damaged(content))) or {}).values():
-        assert isinstance(tensor, torch.Tensor)
-
-
-@pytest.fixture(scope="module")
-def script(tmp_path_factory) -> bytes:
-    path = tmp_path_factory.mktemp("script") / "x.pt"
-    torch.jit.script(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3))).save(str(path))
-    return path.read_bytes()
-
-
-@fuzz
-@given(data=st.data())
-def test_torchscript(script, data):
-    outcome(read_torchscript_tensors, data.draw(damaged(script)))
-
-
-@fuzz
-@given(data=st.data())
-def test_vocabulary(data):
-    found = outcome(load_vocabulary, data.draw(damaged((NETS_FOLDER / "vocabulary.pkl").read_bytes())))
-    assert found is None or list(found.values()) == list(range(len(found)))
-
-
-@fuzz
-@given(st.binary(max_size=60) | st.lists(st.sampled_from(PICKLE_PIECES), max_size=30).map(b"".join))
-def test_invented_pickles(content):
-    """What the limits let pass, the unpickler can build without end or fall."""
-    outcome(load_vocabulary, b"\x80\x02" + content + b".")
-
-
-# ---- models that others made -----------------------------------------------------------------------------------------
-
-TOKENS = [
-    *map(chr, range(0x100, 0x180)),
-    *map(chr, range(0x21, 0x7F)),
-    *(f"t{n}" for n in range(60)),
-    "ab",
-    "<|endoftext|>",
-]
-TOKENIZER = {
-    "vocab.json": json.dumps({token: number for number, token in enumerate(TOKENS)}).encode(),
-    "merges.txt": b"#version: 0.2\na b\n",
-    "added_tokens.json": json.dumps({"<pad>": len(TOKENS), "<x>": len(TOKENS) + 1}).encode(),
-    "tokenizer_config.json": b'{"add_prefix_space": false, "eos_token": {"content": "<|endoftext|>"}, "unk_token": "a"}',
-}
-WHOLE_TOKENIZER = {
-    "tokenizer.json": json.dumps(
-        {
-            "added_tokens": [{"id": len(TOKENS), "content": "<pad>", "lstrip": False, "special": True}],
-            "model": {"type": "BPE", "vocab": json.loads(TOKENIZER["vocab.json"]), "merges": [["a", "b"]]},
-        }
-    ).encode()
-}
-
-
-@fuzz
-@given(data=st.data(), files=st.sampled_from((TOKENIZER, WHOLE_TOKENIZER)))
-def test_tokenizer(data, files):
-    name = data.draw(st.sampled_from(sorted(files)))
-    with tempfile.TemporaryDirectory() as folder:
-        written(files | {name: data.draw(damaged(files[name]))}, Path(folder))
-        tokenizer = refused_or(lambda: load_tokenizer(folder), folder)
-    if tokenizer is not None:
-        assert all(0 <= number < len(tokenizer) for number in tokenizer("ab <pad>é")["input_ids"])
-
-
-GPT2_JSON = json.dumps({"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 300, "n_positions": 40, "n_inner": None})
-CLIP_JSON = json.dumps({"vision_config": {"hidden_size": 16, "num_attention_heads": 2, "hidden_act": "quick_gelu"}})
-
-
-@fuzz
-@given(
-    damaged(GPT2_JSON.encode()) | json_values.map(lambda value: json.dumps({"n_embd": value, "n_head": value}).encode())
-)
-def test_gpt2_config(content):
-    fields = {"vad_layers": 1, "vad_heads": 1, "emotion_span": 6}
-    config = outcome(lambda path: checked_config(read_config(path), fields, str(path)), content, "config.json")
-    assert config is None or config._attn_implementation == "sdpa"
-
-
-@fuzz
-@given(damaged(CLIP_JSON.encode()) | json_values.map(lambda value: json.dumps({"vision_config": value}).encode()))
-def test_clip_config(content):
-    with tempfile.TemporaryDirectory() as folder:
-        written({"config.json": content}, Path(folder))
-        config = refused_or(lambda: _vision_config(folder), folder)
-    assert config is None or config._attn_implementation == "sdpa"
-
-
-PREPARED = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
-
-
-@fuzz
-@given(data=st.data(), kind=st.sampled_from(sorted(VISION_KINDS)))
-def test_other_image_encoders(data, kind):
-    """One field of config.json and one of preprocessor_config.json hold anything."""
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 16, "model_type": kind}
-    config = sizes | {data.draw(st.sampled_from(VISION_KINDS[kind].fields)): data.draw(json_values)}
-    prepared = PREPARED | {data.draw(st.sampled_from((*PREPARED, "crop_size"))): data.draw(json_values)}
-    with tempfile.TemporaryDirectory() as folder:
-        files = {"config.json": config, "preprocessor_config.json": prepared}
-        written({name: json.dumps(content).encode() for name, content in files.items()}, Path(folder))
-        read = refused_or(lambda: _vision_config(folder), folder)
-        found = None if read is None else refused_or(lambda: read_preparation(folder, read, folder), folder)
-    if found is not None:
-        assert found.size >= read.patch_size and min(found.std) > 0 and len(found.mean) == len(found.std) == 3
-
-
-@fuzz
-@given(data=st.data())
-def test_named_checkpoint(checkpoint, data):
-    """Without a manifest, as the authors' are: whatever is read is a dictionary of dictionaries' worth."""
-    name = data.draw(st.sampled_from(sorted(checkpoint)))
-    with tempfile.TemporaryDirectory() as folder:
-        written(checkpoint | {name: data.draw(damaged(checkpoint[name]))}, Path(folder))
-        found = refused_or(lambda: load_named(folder, "a"), folder)
-    assert found is None or (type(found.config) is type(found.decoder) is type(found.stats) is dict)
 
 
 @fuzz

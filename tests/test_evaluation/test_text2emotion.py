@@ -11,8 +11,8 @@ import torch
 from models.text2emotion import Text2Emotion, encode_texts, predict_emotions
 from preprocess import train_text2emotion
 from utils.constants import EMOTIONS
-from utils.data.safe_pickle import load_vocabulary
 from utils.data.text2emotion_files import load_text2emotion, save_text2emotion
+from utils.data.untrusted_files import load_vocabulary
 from utils.errors import InputError
 
 NETS = Path(__file__).parents[1] / "data/artemis/preprocess_data_nets"

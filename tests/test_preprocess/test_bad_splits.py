@@ -90,9 +90,9 @@ FOLDERS = {
     ),
     "hostile vocabulary": (
         lambda box: box.bomb(f"{ARTEMIS}/vocabulary.pkl"),
-        "vocabulary.pkl: refused: its pickle names (os|posix).system; download this file again",
+        "vocabulary.pkl: truncated, modified or unsafe .its pickle names (os|posix).system.; download it again",
     ),
-    "damaged vocabulary": (torn(f"{ARTEMIS}/vocabulary.pkl"), "vocabulary.pkl: damaged"),
+    "damaged vocabulary": (torn(f"{ARTEMIS}/vocabulary.pkl"), "vocabulary.pkl: truncated, modified or unsafe"),
     "histogram twice": (
         appended(HISTOGRAM_CSV, 'Baroque,val0,"[1,0,0,0,0,0,0,0,0]"'),
         f"{HISTOGRAM_CSV}: row 7 .Baroque/val0.: the artwork occurs twice",

@@ -24,7 +24,7 @@ REMEDY = ".*preprocess/prepare_artemis"
 FOLDERS = {
     "hostile vocabulary": (
         lambda box: box.bomb(f"{ARTEMIS}/vocabulary.pkl"),
-        "vocabulary.pkl: refused: its pickle names (os|posix).system",
+        "vocabulary.pkl: truncated, modified or unsafe .its pickle names (os|posix).system",
     ),
     "no annotations": (
         removed(ARTEMIS_CSV),

@@ -13,7 +13,7 @@ from preprocess.build_splits import choose_sets, image_id, several_emotions, sig
 from tests.conftest import REPOSITORY
 from utils.data.images import open_image
 from utils.data.records import read_records
-from utils.data.safe_pickle import load_vocabulary
+from utils.data.untrusted_files import load_vocabulary
 from utils.evaluation import emotion_metrics
 
 FIXTURE = REPOSITORY / "tests/data/artemis"

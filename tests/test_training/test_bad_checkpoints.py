@@ -102,11 +102,11 @@ def weights_are_hostile(box: Box) -> None:
 
 # what -> (change, message)
 UNSIGNED = {
-    "torn weights": (torn(WEIGHTS), "model.safetensors: torn or altered.*take another"),
-    "torn stats": (torn(STATS), f"{STATS}: torn, altered or unsafe.*take another"),
-    "hostile stats": (lambda box: box.torch_bomb(STATS), f"{STATS}: torn, altered or unsafe.*take another"),
-    "hostile bare pickle for stats": (lambda box: box.bomb(STATS), f"{STATS}: torn, altered or unsafe"),
-    "hostile weights": (weights_are_hostile, "pytorch_model.bin: torn, altered or unsafe.*take another"),
+    "torn weights": (torn(WEIGHTS), "model.safetensors: truncated, modified or unsafe.*take another"),
+    "torn stats": (torn(STATS), f"{STATS}: truncated, modified or unsafe.*take another"),
+    "hostile stats": (lambda box: box.torch_bomb(STATS), f"{STATS}: truncated, modified or unsafe.*take another"),
+    "hostile bare pickle for stats": (lambda box: box.bomb(STATS), f"{STATS}: truncated, modified or unsafe"),
+    "hostile weights": (weights_are_hostile, "pytorch_model.bin: truncated, modified or unsafe.*take another"),
     "weights of another shape": (
         weights(lambda state: state.update({"VAD_head.weight": SHAPE})),
         "weights of another shape: VAD_head.weight",
@@ -131,8 +131,8 @@ UNSIGNED = {
     "config is a list": (content(CONFIG, "[]"), "config.json: a JSON object was"),
     "config of another width": (config(n_embd=32), "weights (of another shape|missing)"),
     "config of a text for a width": (config(n_embd="wide"), f"{CONFIG}: .*n_embd"),
-    "config of a negative width": (config(n_embd=-16), f"{CONFIG}: .*n_embd"),
-    "config of an unknown activation": (config(activation_function="evil"), MODEL),
+    "config of a negative width": (config(n_embd=-16), f"{CONFIG}: .*-16.*; take another"),
+    "config of an unknown activation": (config(activation_function="evil"), f"{CONFIG}: .*evil.*; take another"),
 }
 
 
@@ -152,7 +152,7 @@ def test_optimiser_state_of_garbage(checkpoints):
 def test_tokenizer_empty_without_manifest(checkpoints):
     checkpoints.remove(MANIFEST)
     checkpoints.write(f"ckpts/{TOKENIZER}", "{}")
-    check_training_refused(checkpoints, f"{TOKENIZER}: no byte-pair encoding", LOAD)
+    check_training_refused(checkpoints, f"{TOKENIZER}: not the files of a GPT-2 tokenizer", LOAD)
 
 
 # ---- asked for what is not there, or with other flags ----------------------------------------------------------------
@@ -197,12 +197,12 @@ REQUESTS = {
     "hostile classifier": (
         lambda box: box.torch_bomb("best_model.pt"),
         f"{LOAD} --eval_only --text2emotion best_model.pt --vocabulary {ARTEMIS}/vocabulary.pkl",
-        "best_model.pt: refused: its pickle names (os|posix).system",
+        "best_model.pt: truncated, modified or unsafe .its pickle names (os|posix).system",
     ),
     "hostile vocabulary of a classifier": (
         lambda box: box.bomb("words.pkl"),
         f"{LOAD} --eval_only --text2emotion {CLASSIFIER} --vocabulary words.pkl",
-        "words.pkl: refused: its pickle names (os|posix).system",
+        "words.pkl: truncated, modified or unsafe .its pickle names (os|posix).system",
     ),
 }
 
@@ -230,7 +230,7 @@ def average_of_another_shape(box: Box, name: str) -> None:
 
 # what -> (change of every state, message)
 STATES = {
-    "hostile": (lambda box, name: box.torch_bomb(name), "state.pt: torn, altered or unsafe"),
+    "hostile": (lambda box, name: box.torch_bomb(name), "state.pt: truncated, modified or unsafe"),
     "something else": (lambda box, name: torch.save({"a": 1}, box / name), "state.pt|--resume"),
     "a list": (lambda box, name: torch.save([1], box / name), "state.pt|--resume"),
     "an average of another shape": (

@@ -1,7 +1,6 @@
 """Load the image encoder's weights from Hugging Face's or OpenAI's files, and rename them to OpenAI's names."""
 
 import os
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,12 +9,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, PretrainedConfig, Pr
 from models.config import ATTENTION
 from models.image_encoder import VISION_KINDS, ImageEncoder, model_arguments, vision_config
 from utils.data.image_preparation import read_preparation
-from utils.data.pretrained import (
-    check_sizes,
-    find_config,
-    load_pretrained,
-)
-from utils.data.torch_files import is_torchscript, read_torch_file, read_torchscript_tensors
+from utils.data.pretrained import find_config, load_pretrained
+from utils.data.untrusted_files import read_state_dict
 from utils.errors import InputError, brief
 
 # OpenAI's names of the vision tower's parts -> transformers' names.
@@ -37,17 +32,10 @@ OPENAI_BLOCK_NAMES = {
 }
 OPENAI_MODELS = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px")
 OPENAI_HEAD_WIDTH = 64
-SIZES = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "image_size",
-    "patch_size",
-    "num_channels",
-    "num_patches",
-    "mlp_ratio",
+WEIGHTS_REMEDY = (
+    "give the folder of a downloaded model (`hf download openai/clip-vit-base-patch16`) or a Hugging Face id"
 )
+OPENAI_REMEDY = "give the id openai/clip-vit-base-patch16, or the name ViT-B/16 with OpenAI's package"
 
 
 def openai_state_dict(vision: CLIPVisionModel) -> dict[str, Tensor]:
@@ -71,7 +59,8 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
 
     Args:
         name: a Hugging Face id or folder of one of `VISION_KINDS` (`openai/clip-vit-base-patch16`), an OpenAI name
-            (`ViT-B/16`; needs the `clip` package), or the path of OpenAI's own `.pt` file (needs no package).
+            (`ViT-B/16`; needs the `clip` package), or the path of a state dict in OpenAI's names. OpenAI's own .pt files
+            are TorchScript archives, which can hold code: only the package reads them.
         fixed: no gradient, always in evaluation mode.
         from_scratch: random weights; the sizes come from the folder's config.json.
 
@@ -88,15 +77,9 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
             raise InputError(f"--clip_model {name}: config.json: {brief(error)}; {WEIGHTS_REMEDY}") from None
         return ImageEncoder(vision, fixed, preparation)
     if name in OPENAI_MODELS:
-        return ImageEncoder(_load_openai_package(name), fixed)
+        return ImageEncoder(vision_from_openai(_load_openai_package(name), source=name), fixed)
     if os.path.isfile(name):
-        state = _read_openai_file(name)
-        try:
-            return ImageEncoder(vision_from_openai(state, source=name), fixed)
-        except (KeyError, ValueError, IndexError, RuntimeError) as error:
-            raise InputError(
-                f"{name}: no weights of a CLIP vision transformer in OpenAI's names ({brief(error)}); {WEIGHTS_REMEDY}"
-            ) from None
+        return ImageEncoder(vision_from_openai(read_state_dict(name, OPENAI_REMEDY), source=name), fixed)
     source = f"--clip_model {name}"
     config = _vision_config(name)
     preparation = read_preparation(name, config, source)
@@ -107,12 +90,6 @@ def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False
         what = "CLIP's vision tower" if kind is CLIPVisionModel else f"a {config.model_type}"
         raise InputError(f"{source}: lacks weights of {what} ({', '.join(lacking[:3])}, ...); {WEIGHTS_REMEDY}")
     return ImageEncoder(vision, fixed, preparation)
-
-
-WEIGHTS_REMEDY = (
-    "give the folder of a downloaded model (`hf download openai/clip-vit-base-patch16`), OpenAI's .pt file, or a "
-    "Hugging Face id"
-)
 
 
 def vision_from_openai(state: dict[str, Tensor], heads: int | None = None, source: str = "weights") -> CLIPVisionModel:
@@ -132,23 +109,25 @@ def vision_from_openai(state: dict[str, Tensor], heads: int | None = None, sourc
         for name, tensor in state.items()
         if name.startswith(vision_prefix)
     }
-    if "conv1.weight" not in state or "class_embedding" not in state:
-        raise InputError(f"{source}: no weights of a CLIP vision transformer in OpenAI's names (ResNets do not fit)")
-    width, _, patch, _ = state["conv1.weight"].shape
-    grid = round((state["positional_embedding"].shape[0] - 1) ** 0.5)
-    layers = len({name.split(".")[2] for name in state if name.startswith("transformer.resblocks.")})
-    config = CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=state["transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
-        num_hidden_layers=layers,
-        num_attention_heads=heads or max(width // OPENAI_HEAD_WIDTH, 1),
-        image_size=grid * patch,
-        patch_size=patch,
-        hidden_act="quick_gelu",
-        attn_implementation=ATTENTION,
-    )
-    check_vision_sizes(config, source)
-    vision = CLIPVisionModel(config)
+    try:
+        width, _, patch, _ = state["conv1.weight"].shape
+        grid = round((state["positional_embedding"].shape[0] - 1) ** 0.5)
+        layers = len({name.split(".")[2] for name in state if name.startswith("transformer.resblocks.")})
+        config = CLIPVisionConfig(
+            hidden_size=width,
+            intermediate_size=state["transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
+            num_hidden_layers=layers,
+            num_attention_heads=heads or max(width // OPENAI_HEAD_WIDTH, 1),
+            image_size=grid * patch,
+            patch_size=patch,
+            hidden_act="quick_gelu",
+            attn_implementation=ATTENTION,
+        )
+        vision = CLIPVisionModel(config)
+    except Exception as error:  # other weights lack a name, or have shapes that fit no transformer
+        raise InputError(
+            f"{source}: no weights of a CLIP vision transformer in OpenAI's names ({brief(error)}); {OPENAI_REMEDY}"
+        ) from None
     load_openai_weights(vision, state, source)
     return vision
 
@@ -216,25 +195,15 @@ def _transformers_names(name: str) -> list[str] | None:
 
 def _vision_config(name: str) -> PretrainedConfig:
     source = f"--clip_model {name}"
-    return checked_vision_config(find_config(name, source, WEIGHTS_REMEDY), f"{source}: config.json", WEIGHTS_REMEDY)
-
-
-def checked_vision_config(saved: dict, source: str, remedy: str) -> PretrainedConfig:
-    """The config of a config.json's fields; InputError, with `source` and `remedy`, where no encoder can be built of it."""
+    saved = find_config(name, source, WEIGHTS_REMEDY)
     try:
-        config = vision_config(saved)
+        return vision_config(saved)
     except Exception as error:  # transformers raises many kinds of error for a wrong field
-        raise InputError(f"{source}: {brief(error)}; {remedy}") from None
-    check_vision_sizes(config, source)
-    return config
+        raise InputError(f"{source}: config.json: {brief(error)}; {WEIGHTS_REMEDY}") from None
 
 
-def check_vision_sizes(config: PretrainedConfig, source: str) -> None:
-    """`check_sizes` of a vision tower; each kind has some of SIZES."""
-    check_sizes(config, tuple(name for name in SIZES if hasattr(config, name)), source)
-
-
-def _load_openai_package(name: str) -> CLIPVisionModel:
+def _load_openai_package(name: str) -> dict[str, Tensor]:
+    """The vision tower's weights in OpenAI's names, by OpenAI's package, which checks the hash of what it downloads."""
     if name.startswith("RN"):
         raise InputError(f"--clip_model {name}: a ResNet has no patch grid; take a ViT, e.g. ViT-B/16")
     try:
@@ -244,23 +213,9 @@ def _load_openai_package(name: str) -> CLIPVisionModel:
             f"--clip_model {name}: OpenAI's names need OpenAI's package: "
             "pip install git+https://github.com/openai/CLIP.git (PyPI's `clip` is something else)"
         ) from None
-    try:  # the package checks the file's hash; its loader is not used, because it runs code from the file
-        path = clip.clip._download(clip.clip._MODELS[name], str(Path.home() / ".cache" / "clip"))
-    except Exception as error:  # the network, the disk, or a wrong hash
-        raise InputError(f"--clip_model {name}: download failed ({brief(error)}); {WEIGHTS_REMEDY}") from None
-    return vision_from_openai(_read_openai_file(path), source=name)
-
-
-def _read_openai_file(path: str) -> dict[str, Tensor]:
-    """Read the tensors of OpenAI's TorchScript archive, or of a state dict of torch.save. No code in it is run."""
-    if is_torchscript(path):
-        return read_torchscript_tensors(path)
     try:
-        state = read_torch_file(path)
-    except InputError as error:
+        return clip.load(name, device="cpu", jit=False)[0].visual.state_dict()
+    except Exception as error:  # the network, the disk, a wrong hash, or another package of this name
         raise InputError(
-            f"{path}: neither OpenAI's CLIP file nor a state dict ({str(error).removeprefix(f'{path}: ')})"
+            f"--clip_model {name}: OpenAI's package cannot load it ({brief(error)}); {WEIGHTS_REMEDY}"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise InputError(f"{path}: not a state dict of tensors")
-    return state

@@ -3,14 +3,13 @@
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from models.text2emotion import Text2Emotion
-from utils.data.safe_pickle import load_vocabulary
-from utils.data.torch_files import read_module_tensors
-from utils.errors import InputError
+from utils.data.untrusted_files import load_vocabulary, read_module_tensors
+from utils.errors import InputError, brief
 from utils.files import atomic_path, check_regular
 
 # Our prefixes of the tensors' names -> the prefixes in the module that ArtEmis pickled as best_model.pt.
@@ -67,10 +66,9 @@ def load_text2emotion(
             classifier_size=state["classifier.0.weight"].shape[0],
         )
         model.load_state_dict(state)
-    except (KeyError, ValueError, IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
+    except Exception as error:  # other weights lack a name, or have shapes that fit no classifier
         raise InputError(
-            f"{path}: not a text-to-emotion classifier ({reason}); train one with preprocess/train_text2emotion.py"
+            f"{path}: not a text-to-emotion classifier ({brief(error)}); train one with preprocess/train_text2emotion.py"
         ) from None
     if words != len(vocabulary):
         raise InputError(
@@ -86,8 +84,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
         with safe_open(path, framework="pt") as file:
             words = json.loads((file.metadata() or {})[METADATA_KEY])["vocabulary"]
             return {name: file.get_tensor(name) for name in file.keys()}, {word: i for i, word in enumerate(words)}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # safetensors raises its own errors, and the metadata may hold anything
         raise InputError(
-            f"{path}: not written by preprocess/train_text2emotion.py ({' '.join(str(error).split())[:120]}); train it "
-            "again"
+            f"{path}: not written by preprocess/train_text2emotion.py ({brief(error)}); train it again"
         ) from None

@@ -14,7 +14,7 @@ from models.config import ATTENTION, TRANSFORMER_FIELDS
 from models.image_encoder import VISION_KINDS
 from utils.constants import CLIP_MEAN, CLIP_STD
 from utils.data.images import find_image, open_image, shorten
-from utils.data.pretrained import check_model_type, check_sizes, find_config, load_pretrained
+from utils.data.pretrained import check_model_type, find_config, load_pretrained
 from utils.data.tokenizer_files import read_clip_tokenizer
 from utils.errors import InputError, brief
 from utils.progress_line import ProgressLine
@@ -32,8 +32,6 @@ TEXT_FIELDS = (
     *("hidden_act", "layer_norm_eps", "attention_dropout", "initializer_factor"),
     *("bos_token_id", "eos_token_id", "pad_token_id"),
 )
-TEXT_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-VISION_SIZES = (*TEXT_SIZES[1:], "image_size", "patch_size", "num_channels")
 
 
 class ClipScorer(NamedTuple):
@@ -144,8 +142,6 @@ def load_clip_scorer(name: str, folder: Path, device: torch.device | str = "cpu"
         config = _clip_config(saved)
     except Exception as error:  # transformers raises many kinds of error for a wrong field
         raise InputError(f"{source}: config.json: {brief(error)}; {REMEDY}") from None
-    check_sizes(config.vision_config, VISION_SIZES, f"{source}: config.json: vision_config")
-    check_sizes(config.text_config, TEXT_SIZES, f"{source}: config.json: text_config")
     tokenizer = read_clip_tokenizer(name)
     if len(tokenizer) > config.text_config.vocab_size:
         raise InputError(f"{source}: its tokenizer has more tokens than its model's vocabulary; {REMEDY}")

@@ -10,13 +10,12 @@ from models.decoder import Explainer
 from models.sevlm import SEVLM
 from utils.constants import MAX_NEW_TOKENS
 from utils.data.image_encoder_weights import load_image_encoder
-from utils.data.pretrained import check_model_type, check_sizes, find_config
+from utils.data.pretrained import check_model_type, find_config
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError, brief, escaped
 from utils.training.decoder_weights import load_decoder
 from utils.training.named_checkpoints import NamedCheckpoint
 
-SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
 # Of a checkpoint that goes on, its config.json decides these; of one that is only scored, also those of its heads.
 FROM_CHECKPOINT = ("emotion_span", "vad_layers", "vad_heads", "vad_causal")
 HEADS = ("use_cl_loss", "use_VAD_loss", "use_emotion_loss", "emotion_pooling")
@@ -106,7 +105,7 @@ def build_decoder(
         source = f"{checkpoint.folder}: config.json"
         gpt2 = checked_config(checkpoint.config, changed | {"pad_token_id": codec.pad_id}, source)
         _check_positions(gpt2, args, codec, source)
-        return Explainer(gpt2, config)
+        return _new_explainer(gpt2, config, source)
     source = f"--gpt2_model {args.gpt2_model}"
     saved = find_config(args.gpt2_model, source, "give a folder with config.json, or a Hugging Face id")
     check_model_type(saved, ("gpt2",), f"{source}: config.json")
@@ -114,7 +113,7 @@ def build_decoder(
     _check_positions(gpt2, args, codec, source)
     if args.from_scratch in (True, "decoder"):
         gpt2.vocab_size, gpt2.pad_token_id = len(codec.tokenizer), codec.pad_id
-        decoder = Explainer(gpt2, config)
+        decoder = _new_explainer(gpt2, config, f"{source}: config.json")
         decoder.origin = f"decoder {args.gpt2_model}: all weights drawn at random (--from_scratch)"
         return decoder
     return load_decoder(args.gpt2_model, gpt2, config, codec)
@@ -136,11 +135,17 @@ def _check_positions(gpt2: GPT2Config, args: argparse.Namespace, codec: TextCode
         )
 
 
+def _new_explainer(gpt2: GPT2Config, config: SEVLMConfig, source: str) -> Explainer:
+    """An explainer with random weights; InputError where none can be built of the config."""
+    try:
+        return Explainer(gpt2, config)
+    except Exception as error:  # transformers and torch have errors of their own for sizes that do not fit each other
+        raise InputError(f"{source}: {brief(error)}; take another") from None
+
+
 def checked_config(saved: dict, changed: dict, source: str) -> GPT2Config:
     """GPT-2's config from a config.json and `changed`; InputError where no model can be built of it."""
     try:
-        config = gpt2_config(saved, **changed)
+        return gpt2_config(saved, **changed)
     except Exception as error:  # transformers has one of its own for every wrong field
         raise InputError(f"{source}: {brief(error)}; take another") from None
-    check_sizes(config, SIZES, source)
-    return config

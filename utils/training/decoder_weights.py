@@ -22,7 +22,7 @@ NEW_WEIGHTS = {
 }
 MOST_LISTED = 8  # tokens
 OUTPUT_LAYER = "lm_head.weight"  # tied to the token table
-REMEDY = WEIGHTS_REMEDY.replace("openai/clip-vit-base-patch16", "distilgpt2").replace(", OpenAI's .pt file,", "")
+REMEDY = WEIGHTS_REMEDY.replace("openai/clip-vit-base-patch16", "distilgpt2")
 
 
 def load_decoder(name: str, gpt2: GPT2Config, config: SEVLMConfig, codec: TextCodec) -> Explainer:

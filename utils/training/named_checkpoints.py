@@ -4,7 +4,7 @@
     <ckpt_path>/nle_gpt2_tokenizer_0/       the tokenizer with its added tokens
     <ckpt_path>/ckpt_stats_<name>.tar       a torch.save file despite its name: VAD encoder, trained image encoder, optimiser ...
 
-<name> is best-acc, best-res or a number. Nothing here is unpickled freely, see utils/data/torch_files.py.
+<name> is best-acc, best-res or a number. Nothing here is unpickled freely, see utils/data/untrusted_files.py.
 
 A checkpoint has two halves, folder and stats file, that cannot be renamed at once. Each carries the generation, a random
 id of the writing, so that halves that belong together are told from others without hashing gigabytes.
@@ -20,16 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from models.sevlm import SEVLM
 from utils.data.image_encoder_weights import load_trained_weights, trained_state_dict
 from utils.data.pretrained import read_config
-from utils.data.torch_files import read_torch_file
-from utils.errors import InputError, brief, escaped
+from utils.data.untrusted_files import read_state_dict, read_torch_file
+from utils.errors import InputError, escaped
 from utils.files import sync
 from utils.training.manifests import (
     MANIFEST,
@@ -139,18 +138,10 @@ def load_named(ckpt_path: Path, name: str) -> NamedCheckpoint:
                 f"{folder}: torn or altered ({damaged} is not as its manifest says); take another checkpoint"
             )
     config = read_config(folder / "config.json")
-    if present[0].suffix == ".safetensors":
-        try:
-            decoder = load_file(present[0])
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{present[0]}: torn or altered ({brief(error)}); take another checkpoint") from None
-    else:
-        decoder = read_torch_file(present[0])
-    stats = read_torch_file(stats_file)
-    for part, path in ((decoder, present[0]), (stats, stats_file)):
-        if not isinstance(part, dict):
-            raise InputError(f"{path}: a dictionary was expected; take another checkpoint")
-    _check_tensors(decoder, f"{present[0]}")
+    decoder = read_state_dict(present[0], "take another checkpoint")
+    stats = read_torch_file(stats_file, "take another checkpoint")
+    if not isinstance(stats, dict):
+        raise InputError(f"{stats_file}: a dictionary was expected; take another checkpoint")
     _check_stats(stats, stats_file)
     return NamedCheckpoint(folder, config, decoder, stats)
 

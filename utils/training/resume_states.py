@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from utils.data.torch_files import read_torch_file
+from utils.data.untrusted_files import read_torch_file
 from utils.errors import InputError
 from utils.files import read_json, sync
 from utils.training.manifests import damaged_file, remove, removed_on_failure, set_aside, write_manifest

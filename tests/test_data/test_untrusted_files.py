@@ -1,0 +1,394 @@
+"""Code in a file never runs; a damaged or wrong file gives one line; the files of ArtEmis, of the authors and ours load.
+
+Each attack writes a file `canary` where the library that it is made for reads the file freely.
+"""
+
+import functools
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
+
+from tests.conftest import GOLDEN, REPOSITORY, TINY_GPT2, TINY_VIT
+from utils.data.image_encoder_weights import load_image_encoder
+from utils.data.pretrained import read_weights
+from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
+from utils.data.untrusted_files import load_vocabulary, read_module_tensors, read_state_dict, read_torch_file
+from utils.errors import InputError
+from utils.opts import parse_args
+from utils.training.build_model import build_decoder
+from utils.training.named_checkpoints import load_named
+from utils.training.resume_states import load_state, save_state
+
+NETS = REPOSITORY / "tests/data/artemis/preprocess_data_nets"
+LSTM = NETS / "txt_to_emotion/lstm_based"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # to whoever asks whether code may run
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    return tmp_path
+
+
+def sprung(here: Path) -> bool:
+    """Whether a trap has written its canary, wherever; it is removed."""
+    found = list(here.rglob("canary"))
+    for path in found:
+        path.unlink()
+    return bool(found)
+
+
+def refused(read, path: str, message: str = "") -> None:
+    """One line that names the file and what is wrong."""
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert path in str(caught.value) and str(caught.value).isprintable()
+    assert re.search(message, str(caught.value)), str(caught.value)
+
+
+# ---- pickles ---------------------------------------------------------------------------------------------------------
+
+
+class Call:
+    """Is pickled as a call of a function."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def in_zip(pickled: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in (("data.pkl", pickled), ("version", b"3\n"), ("byteorder", b"little")):
+            archive.writestr(f"x/{name}", content)
+    return file.getvalue()
+
+
+def in_legacy_file(pickled: bytes) -> bytes:
+    head = (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True})
+    return b"".join(pickle.dumps(part, 2) for part in head) + pickled + pickle.dumps([], 2)
+
+
+# file -> (its reader, what is around its pickle)
+READERS = {
+    "vocabulary.pkl": (load_vocabulary, bytes),
+    "best_model.pt": (read_module_tensors, in_legacy_file),
+    "best_model_zip.pt": (read_module_tensors, in_zip),
+    "ckpt_stats_best-res.tar": (read_torch_file, in_zip),
+    "ckpt_stats_legacy.tar": (read_torch_file, in_legacy_file),
+    "pytorch_model.bin": (read_state_dict, bytes),
+    "ViT-B-16.pt": (load_image_encoder, in_legacy_file),
+}
+ATTACKS = {
+    os.system: "touch canary",
+    exec: "open('canary', 'w')",
+    eval: "open('canary', 'w')",
+    __import__: "antigravity",
+}
+ATTACKS |= {function: "other" for function in (pd.read_pickle, np.load, torch.load, torch.jit.load, getattr)}
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("name", READERS)
+def test_no_function_is_called(here, name, protocol):
+    read, around = READERS[name]
+    for function, argument in ATTACKS.items():
+        Path(name).write_bytes(around(pickle.dumps(Call(function, argument), protocol)))
+        refused(read, name, f"unsafe .its pickle names .*{function.__name__}" if protocol == 2 else "unsafe")
+    assert not sprung(here) and "antigravity" not in sys.modules
+    pickle.loads(pickle.dumps(Call(os.system, "touch canary"), protocol))
+    assert sprung(here), "the trap does not work"
+
+
+@pytest.mark.parametrize("name", ["model/pytorch_model.bin", "model/part.bin", "ckpts/resume/00000-00000007/state.pt"])
+def test_no_function_is_called_from_a_folder(here, name):
+    """Weights in one file and in several, and a state whose manifest fits it."""
+    Path("model").mkdir()
+    Path("model/pytorch_model.bin.index.json").write_text('{"weight_map": {"w": "part.bin"}}')
+    hostile = {"w": Call(os.system, "touch canary")}
+    if name.startswith("ckpts"):
+        save_state(Path("ckpts"), 0, 7, hostile, {})
+        refused(lambda _: load_state(Path("ckpts")), name, "its pickle names (os|posix).system")
+    else:
+        torch.save(hostile, name)
+        refused(lambda _: read_weights("model", "it", "mend it"), name, "its pickle names (os|posix).system.; mend it")
+    assert not sprung(here)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (NETS / "vocabulary.pkl", b"artemis.utils.vocabulary\nVocabulary"),
+        (LSTM / "best_model.pt", b"torch._utils\n_rebuild_parameter"),
+    ],
+    ids=["vocabulary", "module"],
+)
+def test_an_attack_deep_in_a_real_file(here, path, name):
+    assert name in path.read_bytes()
+    Path(path.name).write_bytes(path.read_bytes().replace(name, b"posix\nsystem"))
+    refused(READERS[path.name][0], path.name, "its pickle names posix.system")
+
+
+class WritesWhenRestored(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.ones(2)
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.weight, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, bool]):
+        self.weight, self.training = state[0], state[1]
+        torch.save(self.weight, "canary")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_runs_nothing(here):
+    """torch.load without weights_only hands such an archive to torch.jit.load, which calls its code."""
+    for name, (read, _) in READERS.items():
+        torch.jit.script(WritesWhenRestored()).save(name)
+        refused(read, name, "unsafe")
+    assert not sprung(here)
+    remedy = "give the id openai/clip-vit-base-patch16, or the name ViT-B/16 with OpenAI's package"
+    refused(load_image_encoder, "ViT-B-16.pt", f"a TorchScript archive, which can hold code.; {remedy}")
+    torch.jit.load("ViT-B-16.pt")
+    assert sprung(here), "the trap does not work"
+
+
+# ---- damaged and wrong files -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_truncated_and_wrong_files(here, name):
+    read = READERS[name][0]
+    found = [folder / name for folder in (NETS, LSTM) if (folder / name).is_file()]
+    if not found:
+        torch.save({"w": torch.arange(3000.0)}, name, _use_new_zipfile_serialization="legacy" not in name)
+    content = (found or [Path(name)])[0].read_bytes()
+    random = np.random.default_rng(0)
+    parts = [content[:length] for length in (0, 1, 2, 20, len(content) // 3, len(content) - 100)]
+    for wrong in (*parts, b"<html>404</html>", b"PK\x03\x04", random.bytes(1000)):
+        Path(name).write_bytes(wrong)
+        refused(read, name)
+    for _ in range(
+        20 * bool(found)
+    ):  # a changed byte may go unnoticed (a letter, a weight); nothing else may come of it
+        damaged = bytearray(content)
+        damaged[random.integers(min(len(content), 6000))] ^= 1 << random.integers(8)
+        Path(name).write_bytes(damaged)
+        try:
+            read(name)
+        except InputError as error:
+            assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("words", [["<pad>", "<sos>", "<eos>", "<unk>", None, "a"], ["a", "b", "c", "d"]])
+def test_a_wrong_vocabulary(here, words):
+    state = pickle.dumps({"word2idx": {word: index for index, word in enumerate(words) if word}}, 2)[2:-1]
+    Path("v.pkl").write_bytes(b"\x80\x02cartemis.utils.vocabulary\nVocabulary\n)\x81" + state + b"b.")
+    refused(load_vocabulary, "v.pkl", "not numbered from 0, beginning with <pad>")
+
+
+@pytest.mark.parametrize("content", [[torch.ones(1)], {"w": 1}, torch.ones(2)], ids=["list", "number", "tensor"])
+def test_what_is_no_state_dict(here, content):
+    torch.save(content, "clip.pt")
+    refused(load_image_encoder, "clip.pt", "something other than named tensors; give the id openai/clip")
+
+
+# ---- what is read ----------------------------------------------------------------------------------------------------
+
+
+def test_vocabulary():
+    vocabulary = load_vocabulary(NETS / "vocabulary.pkl")
+    assert list(vocabulary.values()) == list(range(112))
+    assert list(vocabulary)[:6] == ["<pad>", "<sos>", "<eos>", "<unk>", "they", "have"]
+
+
+def test_both_formats_of_a_module():
+    legacy, today = (read_module_tensors(LSTM / name) for name in ("best_model.pt", "best_model_zip.pt"))
+    assert list(legacy) == list(today) and len(legacy) == 18
+    assert all(legacy[name].dtype == today[name].dtype and legacy[name].equal(today[name]) for name in legacy)
+    assert legacy["text_encoder.word_embedding.0.weight"].shape == (112, 20)
+    assert legacy["clf_head.net.1.num_batches_tracked"].shape == ()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_parameters_that_share_a_storage(here, zipped):
+    """As those of an LSTM that was saved from a GPU."""
+    module, flat = nn.Bilinear(2, 3, 1), torch.arange(40.0)
+    module.weight.data, module.bias.data = flat[7:25:3].view(1, 2, 3), flat[39:]
+    torch.save(nn.Sequential(module), "m.pt", _use_new_zipfile_serialization=zipped)
+    state = read_module_tensors("m.pt")
+    assert {name: tensor.flatten().tolist() for name, tensor in state.items()} == {
+        "0.weight": [7, 10, 13, 16, 19, 22],
+        "0.bias": [39],
+    }
+
+
+def test_stats_and_states(here):
+    """The authors' ckpt_stats, and the kinds of values in a state of ours."""
+    stats = read_torch_file(GOLDEN / "checkpoint/ckpt_stats_best-res.tar")
+    assert {"epoch", "best_acc", "best_res", "optimizer_state_dict", "scheduler"} <= stats.keys()
+    assert stats["emo_encoder_state_dict"]["pos_encoder.weight"].shape == (5000, 3)
+
+    linear, shared = nn.Linear(4, 3), torch.arange(12).view(3, 4)
+    optimizer = torch.optim.AdamW(linear.parameters())
+    linear(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+    state = {
+        "scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 1.0).state_dict(),
+        "scaler": torch.amp.GradScaler("cpu").state_dict(),
+        "plain": [1, 2.5, None, True, "x", (1, 2), {3: []}],
+    }
+    tensors = [
+        shared.t(),
+        shared[1:, 2:],
+        torch.ones(2).bfloat16(),
+        torch.get_rng_state(),
+        *linear.state_dict().values(),
+    ]
+    torch.save({"state": state, "tensors": tensors, "optimizer": optimizer.state_dict()}, "state.pt")
+    found = read_torch_file("state.pt")
+    assert found["state"] == state and all(map(torch.equal, found["tensors"], tensors))
+    average = found["optimizer"]["state"][0]["exp_avg"]
+    assert torch.equal(average, optimizer.state_dict()["state"][0]["exp_avg"]) and average.abs().sum() > 0
+
+
+# ---- configs and tokenizers ------------------------------------------------------------------------------------------
+
+OWN_CODE = "from pathlib import Path\nPath('canary').touch()\nfrom transformers import GPT2Config\nclass Own(GPT2Config): pass\n"
+AUTO_MAP = {"AutoConfig": "own.Own", "AutoModel": "own.Own", "AutoTokenizer": ["own.Own", None]}
+KERNEL = "some/repo"
+FOREIGN_FIELDS = (
+    {"_attn_implementation": KERNEL, "attn_implementation": KERNEL, "_attn_implementation_internal": KERNEL},
+    {"attn_implementation": {"": KERNEL}, "use_kernels": True, "kernel_config": {"x": KERNEL}},
+    {"quantization_config": {"quant_method": "gptq", "bits": 4}, "transformers_weights": "../other.safetensors"},
+)
+
+
+@functools.cache
+def shipped_codec() -> TextCodec:
+    return TextCodec(load_tokenizer(str(SHIPPED_BPE)), " the emotion is", 30)
+
+
+def load_gpt2(folder: str, from_scratch: bool = False) -> object:
+    args = parse_args(["--gpt2_model", folder, "--prefix_dim", "16", *(["--from_scratch"] if from_scratch else [])])
+    return build_decoder(args, shipped_codec(), None)
+
+
+def load_checkpoint(folder: str) -> object:
+    """As a checkpoint of the authors, whose config.json no manifest vouches for."""
+    shutil.copytree(folder, "ckpts/nle_model_x", dirs_exist_ok=True)
+    torch.save({"epoch": 3}, "ckpts/ckpt_stats_x.tar")
+    checkpoint = load_named(Path("ckpts"), "x")
+    args = parse_args(["--eval_only", "--load_from_epoch", "x", "--prefix_dim", "16"])
+    return build_decoder(args, shipped_codec(), checkpoint)
+
+
+LOADERS = {
+    "gpt2": (TINY_GPT2, load_gpt2),
+    "gpt2 from scratch": (TINY_GPT2, lambda folder: load_gpt2(folder, from_scratch=True)),
+    "vit": (TINY_VIT, load_image_encoder),
+    "vit from scratch": (TINY_VIT, lambda folder: load_image_encoder(folder, from_scratch=True)),
+    "checkpoint": (TINY_GPT2, load_checkpoint),
+}
+
+
+@pytest.fixture
+def trapped_kernels(monkeypatch, here):
+    """Where transformers would ask the `kernels` package for a repository, a canary is written."""
+
+    def fetch(*_, **__):
+        (here / "canary").touch()
+        raise RuntimeError("a kernel was asked for")
+
+    for function in ("integrations.hub_kernels.get_kernel", "modeling_utils.lazy_import_flash_attention"):
+        monkeypatch.setattr(f"transformers.{function}", fetch)
+    monkeypatch.setattr("socket.socket.connect", fetch)
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_a_config_cannot_name_code(here, trapped_kernels, kind):
+    config, load = LOADERS[kind]
+    model = GPT2LMHeadModel(GPT2Config(**config)) if "n_embd" in config else CLIPVisionModel(CLIPVisionConfig(**config))
+    model.save_pretrained("model")
+    Path("model/own.py").write_text(f"{OWN_CODE}# {here}\n")  # the same text would be imported only once
+    Path("model/adapter_config.json").write_text('{"base_model_name_or_path": "some/repo"}')
+
+    def load_with(**fields):
+        Path("model/config.json").write_text(json.dumps(config | fields))
+        torch.manual_seed(0)
+        return load("model")
+
+    for model_type in ("own", config["model_type"]):
+        with pytest.raises(InputError, match=r"/config.json: asks for code of its own .*\(auto_map\)"):
+            load_with(auto_map=AUTO_MAP, model_type=model_type)
+    expected = load_with().state_dict()
+    for fields in FOREIGN_FIELDS:
+        model = load_with(**fields)
+        assert getattr(model, "vision", model).config._attn_implementation == "sdpa"
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+    assert not sprung(here) and "kernels" not in sys.modules
+
+    Path("model/config.json").write_text(json.dumps(config | {"auto_map": AUTO_MAP, "model_type": "own"}))
+    AutoConfig.from_pretrained("model")
+    assert sprung(here), "the trap does not work"
+    with pytest.raises(RuntimeError, match="a kernel was asked for"):
+        GPT2LMHeadModel(GPT2Config(**TINY_GPT2, attn_implementation=KERNEL))
+
+
+def test_a_tokenizer_cannot_name_code(here, trapped_kernels):
+    shutil.copytree(SHIPPED_BPE, "tokens")
+    Path("tokens/own.py").write_text(OWN_CODE)
+    Path("tokens/chat_template.jinja").write_text("{{ cycler.__init__.__globals__.os.system('touch canary') }}")
+    foreign = {
+        "tokenizer_class": "own.Own",
+        "init_inputs": ["own.py"],
+        "vocab_file": "own.py",
+        "tokenizer_file": "own.py",
+    }
+    Path("tokens/tokenizer_config.json").write_text(json.dumps(foreign))
+    assert load_tokenizer("tokens").get_vocab() == load_tokenizer(str(SHIPPED_BPE)).get_vocab()
+    Path("tokens/tokenizer_config.json").write_text(json.dumps({"auto_map": AUTO_MAP, "tokenizer_class": "Own"}))
+    refused(load_tokenizer, "tokens", r"tokens/tokenizer_config.json: asks for code of its own .*\(auto_map\)")
+    assert not sprung(here)
+
+
+# ---- the source ------------------------------------------------------------------------------------------------------
+
+RUNS_CODE = re.compile(  # what a file says, or names; safe with the arguments excepted here
+    r"(?<![\w.])(eval|exec|compile|__import__|input|os\.system|os\.popen)\("
+    r"|torch\.(jit\.|hub\.)?load\((?!path, map_location=\"cpu\", weights_only=True\))"
+    r"|clip\.load\((?!name, device=\"cpu\", jit=False\))"
+    r"|(pickle|marshal|shelve|dill|joblib|yaml)\.(load|loads|open|Unpickler|unsafe_load)\(|\.read_pickle\("
+    r"|(?<!SEVLM)\.from_pretrained\((?!\s*None,)|(allow_pickle|trust_remote_code|shell)=True|weights_only=False"
+)
+
+
+def test_the_source_calls_nothing_that_runs_what_a_file_says():
+    rooms = ("utils", "models", "preprocess", "cococaption")
+    paths = [REPOSITORY / "artEmisX_train.py", *(path for room in rooms for path in (REPOSITORY / room).rglob("*.py"))]
+    assert len(paths) > 50
+    found = {path.name: RUNS_CODE.search(path.read_text(encoding="utf-8")) for path in paths}
+    assert {name: match[0] for name, match in found.items() if match} == {}
+    for line in ("torch.load(path)", "pickle.load(file)", "np.load(p, allow_pickle=True)", "A.from_pretrained(name)"):
+        assert RUNS_CODE.search(line), line
