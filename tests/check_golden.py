@@ -39,7 +39,7 @@ from utils.data.vad_lookup import Lexicon, VADLookup, read_lexicon
 from utils.errors import InputError
 from utils.evaluation.decoding import greedy_decode
 from utils.evaluation.emotion_metrics import emotion_accuracy
-from utils.training.named_checkpoints import MASK_BUFFER, load_named
+from utils.training.checkpoints import MASK_BUFFER, load_named
 
 TOLERANCE = (1e-5, 1e-5)  # (atol, rtol), for every float
 

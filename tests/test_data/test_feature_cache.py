@@ -405,7 +405,7 @@ def test_reading_needs_no_writing(workspace, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(feature_cache, "open", refuse, raising=False)
     for name in ("pwrite", "truncate"):
         monkeypatch.setattr(feature_cache.os, name, no)
-    monkeypatch.setattr(feature_cache, "folder_lock", no)
+    monkeypatch.setattr(feature_cache, "FileLock", no)
     load_all(image_inputs(workspace, tmp_path, "--feature_cache", str(cache)))
     assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == before
 

@@ -20,7 +20,7 @@ from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.image_folder import ImageFolder
 from utils.errors import InputError
 from utils.training.load_checkpoint import load_checkpoint
-from utils.training.resume_states import state_folders
+from utils.training.resume import state_folders
 
 pytestmark = pytest.mark.slow
 

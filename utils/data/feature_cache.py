@@ -21,15 +21,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
 from models.image_encoder import ImageEncoder, ImageFeatures
 from utils.data.image_folder import Picture
 from utils.errors import InputError
-from utils.files import folder_lock, read_json, sha256, write_json
+from utils.files import read_json, sha256, write_json
 
 FORMAT = 2
+LOCK = ".lock"  # of processes that write
 # the fields of CLIP's config that change its features
 ENCODER_FIELDS = (
     "model_type",
@@ -144,7 +146,7 @@ class FeatureCache:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with folder_lock(folder, wait=True):
+        with FileLock(folder / LOCK):
             if (folder / "header.json").is_file():
                 try:
                     cache = cls(folder, header, writable=True)
@@ -230,7 +232,7 @@ class FeatureCache:
 
     def forget(self, names: list[str]) -> None:
         """Mark these images as not written."""
-        with folder_lock(self.folder, wait=True):
+        with FileLock(self.folder / LOCK):
             for name in names:
                 self._write("rows.bin", self.row[name] * ROW.itemsize, bytes(ROW.itemsize))
 
@@ -252,7 +254,7 @@ class FeatureCache:
         values = tokens.cpu().numpy()
         hashes = {name: bytes.fromhex(sha256(pictures[name].path)) for name in names if pictures[name]}
         found_there = False
-        with folder_lock(self.folder, wait=True):
+        with FileLock(self.folder / LOCK):
             for index, name in enumerate(names):
                 try:
                     kept = self._read(name)
@@ -297,7 +299,7 @@ class FeatureCache:
         self._write("rows.bin", self.row[name] * ROW.itemsize, row.tobytes())
 
     def _forget_damaged(self, name: str) -> None:
-        with folder_lock(self.folder, wait=True):
+        with FileLock(self.folder / LOCK):
             try:  # read again: another process may have repaired the row
                 self._read(name)
             except InputError:

@@ -14,8 +14,8 @@ from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.pretrained import check_model_type, check_sizes, find_config
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError, brief, escaped
+from utils.training.checkpoints import NamedCheckpoint
 from utils.training.decoder_weights import load_decoder
-from utils.training.named_checkpoints import NamedCheckpoint
 
 SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "vad_layers", "emotion_span")
 
