@@ -23,7 +23,7 @@ from utils.constants import (
 )
 from utils.csv_rows import check_append_to
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number
-from utils.files import check_place, read_json
+from utils.files import check_place, present, read_json
 from utils.hub import fetch_folder, folder_or_id, split_id
 from utils.settings import SETTINGS_KEY, compare_flags, recorded_argv
 
@@ -456,7 +456,7 @@ def checkpoint_config(args: argparse.Namespace) -> Path:
     """The config.json of the checkpoint that --load_from_epoch names."""
     if args.load_from_epoch == SHARED_NAME:
         return args.ckpt_path / "config.json"
-    return args.ckpt_path / f"nle_model_{args.load_from_epoch}" / "config.json"
+    return present(args.ckpt_path / f"nle_model_{args.load_from_epoch}") / "config.json"
 
 
 def find_model(source: Path) -> Path:
@@ -595,13 +595,17 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Refuse, before a training, what lies where its states and its log go and is neither (InputError)."""
-    for path, is_kind, kind in (
-        (args.ckpt_path / "resume", Path.is_dir, "folder"),
-        (args.caption_save_path / "log.jsonl", Path.is_file, "regular file"),
-    ):
-        if os.path.lexists(path) and not is_kind(path):
-            raise InputError(f"{path}: is no {kind}, which the training needs there; remove it or move it away")
+    """Refuse, before a training, files and folders of the user's own under the names of its output (InputError)."""
+    ckpts, log = args.ckpt_path, args.caption_save_path / "log.jsonl"
+    tokenizer = ckpts / "nle_gpt2_tokenizer_0"
+    outputs = [(ckpts / "resume", (ckpts / "resume").is_dir()), (log, log.is_file())]
+    outputs += [(tokenizer, (tokenizer / "tokenizer_config.json").is_file())]
+    for name in sorted({"best-acc", "best-res"} - {args.load_from_epoch}):  # loading that one says what is wrong with it
+        folder, stats = ckpts / f"nle_model_{name}", ckpts / f"ckpt_stats_{name}.tar"
+        outputs += [(folder, (folder / "config.json").is_file()), (stats, stats.is_file())]
+    for path, is_output in outputs:
+        if os.path.lexists(path) and not is_output:
+            raise InputError(f"{path}: is not what a training writes there; remove it or move it away")
 
 
 def data_folders(args: argparse.Namespace) -> list[Path]:
