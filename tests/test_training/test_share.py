@@ -122,7 +122,7 @@ def test_weights_that_are_not_the_models(copy, change):
     altered(copy, change)
     with pytest.raises(ValueError, match="do not fit"):
         SEVLM.from_pretrained(copy)
-    with pytest.raises(InputError, match="take the folder anew"):
+    with pytest.raises(InputError, match="copy the folder again"):
         load_checkpoint(copy)
 
 
@@ -146,9 +146,6 @@ def test_a_config_cannot_ask_for_code(copy):
     assert model.image_encoder.vision.config._attn_implementation == "sdpa"
 
 
-BAD_PREPARATIONS = ({"size": 48}, {"size": "32"}, {"mean": [0.5]}, {"std": [1, 1, 0]}, {"resample": 9}, {"more": 1})
-
-
 def test_a_folder_that_does_not_say_how_pictures_are_prepared(workspace, copy):
     """As the first ones, which all hold a CLIP: prepared as CLIP's always are."""
     lexicon = ["--vad_lexicon", str(next(workspace.data.glob("*Lexicon*.txt")))]
@@ -167,14 +164,13 @@ def test_damaged_configs(workspace, copy):
     for change in (
         {"decoder_config": {}},
         {"decoder_config": []},
-        {"decoder_config": decoder | {"n_embd": 10**9}},
+        {"decoder_config": decoder | {"n_embd": 32}},
         {"decoder_config": decoder | {"n_head": 0}},
         {"decoder_config": decoder | {"n_layer": "two"}},
         {"vision_config": {"model_type": "x"}},
-        {"vision_config": vision | {"num_channels": 10**9}},
+        {"vision_config": vision | {"num_channels": 4}},
         {"vision_config": vision | {"model_type": "siglip_vision_model"}},
         {"vision_config": vision | {"preparation": {}}},
-        *({"vision_config": vision | {"preparation": vision["preparation"] | bad}} for bad in BAD_PREPARATIONS),
         {"vision_config": "clip"},
         {"loss_weights": "many"},
         {"with_vad_encoder": None},
