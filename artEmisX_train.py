@@ -46,19 +46,18 @@ from utils.evaluation.evaluator import Evaluator, deciding_score, write_evaluati
 from utils.evaluation.gallery_cards import gallery_page, gallery_path
 from utils.evaluation.page import write_page
 from utils.evaluation.score_report import report_checkpoint
+from utils.files import run_lock
 from utils.progress_line import ProgressLine, duration
 from utils.training.disk import check_disk, shown
-from utils.training.folder_lock import locked
 from utils.training.last_words import words_of_scoring, words_of_training
 from utils.training.memory import without_collections
-from utils.training.named_checkpoints import save_tokenizer
 from utils.training.optimizer import rates_of_update
 from utils.training.peak_memory import peak_memory
-from utils.training.resume_states import finish_renames, state_folders
+from utils.training.resume import prepare_folder, save_run
 from utils.training.run_setup import Setup, build_training, prepare
 from utils.training.stop_signals import StopSignals
 from utils.training.trackers import TENSORBOARD, loss_values, score_values
-from utils.training.training_run import TrainingRun, save_best, save_run
+from utils.training.training_run import TrainingRun, save_best
 from utils.training.update_check import UpdateCheck
 
 UPDATES_BEFORE_ESTIMATE = 10  # of the time that the run will take
@@ -304,7 +303,6 @@ def evaluate(run: TrainingRun) -> None:
         log_scores(run)
         for name in (name for name, is_better in better.items() if is_better):
             save_best(run, name)
-        save_tokenizer(args.ckpt_path, run.codec.tokenizer)  # older checkpoints need it, too, should it be gone
     run.accelerator.wait_for_everyone()
     run.signals.immediate = False
     run.say(one_line(progress.scores[-1]))
@@ -441,14 +439,9 @@ def main(argv: list[str] | None = None) -> int:
             written = (args.caption_save_path,) if shared else (args.ckpt_path, args.caption_save_path)
             folders = {os.path.realpath(folder): folder for folder in written}
             for folder in folders.values():
-                stack.enter_context(locked(folder))
+                stack.enter_context(run_lock(folder))
             if not args.eval_only:
-                finish_renames(args.ckpt_path)
-            if not (args.resume or args.eval_only or args.load_from_epoch) and state_folders(args.ckpt_path):
-                raise InputError(
-                    f"{args.ckpt_path}: holds the states of an earlier run: give --resume to continue it, or another "
-                    "--ckpt_path (or remove its folder resume/)"
-                )
+                prepare_folder(args.ckpt_path, args.resume, continued=bool(args.load_from_epoch))
             scorer = CaptionScorer(args.annFileExp, args.metrics, args.cache_dir, args.meteor_jvms)
             stack.enter_context(scorer).start()  # METEOR's tables load while the data do
         # the other processes find what the main one has checked and computed in the cache folder

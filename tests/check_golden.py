@@ -39,7 +39,7 @@ from utils.data.vad_lookup import Lexicon, VADLookup, read_lexicon
 from utils.errors import InputError
 from utils.evaluation.emotion_metrics import emotion_accuracy, split_generated
 from utils.evaluation.generation import greedy_decode
-from utils.training.named_checkpoints import MASK_BUFFER, load_named
+from utils.training.checkpoints import MASK_BUFFER, load_named
 from utils.training.optimizer import build_optimizer, linear_decay, parameter_groups
 
 TOLERANCE = (1e-5, 1e-5)  # (atol, rtol), for every float

@@ -32,7 +32,7 @@ from tests.conftest import Workspace
 from utils.errors import run_script
 from utils.evaluation.evaluator import Evaluator
 from utils.files import sha256
-from utils.training import named_checkpoints, resume_states
+from utils.training import checkpoints, resume
 
 MOMENTS = ("any moment", "evaluation", "checkpoint")
 PICTURES, EPOCHS = 64, 3
@@ -63,7 +63,7 @@ def start(argv: list[str], log: Path) -> tuple[int, int]:
     os.dup2(output, 1)
     os.dup2(output, 2)
     Evaluator.__call__ = announce(writing, "evaluation", Evaluator.__call__)
-    # both kinds of checkpoint write a manifest once their large files are there: before that they are at it
+    # the largest file of a state and of a named checkpoint
     torch.save = announce(writing, "checkpoint", torch.save)
     os._exit(run_script(lambda: artEmisX_train.main(argv)))
 
@@ -102,14 +102,14 @@ def finish(argv: list[str], log: Path) -> float:
 
 def outcome(out: Path) -> dict[str, str]:
     """Hashes of final weights, scores, captions and named checkpoints."""
-    found, _ = resume_states.load_state(out / "ckpts")
+    found, _ = resume.load_state(out / "ckpts")
     state, weights = found.state, hashlib.sha256()
     for name, tensor in sorted(state["model"].items()):
         weights.update(name.encode() + tensor.numpy().tobytes())
     hashes = {"weights": weights.hexdigest(), "progress": json.dumps(state["progress"], sort_keys=True)}
     for path in sorted((out / "results").glob("*.json")):
         hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    for name in named_checkpoints.list_names(out / "ckpts"):
+    for name in checkpoints.list_names(out / "ckpts"):
         hashes[name] = sha256(out / "ckpts" / f"nle_model_{name}" / "model.safetensors")
     return hashes
 

@@ -56,13 +56,19 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Refuse, before a training, what lies where its states and its log go and is neither (InputError)."""
-    for path, is_kind, kind in (
-        (args.ckpt_path / "resume", Path.is_dir, "folder"),
-        (args.caption_save_path / "log.jsonl", Path.is_file, "regular file"),
-    ):
-        if os.path.lexists(path) and not is_kind(path):
-            raise InputError(f"{path}: is no {kind}, which the training needs there; remove it or move it away")
+    """Refuse, before a training, files and folders of the user's own under the names of its output (InputError)."""
+    ckpts, log = args.ckpt_path, args.caption_save_path / "log.jsonl"
+    tokenizer = ckpts / "nle_gpt2_tokenizer_0"
+    outputs = [(ckpts / "resume", (ckpts / "resume").is_dir()), (log, log.is_file())]
+    outputs += [(tokenizer, (tokenizer / "tokenizer_config.json").is_file())]
+    for name in sorted(
+        {"best-acc", "best-res"} - {args.load_from_epoch}
+    ):  # loading that one says what is wrong with it
+        folder, stats = ckpts / f"nle_model_{name}", ckpts / f"ckpt_stats_{name}.tar"
+        outputs += [(folder, (folder / "config.json").is_file()), (stats, stats.is_file())]
+    for path, is_output in outputs:
+        if os.path.lexists(path) and not is_output:
+            raise InputError(f"{path}: is not what a training writes there; remove it or move it away")
 
 
 def data_folders(args: argparse.Namespace) -> list[Path]:

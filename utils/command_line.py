@@ -12,7 +12,7 @@ from pathlib import Path
 from utils.constants import SHARED_TYPE
 from utils.demo_settings import DEMO_DEFAULTS, DEMO_TEST
 from utils.errors import InputError
-from utils.files import read_json
+from utils.files import present, read_json
 from utils.hub import fetch_folder, split_id
 from utils.opts import TRACKERS, get_parser
 from utils.run_record import RECORD_KEY, compare_flags, recorded_argv
@@ -70,7 +70,7 @@ def checkpoint_config(args: argparse.Namespace) -> Path:
     """The config.json of the checkpoint that --load_from_epoch names."""
     if args.load_from_epoch == SHARED_NAME:
         return args.ckpt_path / "config.json"
-    return args.ckpt_path / f"nle_model_{args.load_from_epoch}" / "config.json"
+    return present(args.ckpt_path / f"nle_model_{args.load_from_epoch}") / "config.json"
 
 
 def find_model(source: Path) -> Path:

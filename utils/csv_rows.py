@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import InputError
-from utils.files import atomic_path, folder_lock, read_bytes
+from utils.files import atomic_path, read_bytes
 
 
 def check_append_to(path: Path) -> None:
@@ -18,8 +18,10 @@ def check_append_to(path: Path) -> None:
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Add a row; columns that the file lacks are added to it. Runs that end together do not lose each other's row."""
+    from filelock import FileLock  # here, as its import takes 0.1 s
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    with folder_lock(path.parent, wait=True):  # the file itself is replaced, so the lock is on its folder
+    with FileLock(path.with_name(f".{path.name}.lock")):  # not on the file itself, which is replaced
         columns, rows = _read_rows(path) if path.exists() else ([], [])
         columns += [name for name in row if name not in columns]
         write_rows(path, columns, [*rows, row])

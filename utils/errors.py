@@ -9,10 +9,9 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import NoReturn
 
-LONGEST_NAME, LONGEST_PATH = 255, 4095  # in bytes, on Linux
+LONGEST_NAME = 255  # in bytes, on Linux
 # Processes or threads that one flag may ask for: more than pay, fewer than bring a machine down.
 MOST_PROCESSES = max(64, 4 * (os.cpu_count() or 1))
 
@@ -40,7 +39,7 @@ def brief(error: object) -> str:
 class OneLineParser(argparse.ArgumentParser):
     """Reports wrong flags as an InputError: one line, as every other error of ours.
 
-    Refused for every flag: an empty value, text that is not UTF-8, and paths that no file system takes.
+    Refused for every flag: an empty value, and text that is not UTF-8.
     """
 
     def parse_known_args(self, args=None, namespace=None):
@@ -50,17 +49,7 @@ class OneLineParser(argparse.ArgumentParser):
                 self.error(f"argument {flag}: its value is empty; give one, or leave it out")
             if not _is_utf8(value):
                 self.error(f"argument {value!r}: not UTF-8 text; rename the file or folder")
-        parsed, rest = super().parse_known_args(args, namespace)
-        for name, value in vars(parsed).items():
-            for path in value if isinstance(value, list) else [value]:
-                if isinstance(path, Path):
-                    self._check_path(name, path)
-        return parsed, rest
-
-    def _check_path(self, name: str, path: Path) -> None:
-        sizes = [len(os.fsencode(part)) for part in path.parts]
-        if max(sizes, default=0) > LONGEST_NAME or sum(sizes) + len(sizes) > LONGEST_PATH:
-            self.error(f"argument --{name}: {brief(path)}: this path is too long; take a shorter one")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"(\S{60})\S{60,}", r"\1...", message)  # a number of 5000 digits, say

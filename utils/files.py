@@ -6,113 +6,94 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import socket
 import stat
-import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.errors import LONGEST_NAME, InputError, brief
+from utils.errors import InputError, brief
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+MANIFEST = "manifest.json"
+LOCK_FILE, OWNER_FILE = ".run.lock", ".run.owner"
+# how torch, safetensors, tokenizers and NumPy report that the system did not write, each without an errno
+WRITE_FAILED = re.compile(
+    r"PytorchStreamWriter|inline_container|os error|I/O error|requested and \d+ written", re.IGNORECASE
+)
+DISK_RESERVE = 32 << 20  # bytes; a write that failed with less than this left failed for want of space
 
-MOST_BYTES = 4 << 30  # of a file that is read whole
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, folder: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block succeeds it is fsynced and renamed to `path`, else removed.
 
     Readers therefore see the old file or the new one, never a part, also after a crash or a kill.
 
+    Args:
+        folder: `path` is a folder, and the temporary path an empty one. It replaces an older folder by two renames; after
+            a kill between them `present` knows where the older one is, and `finish_renames` brings it back.
+
     Raises:
-        InputError: `path` is no place for a file, see `check_place`.
+        InputError: `path` is not a place for a file, see `check_place`.
+        OSError: the file cannot be written; a full disk is ENOSPC, whatever the library that wrote called it.
     """
     path = Path(path)
-    check_place(path)
+    if not folder:
+        check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    short = f"{path.name[:40]}-{zlib.crc32(os.fsencode(path.name)):08x}"  # a name as long as may be leaves no room
-    temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
+    # processes may write the same file at the same time, but not the same folder: what a kill has left there is removed
+    temporary = path.with_name(f".{path.name}.tmp" if folder else f".{path.name[:40]}.{os.getpid()}.tmp")
     try:
+        if folder:
+            remove(temporary)
+            temporary.mkdir()
         yield temporary
-        sync(temporary)
+        for part in (*temporary.rglob("*"), temporary):
+            sync(part)
+        if folder and os.path.lexists(path):
+            remove(_old(path))
+            os.replace(path, _old(path))
         os.replace(temporary, path)
         sync(path.parent)
+        if folder:
+            remove(_old(path))
+    except Exception as error:
+        if isinstance(error, InputError) or getattr(error, "errno", None) or not WRITE_FAILED.search(str(error)):
+            raise
+        full = shutil.disk_usage(path.parent).free < DISK_RESERVE
+        reason = os.strerror(errno.ENOSPC) if full else brief(error)  # else a quota, or a limit on the size of files
+        raise OSError(errno.ENOSPC if full else errno.EIO, reason, str(temporary)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
 
 
-def check_place(path: str | Path) -> None:
-    """Refuse, if need be before long work, a path that no file can be written to (InputError): a folder, a pipe or device,
-    or below a file or a link that leads nowhere.
-
-    Names that are too long for a file system are refused.
-    """
-    path = Path(path)
-    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
-    if longest > LONGEST_NAME:
-        raise InputError(f"{brief(path)}: a name of {longest} bytes is too long; give a shorter one")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the name of a file")
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: is a pipe, socket or device; give the name of a file")
-    for parent in path.parents:
-        if os.path.lexists(parent) and not parent.is_dir():
-            kind = "a file" if parent.is_file() else "no folder" if parent.exists() else "a link that leads nowhere"
-            raise InputError(f"{path}: cannot be written, as {parent} is {kind}; name another folder")
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
-def check_writable(path: str | Path) -> None:
-    """Refuse, before long work, a file whose folder (or the nearest that is there) takes no files (InputError)."""
-    folder = next((parent for parent in Path(path).absolute().parents if parent.exists()), Path("/"))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: nothing can be written in {folder}; name another folder")
+def present(folder: Path) -> Path:
+    """Where a folder of `atomic_path` is: at its place, or where a kill between two renames left the older one."""
+    return _old(folder) if not folder.exists() and _old(folder).is_dir() else folder
 
 
-@contextlib.contextmanager
-def folder_lock(folder: Path, wait: bool) -> Iterator[int]:
-    """Lock a folder against other processes of this machine while the block runs; gives its descriptor.
-
-    The lock is on the folder itself, not on a file in it, so nobody can remove it or put something else in its place. It
-    ends with the process, however that dies: processes that are forked meanwhile give their copy up at once. A file system
-    that has no such locks (some network ones) is left unlocked.
-
-    Args:
-        wait: for another process to be done; else BlockingIOError.
-
-    Raises:
-        InputError: this system has no such locks.
-    """
-    if fcntl is None:
-        raise InputError(f"{folder}: this system cannot lock a folder; work on Linux or macOS")
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    _locked_folders.add(descriptor)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF):
-                raise
-        yield descriptor
-    finally:
-        _locked_folders.discard(descriptor)
-        os.close(descriptor)
+def finish_renames(parent: Path) -> None:
+    """Bring back every folder in `parent` that a kill between two renames of `atomic_path` left under another name."""
+    for old in Path(parent).glob(".*.old"):
+        folder = old.with_name(old.name[1:].removesuffix(".old"))
+        if not folder.exists():
+            os.replace(old, folder)
 
 
-_locked_folders: set[int] = set()
-
-
-def _forget_locks() -> None:
-    for descriptor in _locked_folders:
-        os.close(descriptor)
-    _locked_folders.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_locks)
+def remove(path: Path) -> None:
+    """Remove a file, a folder or a link (never what it points to), if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -135,12 +116,94 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n")
 
 
+def check_place(path: str | Path) -> None:
+    """Refuse, if need be before long work, a path that no file can be written to (InputError): a folder, a pipe or device,
+    or below something that is not a folder."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is a pipe, socket or device; give the name of a file")
+    for parent in path.parents:
+        if os.path.lexists(parent) and not parent.is_dir():
+            raise InputError(f"{path}: cannot be written, as {parent} is not a folder; name another")
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuse, before long work, a file whose folder (or the nearest that is there) takes no files (InputError)."""
+    folder = next((parent for parent in Path(path).absolute().parents if parent.exists()), Path("/"))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: nothing can be written in {folder}; name another folder")
+
+
+# ---- manifests -------------------------------------------------------------------------------------------------------
+
+
+def write_manifest(folder: Path, beside: dict[str, Path] | None = None) -> None:
+    """Write manifest.json, the SHA-256 of every file in `folder`, and of files `beside` it (name in the manifest -> path)."""
+    files = {path.name: path for path in sorted(folder.iterdir())} | (beside or {})
+    content = {"sha256": {name: sha256(path) for name, path in files.items()}}
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def damaged_file(folder: Path, beside: dict[str, Path] | None = None) -> str | None:
+    """The name of the first file that is missing or differs from its SHA-256 in manifest.json; None if all are as written."""
+    try:
+        digests = read_json(folder / MANIFEST)["sha256"].items()
+    except (InputError, AttributeError, KeyError, TypeError):
+        return MANIFEST
+    for name, digest in digests:
+        path = (beside or {}).get(name, folder / name)
+        if not path.is_file() or sha256(path) != digest:
+            return name
+    return None
+
+
+# ---- one run per folder ----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Keep other runs out of `folder` while the block runs; it is made for it, and removed again if it stays empty.
+
+    The lock ends with this process, however that dies; processes that are forked meanwhile have no part in it.
+
+    Raises:
+        InputError: another run is at work in the folder (names its process and host).
+    """
+    from filelock import FileLock, Timeout  # here, as its import takes 0.1 s
+
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, owner = FileLock(folder / LOCK_FILE), folder / OWNER_FILE
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        whose = owner.read_text(encoding="utf-8") if owner.is_file() else "a process that does not say which"
+        raise InputError(
+            f"{folder}: another run is at work here ({whose}); wait for it or name another folder"
+        ) from None
+    try:
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        for file in (owner, folder / LOCK_FILE):  # filelock takes no lock on a file that was removed meanwhile
+            file.unlink(missing_ok=True)
+        lock.release()
+        with contextlib.suppress(OSError):  # it holds what the run has written
+            for path in made:
+                path.rmdir()
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
 def read_json(path: str | Path) -> Any:
     """Read a UTF-8 JSON file.
 
     Raises:
-        InputError: the file is missing, no file, not UTF-8, not JSON, nested too deeply, or one of its objects has the
-            same name twice (both places are named): of two values Python would keep the last without a word.
+        InputError: the file is missing, not a regular file, not UTF-8 or not JSON, or one of its objects has the same name
+            twice: of two values Python would keep the last without a word.
     """
     return parse_json(read_bytes(path), path)
 
@@ -149,62 +212,24 @@ def parse_json(content: bytes, path: str | Path) -> Any:
     """Like `read_json`, for bytes that are read already; `path` is for messages."""
     try:
         return json.loads(content, object_pairs_hook=_without_repeats)
-    except _RepeatedName:
-        name, first, second = _repeated_name(json.loads(content, cls=_AsText))
-        raise InputError(f"{path}: {name[:40]!r} is there twice, at {first} and at {second}; remove one") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{path}: not valid JSON ({error.msg} at {place}); make the file anew") from None
     except RecursionError:
-        raise InputError(f"{path}: JSON nested too deeply to be one of our files; make the file anew") from None
-    except ValueError as error:  # e.g. an integer of more than 4300 digits
-        raise InputError(f"{path}: not valid JSON ({error}); make the file anew") from None
-
-
-class _RepeatedName(Exception):
-    """An object of a JSON file has the same name twice."""
+        raise InputError(f"{path}: JSON nested too deeply; make the file again") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({brief(error)}); make the file again") from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise _RepeatedName
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{name[:40]!r} is twice in one object")
     return found
 
 
-class _AsText(json.JSONDecoder):
-    """Decodes the bytes of a JSON file as json.loads does, but gives their text."""
-
-    def decode(self, text: str) -> str:
-        return text
-
-
-def _repeated_name(text: str) -> tuple[str, str, str]:
-    """The first name that stands twice in one object of a JSON text, and both its places. The parser does not tell them."""
-    inside: list[dict[str, int] | None] = []  # names and their places of the objects we are in; None for a list
-    for token in re.finditer(r'"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|[][{}]', text):
-        if token[0] == "{":
-            inside.append({})
-        elif token[0] == "[":
-            inside.append(None)
-        elif token[0] in "]}":
-            inside.pop()
-        elif token[1]:  # a string before a colon
-            name = json.loads(token[0].removesuffix(token[1]), strict=False)
-            first = inside[-1].setdefault(name, token.start())
-            if first != token.start():
-                return name, _place(text, first), _place(text, token.start())
-    raise AssertionError("no name is there twice")
-
-
-def _place(text: str, position: int) -> str:
-    return f"line {text.count(chr(10), 0, position) + 1}, column {position - text.rfind(chr(10), 0, position)}"
-
-
 def check_regular(path: str | Path, remedy: str = "name another file") -> None:
-    """Refuse what is no regular file, before it is opened: reading a pipe or a terminal would wait for ever.
+    """Refuse what is not a regular file, before it is opened: reading a pipe or a terminal would wait for ever.
 
     Raises:
         InputError: nothing there, a folder, a pipe, a socket, a device, or a path that cannot be looked up.
@@ -225,12 +250,9 @@ def check_regular(path: str | Path, remedy: str = "name another file") -> None:
 
 
 def read_bytes(path: str | Path, remedy: str = "name another file") -> bytes:
-    """Read a whole regular file of at most `MOST_BYTES`; InputError when it is anything else or unreadable."""
+    """Read a whole regular file; InputError when it is anything else or unreadable."""
     check_regular(path, remedy)
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size > MOST_BYTES:
-            raise InputError(f"{path}: has more than {MOST_BYTES >> 30} GiB, which none of our files has; {remedy}")
-        return file.read()
+    return Path(path).read_bytes()
 
 
 def sha256(path: str | Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from utils.command_line import checkpoint_config, find_model, is_shared, parse_args, recorded_settings
 from utils.errors import InputError, OneLineParser, brief, escaped, run_script
 from utils.evaluation.report_tables import read_report
-from utils.files import check_place, sync
+from utils.files import atomic_path, check_place
 from utils.flags import IGNORE
 from utils.hub import OWNED_ID, folder_or_id
 from utils.model_card import model_card
@@ -131,22 +131,13 @@ def shared_settings(record: dict[str, Any]) -> dict[str, Any]:
 def write_folder(out: Path, model, tokenizer, settings: dict, card: str, include_encoder: bool) -> None:
     """Write the whole folder beside its place, load it once as a stranger would, and put it there by one renaming."""
     from models.sevlm import SEVLM
-    from utils.training.manifests import remove, removed_on_failure
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name[:40]}.{os.getpid()}.tmp")
-    remove(temporary)
-    with removed_on_failure(temporary):
-        temporary.mkdir()
+    with atomic_path(out, folder=True) as temporary:
         model.save_pretrained(temporary, include_encoder, **{RECORD_KEY: settings})
         (temporary / "model.safetensors").chmod((temporary / "config.json").stat().st_mode)
         tokenizer.save_pretrained(temporary)
         (temporary / "README.md").write_text(card, encoding="utf-8")
         SEVLM.from_pretrained(temporary, image_encoder=None if include_encoder else model.image_encoder)
-        for path in temporary.iterdir():
-            sync(path)
-        os.replace(temporary, out)
-        sync(out.parent)
 
 
 def _size(folder: Path) -> int:

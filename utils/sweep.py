@@ -21,13 +21,12 @@ from utils.command_line import parse_args
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.evaluation.ablation_table import Row, write_table
 from utils.evaluation.report_tables import CAPTION_SCORES, read_report
-from utils.files import check_place, check_writable, read_json, sha256
+from utils.files import check_place, check_writable, read_json, run_lock, sha256
 from utils.flags import IGNORE, Boolean
 from utils.opts import declared
 from utils.opts import get_parser as training_parser
 from utils.progress_line import ProgressLine, duration
 from utils.run_record import flags_of
-from utils.training.folder_lock import locked
 from utils.training.run_log import LOG_FILE, RunHistory, read_log
 from utils.training.sweep_processes import Job, Jobs
 
@@ -132,7 +131,7 @@ def main(argv: list[str] | None = None) -> int | None:
     check_place(args.out / "ablation.md")
     check_writable(args.out / "ablation.md")
     check_same_flags(runs)
-    with locked(args.out):
+    with run_lock(args.out):
         first = runs[0].args
         if first.demo and not all(map(is_trained, runs)):
             from preprocess.demo import make_demo  # brings pandas along

@@ -94,12 +94,12 @@ FILES = {
     "list of records": ("[1]", f"{TRAIN}: a JSON object of image id -> record{ANEW}"),
     "infinite share": (with_share("1e999"), f"{RECORD}non-fin"),
     "integer beyond floats": (with_share("9" * 999), RECORD),
-    "deep brackets": (BRACKETS, f"{TRAIN}: JSON nested too deeply.*make the file anew"),
+    "deep brackets": (BRACKETS, f"{TRAIN}: JSON nested too deeply.*make the file again"),
     "truncated JSON": ('{"12": {"emotions": ["awe"', f"{TRAIN}: not valid JSON.*line 1.*make the file"),
     "empty JSON": ("", f"{TRAIN}: not valid JSON"),
     "latin-1 JSON": ('{"12": "é"}'.encode("latin-1"), f"{TRAIN}: not UTF-8 text.*save the file as UTF-8"),
     "binary JSON": (bytes(range(256)), f"{TRAIN}: not "),
-    "integer of 5000 digits": ("1" * 5000, f"{TRAIN}: not valid JSON.*make the file anew"),
+    "integer of 5000 digits": ("1" * 5000, f"{TRAIN}: not valid JSON.*make the file again"),
 }
 
 

@@ -23,8 +23,8 @@ from utils.data.vad_lookup import read_lexicon
 from utils.errors import InputError
 from utils.evaluation.report_tables import read_report
 from utils.files import read_json, sha256
-from utils.training.named_checkpoints import load_named
-from utils.training.resume_states import load_state, save_state
+from utils.training.checkpoints import load_named
+from utils.training.resume import load_state, save_state
 
 pytestmark = pytest.mark.slow
 

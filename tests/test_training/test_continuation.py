@@ -10,7 +10,7 @@ import torch
 import artEmisX_train
 from tests.conftest import TINY_VIT
 from utils.errors import InputError
-from utils.training.resume_states import load_state, state_folders
+from utils.training.resume import load_state, state_folders
 
 pytestmark = pytest.mark.slow
 
@@ -166,40 +166,10 @@ def test_resume_says_what_may_change(workspace, copied, capsys):
     assert "resumed" not in lines[0] and lines[1]["resumed"] == "00001-00000006"
 
 
-@pytest.mark.parametrize(
-    "name, value",
-    [("epoch", "x"), ("epoch", -5), ("epoch", 1.5), ("epoch", 10**12), ("step", 999), ("step", True), ("updates", 3)]
-    + [("best_acc", "high"), ("best_res", float("nan")), ("scores", {"a": 1}), ("evaluated", "now"), ("more", 1)]
-    + [("best_acc", 10**12), ("scores", [{"a": 1.0}]), ("scores", [{"epoch": 0, "step": 5, "a": float("inf")}])]
-    + [("scores", [{"epoch": 0, "step": 5, "a\nb": 1.0}])],
-)
-def test_damaged_progress_is_refused(workspace, copied, name, value):
-    """A record that says what cannot be, under a manifest that fits it, touches nothing."""
-    from utils.training.resume_states import save_state
-
-    found, _ = load_state(copied / "ckpts")
-    found.state["progress"][name] = value
-    shutil.rmtree(copied / "ckpts" / "resume")
-    save_state(copied / "ckpts", 1, 6, found.state, found.settings)
-    with pytest.raises(InputError, match="is not a state of this program"):
-        artEmisX_train.main([*argv(workspace, copied), "--resume"])
-    assert [folder.name for folder in state_folders(copied / "ckpts")] == ["00001-00000006"]
-
-
-def test_damaged_schedule_is_refused(workspace, copied):
-    from utils.training.resume_states import save_state
-
-    found, _ = load_state(copied / "ckpts")
-    found.state["scheduler"] = {"step": 3}
-    save_state(copied / "ckpts", 1, 6, found.state, found.settings)
-    with pytest.raises(InputError, match="is not a state of this program"):
-        artEmisX_train.main([*argv(workspace, copied), "--resume"])
-
-
 # ---- --load_from_epoch
 
 
-def test_continuing_sets_later_states_aside(workspace, copied, capsys):
+def test_continuing_renames_the_earlier_states(workspace, copied, capsys):
     """The new run's states win from the first moment; the old ones are kept whole; the log goes on."""
     stats = torch.load(copied / "ckpts" / "ckpt_stats_best-res.tar", weights_only=True)
     old = sorted(folder.name for folder in state_folders(copied / "ckpts"))
@@ -208,8 +178,12 @@ def test_continuing_sets_later_states_aside(workspace, copied, capsys):
     more = ("--load_from_epoch", "best-res", "--num_train_epochs", str(stats["epoch"] + 2))
     assert artEmisX_train.main([*flags, *more]) == 0
     said = capsys.readouterr().out
-    assert "set aside in" in said and f"continuing at epoch {stats['epoch'] + 1}" in said
-    assert sorted(path.name for path in (copied / "ckpts" / "resume-set-aside-1").iterdir()) == old
+    renamed = copied / "ckpts" / "resume-1"
+    assert (
+        f"the states of the earlier run in this folder are now in {renamed}" in said
+        and f"continuing at epoch {stats['epoch'] + 1}" in said
+    )
+    assert sorted(path.name for path in renamed.iterdir()) == old
     found, _ = load_state(copied / "ckpts")
     assert found.state["progress"]["epoch"] == stats["epoch"] + 1
     assert found.settings["flags"]["load_from_epoch"] == "best-res"
@@ -267,4 +241,13 @@ def test_continuing_beyond_the_last_epoch(workspace, copied):
     flags = without(argv(workspace, copied), "num_train_epochs")
     with pytest.raises(InputError, match="give more epochs"):
         artEmisX_train.main([*flags, "--load_from_epoch", "best-res", "--num_train_epochs", "1"])
-    assert not list((copied / "ckpts").glob("resume-set-aside*"))
+    assert not list((copied / "ckpts").glob("resume-*"))
+
+
+def test_nothing_begins_again_over_the_checkpoints_of_a_run(workspace, copied):
+    """Killed before its first state, a run that continues a checkpoint leaves none: --resume must not start it at epoch 0."""
+    (copied / "ckpts" / "resume").rename(copied / "ckpts" / "resume-1")
+    with pytest.raises(
+        InputError, match=r"ckpts: holds checkpoints .best-acc, best-res. and no state .*--load_from_epoch"
+    ):
+        artEmisX_train.main([*argv(workspace, copied), "--resume"])

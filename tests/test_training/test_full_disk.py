@@ -7,8 +7,8 @@ import pytest
 
 import artEmisX_train
 from utils.errors import run_script
-from utils.training import training_run
-from utils.training.resume_states import load_state
+from utils.training import resume
+from utils.training.resume import load_state
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def small_disk(tmp_path):
 def test_full_disk(workspace, small_disk, tmp_path, capsys):
     argv = workspace.argv(tmp_path, "--ckpt_path", str(small_disk / "ckpts"))
     (small_disk / "ballast").write_bytes(b"x")
-    save_state = training_run.save_state
+    save_state = resume.save_state
     saved = []
 
     def fill_before_the_second(ckpt_path, *arguments):
@@ -38,11 +38,11 @@ def test_full_disk(workspace, small_disk, tmp_path, capsys):
         saved.append(1)
         save_state(ckpt_path, *arguments)
 
-    training_run.save_state = fill_before_the_second
+    resume.save_state = fill_before_the_second
     try:
         assert run_script(lambda: artEmisX_train.main(argv)) == 1
     finally:
-        training_run.save_state = save_state
+        resume.save_state = save_state
     assert "error: the disk is full" in capsys.readouterr().err
     found, notes = load_state(small_disk / "ckpts")
     assert found.state["progress"]["epoch"] == 0 and not notes
@@ -64,7 +64,7 @@ def test_disks_that_fill_elsewhere(workspace, tmp_path, capsys, monkeypatch, siz
     try:
         assert run_script(lambda: artEmisX_train.main(workspace.argv(tmp_path, "--ckpt_path", f"{folder}/c"))) == 1
         assert "error: the disk is full" in capsys.readouterr().err
-        assert not [path for path in folder.rglob("*") if path.suffix in (".new", ".old", ".tmp", ".writing")]
+        assert not [path for path in folder.rglob("*") if path.suffix in (".old", ".tmp")]
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 
@@ -80,4 +80,4 @@ def test_a_limit_on_the_size_of_files(workspace, tmp_path, capsys, largest):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     lines = [line for line in capsys.readouterr().err.replace("\r", "\n").split("\n") if "rror" in line]
-    assert len(lines) == 1 and ".writing" in lines[0]
+    assert len(lines) == 1 and "/ckpts/resume/" in lines[0]

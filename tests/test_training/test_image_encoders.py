@@ -19,7 +19,7 @@ from utils.data.feature_cache import FeatureCache
 from utils.data.image_encoder_weights import load_image_encoder
 from utils.errors import InputError
 from utils.training.load_checkpoint import load_checkpoint
-from utils.training.resume_states import state_folders
+from utils.training.resume import state_folders
 
 pytestmark = pytest.mark.slow
 

@@ -1,33 +1,39 @@
 """Killed between any two renames or removals, a checkpoint and a state are whole: the new one or the old."""
 
 import os
+from argparse import Namespace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from models.config_fields import gpt2_config
 
-from utils.files import write_json
-from utils.training import named_checkpoints, resume_states
-from utils.training.manifests import write_manifest
-from utils.training.named_checkpoints import load_named
-from utils.training.resume_states import load_state, save_state, start_anew
+from models.decoder import Explainer
+from models.sevlm import SEVLM
+from models.vad_encoder import VADEncoder
+from tests.conftest import GOLDEN
+from utils import files
+from utils.opts import checkpoint_config
+from utils.training.checkpoints import finish_saves, load_named, save_named
+from utils.training.resume import load_state, prepare_folder, save_state
 
 SETTINGS = {"flags": {}, "facts": {}}
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing of ours catches it."""
+    """Stands for SIGKILL: nothing catches it."""
 
 
 @pytest.fixture
 def kill_after(monkeypatch):
-    """Let the process die right after the nth rename or removal, counted over both modules; 0 for never."""
+    """Let the process die right after the nth rename or removal; 0 for never. Nothing is tidied up then."""
 
     def arm(nth: int):
         done = []
 
         def counted(function):
             def call(*arguments):
+                if 0 < nth <= len(done):
+                    return  # it is dead
                 function(*arguments)
                 done.append(function)
                 if len(done) == nth:
@@ -36,42 +42,60 @@ def kill_after(monkeypatch):
             return call
 
         monkeypatch.setattr(os, "replace", counted(os.replace))
-        for module in (named_checkpoints, resume_states):
-            monkeypatch.setattr(module, "remove", counted(module.remove))
+        monkeypatch.setattr(files, "remove", counted(files.remove))
 
     yield arm
 
 
-def write_halves(root, value: float, suffix: str = "") -> None:
-    folder, stats = root / f"nle_model_x{suffix}", root / f"ckpt_stats_x.tar{suffix}"
-    folder.mkdir(parents=True)
-    save_file({"weight": torch.tensor([value])}, folder / "model.safetensors")
-    write_json(folder / "config.json", {})
-    generation = f"of {value}"
-    torch.save({"epoch": int(value), "generation": generation}, stats)
-    parts = {name: folder / name for name in ("config.json", "model.safetensors")}
-    write_manifest(folder, parts | {"ckpt_stats_x.tar": stats}, generation=generation)
+class Words:
+    """A tokenizer as far as it is saved."""
+
+    def save_pretrained(self, folder):
+        (folder / "tokenizer_config.json").write_text("{}")
 
 
-@pytest.mark.parametrize("second", [0, 1, 2, 3])
-@pytest.mark.parametrize("first", [1, 2, 3, 4, 5])
-def test_named_checkpoint(tmp_path, kill_after, monkeypatch, first, second):
-    """Killed while it is replaced, and again while that is put right."""
-    write_halves(tmp_path, 1.0)
-    write_halves(tmp_path, 2.0, ".new")
-    for nth, act in ((first, named_checkpoints._replace), (second, load_named)):
-        kill_after(nth)
-        try:
-            act(tmp_path, "x")
-        except Killed:
-            pass
-        monkeypatch.undo()
-    found = load_named(tmp_path, "x")
-    assert found.decoder["weight"].item() == found.stats["epoch"] in (1, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt_stats_x.tar", "nle_model_x"]
+@pytest.fixture(scope="module")
+def model() -> SEVLM:
+    config = gpt2_config(load_named(GOLDEN / "checkpoint", "best-res").config)
+    return SEVLM(None, Explainer(config), VADEncoder())
 
 
-@pytest.mark.parametrize("nth", range(1, 7))
+def save(root, model: SEVLM, number: int) -> None:
+    torch.nn.init.constant_(model.decoder.transformer.ln_f.bias, number)
+    save_named(root, "x", model, Words(), {}, {"epoch": number})
+
+
+def whole(root) -> int:
+    """The number of the checkpoint, the same in both its halves."""
+    found = load_named(root, "x")
+    assert found.decoder["transformer.ln_f.bias"].unique().tolist() == [found.stats["epoch"]]
+    return found.stats["epoch"]
+
+
+@pytest.mark.parametrize("nth", range(1, 9))
+def test_named_checkpoint(tmp_path, model, kill_after, monkeypatch, nth):
+    """Killed while it is replaced: read as it is, put right before the next run, and replaced again."""
+    save(tmp_path, model, 1)
+    kill_after(nth)
+    try:
+        save(tmp_path, model, 2)
+    except Killed:
+        pass
+    monkeypatch.undo()
+    number = whole(tmp_path)
+    assert number in (1, 2)
+    assert checkpoint_config(Namespace(ckpt_path=tmp_path, load_from_epoch="x")).is_file()
+    finish_saves(tmp_path)
+    assert whole(tmp_path) == number
+    published = ["ckpt_stats_x.tar", "nle_gpt2_tokenizer_0", "nle_model_x"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == published
+    assert not (tmp_path / "nle_model_x" / "ckpt_stats_x.tar").exists()
+    save(tmp_path, model, 3)
+    assert whole(tmp_path) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == published  # nor anything hidden
+
+
+@pytest.mark.parametrize("nth", range(1, 8))
 def test_state_written_again(tmp_path, kill_after, monkeypatch, nth):
     """A run that is resumed in an evaluation writes the state it was resumed from once more; it may be the only one."""
     save_state(tmp_path, 0, 5, {"number": 1}, SETTINGS)
@@ -81,22 +105,9 @@ def test_state_written_again(tmp_path, kill_after, monkeypatch, nth):
     except Killed:
         pass
     monkeypatch.undo()
+    prepare_folder(tmp_path, resume=True, continued=False)
     found, notes = load_state(tmp_path)
     assert found.state["number"] in (1, 2) and not notes
     save_state(tmp_path, 0, 5, {"number": 3}, SETTINGS)
     assert load_state(tmp_path)[0].state["number"] == 3
     assert [path.name for path in (tmp_path / "resume").iterdir()] == ["00000-00000005"]
-
-
-@pytest.mark.parametrize("nth", range(1, 9))
-def test_start_anew(tmp_path, kill_after, monkeypatch, nth):
-    save_state(tmp_path, 4, 0, {"number": 1}, SETTINGS)
-    (tmp_path / "resume-set-aside-1").symlink_to("nowhere")  # in the way, and not followed
-    kill_after(nth)
-    try:
-        start_anew(tmp_path, 1, 0, {"number": 2}, SETTINGS)
-    except Killed:
-        pass
-    monkeypatch.undo()
-    found, notes = load_state(tmp_path)
-    assert found.state["number"] in (1, 2) and not notes

@@ -17,7 +17,7 @@ from utils.demo_settings import DEMO
 from utils.errors import InputError
 from utils.progress_line import ProgressLine
 from utils.training import disk
-from utils.training.disk import check_disk, disk_needed
+from utils.training.disk import check_disk, state_size
 
 
 class Clock:
@@ -116,8 +116,8 @@ def test_disk_is_estimated_from_what_files_take(workspace, told):
         (out / "ckpts" / "nle_model_best-res" / "model.safetensors").stat().st_size
         + (out / "ckpts" / "ckpt_stats_best-res.tar").stat().st_size
     ]
-    told_sizes = [int(number) * 2**20 for number in re.findall(r"of (\d+) MiB", line)]
-    assert told_sizes[0] == pytest.approx(states[0], abs=2**20) and told_sizes[1] == pytest.approx(named[0], abs=2**20)
+    told_size = int(re.search(r"of (\d+) MiB", line)[1]) * 2**20
+    assert told_size == pytest.approx(states[0], abs=2**20) and told_size == pytest.approx(named[0], abs=2**20)
     kept = int(re.search(r"^disk: up to (\d+) MiB", line)[1])
     assert len(states) == 2 and kept == pytest.approx(5 * states[0] / 2**20, abs=1)
 
@@ -133,13 +133,13 @@ class Tiny(nn.Module):
 
 
 def test_a_fixed_encoder_takes_no_disk():
-    assert disk_needed(Tiny(fixed=True)) == (12_000, 12_000, 5 * 12_000)
-    assert disk_needed(Tiny(fixed=False)) == (48_000, 48_000, 5 * 48_000)
+    assert state_size(Tiny(fixed=True)) == 12_000
+    assert state_size(Tiny(fixed=False)) == 48_000
 
 
 def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
     """To the byte: what is there already and will be replaced counts as room."""
-    model, ckpt_path = Tiny(fixed=True), tmp_path / "not" / "yet"
+    model, ckpt_path = Tiny(fixed=True), tmp_path
 
     def free(size):
         monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, size))
@@ -148,7 +148,7 @@ def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
     assert "disk: up to 0 MiB" in check_disk(model, ckpt_path, False)
     free(59_999)
     with pytest.raises(
-        InputError, match="not/yet: the run needs .* are free; free some space, or give another --ckpt_path"
+        InputError, match=f"{tmp_path}: the run needs .* are free; free some space, or give another --ckpt_path"
     ):
         check_disk(model, ckpt_path, False)
     (ckpt_path / "resume" / "00000-00000001").mkdir(parents=True)

@@ -14,7 +14,7 @@ from tests.test_training.test_share import scored
 from utils import share
 from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.text_codec import load_tokenizer
-from utils.training.named_checkpoints import load_named, save_named
+from utils.training.checkpoints import load_named, save_named
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import torch
 import artEmisX_train
 from tests.conftest import REPOSITORY, logged_losses
 from utils.training import build_model
-from utils.training.named_checkpoints import load_named
+from utils.training.checkpoints import load_named
 
 pytestmark = pytest.mark.slow
 

@@ -122,7 +122,7 @@ def test_weights_that_are_not_the_models(copy, change):
     altered(copy, change)
     with pytest.raises(ValueError, match="do not fit"):
         SEVLM.from_pretrained(copy)
-    with pytest.raises(InputError, match="take the folder anew"):
+    with pytest.raises(InputError, match="copy the folder again"):
         load_checkpoint(copy)
 
 

@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY
 from utils import sweep
 from utils.errors import InputError
 from utils.evaluation.ablation_table import Row, write_table
-from utils.training.folder_lock import locked
+from utils.files import run_lock
 from utils.training.run_log import read_log
 
 # Writes what a training writes. The file `orders` in the working directory: "fail NUMBER", or "wait" until it is stopped.
@@ -194,7 +194,7 @@ def test_launcher_that_does_nothing_is_no_success(here, capsys):
 
 
 def test_two_sweeps_in_one_folder_are_refused(here):
-    with locked(Path("out")):
+    with run_lock(Path("out")):
         code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from utils import errors, sweep\n"
         code += f"sys.exit(errors.run_script(lambda: sweep.main({argv(*TWO)})))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -15,8 +15,8 @@ from models import losses
 from tests.conftest import REPOSITORY, logged_losses
 from utils.errors import InputError
 from utils.evaluation.evaluator import Evaluator
-from utils.training.folder_lock import locked
-from utils.training.named_checkpoints import load_named
+from utils.files import run_lock
+from utils.training.checkpoints import load_named
 
 
 def train(workspace, out, *more):
@@ -136,7 +136,7 @@ def test_damaged_state_is_named_and_the_one_before_used(finished, workspace, tmp
     torn = (newest / "state.pt").read_bytes()[:-100]
     (newest / "state.pt").write_bytes(torn)
     train(workspace, tmp_path, "--resume")
-    assert f"{newest}: torn or altered" in capsys.readouterr().out
+    assert f"{newest}: truncated or modified" in capsys.readouterr().out
     assert same_state(newest_state(tmp_path), newest_state(finished))
 
 
@@ -156,15 +156,15 @@ def test_a_second_training_does_not_overwrite_the_first(finished, workspace):
 
 @pytest.mark.slow
 def test_two_runs_in_one_folder(workspace, tmp_path):
-    holder = "import sys, pathlib, utils.training.folder_lock as g\nwith g.locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    holder = "import sys, pathlib, utils.files as files\nwith files.run_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", holder, str(tmp_path / "ckpts")]
     with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(InputError, match=f"another run is at work here.*{other.pid}"):
             artEmisX_train.main(workspace.argv(tmp_path))
         other.kill()
-    with locked(tmp_path / "ckpts"):
-        pass  # the file that the dead run left is no obstacle
+    with run_lock(tmp_path / "ckpts"):
+        pass  # the files that the dead run left are no obstacle
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.pretrained import check_model_type, find_config
 from utils.data.text_codec import TextCodec
 from utils.errors import InputError, brief, escaped
+from utils.training.checkpoints import NamedCheckpoint
 from utils.training.decoder_weights import load_decoder
-from utils.training.named_checkpoints import NamedCheckpoint
 
 # Of a checkpoint that goes on, its config.json decides these; of one that is only scored, also those of its heads.
 FROM_CHECKPOINT = ("emotion_span", "vad_layers", "vad_heads", "vad_causal")

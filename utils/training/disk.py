@@ -6,31 +6,22 @@ from pathlib import Path
 from models.sevlm import SEVLM
 from utils.errors import InputError
 from utils.training.optimizer import count_parameters
-from utils.training.resume_states import FOLDER, KEPT_STATES
+from utils.training.resume import FOLDER, KEPT_STATES
 
 BEST = ("best-acc", "best-res")
 ADAMW_BYTES = 2 * 4  # two averages in float32 for each trained parameter
 
 
-def disk_needed(model: SEVLM) -> tuple[int, int, int]:
-    """Bytes of a state, of a named checkpoint, and of all that a run keeps at a time.
-
-    A state holds the weights, without those of a fixed image encoder, and AdamW's averages; a named checkpoint the same.
-    Kept are two states and two named checkpoints, and for a moment one more, which is written before it replaces another.
-    """
+def state_size(model: SEVLM) -> int:
+    """Bytes of a state: the weights, but for those of a fixed image encoder, and AdamW's averages. A named checkpoint has as many."""
     fixed = model.image_encoder is not None and model.image_encoder.fixed
     kept = [tensor for name, tensor in model.state_dict().items() if not (fixed and name.startswith("image_encoder."))]
-    once = {
-        tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in kept
-    }  # files hold what is shared once
-    weights = sum(once.values())
-    averages = ADAMW_BYTES * count_parameters(model)
-    state = checkpoint = weights + averages
-    return state, checkpoint, (KEPT_STATES + 1) * state + len(BEST) * checkpoint
+    once = {tensor.data_ptr(): tensor.nbytes for tensor in kept}  # files hold what is shared once
+    return sum(once.values()) + ADAMW_BYTES * count_parameters(model)
 
 
 def check_disk(model: SEVLM, ckpt_path: Path, resume: bool) -> str:
-    """A line on the disk that a run will need.
+    """A line on the disk that a run will need: two states, two named checkpoints, and one more while it replaces another.
 
     Args:
         resume: the states of the run before are this run's own, and are replaced; else they stay.
@@ -38,25 +29,19 @@ def check_disk(model: SEVLM, ckpt_path: Path, resume: bool) -> str:
     Raises:
         InputError: the disk does not hold that much.
     """
-    state, checkpoint, needed = disk_needed(model)
-    there = [ckpt_path / path for name in BEST for path in (f"nle_model_{name}", f"ckpt_stats_{name}.tar")]
-    more = max(needed - sum(map(_size, there + [ckpt_path / FOLDER] * resume)), 0)
-    free = shutil.disk_usage(
-        next(folder for folder in (ckpt_path, *ckpt_path.absolute().parents) if folder.exists())
-    ).free
-    facts = f"{KEPT_STATES} states of {shown(state)} and {len(BEST)} checkpoints of {shown(checkpoint)}, and one being written"
-    if more > free:
+    state = state_size(model)
+    replaced = [ckpt_path / path for name in BEST for path in (f"nle_model_{name}", f"ckpt_stats_{name}.tar")]
+    replaced += [ckpt_path / FOLDER] * resume
+    there = sum(file.stat().st_size for path in replaced for file in (path, *path.rglob("*")) if file.is_file())
+    needed = max((KEPT_STATES + len(BEST) + 1) * state - there, 0)
+    free = shutil.disk_usage(ckpt_path).free
+    reason = f"{KEPT_STATES} states and {len(BEST)} checkpoints of {shown(state)}, and one being written"
+    if needed > free:
         raise InputError(
-            f"{ckpt_path}: the run needs {shown(more)} of disk there ({facts}) and {shown(free)} are free; free some space, or "
-            "give another --ckpt_path"
+            f"{ckpt_path}: the run needs {shown(needed)} of disk there ({reason}) and {shown(free)} are free; free some "
+            "space, or give another --ckpt_path"
         )
-    return f"disk: up to {shown(more)} in {ckpt_path} ({facts}); {shown(free)} are free"
-
-
-def _size(path: Path) -> int:
-    if path.is_dir():
-        return sum(_size(inside) for inside in path.iterdir())
-    return path.stat().st_size if path.is_file() else 0
+    return f"disk: up to {shown(needed)} in {ckpt_path} ({reason}); {shown(free)} are free"
 
 
 def shown(size: int) -> str:

@@ -10,15 +10,16 @@ from torch import Tensor
 from models.sevlm import SEVLM
 from utils.command_line import SHARED_NAME, checkpoint_config, find_model, is_shared, parse_args, recorded_settings
 from utils.data.datasets import ImagePixels
+from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.images import open_image
 from utils.data.text_codec import TextCodec, check_vocabulary, load_tokenizer
 from utils.data.vad_lookup import VADLookup, read_lexicon
-from utils.errors import InputError, escaped
+from utils.errors import InputError, brief, escaped
+from utils.files import read_json
 from utils.run_record import compare_facts, compare_flags
 from utils.training.build_model import build_model
+from utils.training.checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named
 from utils.training.facts import encoder_identity
-from utils.training.named_checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named
-from utils.training.read_shared import read_shared
 
 
 @dataclass
@@ -50,7 +51,7 @@ def load_model(args: argparse.Namespace) -> tuple[NamedCheckpoint | None, TextCo
     torch.manual_seed(args.seed)  # new weights are the seed's, also those of an encoder that is drawn and kept fixed
     if args.load_from_epoch == SHARED_NAME:
         codec = _codec(args, str(args.ckpt_path))
-        return None, codec, read_shared(args, codec)
+        return None, codec, _read_shared(args, codec)
     checkpoint = load_named(args.ckpt_path, args.load_from_epoch) if args.load_from_epoch else None
     saved = args.ckpt_path / TOKENIZER_FOLDER
     codec = _codec(args, str(saved) if checkpoint is not None and saved.is_dir() else args.gpt2_model)
@@ -66,13 +67,37 @@ def _codec(args: argparse.Namespace, tokenizer: str) -> TextCodec:
     return TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix, args.plain_special_tokens)
 
 
+def _read_shared(args: argparse.Namespace, codec: TextCodec) -> SEVLM:
+    """The exported model in --ckpt_path (utils/share.py), in evaluation mode.
+
+    Raises:
+        InputError: the folder is damaged, its parts do not fit each other, or --clip_model names another encoder than it has.
+    """
+    source, record = args.ckpt_path, recorded_settings(args)
+    if record is None:
+        raise InputError(f"{source}/config.json: holds no settings; make the folder with python -m utils.share")
+    encoder = None
+    if read_json(source / "config.json").get("vision_config") is None:
+        encoder = load_image_encoder(args.clip_model, fixed=True)
+    elif args.clip_model != record["flags"].get("clip_model"):
+        raise InputError(f"{source}: brings its image encoder; leave --clip_model out")
+    remedy = "copy the folder again from where it was exported"
+    try:
+        model = SEVLM.from_pretrained(source, image_encoder=encoder)
+    except ValueError as error:
+        raise InputError(f"{brief(error)}; {remedy}") from None
+    config = model.decoder.config
+    if config.vocab_size != len(codec.tokenizer) or config.pad_token_id != codec.pad_id:
+        raise InputError(f"{source}: tokenizer and model have different vocabularies; {remedy}")
+    return model
+
+
 def check_saved_tokenizer(args: argparse.Namespace, codec: TextCodec) -> None:
     """Refuse (InputError) a --ckpt_path that holds the tokenizer of another run: this run's checkpoints would be read by it."""
     saved = args.ckpt_path / TOKENIZER_FOLDER
-    if not (saved / "tokenizer_config.json").is_file():
+    if not saved.is_dir():
         return  # the first checkpoint brings one
-    theirs, ours = (tokenizer.backend_tokenizer for tokenizer in (load_tokenizer(str(saved)), codec.tokenizer))
-    if theirs.to_str() != ours.to_str():
+    if load_tokenizer(str(saved)).backend_tokenizer.to_str() != codec.tokenizer.backend_tokenizer.to_str():
         raise InputError(
             f"{saved}: is not the tokenizer of --gpt2_model {args.gpt2_model}, which this run trains with; name another "
             "--ckpt_path, or move this folder away"

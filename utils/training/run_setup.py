@@ -21,12 +21,12 @@ from utils.errors import escaped
 from utils.evaluation.evaluator import Evaluator, deciding_score
 from utils.processes import leave_signals_to_parent
 from utils.run_record import compare_facts, compare_flags, flags_of
-from utils.training.continuation import continue_from, resume
+from utils.training.checkpoints import NamedCheckpoint
 from utils.training.facts import collect_facts, encoder_identity
 from utils.training.load_checkpoint import load_model
 from utils.training.memory import share_weights
-from utils.training.named_checkpoints import NamedCheckpoint
 from utils.training.optimizer import build_optimizer, count_parameters, linear_decay, parameter_groups
+from utils.training.resume import continue_from, resume
 from utils.training.run_log import RunLog
 from utils.training.stop_signals import StopSignals
 from utils.training.trackers import start_trackers

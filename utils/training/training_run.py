@@ -1,4 +1,4 @@
-"""A training run: what it consists of, where it stands, and how it is saved."""
+"""A training run: what it consists of, where it stands, and its best checkpoints."""
 
 import argparse
 from dataclasses import asdict, dataclass, field
@@ -18,8 +18,7 @@ from utils.errors import escaped
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator
 from utils.run_record import RECORD_KEY
-from utils.training.named_checkpoints import save_named
-from utils.training.resume_states import save_state
+from utils.training.checkpoints import save_named
 from utils.training.run_log import RunLog
 from utils.training.stop_signals import StopSignals
 from utils.training.update_check import UpdateCheck
@@ -97,30 +96,6 @@ class TrainingRun:
     def say(self, text: str) -> None:
         """Print text, once for all processes; much of it quotes files."""
         self.accelerator.print(escaped(text, keep="\n"))
-
-
-def exact_state(run: TrainingRun) -> dict[str, Any]:
-    """Everything that --resume needs to continue exactly; the weights of a fixed image encoder are left out."""
-    encoder = run.model.image_encoder
-    fixed = encoder is not None and encoder.fixed
-    weights = run.model.state_dict()
-    if fixed:
-        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("image_encoder.")}
-    scaler = run.accelerator.scaler
-    return {
-        "model": weights,
-        "optimizer": run.optimizer.state_dict(),
-        "scheduler": run.scheduler.state_dict(),
-        "scaler": None if scaler is None else scaler.state_dict(),
-        "progress": asdict(run.progress),
-    }
-
-
-def save_run(run: TrainingRun) -> None:
-    """Write a state that --resume continues from exactly."""
-    if run.accelerator.is_main_process:
-        save_state(run.args.ckpt_path, run.progress.epoch, run.progress.step, exact_state(run), run.settings)
-    run.accelerator.wait_for_everyone()
 
 
 def save_best(run: TrainingRun, name: str) -> None:

@@ -1,8 +1,7 @@
-"""Links, files and folders where a run wants to write, and what damaged or hostile records say: one line each."""
+"""Links, files and folders of a user's own where a run wants to write, and errors of the system: one line each."""
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,6 @@ from utils.check_inputs import check_paths
 from utils.command_line import parse_args
 from utils.errors import InputError, escaped, run_script
 from utils.run_record import recorded_argv
-from utils.training.named_checkpoints import load_named
-from utils.training.resume_states import load_state, save_state, start_anew, state_folders
 
 SPOILED = {
     "dangling": lambda path: path.symlink_to(path.parent / "nowhere" / "at-all"),
@@ -36,12 +33,27 @@ def test_refused_before_work(workspace, tmp_path, place, kind):
     assert os.path.lexists(path)
 
 
-def test_a_file_in_place_of_the_states(workspace, tmp_path):
-    (tmp_path / "ckpts").mkdir()
-    (tmp_path / "ckpts" / "resume").write_text("a note of mine")
-    with pytest.raises(InputError, match="ckpts/resume: is no folder"):
-        artEmisX_train.main([*workspace.argv(tmp_path), "--resume"])
-    assert (tmp_path / "ckpts" / "resume").read_text() == "a note of mine"
+USERS_OWN = (
+    "ckpts/resume",
+    "ckpts/nle_gpt2_tokenizer_0",
+    "ckpts/nle_gpt2_tokenizer_0/note",
+    "ckpts/nle_model_best-acc",
+    "ckpts/nle_model_best-res/note",
+    "ckpts/ckpt_stats_best-acc.tar/note",
+    "results/log.jsonl/note",
+)
+
+
+@pytest.mark.parametrize("name", USERS_OWN)
+@pytest.mark.parametrize("more", [(), ("--resume",)])
+def test_what_is_the_users_stays_as_it_is(workspace, tmp_path, name, more):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text("a note of mine")
+    place = path if path.name != "note" else path.parent
+    with pytest.raises(InputError, match=f"{place}: is not what a training writes there; remove it or move it away"):
+        artEmisX_train.main([*workspace.argv(tmp_path), *more])
+    assert path.read_text() == "a note of mine"
 
 
 def test_links_to_folders_and_files_are_taken(workspace, tmp_path):
@@ -83,49 +95,10 @@ def test_a_record_brings_no_flags_of_its_own(score):
         recorded_argv(record, score, Path("config.json"))
 
 
-@pytest.mark.slow
-def test_what_is_the_users_is_set_aside(workspace, tmp_path, capsys, monkeypatch):
-    """A file or folder under a name of a checkpoint is renamed, not deleted; a tokenizer deleted meanwhile comes back."""
-    ckpts = tmp_path / "ckpts"
-    ckpts.mkdir()
-    (ckpts / "nle_model_best-acc").write_text("a note of mine")
-    (ckpts / "nle_gpt2_tokenizer_0").write_text("a note of mine")
-    (ckpts / "ckpt_stats_best-acc.tar").mkdir()
-    (ckpts / "ckpt_stats_best-acc.tar" / "note").write_text("a note of mine")
-    (ckpts / "nle_model_best-res").symlink_to("nowhere")
-    save_best = artEmisX_train.save_best
-
-    def then_delete_tokenizer(run, name):
-        save_best(run, name)
-        shutil.rmtree(ckpts / "nle_gpt2_tokenizer_0")
-
-    monkeypatch.setattr(artEmisX_train, "save_best", then_delete_tokenizer)
-    assert artEmisX_train.main(workspace.argv(tmp_path, "--num_train_epochs", "1")) == 0
-    assert load_named(ckpts, "best-acc").decoder and load_named(ckpts, "best-res").decoder
-    for note in (
-        "nle_model_best-acc-set-aside-1",
-        "nle_gpt2_tokenizer_0-set-aside-1",
-        "ckpt_stats_best-acc.tar-set-aside-1/note",
-    ):
-        assert (ckpts / note).read_text() == "a note of mine"
-    assert capsys.readouterr().out.count("is no part of a checkpoint") == 3
-
-
 def test_below_a_link_that_leads_nowhere(workspace, tmp_path):
     (tmp_path / "disk").symlink_to("nowhere")
-    with pytest.raises(InputError, match="disk is a link that leads nowhere"):
+    with pytest.raises(InputError, match="disk is not a folder"):
         check_paths(parse_args(workspace.argv(tmp_path / "disk" / "run")))
-
-
-def test_a_state_left_by_a_kill_is_set_aside_with_its_run(tmp_path):
-    """Else it would come back among the states of the next run."""
-    record = {"flags": {}, "facts": {}}
-    save_state(tmp_path, 4, 0, {"number": 1}, record)
-    (tmp_path / "resume" / "00004-00000000").rename(tmp_path / "resume" / ".00004-00000000.old")
-    start_anew(tmp_path, 1, 0, {"number": 2}, record)
-    assert load_state(tmp_path)[0].state["number"] == 2
-    assert [folder.name for folder in state_folders(tmp_path)] == ["00001-00000000"]
-    assert (tmp_path / "resume-set-aside-1" / "00004-00000000").is_dir()
 
 
 def test_a_reader_that_ended_is_one_line():

@@ -8,7 +8,7 @@ from tests.conftest import logged_losses
 from tests.test_training.recording import recording
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator
-from utils.training.resume_states import load_state, save_state
+from utils.training.resume import load_state, save_state
 
 pytestmark = pytest.mark.slow
 

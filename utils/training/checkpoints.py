@@ -1,0 +1,201 @@
+"""Named checkpoints in the published layout: whole or absent, and verified.
+
+    <ckpt_path>/nle_model_<name>/           config.json, model.safetensors, manifest.json
+    <ckpt_path>/nle_gpt2_tokenizer_0/       the tokenizer with its added tokens
+    <ckpt_path>/ckpt_stats_<name>.tar       a torch.save file despite its name: VAD encoder, trained image encoder, optimiser ...
+
+<name> is best-acc, best-res or a number. The folder and the stats file cannot be renamed at once: the stats are written into
+the new folder, come to its place with it, and are then moved beside it. Until then they are read from the folder.
+"""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from models.sevlm import SEVLM
+from utils.data.image_encoder_weights import load_trained_weights, trained_state_dict
+from utils.data.pretrained import read_config
+from utils.data.untrusted_files import read_state_dict, read_torch_file
+from utils.errors import InputError
+from utils.files import MANIFEST, atomic_path, damaged_file, finish_renames, present, sync, write_manifest
+
+TOKENIZER_FOLDER = "nle_gpt2_tokenizer_0"
+# causal masks that GPT-2's older code kept in the state dict: constants
+MASK_BUFFER = re.compile(r"\.(attn|crossattention)\.(bias|masked_bias)$")
+
+
+@dataclass
+class NamedCheckpoint:
+    """A checkpoint in the published layout, this program's or the authors'.
+
+    stats holds epoch, best_acc, best_res and, where present, emo_encoder_state_dict (VAD encoder), encoder_state_dict
+    (trained image encoder, names prefixed `encoder.`; CLIP's are OpenAI's), emotion_head_state_dict, optimizer_state_dict, scheduler.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    decoder: dict[str, Tensor]
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    def restore(self, model: SEVLM) -> list[str]:
+        """Load every part into `model`; returns notes on what the checkpoint holds and the model does not use.
+
+        Raises:
+            InputError: weights the model needs are missing, or have another shape.
+        """
+        notes = []
+        decoder = {name: tensor for name, tensor in self.decoder.items() if not MASK_BUFFER.search(name)}
+        if "transformer.wte.weight" in decoder:
+            decoder.setdefault("lm_head.weight", decoder["transformer.wte.weight"])
+        notes += _load_part(model.decoder, decoder, f"{self.folder}: decoder")
+        for part, key in (
+            (model.vad_encoder, "emo_encoder_state_dict"),
+            (model.emotion_head, "emotion_head_state_dict"),
+        ):
+            state = self.stats.get(key)
+            if part is not None and state is None:
+                raise InputError(
+                    f"{self.folder}: the checkpoint holds no {key}; it was trained without this part: "
+                    f"give {'--no-use_VAD' if part is model.vad_encoder else '--no-use_emotion_loss'}"
+                )
+            if part is not None:
+                notes += _load_part(part, state, f"{self.folder}: {key}")
+            elif state is not None:
+                notes.append(f"{self.folder}: {key} is not used by these flags")
+        state = self.stats.get("encoder_state_dict")
+        if state is not None and model.image_encoder is None:
+            raise InputError(f"{self.folder}: holds a trained image encoder: cached features of another do not fit it")
+        if state is not None:
+            bare = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
+            load_trained_weights(model.image_encoder.vision, bare, f"{self.folder}: encoder_state_dict")
+        return notes
+
+
+def _load_part(module: torch.nn.Module, state: dict[str, Tensor], source: str) -> list[str]:
+    own = module.state_dict()
+    missing = sorted(set(own) - set(state))
+    misshapen = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if missing:
+        raise InputError(f"{source}: weights missing: {', '.join(missing[:6])} ({len(missing)} in all)")
+    if misshapen:
+        name = misshapen[0]
+        shapes = f"{tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
+        raise InputError(f"{source}: weights of another shape: {name} ({shapes}; {len(misshapen)} in all)")
+    module.load_state_dict({name: state[name] for name in own})
+    left_over = sorted(set(state) - set(own))
+    return [f"{source}: not used: {', '.join(left_over)}"] if left_over else []
+
+
+def list_names(ckpt_path: Path) -> list[str]:
+    """Names of the checkpoints in a folder."""
+    return sorted(
+        folder.name.removeprefix("nle_model_") for folder in Path(ckpt_path).glob("nle_model_*") if folder.is_dir()
+    )
+
+
+def _paths(ckpt_path: Path, name: str) -> tuple[Path, Path]:
+    """A checkpoint's folder and its stats file, wherever a kill has left them."""
+    folder = present(ckpt_path / f"nle_model_{name}")
+    stats_file = f"ckpt_stats_{name}.tar"
+    return folder, (folder if (folder / stats_file).is_file() else ckpt_path) / stats_file
+
+
+def _tokenizer_files(ckpt_path: Path) -> dict[str, Path]:
+    """The tokenizer's files by their names in a checkpoint's manifest."""
+    return {f"{TOKENIZER_FOLDER}/{path.name}": path for path in sorted((ckpt_path / TOKENIZER_FOLDER).glob("*"))}
+
+
+def load_named(ckpt_path: Path, name: str) -> NamedCheckpoint:
+    """Read checkpoint `name` (best-acc, best-res, an epoch), verified against its manifest; the authors' have none.
+
+    Raises:
+        InputError: no such checkpoint (naming those there are), or a truncated or modified file.
+    """
+    ckpt_path = Path(ckpt_path)
+    folder, stats_file = _paths(ckpt_path, name)
+    weights = [folder / "model.safetensors", folder / "pytorch_model.bin"]
+    found = [path for path in weights if path.is_file()]
+    if not found or not stats_file.is_file():
+        there = ", ".join(list_names(ckpt_path)) or "none"
+        lacks = stats_file if found else weights[0]
+        raise InputError(f"{ckpt_path}: no checkpoint {name!r}: {lacks} is missing (checkpoints here: {there})")
+    if (folder / MANIFEST).exists():
+        damaged = damaged_file(folder, {stats_file.name: stats_file} | _tokenizer_files(ckpt_path))
+        if damaged is not None:
+            raise InputError(
+                f"{folder}: truncated or modified ({damaged} differs from its SHA-256); take another checkpoint"
+            )
+    config = read_config(folder / "config.json")
+    decoder = read_state_dict(found[0], "take another checkpoint")
+    stats = read_torch_file(stats_file, "take another checkpoint")
+    if not isinstance(stats, dict):
+        raise InputError(f"{stats_file}: a dictionary was expected; take another checkpoint")
+    return NamedCheckpoint(folder, config, decoder, stats)
+
+
+def save_named(
+    ckpt_path: Path,
+    name: str,
+    model: SEVLM,
+    tokenizer: PreTrainedTokenizerFast,
+    config: dict[str, Any],
+    stats: dict[str, Any],
+) -> None:
+    """Write checkpoint `name` in the published layout; the one it replaces stays until the new one is whole.
+
+    Args:
+        config: fields for config.json beyond the decoder's own.
+        stats: what ckpt_stats_<name>.tar holds beside the VAD encoder, the emotion head and a trained image encoder.
+    """
+    ckpt_path = Path(ckpt_path)
+    _save_tokenizer(ckpt_path, tokenizer)
+    stats = dict(stats)
+    if model.vad_encoder is not None:
+        stats["emo_encoder_state_dict"] = model.vad_encoder.state_dict()
+    if model.emotion_head is not None:
+        stats["emotion_head_state_dict"] = model.emotion_head.state_dict()
+    if model.image_encoder is not None and not model.image_encoder.fixed:
+        encoder = trained_state_dict(model.image_encoder.vision)
+        stats["encoder_state_dict"] = {f"encoder.{key}": tensor for key, tensor in encoder.items()}
+    state = model.decoder.state_dict()
+    del state["lm_head.weight"]  # tied: safetensors files hold a tensor once
+    state = {key: tensor.contiguous() for key, tensor in state.items()}
+    settings = model.config.to_fields() | {"prefix_size": model.config.encoder_dim}  # its name in published files
+    fields = model.decoder.config.to_dict() | settings | config
+    with atomic_path(ckpt_path / f"nle_model_{name}", folder=True) as folder:
+        save_file(state, folder / "model.safetensors", {"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors leaves it at 0600
+        torch.save(stats, folder / f"ckpt_stats_{name}.tar")
+        write_manifest(folder, _tokenizer_files(ckpt_path))
+    _move_stats(ckpt_path, name)
+
+
+def _save_tokenizer(ckpt_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write the tokenizer where it is not there. It never changes during a run, so older checkpoints keep theirs."""
+    if not (ckpt_path / TOKENIZER_FOLDER).exists():
+        with atomic_path(ckpt_path / TOKENIZER_FOLDER, folder=True) as folder:
+            tokenizer.save_pretrained(folder)
+
+
+def _move_stats(ckpt_path: Path, name: str) -> None:
+    _, stats_file = _paths(ckpt_path, name)
+    if stats_file.parent != ckpt_path:
+        os.replace(stats_file, ckpt_path / stats_file.name)
+        sync(ckpt_path)
+
+
+def finish_saves(ckpt_path: Path) -> None:
+    """Give every checkpoint whose writing was cut short by a kill the published layout, before a run writes more."""
+    finish_renames(ckpt_path)
+    for name in list_names(ckpt_path):
+        _move_stats(ckpt_path, name)

@@ -1,0 +1,185 @@
+"""Exact states of a run: what `--resume` continues from, bit for bit on a CPU; and `--load_from_epoch`, which begins new ones.
+
+    <ckpt_path>/resume/<epoch>-<step>/    state.pt, settings.json, manifest.json
+
+Two are kept. A run that continues a checkpoint (`--load_from_epoch`) renames the folder of an earlier run to resume-1, resume-2 ...
+"""
+
+import itertools
+import json
+import os
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from utils.data.untrusted_files import read_torch_file
+from utils.errors import InputError
+from utils.files import atomic_path, damaged_file, finish_renames, read_json, remove, write_manifest
+from utils.run_record import compare_for_resume
+from utils.training.checkpoints import NamedCheckpoint, finish_saves, list_names
+from utils.training.optimizer import set_schedule
+from utils.training.training_run import Progress, TrainingRun
+
+FOLDER, STATE, SETTINGS = "resume", "state.pt", "settings.json"
+KEPT_STATES = 2
+_NAME = re.compile(r"(\d{5,9})-(\d{8,12})")
+
+
+class ResumeState(NamedTuple):
+    """A state that was read: its folder, torch's part (model, optimizer, scheduler, scaler, progress), the run's settings."""
+
+    folder: Path
+    state: dict[str, Any]
+    settings: dict[str, Any]
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def save_state(ckpt_path: Path, epoch: int, step: int, state: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Write a state, whole or not at all, and drop all but the newest two."""
+    with atomic_path(Path(ckpt_path) / FOLDER / f"{epoch:05d}-{step:08d}", folder=True) as folder:
+        torch.save(state, folder / STATE)
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        write_manifest(folder)
+    for superseded in state_folders(ckpt_path)[KEPT_STATES:]:
+        remove(superseded)
+
+
+def state_folders(ckpt_path: Path) -> list[Path]:
+    """Folders of states, newest first."""
+    folders = (Path(ckpt_path) / FOLDER).glob("*")
+    named = [(_NAME.fullmatch(folder.name), folder) for folder in folders]
+    numbered = [(tuple(map(int, match.groups())), folder) for match, folder in named if match]
+    return [folder for _, folder in sorted(numbered, reverse=True)]
+
+
+def load_state(ckpt_path: Path) -> tuple[ResumeState | None, list[str]]:
+    """The newest whole state, or None when there is none; and a note for every damaged one that was passed over.
+
+    Raises:
+        InputError: there are states, and all are damaged.
+    """
+    notes = []
+    for folder in state_folders(ckpt_path):
+        damaged = damaged_file(folder)
+        if damaged is None:
+            return ResumeState(folder, read_torch_file(folder / STATE), read_json(folder / SETTINGS)), notes
+        notes.append(
+            f"{folder}: truncated or modified ({damaged} differs from its SHA-256); the state before it is used"
+        )
+    if notes:
+        raise InputError(
+            f"{Path(ckpt_path) / FOLDER}: every state is truncated or modified; start again without --resume, in another "
+            "--ckpt_path"
+        )
+    return None, notes
+
+
+def prepare_folder(ckpt_path: Path, resume: bool, continued: bool) -> None:
+    """Before a training: put right what a kill left between two renames, and refuse to mix two runs.
+
+    Args:
+        resume, continued: whether --resume or --load_from_epoch is given.
+
+    Raises:
+        InputError: a new run would write among another's states, or there is nothing that --resume could continue.
+    """
+    finish_saves(ckpt_path)
+    finish_renames(ckpt_path / FOLDER)
+    states = state_folders(ckpt_path)
+    if states and not resume and not continued:
+        raise InputError(
+            f"{ckpt_path}: holds the states of an earlier run: give --resume to continue it, or another "
+            "--ckpt_path (or remove its folder resume/)"
+        )
+    names = list_names(ckpt_path)
+    if names and resume and not states:
+        raise InputError(
+            f"{ckpt_path}: holds checkpoints ({', '.join(names)}) and no state to resume from: continue one with "
+            "--load_from_epoch, or give another --ckpt_path"
+        )
+
+
+# ---- from and to a run -----------------------------------------------------------------------------------------------
+
+
+def save_run(run: TrainingRun) -> None:
+    """Write a state that --resume continues from exactly; the weights of a fixed image encoder are left out."""
+    if run.accelerator.is_main_process:
+        weights = run.model.state_dict()
+        if run.args.fixed_encoder:
+            weights = {name: tensor for name, tensor in weights.items() if not name.startswith("image_encoder.")}
+        scaler = run.accelerator.scaler
+        state = {
+            "model": weights,
+            "optimizer": run.optimizer.state_dict(),
+            "scheduler": run.scheduler.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "progress": asdict(run.progress),
+        }
+        save_state(run.args.ckpt_path, run.progress.epoch, run.progress.step, state, run.settings)
+    run.accelerator.wait_for_everyone()
+
+
+def resume(run: TrainingRun) -> str | None:
+    """Continue from the newest whole state; returns its folder's name, or None when the run had not got as far as one.
+
+    Raises:
+        InputError: flags or files make another training than the one that was stopped, or every state is damaged.
+    """
+    found, notes = load_state(run.args.ckpt_path)
+    for note in notes:
+        run.say(note)
+    if found is None:
+        run.say(f"{run.args.ckpt_path}: no state to resume from yet: starting at the beginning")
+        return None
+    for note in compare_for_resume(found.settings, run.settings):
+        run.say(note)
+    state = found.state
+    run.model.load_state_dict(state["model"], strict=not run.args.fixed_encoder)
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.scheduler.load_state_dict(state["scheduler"])
+    if state["scaler"] is not None and run.accelerator.scaler is not None:
+        run.accelerator.scaler.load_state_dict(state["scaler"])
+    run.progress = Progress(**state["progress"])
+    run.say(f"resumed at epoch {run.progress.epoch}, step {run.progress.step}")
+    return found.folder.name
+
+
+def continue_from(run: TrainingRun, checkpoint: NamedCheckpoint) -> None:
+    """Continue at the epoch after a checkpoint's, with its optimiser where that fits; writes a first state.
+
+    Learning rates and AdamW's epsilon are those of the flags, which are the checkpoint's own where they are not given.
+    """
+    args, stats = run.args, checkpoint.stats
+    epoch = run.progress.epoch = int(stats.get("epoch", -1)) + 1
+    if epoch >= args.num_train_epochs:
+        raise InputError(
+            f"{checkpoint.folder}: is of epoch {epoch - 1}, the last of --num_train_epochs {args.num_train_epochs}; give "
+            "more epochs to continue"
+        )
+    run.progress.best_acc = float(stats.get("best_acc", -1.0))
+    run.progress.best_res = float(stats.get("best_res", -1.0))
+    run.progress.updates = run.updates_before(epoch, 0)
+    rates = [group["initial_lr"] for group in run.optimizer.param_groups]
+    if stats.get("parameter_names") == run.parameter_names:
+        run.optimizer.load_state_dict(stats["optimizer_state_dict"])
+        run.scheduler.load_state_dict(stats["scheduler"])
+    else:
+        run.say(f"{checkpoint.folder}: its optimiser state is of other parameters: AdamW starts again")
+    set_schedule(run.scheduler, rates, args.adam_eps, run.progress.updates)
+    run.say(
+        f"continuing at epoch {epoch} of {args.num_train_epochs}, with --learning_rate {args.learning_rate:g}, "
+        f"--en_LR {args.en_LR:g}, --emo_en_LR {args.emo_en_LR:g}, which fall to 0 over all epochs"
+    )
+    if run.accelerator.is_main_process and state_folders(args.ckpt_path):
+        root = args.ckpt_path / FOLDER
+        numbered = (root.with_name(f"{FOLDER}-{number}") for number in itertools.count(1))
+        renamed = next(path for path in numbered if not os.path.lexists(path))
+        os.replace(root, renamed)
+        run.say(f"the states of the earlier run in this folder are now in {renamed}")
+    save_run(run)
