@@ -17,6 +17,7 @@ from transformers import PretrainedConfig
 
 from models.config_fields import GPT2_FIELDS, gpt2_config
 from models.decoder import Explainer
+from models.finite_weights import not_finite
 from models.heads import EmotionHead
 from models.image_encoder import ImageEncoder, ImagePreparation
 from models.vad_encoder import VADEncoder
@@ -90,7 +91,7 @@ class SharedModel(PyTorchModelHubMixin):
             image_encoder: where the folder holds none, the one that the model was trained with.
 
         Raises:
-            ValueError: it is no shared model, or its weights are missing, damaged or not the model's.
+            ValueError: it is no shared model, or its weights are missing, damaged, not finite or not the model's.
         """
         if not isinstance(config, dict) or config.get("model_type") != SHARED_TYPE:
             raise ValueError(f"{model_id}: no {CONFIG} of a shared SEVLM model")
@@ -116,6 +117,8 @@ class SharedModel(PyTorchModelHubMixin):
             model.load_state_dict(state, strict=True)
         except Exception as error:  # transformers has one of its own for every wrong field
             raise ValueError(f"{model_id}: {WEIGHTS} and {CONFIG} do not fit ({error})") from None
+        if problem := not_finite(model):
+            raise ValueError(f"{path}: {problem}")
         return model.eval()
 
     @classmethod

@@ -12,6 +12,7 @@ from models.image_encoder import ImageEncoder
 from models.vision_kinds import VISION_KINDS, model_arguments, vision_config
 from utils.data.image_preparation import read_preparation
 from utils.data.pretrained import (
+    check_finite,
     check_sizes,
     find_config,
     load_pretrained,
@@ -198,6 +199,7 @@ def _load_exactly(vision: PreTrainedModel, renamed: dict[str, Tensor], left_over
         if names:
             raise InputError(f"{source}: image encoder weights {problem}: {', '.join(names[:5])} ({len(names)} in all)")
     vision.load_state_dict(renamed)
+    check_finite(vision, f"{source}: image encoder", "take another file")
 
 
 def _transformers_names(name: str) -> list[str] | None:

@@ -9,16 +9,18 @@ etc.
 import math
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.utils import logging
 
+from models.finite_weights import not_finite
 from utils.data.torch_files import read_torch_file
 from utils.errors import InputError, brief
 from utils.files import check_regular, read_json
@@ -150,7 +152,7 @@ def load_pretrained(
         files that it has no place for.
 
     Raises:
-        InputError: the weights are missing, torn, hostile or of another shape.
+        InputError: the weights are missing, torn, hostile, of another shape or not finite.
     """
     state = read_weights(name, source, remedy)
     verbosity = logging.get_verbosity()
@@ -173,7 +175,14 @@ def load_pretrained(
         weight, shape, expected = sorted(report["mismatched_keys"])[0]
         shapes = f"{tuple(shape)} in the file, {tuple(expected)} by config.json"
         raise InputError(f"{source}: weights of another shape: {weight} ({shapes}); {remedy}")
+    check_finite(model, source, remedy, undrawn=report["missing_keys"])
     return model, set(report["missing_keys"]), set(report["unexpected_keys"])
+
+
+def check_finite(module: nn.Module, source: str, remedy: str, undrawn: Collection[str] = ()) -> None:
+    """Refuse weights that were loaded from `source` and are NaN or infinite (InputError); `undrawn`: see `not_finite`."""
+    if problem := not_finite(module, undrawn):
+        raise InputError(f"{source}: {problem}; {remedy}")
 
 
 def read_weights(name: str, source: str, remedy: str) -> dict[str, Tensor]:

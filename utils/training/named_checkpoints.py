@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerFast
 
 from models.sevlm import SEVLM
 from utils.data.image_encoder_weights import load_trained_weights, trained_state_dict
-from utils.data.pretrained import read_config
+from utils.data.pretrained import check_finite, read_config
 from utils.data.torch_files import read_torch_file
 from utils.errors import InputError, brief, escaped
 from utils.files import sync
@@ -65,7 +65,7 @@ class NamedCheckpoint:
         """Load every part into `model`; returns notes on what the checkpoint holds and the model does not use.
 
         Raises:
-            InputError: weights the model needs are missing, or have another shape.
+            InputError: weights the model needs are missing, have another shape or are not finite.
         """
         notes = []
         decoder = {name: tensor for name, tensor in self.decoder.items() if not MASK_BUFFER.search(name)}
@@ -106,6 +106,7 @@ def _load_part(module: torch.nn.Module, state: dict[str, Tensor], source: str) -
         shapes = f"{tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
         raise InputError(f"{source}: weights of another shape: {name} ({shapes}; {len(misshapen)} in all)")
     module.load_state_dict({name: state[name] for name in own})
+    check_finite(module, source, "take another checkpoint")
     left_over = sorted(set(state) - set(own))
     return [f"{source}: not used: {', '.join(left_over)}"] if left_over else []
 
