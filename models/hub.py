@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from models.config import GPT2_FIELDS, SEVLMConfig, gpt2_config
 from models.decoder import Explainer
+from models.finite_weights import not_finite
 from models.image_encoder import VISION_KINDS, ImageEncoder, ImagePreparation, model_arguments, vision_config
 from utils.constants import SHARED_TYPE
 
@@ -59,7 +60,7 @@ class ExportedModel:
             download: arguments of `huggingface_hub.snapshot_download`, such as revision and token.
 
         Raises:
-            ValueError: it is not an exported model, or its weights are missing, damaged or not the model's.
+            ValueError: it is not an exported model, or its weights are missing, damaged, not finite or not the model's.
         """
         folder = Path(source)
         if not folder.is_dir():
@@ -86,6 +87,8 @@ class ExportedModel:
             model.load_state_dict(state, strict=True)
         except Exception as error:  # transformers raises its own for every wrong field
             raise ValueError(f"{source}: {WEIGHTS} and {CONFIG} do not fit ({error})") from None
+        if problem := not_finite(model):
+            raise ValueError(f"{folder / WEIGHTS}: {problem}")
         return model.eval()
 
 

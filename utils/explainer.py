@@ -78,8 +78,6 @@ class PictureExplainer:
                 trained.args.drop_last_token,
                 trained.args.emotion_from,
             )
-            if any(answer.named != answer.named for answer in answers):
-                raise InputError(f"{self.args.ckpt}: its model computes numbers that are not finite; take another one")
             if self.args.heat is not None:
                 self._keep_heat(read, image, answers)
         if trained.vad is not None:

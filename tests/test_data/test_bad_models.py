@@ -151,6 +151,10 @@ WEIGHTS = {
     "hostile weights": (weights_are_hostile, ""),
     "a weight missing": (lambda box, folder: last_norm_becomes(box, folder, None), "lacks"),
     "a weight of another shape": (lambda box, folder: last_norm_becomes(box, folder, torch.zeros(2, 2)), ""),
+    "a weight that is infinite": (
+        lambda box, folder: last_norm_becomes(box, folder, torch.full((16,), -torch.inf)),
+        r"[\w.]*(ln_f|layernorm).weight holds numbers that are not finite .*; give",
+    ),
     "config of another width": (config_is_of_another_width, ""),
 }
 

@@ -110,6 +110,16 @@ UNSIGNED = {
         "weights of another shape: VAD_head.weight",
     ),
     "weights missing": (weights(lambda state: state.pop("VAD_head.weight")), "weights missing: VAD_head.weight"),
+    "a NaN among the weights": (
+        weights(lambda state: state["transformer.ln_f.weight"][3].fill_(torch.nan)),
+        f"{MODEL}: decoder: transformer.ln_f.weight holds numbers that are not finite .*; take another checkpoint",
+    ),
+    "a VAD encoder beyond float32": (
+        stats(
+            lambda s: s["emo_encoder_state_dict"].update({"norm.weight": torch.full((3,), -1e300, dtype=torch.float64)})
+        ),
+        "emo_encoder_state_dict: norm.weight holds numbers that are not finite",
+    ),
     "word table missing": (weights(lambda state: state.pop("transformer.wte.weight")), f"{MODEL}.*missing"),
     "VAD encoder missing": (stats(lambda s: {"epoch": 0}), "holds no emo_encoder_state_dict.*--no-use_VAD"),
     "VAD encoder of another shape": (

@@ -126,6 +126,16 @@ def test_weights_that_are_not_the_models(copy, change):
         load_checkpoint(copy)
 
 
+def test_weights_that_are_not_finite(copy):
+    altered(copy, lambda state: state["image_encoder.vision.post_layernorm.bias"][1].fill_(torch.nan))
+    with pytest.raises(ValueError, match="post_layernorm.bias holds numbers that are not finite"):
+        SEVLM.from_pretrained(copy)
+    with pytest.raises(
+        InputError, match="post_layernorm.bias holds numbers that are not finite .*; take the folder anew"
+    ):
+        load_checkpoint(copy)
+
+
 def test_a_pickle_in_its_place_is_not_read(copy):
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     with pytest.raises(ValueError, match="model.safetensors: missing"):

@@ -9,7 +9,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, PretrainedConfig, Pr
 from models.config import ATTENTION
 from models.image_encoder import VISION_KINDS, ImageEncoder, model_arguments, vision_config
 from utils.data.image_preparation import read_preparation
-from utils.data.pretrained import find_config, load_pretrained
+from utils.data.pretrained import check_finite, find_config, load_pretrained
 from utils.data.untrusted_files import read_state_dict
 from utils.errors import InputError, brief
 
@@ -176,6 +176,7 @@ def _load_exactly(vision: PreTrainedModel, renamed: dict[str, Tensor], left_over
         if names:
             raise InputError(f"{source}: image encoder weights {problem}: {', '.join(names[:5])} ({len(names)} in all)")
     vision.load_state_dict(renamed)
+    check_finite(vision, f"{source}: image encoder", "take another file")
 
 
 def _transformers_names(name: str) -> list[str] | None:

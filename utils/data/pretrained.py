@@ -7,14 +7,16 @@ etc.
 """
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
+from models.finite_weights import not_finite
 from utils.data.untrusted_files import read_state_dict
 from utils.errors import InputError, brief
 from utils.files import read_json
@@ -93,7 +95,7 @@ def load_pretrained(
         files that it has no place for.
 
     Raises:
-        InputError: the weights are missing, damaged or of another shape, or no model can be built of the config.
+        InputError: the weights are missing, damaged, of another shape or not finite, or no model can be built of the config.
     """
     state = read_weights(name, source, remedy)
     verbosity = logging.get_verbosity()
@@ -116,7 +118,14 @@ def load_pretrained(
         weight, shape, expected = sorted(report["mismatched_keys"])[0]
         shapes = f"{tuple(shape)} in the file, {tuple(expected)} by config.json"
         raise InputError(f"{source}: weights of another shape: {weight} ({shapes}); {remedy}")
+    check_finite(model, source, remedy, undrawn=report["missing_keys"])
     return model, set(report["missing_keys"]), set(report["unexpected_keys"])
+
+
+def check_finite(module: nn.Module, source: str, remedy: str, undrawn: Collection[str] = ()) -> None:
+    """Refuse weights that were loaded from `source` and are NaN or infinite (InputError); `undrawn`: see `not_finite`."""
+    if problem := not_finite(module, undrawn):
+        raise InputError(f"{source}: {problem}; {remedy}")
 
 
 def read_weights(name: str, source: str, remedy: str) -> dict[str, Tensor]:

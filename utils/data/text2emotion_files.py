@@ -8,6 +8,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models.text2emotion import Text2Emotion
+from utils.data.pretrained import check_finite
 from utils.data.untrusted_files import load_vocabulary, read_module_tensors
 from utils.errors import InputError, brief
 from utils.files import atomic_path, check_regular
@@ -70,6 +71,7 @@ def load_text2emotion(
         raise InputError(
             f"{path}: not a text-to-emotion classifier ({brief(error)}); train one with preprocess/train_text2emotion.py"
         ) from None
+    check_finite(model, str(path), "train one with preprocess/train_text2emotion.py")
     if words != len(vocabulary):
         raise InputError(
             f"{path}: made for {words} words, but its vocabulary has {len(vocabulary)}; take the vocabulary.pkl it was "

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from models.sevlm import SEVLM
 from utils.data.image_encoder_weights import load_trained_weights, trained_state_dict
-from utils.data.pretrained import read_config
+from utils.data.pretrained import check_finite, read_config
 from utils.data.untrusted_files import read_state_dict, read_torch_file
 from utils.errors import InputError
 from utils.files import MANIFEST, atomic_path, damaged_file, finish_renames, present, sync, write_manifest
@@ -50,7 +50,7 @@ class NamedCheckpoint:
         """Load every part into `model`; returns notes on what the checkpoint holds and the model does not use.
 
         Raises:
-            InputError: weights the model needs are missing, or have another shape.
+            InputError: weights the model needs are missing, have another shape or are not finite.
         """
         notes = []
         decoder = {name: tensor for name, tensor in self.decoder.items() if not MASK_BUFFER.search(name)}
@@ -91,6 +91,7 @@ def _load_part(module: torch.nn.Module, state: dict[str, Tensor], source: str) -
         shapes = f"{tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
         raise InputError(f"{source}: weights of another shape: {name} ({shapes}; {len(misshapen)} in all)")
     module.load_state_dict({name: state[name] for name in own})
+    check_finite(module, source, "take another checkpoint")
     left_over = sorted(set(state) - set(own))
     return [f"{source}: not used: {', '.join(left_over)}"] if left_over else []
 
