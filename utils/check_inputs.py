@@ -21,9 +21,8 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
     """
     if early and args.demo:
         return
-    splits = [args.nle_data_val_path] + ([] if args.eval_only else [args.nle_data_train_path])
-    for path in splits:
-        if not path.is_file():
+    for path in (args.nle_data_val_path, args.nle_data_train_path):
+        if path is not None and not path.is_file():
             raise InputError(f"{path}: no such file; make it with preprocess/build_splits.py")
     if not args.annFileExp.is_file():
         raise InputError(f"--annFileExp {args.annFileExp}: no such file; make it with preprocess/build_annotations.py")

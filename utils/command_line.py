@@ -40,6 +40,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(**DEMO_TEST)
     if args.demo and args.eval_only:
         parser.set_defaults(load_from_epoch="best-res")
+    if args.eval_only:
+        parser.set_defaults(nle_data_train_path=None)  # its checkpoint's record names them
     shared = find_model(args.ckpt_path) if args.eval_only else args.ckpt_path
     if is_shared(shared):
         if args.load_from_epoch or not args.eval_only:

@@ -77,7 +77,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--nle_data_train_path",
         type=Path,
         default=Path("data/artEmis/artEmisX_cl_train.json"),
-        help="training split",
+        help="training split (with --eval_only: the checkpoint's own, unless given)",
         rules=TRAINING,
         fingerprint="training_records_sha256",
     )

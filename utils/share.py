@@ -19,7 +19,16 @@ from utils.model_card import model_card
 from utils.opts import declared
 from utils.run_record import RECORD_KEY, compare_facts, flags_of, found_by_path
 
-KEPT_FACTS = ("image_encoder_sha256", "decoder_sha256", "lexicon_sha256", "lexicon", "precision", "images")
+KEPT_FACTS = (
+    "image_encoder_sha256",
+    "decoder_sha256",
+    "lexicon_sha256",
+    "lexicon",
+    "training_texts",
+    "training_texts_sha256",
+    "precision",
+    "images",
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
