@@ -15,15 +15,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.allocator import reuse_freed_memory
 from utils.data.image_folder import ImageFolder, shorten
 from utils.data.image_opening import image_size
-from utils.data.loader_errors import worker_errors
+from utils.data.loader_errors import loader_processes, worker_errors
 from utils.data.records import read_records
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import check_place
+from utils.launcher import start_accelerator
 from utils.opts import add_normalization
-from utils.processes import PROCESS_GROUP_TIMEOUT, leave_signals_to_parent, prepare_script
+from utils.processes import prepare_script
 
 # float16 has a precision of 11 bits; in addition, batches of another size round differently
 RELATIVE_TOLERANCE = 2e-3
@@ -62,8 +62,6 @@ def main(argv: list[str] | None = None) -> int | None:
     check_headers(folder, names)
 
     import torch
-    from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
@@ -72,12 +70,7 @@ def main(argv: list[str] | None = None) -> int | None:
     from utils.data.image_encoder_weights import load_image_encoder
     from utils.data.image_inputs import ImageInputs, find_pictures
 
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],
-    )
-    if accelerator.device.type == "cpu":
-        reuse_freed_memory()
+    accelerator = start_accelerator()
     torch.manual_seed(args.seed)
     encoder = load_image_encoder(args.clip_model, fixed=True, from_scratch=args.from_scratch).to(accelerator.device)
     mean, std = encoder.statistics(args.image_normalization)
@@ -112,8 +105,7 @@ def main(argv: list[str] | None = None) -> int | None:
     loader = DataLoader(
         EvaluationImages(mine, images),
         args.batch_size,
-        num_workers=args.num_workers,
-        worker_init_fn=leave_signals_to_parent,
+        **loader_processes(args.num_workers),
     )
     for batch in tqdm(loader, "encoding", unit="batch", disable=not accelerator.is_main_process):
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}

@@ -27,6 +27,7 @@ from utils.data.image_folder import ImageFolder
 from utils.data.image_manifest import ARCHIVE_SIZE, ManifestRow, describe, measure, unreadable, write_manifest
 from utils.data.image_names import EXTENSIONS
 from utils.data.image_opening import image_size, open_image
+from utils.environment import cores
 from utils.errors import LONGEST_NAME, MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
 
@@ -48,7 +49,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_size", type=int, default=600, help="longer side in pixels (default: %(default)s)")
     parser.add_argument("--quality", type=int, default=95, help="JPEG quality, 90 to 100 (default: %(default)s)")
     parser.add_argument(
-        "--jobs", type=number(int, 1, MOST_PROCESSES), default=os.cpu_count(), help="processes (default: all cores)"
+        "--jobs", type=number(int, 1, MOST_PROCESSES), default=cores(), help="processes (default: all cores)"
     )
     parser.add_argument("--require_images", action="store_true", help="an annotated artwork without image is an error")
     parser.add_argument("--manifest", type=Path, help="csv of all images (default: manifest.csv in --out_dir)")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.errors import LONGEST_NAME, InputError, brief
+from utils.errors import LONGEST_NAME, UNSUPPORTED, InputError, brief
 
 try:
     import fcntl
@@ -20,6 +20,9 @@ except ImportError:  # Windows
     fcntl = None
 
 MOST_BYTES = 4 << 30  # of a file that is read whole
+# Answers of file systems that know no locks, or no fsync (of folders).
+NO_LOCKS = (*UNSUPPORTED, errno.ENOLCK, errno.EBADF, errno.EPERM)
+NO_SYNC = (*UNSUPPORTED, errno.EBADF, errno.EPERM, errno.EACCES)
 
 
 @contextlib.contextmanager
@@ -94,7 +97,7 @@ def folder_lock(folder: Path, wait: bool) -> Iterator[int]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF):
+            if error.errno not in NO_LOCKS:
                 raise
         yield descriptor
     finally:
@@ -116,12 +119,17 @@ if hasattr(os, "register_at_fork"):
 
 
 def sync(path: Path) -> None:
-    """fsync a file or a folder, so that it survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """fsync a file or a folder, so that it survives a power cut, where the file system can do that."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            error.filename = str(path)
+            raise
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Progress for people: one bar in a terminal, one plain line every few minutes in a log file."""
 
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from datetime import timedelta
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 180
+print_now = functools.partial(print, flush=True)
 
 
 class ProgressLine:
@@ -26,6 +28,7 @@ class ProgressLine:
         more: Callable[[], str] = str,
         seconds: float = SECONDS_BETWEEN_LINES,
         clock: Callable[[], float] = time.monotonic,
+        write: Callable[[str], None] = print_now,
     ):
         """
         Args:
@@ -33,9 +36,10 @@ class ProgressLine:
             hidden: on all processes but one.
             more: gives what stands at the end of the line, such as losses.
             seconds: between two plain lines.
+            write: prints a plain line.
         """
         self.title, self.total, self.unit, self.done = title, total, unit, done
-        self.more, self.seconds, self.clock = more, seconds, clock
+        self.more, self.seconds, self.clock, self.write = more, seconds, clock, write
         self.terminal = sys.stderr.isatty()
         self.plain = not hidden and not self.terminal
         self.first, self.began = done, clock()
@@ -70,7 +74,7 @@ class ProgressLine:
         self.done = done
         if self.plain and self.clock() - self.said >= self.seconds:
             self.said = self.clock()
-            print(self.text(), flush=True)
+            self.write(self.text())
 
     def text(self) -> str:
         """The plain line."""

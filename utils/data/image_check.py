@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from utils.data.image_folder import ImageFolder, Picture, picture_at, shorten
 from utils.data.image_opening import open_image
+from utils.environment import cores
 from utils.errors import InputError, escaped
 from utils.files import read_json, write_json
 from utils.processes import leave_signals_to_parent
@@ -134,7 +135,7 @@ def _open_all(paths: list[str | Path]) -> Iterator[Verdict]:
         yield from map(_open, paths)
         return
     fork = "fork" if "fork" in multiprocessing.get_all_start_methods() else None  # others would import everything anew
-    workers = min((os.cpu_count() or 1) + BEYOND_CORES, MOST_OPENERS)
+    workers = min(cores() + BEYOND_CORES, MOST_OPENERS)
     done = 0
     with ProcessPoolExecutor(workers, multiprocessing.get_context(fork), leave_signals_to_parent) as pool:
         try:

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import string
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from utils.data.kept_arrays import made_or_kept
 from utils.errors import InputError
 from utils.files import check_regular, sha256
+from utils.processes import leave_signals_to_parent
 
 if TYPE_CHECKING:  # it brings transformers along, which reading a lexicon can do without
     from utils.data.text_codec import TextCodec
@@ -197,8 +199,10 @@ class VADLookup:
     def _tag_all(self, token_ids: np.ndarray, processes: int) -> np.ndarray:
         progress = {"total": len(token_ids), "desc": "tagging texts for VAD", "unit": "text"}
         if processes > 1 and len(token_ids) > 2000:
-            with multiprocessing.get_context("fork").Pool(processes) as pool:
-                rows = list(tqdm(pool.imap(self._tagged_pieces, token_ids, chunksize=256), **progress))
+            # not a multiprocessing.Pool, which waits for ever when one of its processes is killed
+            fork = multiprocessing.get_context("fork")
+            with ProcessPoolExecutor(processes, fork, leave_signals_to_parent) as pool:
+                rows = list(tqdm(pool.map(self._tagged_pieces, token_ids, chunksize=256), **progress))
         else:
             rows = [self._tagged_pieces(row) for row in tqdm(token_ids, **progress)]
         return np.stack(rows)

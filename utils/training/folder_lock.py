@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.files import folder_lock
+from utils.files import NO_LOCKS, folder_lock
 
 try:
     import fcntl
@@ -60,7 +60,7 @@ def _lock(folder: Path, stack: contextlib.ExitStack) -> int:
                 on_folder = attempt.enter_context(folder_lock(folder, wait=False))
                 descriptor = _open(folder)
                 attempt.callback(os.close, descriptor)
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit it
+                _lock_file(descriptor)
             except FileNotFoundError:
                 continue
             except (BlockingIOError, PermissionError) as error:
@@ -73,6 +73,14 @@ def _lock(folder: Path, stack: contextlib.ExitStack) -> int:
                 stack.push(attempt.pop_all())
                 return descriptor
     raise InputError(f"{folder}: the lock file {LOCK_FILE} cannot be kept here; name another folder")
+
+
+def _lock_file(descriptor: int) -> None:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes would inherit it
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
 
 
 def _open(folder: Path) -> int:

@@ -1,6 +1,8 @@
 """A training run: what it consists of, where it stands, and how it is saved."""
 
 import argparse
+import errno
+import signal
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from models.sevlm import SEVLM
 from utils.data.datasets import EpochBatches, TrainingPairs
 from utils.data.image_inputs import ImageInputs
 from utils.data.text_codec import TextCodec
-from utils.errors import escaped
+from utils.errors import escaped, silence_stdout
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator
 from utils.settings import SETTINGS_KEY
@@ -97,8 +99,14 @@ class TrainingRun:
         return epoch * self.updates_per_epoch + -(-step // self.args.gradient_accumulation_steps)
 
     def say(self, text: str) -> None:
-        """Print text, once for all processes; much of it quotes files."""
-        self.accelerator.print(escaped(text, keep="\n"))
+        """Print text, once for all processes; much of it quotes files. When nobody reads it any more, the run is to stop."""
+        try:
+            self.accelerator.print(escaped(text, keep="\n"), flush=True)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: of a closed terminal
+                raise
+            silence_stdout()
+            self.signals.ask(signal.SIGPIPE)
 
 
 def exact_state(run: TrainingRun) -> dict[str, Any]:
