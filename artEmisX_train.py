@@ -15,28 +15,32 @@ import itertools
 import os
 import signal
 import sys
-from typing import NoReturn
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leaves it out
 
 from utils.check_inputs import check_paths
 from utils.command_line import SHARED_NAME, parse_args
 from utils.demo_settings import DEMO_DEFAULTS
+from utils.environment import cores
 from utils.errors import InputError, escaped, run_script
-from utils.processes import PROCESS_GROUP_TIMEOUT, prepare_script
+from utils.launcher import check_launch, launch_lines, start_accelerator
+from utils.processes import prepare_script
 
 if __name__ == "__main__":
     prepare_script()
-    if status := run_script(lambda: check_paths(parse_args(), early=True)):
-        sys.exit(status)  # wrong flags and missing files answer here, seconds before torch is imported
+    # wrong flags and variables, and missing files, answer here, seconds before torch is imported
+    if status := run_script(lambda: check_launch() or check_paths(parse_args(), early=True)):
+        sys.exit(status)
     gc.disable()  # until `main`: imports leave next to no garbage, and looking for it takes half a second
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
+from accelerate.utils import ProjectConfiguration
 
 from cococaption import CaptionScorer
 from models.losses import LossCounts
-from utils.allocator import reuse_freed_memory
 from utils.data.datasets import TrainingPairs
 from utils.data.loader_errors import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
@@ -54,7 +58,7 @@ from utils.training.last_words import words_of_scoring, words_of_training
 from utils.training.memory import without_collections
 from utils.training.optimizer import rates_of_update
 from utils.training.peak_memory import peak_memory
-from utils.training.resume import prepare_folder, save_run
+from utils.training.resume import how_to_continue, prepare_folder, save_run
 from utils.training.run_setup import Setup, build_training, prepare
 from utils.training.stop_signals import StopSignals
 from utils.training.trackers import TENSORBOARD, loss_values, score_values
@@ -191,7 +195,7 @@ def epoch_line(run: TrainingRun) -> ProgressLine:
 
     title = f"epoch {run.progress.epoch} (last: {run.args.num_train_epochs - 1})"
     done, hidden = pairs_before(run, run.progress.step), not run.accelerator.is_main_process
-    return ProgressLine(title, run.batches.size, "pairs", done, hidden, more)
+    return ProgressLine(title, run.batches.size, "pairs", done, hidden, more, write=run.say)
 
 
 def pairs_before(run: TrainingRun, step: int) -> int:
@@ -231,6 +235,8 @@ def between_updates(run: TrainingRun, steps: int) -> None:
     """What may be due after an update of so many steps: a state, a stop, an evaluation."""
     args, progress = run.args, run.progress
     done = progress.epoch * run.steps_per_epoch + progress.step
+    if run.signals.immediate:  # before the first update, which may compile for minutes, there was nothing to save
+        run.signals.immediate = False
 
     def due(every: int) -> bool:
         return every > 0 and done // every > (done - steps) // every
@@ -243,15 +249,9 @@ def between_updates(run: TrainingRun, steps: int) -> None:
         save_run(run)
         run.signals.save = False
     if stop:
-        stop_here(run, stop)
+        run.signals.end(stop)
     if progress.evaluation_due:
         evaluate(run)
-
-
-def stop_here(run: TrainingRun, stop: int) -> NoReturn:
-    """End the run after its state was written."""
-    run.say(f"stopped by {signal.Signals(stop).name}; continue with --resume")
-    raise SystemExit(128 + stop)
 
 
 def train(run: TrainingRun) -> None:
@@ -286,7 +286,7 @@ def evaluate(run: TrainingRun) -> None:
     save_run(run)
     _, stop = agreed_signals(run, now=True)  # of one process's stop the others would learn only by its end
     if stop:
-        stop_here(run, stop)
+        run.signals.end(stop)
     run.signals.immediate = True  # nothing is lost by stopping within an evaluation
     evaluation = run.evaluator(run.model)
     accuracy, result = evaluation.scores["sub_acc"], evaluation.scores[deciding_score(args.metrics)]
@@ -416,16 +416,14 @@ def main(argv: list[str] | None = None) -> int:
     """
     gc.enable()
     args = parse_args(argv)
-    precision = args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise InputError("--mixed_precision fp16 needs a GPU; give bf16 or no")
-    accelerator = Accelerator(
-        mixed_precision=args.mixed_precision,
-        cpu=not torch.accelerator.is_available(),  # else accelerate does not see torchrun's processes on a CPU
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],
+    accelerator = start_accelerator(
+        args.cpu_threads,
+        args.mixed_precision,
         log_with=None if args.report_to == ["none"] else args.report_to,
         project_config=ProjectConfiguration(logging_dir=args.caption_save_path / TENSORBOARD),
     )
+    for line in launch_lines(accelerator, args):
+        accelerator.print(escaped(line))
     if args.demo:
         from preprocess.demo import make_demo  # it needs scikit-learn, whose import takes a second
 
@@ -433,12 +431,8 @@ def main(argv: list[str] | None = None) -> int:
             make_demo((args.nle_data_train_path or DEMO_DEFAULTS["nle_data_train_path"]).parent)
     check_paths(args)
     torch.manual_seed(args.seed)
-    if accelerator.device.type == "cpu":
-        local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(args.cpu_threads or max(os.cpu_count() // local_processes, 1))
-        reuse_freed_memory()
     with contextlib.ExitStack() as stack:
-        signals = stack.enter_context(StopSignals(accelerator.is_main_process))
+        signals = stack.enter_context(StopSignals(accelerator.is_main_process, how_to_continue(args)))
         scorer = None
         if accelerator.is_main_process:
             shared = args.load_from_epoch == SHARED_NAME  # perhaps a read-only copy
@@ -464,16 +458,16 @@ def main(argv: list[str] | None = None) -> int:
                     args.seed,
                     first_text=args.first_text,
                     cache_dir=args.cache_dir,
-                    processes=max(os.cpu_count() // accelerator.num_processes, 1),
+                    processes=max(cores() // accelerator.num_processes, 1),
                 )
                 setup = setup._replace(train_records=None)  # frees the texts; the data set has their tokens
         if args.eval_only:
             score_checkpoint(args, accelerator, setup)
             return 0
         run = build_training(args, accelerator, setup, dataset, signals)
-        signals.immediate = False
         train(run)
         log_end(run)
+        signals.immediate = True
         print_summary(run)
     accelerator.end_training()
     return 0

@@ -13,13 +13,16 @@ import re
 from collections.abc import Mapping, Set
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nltk.tokenize import NLTKWordTokenizer
 from symspellpy import SymSpell, Verbosity
 
 from utils.constants import PUNCTUATION
 from utils.errors import InputError
 from utils.files import check_regular, read_bytes, read_json
+
+if TYPE_CHECKING:
+    from nltk.tokenize import NLTKWordTokenizer
 
 CONTRACTIONS = Path(__file__).resolve().parent / "contractions.json"
 
@@ -39,7 +42,9 @@ def contractions() -> tuple[re.Pattern[str], dict[str, str]]:
 
 
 @cache
-def _tokenizer() -> NLTKWordTokenizer:
+def _tokenizer() -> "NLTKWordTokenizer":
+    from nltk.tokenize import NLTKWordTokenizer  # its import takes a second, and fails for users without a home folder
+
     # word_tokenize() would first split sentences, which needs a download; without punctuation there is nothing to split
     return NLTKWordTokenizer()
 

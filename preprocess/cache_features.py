@@ -15,13 +15,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.allocator import reuse_freed_memory
 from utils.constants import NORMALIZATIONS
 from utils.data.images import find_image, image_size, shorten
 from utils.data.records import read_records
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import check_place
-from utils.processes import PROCESS_GROUP_TIMEOUT, prepare_script
+from utils.launcher import start_accelerator
+from utils.processes import prepare_script
 
 # float16 has a precision of 11 bits; in addition, batches of another size round differently
 RELATIVE_TOLERANCE = 2e-3
@@ -60,19 +60,12 @@ def main(argv: list[str] | None = None) -> int | None:
     check_headers(args.image_root, names)
 
     import torch
-    from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
 
     from utils.data.datasets import ImagePixels
     from utils.data.feature_cache import FeatureCache, encode, files_of_images, fill, make_header, size_in_bytes
     from utils.data.image_encoder_weights import load_image_encoder
 
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT)],
-    )
-    if accelerator.device.type == "cpu":
-        reuse_freed_memory()
+    accelerator = start_accelerator()
     torch.manual_seed(args.seed)
     encoder = load_image_encoder(args.clip_model, fixed=True, from_scratch=args.from_scratch).to(accelerator.device)
     mean, std = encoder.statistics(args.image_normalization)

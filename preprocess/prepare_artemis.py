@@ -20,7 +20,6 @@ the spelling dictionary does not (give GloVe as --known_words).
 """
 
 import argparse
-import os
 import sys
 import unicodedata
 from collections import Counter
@@ -39,6 +38,7 @@ from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2,
 from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize_all
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table
 from utils.constants import EMOTION_INDEX, EMOTIONS
+from utils.environment import cores
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
 
@@ -74,7 +74,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--spelling", type=Path, help="hand-made corrections: a json file, or ArtEmis' own spelling.py")
     parser.add_argument("--known_words", type=Path, help="words not to correct: GloVe's text file, or one word a line")
     parser.add_argument(
-        "--jobs", type=number(int, 1, MOST_PROCESSES), default=os.cpu_count(), help="processes (default: all cores)"
+        "--jobs", type=number(int, 1, MOST_PROCESSES), default=cores(), help="processes (default: all cores)"
     )
     return parser
 

@@ -17,6 +17,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.environment import prepare_environment
+
+if __name__ == "__main__":
+    prepare_environment()
+
 import numpy as np
 import torch
 from torch import Tensor, nn

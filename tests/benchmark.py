@@ -30,6 +30,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.environment import prepare_environment
+
+prepare_environment()
+
 import psutil
 import torch
 from torch import Tensor, nn

@@ -8,12 +8,17 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from itertools import pairwise
 from typing import NoReturn
 
+from utils.environment import cores, prepare_environment
+
 LONGEST_NAME = 255  # in bytes, on Linux
+# What file systems answer that lack an operation, as some network and FUSE ones do.
+UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 # Processes or threads that one flag may ask for: more than pay, fewer than bring a machine down.
-MOST_PROCESSES = max(64, 4 * (os.cpu_count() or 1))
+MOST_PROCESSES = max(64, 4 * cores())
 
 
 class InputError(Exception):
@@ -86,46 +91,74 @@ def run_script(main: Callable[[], int | None]) -> int:
     Other exceptions are faults of ours and keep their traceback.
     """
     try:
-        return main() or 0
+        prepare_environment()
+        status = main() or 0
+        sys.stdout.flush()  # here a pipe that nobody reads is one line, at exit it would be a traceback
+        return status
+    except SystemExit:  # of --help, or of a signal
+        try:
+            sys.stdout.flush()
+        except OSError:
+            silence_stdout()
+        raise
     except InputError as error:
         _let_first_process_speak()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _failed(str(error), 2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print(f"error: the disk is full ({error.filename or 'while writing'}): free some space", file=sys.stderr)
-            return 1
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            print(f"error: {error.filename}: {error.strerror}: check the permissions of this path", file=sys.stderr)
-            return 1
-        if error.errno == errno.EPIPE:
-            with contextlib.suppress(OSError, ValueError):  # what is left in the buffer would fail once more at exit
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            print("error: nobody reads the output any more: was it piped into a program that ended?", file=sys.stderr)
-            return 1
         if error.errno is None:  # not of the operating system
             raise
-        name = ascii(str(error.filename or "a file"))[1:-1][:200]
-        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            print(f"error: {name}: {error.strerror}: take another name", file=sys.stderr)
-            return 2
-        # a disk that fails, or something else that has come into the way of a file or folder
-        reason = error.strerror or brief(error)
-        print(f"error: {name}: {reason}: look what is there and whether the disk is sound", file=sys.stderr)
-        return 1
+        return _failed(*_explained(error))
+    except BrokenExecutor:
+        return _failed(
+            "one of the processes that share the work was killed, perhaps because memory ran out: free some memory, or give "
+            "a smaller --jobs where the program has it, and start again"
+        )
     except RuntimeError as error:
         if not _others_gone(error):
             raise
         time.sleep(0.1 * _rank())  # one line is enough: the launcher ends the others soon
-        print(
-            f"error: process {_rank()} cannot reach the others ({brief(error)}): one of them has ended, see above, or was "
-            "killed; continue with --resume",
-            file=sys.stderr,
+        return _failed(
+            f"process {_rank()} cannot reach the others ({brief(error)}): one of them has ended, see above, or was "
+            "killed; continue with --resume"
         )
-        return 1
+
+
+def _failed(message: str, status: int = 1) -> int:
+    with contextlib.suppress(OSError):  # nobody reads stderr either
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    return status
+
+
+def _explained(error: OSError) -> tuple[str, int]:
+    """What is wrong with a file, the disk or a pipe, with the remedy; and the exit status."""
+    # of a failed renaming the name that was to be, as the other one is temporary
+    name, reason = escaped(str(error.filename2 or error.filename or "a file"))[:200], error.strerror or brief(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({name if error.filename else 'while writing'}): free some space", 1
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{name}: {reason}: check the permissions of this path", 1
+    if error.errno == errno.EPIPE:
+        silence_stdout()
+        return "nobody reads the output any more: was it piped into a program that ended?", 1
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"{name}: {reason}: take another name", 2
+    if error.errno in (*UNSUPPORTED, errno.EXDEV):
+        return f"{name}: {reason}: this file system cannot do what is needed here; name a folder on another one", 1
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{name}: {reason}: raise the limit of open files (ulimit -n)", 1
+    if "temporary directory" in reason:  # tempfile's
+        return f"{reason}: set TMPDIR to a folder that can be written", 1
+    # a disk that fails, or something else that has come into the way of a file or folder
+    return f"{name}: {reason}: look what is there and whether the disk is sound", 1
+
+
+def silence_stdout() -> None:
+    """Let stdout lead nowhere, as nobody reads it: what is left in its buffer would fail once more at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _let_first_process_speak() -> None:
@@ -136,11 +169,12 @@ def _let_first_process_speak() -> None:
 
 def _rank() -> int:
     """This process's number among those of its launcher."""
-    return int(os.environ.get("RANK", "0"))
+    rank = os.environ.get("RANK", "")
+    return int(rank) if rank.isdecimal() else 0
 
 
 def _others_gone(error: RuntimeError) -> bool:
     """Whether a collective call failed because another process is gone: torch's kinds of error (no torch here), or gloo's."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return False
     return type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError") or "gloo" in str(error)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.errors import InputError, brief
+from utils.errors import UNSUPPORTED, InputError, brief
 
 MANIFEST = "manifest.json"
 LOCK_FILE, OWNER_FILE = ".run.lock", ".run.owner"
@@ -23,6 +23,9 @@ WRITE_FAILED = re.compile(
     r"PytorchStreamWriter|inline_container|os error|I/O error|requested and \d+ written", re.IGNORECASE
 )
 DISK_RESERVE = 32 << 20  # bytes; a write that failed with less than this left failed for want of space
+
+# What file systems answer that have no fsync (of folders).
+NO_SYNC = (*UNSUPPORTED, errno.EBADF, errno.EPERM, errno.EACCES)
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
@@ -97,12 +100,17 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """fsync a file or a folder, so that it survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """fsync a file or a folder, so that it survives a power cut, where the file system can do that."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            error.filename = str(path)
+            raise
 
 
 def write_text(path: str | Path, text: str) -> None:

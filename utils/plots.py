@@ -7,9 +7,9 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from cococaption.files import read_results
 from utils.constants import EMOTIONS
@@ -17,16 +17,13 @@ from utils.data.records import Records, read_records
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.calibration import reliability
 from utils.evaluation.emotion_metrics import confusion_matrix
-from utils.evaluation.figures import (
-    Curve,
-    calibration_figure,
-    confusion_figure,
-    lengths_figure,
-    losses_figure,
-    scores_figure,
-)
 from utils.files import atomic_path, check_place, read_json
 from utils.training.run_log import LOG_FILE, PLACE, RunHistory, finite, read_log
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from utils.evaluation.figures import Curve
 
 
 @dataclass
@@ -37,7 +34,7 @@ class Run:
     folder: Path
     history: RunHistory
 
-    def curves(self, points: list[dict]) -> dict[str, Curve]:
+    def curves(self, points: list[dict]) -> "dict[str, Curve]":
         """name -> (updates, values) of all losses or scores."""
         names = dict.fromkeys(name for point in points for name in point if name not in PLACE)
         return {name: finite(points, name) for name in names}
@@ -130,8 +127,17 @@ def words_of(texts: list[str]) -> list[int]:
     return [len(text.split()) for text in texts]
 
 
-def figures(runs: list[Run]) -> tuple[dict[str, Figure], list[str]]:
+def figures(runs: list[Run]) -> "tuple[dict[str, Figure], list[str]]":
     """Every figure that the runs have data for, by file name, and a line for each that a run is missing from."""
+    # they bring matplotlib along, whose import takes a second and fails on a notebook's MPLBACKEND until that is removed
+    from utils.evaluation.figures import (
+        calibration_figure,
+        confusion_figure,
+        lengths_figure,
+        losses_figure,
+        scores_figure,
+    )
+
     drawn: dict[str, Figure] = {}
     notes: list[str] = []
     losses = {run.name: run.curves(run.history.losses) for run in runs if run.history.losses}

@@ -6,6 +6,8 @@ import signal
 import sys
 from datetime import timedelta
 
+from utils.environment import prepare_environment
+
 # Signals that ask for a stop (a closed terminal sends SIGHUP), and those that clusters send some time before the end.
 # Windows has only the first two.
 STOP = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -20,6 +22,7 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 def prepare_script() -> None:
     """For the first line of a script: Ctrl-C ends it without a traceback, and the end of its launcher asks it to stop."""
+    prepare_environment()
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     # torchrun sets the first, accelerate's launcher for one process the second

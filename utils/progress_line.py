@@ -1,5 +1,6 @@
 """Progress for people: one bar in a terminal, one plain line every few minutes in a log file."""
 
+import functools
 import io
 import sys
 import time
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 180
 SECONDS_TO_FIRST_LINE = 10  # of a download
+print_now = functools.partial(print, flush=True)
 
 
 class PlainBar(tqdm):
@@ -40,6 +42,7 @@ class ProgressLine:
         more: Callable[[], str] = str,
         seconds: float = SECONDS_BETWEEN_LINES,
         clock: Callable[[], float] = time.monotonic,
+        write: Callable[[str], None] = print_now,
     ):
         """
         Args:
@@ -47,9 +50,10 @@ class ProgressLine:
             hidden: on all processes but one.
             more: gives what stands at the end of the line, such as losses.
             seconds: between two plain lines.
+            write: prints a plain line.
         """
         self.title, self.total, self.unit, self.done = title, total, unit, done
-        self.more, self.seconds, self.clock = more, seconds, clock
+        self.more, self.seconds, self.clock, self.write = more, seconds, clock, write
         self.terminal = sys.stderr.isatty()
         self.plain = not hidden and not self.terminal
         self.first, self.began = done, clock()
@@ -84,7 +88,7 @@ class ProgressLine:
         self.done = done
         if self.plain and self.clock() - self.said >= self.seconds:
             self.said = self.clock()
-            print(self.text(), flush=True)
+            self.write(self.text())
 
     def text(self) -> str:
         """The plain line."""

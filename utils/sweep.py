@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from utils.check_inputs import check_paths
 from utils.command_line import parse_args
+from utils.environment import cores
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.evaluation.ablation_table import Row, write_table
 from utils.evaluation.report_tables import (
@@ -173,7 +174,7 @@ def plan(args: argparse.Namespace, flags: list[str]) -> tuple[list[int], list[Ru
         raise InputError(f"{len(combos)} combinations of {len(seeds)} seeds are more than {MOST_RUNS} runs; take fewer")
     shared = [] if "cache_dir" in given else ["--cache_dir", str(args.out / "cache")]
     if args.jobs > 1 and "cpu_threads" not in given:
-        shared += ["--cpu_threads", str(max(os.cpu_count() // args.jobs, 1))]
+        shared += ["--cpu_threads", str(max(cores() // args.jobs, 1))]
     runs: list[Run] = []
     for combination, values in combos.items():
         of_values = [word for name, value in values.items() for word in as_flag(name, value)]

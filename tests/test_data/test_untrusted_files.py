@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
+from utils.training.named_checkpoints import load_named
 
 from tests.conftest import GOLDEN, REPOSITORY, TINY_GPT2, TINY_VIT
 from utils.data.image_encoder_weights import load_image_encoder
@@ -29,8 +30,7 @@ from utils.data.untrusted_files import load_vocabulary, read_module_tensors, rea
 from utils.errors import InputError
 from utils.opts import parse_args
 from utils.training.build_model import build_decoder
-from utils.training.named_checkpoints import load_named
-from utils.training.resume_states import load_state, save_state
+from utils.training.resume import load_state, save_state
 
 NETS = REPOSITORY / "tests/data/artemis/preprocess_data_nets"
 LSTM = NETS / "txt_to_emotion/lstm_based"

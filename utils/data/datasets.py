@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from models.losses import LossCounts
 from utils.constants import IGNORED_LABEL
@@ -282,6 +282,11 @@ class PairCollator:
         for name in ("pixels", "cls", "grid"):
             if name in items[0]:
                 batch[name] = torch.stack([item[name] for item in items])
+        if (
+            get_worker_info() is not None
+        ):  # here a lack of shared memory is an error, on the way out it would be a deadlock
+            for tensor in filter(torch.Tensor.numel, batch.values()):  # an empty one needs no memory
+                tensor.share_memory_()
         return batch
 
     def visual_negatives(self, key: ItemKey, images: int) -> Tensor:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -202,11 +201,6 @@ class VADLookup:
         with ProcessPoolExecutor(processes, initializer=_start_tagging, initargs=(self,)) as pool:
             try:
                 return np.stack(list(tqdm(pool.map(_tagged_row, token_ids, chunksize=256), **progress)))
-            except BrokenProcessPool:
-                raise InputError(
-                    "a process that tags texts was killed, perhaps for want of memory; start again with more memory, or "
-                    "take --lemmatizer simplemma (not the paper's)"
-                ) from None
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 

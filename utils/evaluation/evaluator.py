@@ -14,7 +14,7 @@ from models.cpu.packed_weights import packed_weights
 from models.sevlm import SEVLM
 from utils.allocator import give_back_freed_memory
 from utils.data.datasets import EvaluationImages, ImageSource
-from utils.data.loader_errors import worker_errors
+from utils.data.loader_errors import loader_processes, worker_errors
 from utils.data.records import Records
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import VADLookup
@@ -27,7 +27,6 @@ from utils.evaluation.generation import (
     most_probable,
 )
 from utils.files import write_json
-from utils.processes import leave_signals_to_parent
 from utils.progress_line import ProgressLine
 
 # The first of these scores that --metrics gives decides on best-res and, beside the accuracy, on the early stop.
@@ -61,9 +60,8 @@ class Evaluator:
         self.loader = DataLoader(
             Subset(self.dataset, share),
             batch_size=args.eval_batch_size,
-            num_workers=min(args.num_workers, max(len(share) // args.eval_batch_size, 0)),
+            **loader_processes(min(args.num_workers, max(len(share) // args.eval_batch_size, 0))),
             generator=torch.Generator(),  # the default one would draw from the training's random numbers
-            worker_init_fn=leave_signals_to_parent,
         )
 
     @worker_errors()

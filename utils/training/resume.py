@@ -5,10 +5,12 @@
 Two are kept. A run that continues a checkpoint (`--load_from_epoch`) renames the folder of an earlier run to resume-1, resume-2 ...
 """
 
+import argparse
 import itertools
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,6 +104,21 @@ def prepare_folder(ckpt_path: Path, resume: bool, continued: bool) -> None:
             f"{ckpt_path}: holds checkpoints ({', '.join(names)}) and no state to resume from: continue one with "
             "--load_from_epoch, or give another --ckpt_path"
         )
+
+
+def how_to_continue(args: argparse.Namespace) -> Callable[[], str]:
+    """Gives, at any later time, how to go on with this run when it ends then."""
+    before = state_folders(args.ckpt_path)
+
+    def now() -> str:
+        states = state_folders(args.ckpt_path)
+        if args.eval_only or not states or (states == before and not args.resume):
+            return "no state was written: give the same command again"
+        instead = " instead of --load_from_epoch" if args.load_from_epoch else ""
+        epoch, step = map(int, states[0].name.split("-"))
+        return f"continue with --resume{instead} (state of epoch {epoch}, step {step})"
+
+    return now
 
 
 # ---- from and to a run -----------------------------------------------------------------------------------------------

@@ -14,12 +14,12 @@ from utils.allocator import give_back_freed_memory
 from utils.command_line import checkpoint_config, recorded_settings
 from utils.data.datasets import EpochBatches, ImageSource, PairCollator, TrainingPairs
 from utils.data.load_inputs import build_images, read_inputs
+from utils.data.loader_errors import loader_processes
 from utils.data.text_codec import TextCodec
 from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup
 from utils.errors import escaped
 from utils.evaluation.evaluator import Evaluator, deciding_score
-from utils.processes import leave_signals_to_parent
 from utils.run_record import compare_facts, compare_flags, flags_of
 from utils.training.checkpoints import NamedCheckpoint
 from utils.training.facts import collect_facts, encoder_identity
@@ -94,11 +94,10 @@ def build_training(
             model.config.fusion_start,
             model.config.label_position if args.use_label_loss else None,
         ),
-        num_workers=args.num_workers,
+        **loader_processes(args.num_workers),
         persistent_workers=args.num_workers > 0,  # those of a later epoch would be forked with the optimiser's averages
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),
-        worker_init_fn=leave_signals_to_parent,
     )
     # the sampler has dealt the images out to the processes already; accelerate moves batches and sees the epoch's end
     loader = prepare_data_loader(

@@ -1,6 +1,8 @@
 """A training run: what it consists of, where it stands, and its best checkpoints."""
 
 import argparse
+import errno
+import signal
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from torch import nn
 from models.sevlm import SEVLM
 from utils.data.datasets import EpochBatches, TrainingPairs
 from utils.data.text_codec import TextCodec
-from utils.errors import escaped
+from utils.errors import escaped, silence_stdout
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator
 from utils.run_record import RECORD_KEY
@@ -94,8 +96,14 @@ class TrainingRun:
         return epoch * self.updates_per_epoch + -(-step // self.args.gradient_accumulation_steps)
 
     def say(self, text: str) -> None:
-        """Print text, once for all processes; much of it quotes files."""
-        self.accelerator.print(escaped(text, keep="\n"))
+        """Print text, once for all processes; much of it quotes files. When nobody reads it any more, the run is to stop."""
+        try:
+            self.accelerator.print(escaped(text, keep="\n"), flush=True)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: of a closed terminal
+                raise
+            silence_stdout()
+            self.signals.ask(signal.SIGPIPE)
 
 
 def save_best(run: TrainingRun, name: str) -> None:
