@@ -20,16 +20,16 @@ import pytest
 import torch
 from torch import nn
 from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
-from utils.training.named_checkpoints import load_named
 
 from tests.conftest import GOLDEN, REPOSITORY, TINY_GPT2, TINY_VIT
+from utils.command_line import parse_args
 from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.pretrained import read_weights
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
 from utils.data.untrusted_files import load_vocabulary, read_module_tensors, read_state_dict, read_torch_file
 from utils.errors import InputError
-from utils.opts import parse_args
 from utils.training.build_model import build_decoder
+from utils.training.checkpoints import load_named
 from utils.training.resume import load_state, save_state
 
 NETS = REPOSITORY / "tests/data/artemis/preprocess_data_nets"

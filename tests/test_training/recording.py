@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from models.sevlm import SEVLM, SEVLMOutput
+from models.sevlm import SEVLM
 
 
 @dataclass
@@ -16,7 +16,7 @@ class Step:
     """One call of SEVLM.forward in training: what came in and out, and what dropout's masks were to be drawn from."""
 
     batch: dict[str, torch.Tensor]
-    output: SEVLMOutput
+    output: dict[str, torch.Tensor]
     random_state: str
     training: dict[str, bool]  # module -> its mode
 
@@ -47,7 +47,7 @@ def recording(monkeypatch) -> Iterator[Recording]:
     made = Recording()
     forward = SEVLM.forward
 
-    def recorded(self: SEVLM, **batch) -> SEVLMOutput:
+    def recorded(self: SEVLM, **batch) -> dict[str, torch.Tensor]:
         state = hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest()
         modes = {name: module.training for name, module in self.named_modules()}
         output = forward(self, **batch)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from models.vision_kinds import VISION_KINDS
 
 import artEmisX_train
-from models.image_encoder import default_preparation
+from models.image_encoder import VISION_KINDS, default_preparation
 from models.sevlm import SEVLM
 from preprocess import cache_features
 from tests.tiny_encoders import save

@@ -5,14 +5,13 @@ from argparse import Namespace
 
 import pytest
 import torch
-from models.config_fields import gpt2_config
 
+from models.config import SEVLMConfig, gpt2_config
 from models.decoder import Explainer
 from models.sevlm import SEVLM
-from models.vad_encoder import VADEncoder
 from tests.conftest import GOLDEN
 from utils import files
-from utils.opts import checkpoint_config
+from utils.command_line import checkpoint_config
 from utils.training.checkpoints import finish_saves, load_named, save_named
 from utils.training.resume import load_state, prepare_folder, save_state
 
@@ -56,8 +55,8 @@ class Words:
 
 @pytest.fixture(scope="module")
 def model() -> SEVLM:
-    config = gpt2_config(load_named(GOLDEN / "checkpoint", "best-res").config)
-    return SEVLM(None, Explainer(config), VADEncoder())
+    saved, settings = load_named(GOLDEN / "checkpoint", "best-res").config, SEVLMConfig()
+    return SEVLM(settings, Explainer(gpt2_config(saved), settings))
 
 
 def save(root, model: SEVLM, number: int) -> None:

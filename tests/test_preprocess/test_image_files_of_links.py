@@ -4,9 +4,9 @@ import csv
 import os
 
 from PIL import Image
-from utils.data.picture_files import image_files
 
 from preprocess import resize_wikiart
+from utils.data.images import image_files
 
 STYLES = "art_style,painting\n"
 
