@@ -78,10 +78,13 @@ def checkpoint_config(args: argparse.Namespace) -> Path:
 def find_model(source: Path) -> Path:
     """The folder of a model: `source` itself, or the downloaded copy of the Hugging Face id (owner/name) that it spells.
 
+    What would lie in a folder that is here (`ckpts/x`) is no id, unless a revision makes it one (`ckpts/x@main`).
+
     Raises:
         InputError: the id cannot be had: the message says why.
     """
-    if source.is_dir() or "/" not in str(source) or split_id(str(source)) is None:
+    parts = split_id(str(source))
+    if source.is_dir() or parts is None or (parts[1] is None and source.parent.is_dir()):
         return source
     return fetch_folder(str(source), ["*.json", "*.txt", "*.safetensors", "*.bin", "*.tar", "*.md"])
 

@@ -23,14 +23,9 @@ LOG_IN = "log in with `hf auth login` (or set HF_TOKEN)"
 
 
 def split_id(name: str) -> tuple[str, str | None] | None:
-    """The repository and the revision (None: the default) of a hub id; None for a path.
-
-    A name whose first part is a folder here is a path (`ckpts/x`), unless a revision makes it an id (`ckpts/x@main`).
-    """
+    """The repository and the revision (None: the default) of a hub id; None for what is spelled as a path."""
     found = ID.fullmatch(name)
-    if found is None or found[2] is None and (name.endswith(".pt") or "/" in name and os.path.isdir(Path(name).parent)):
-        return None
-    return found[1], found[2]
+    return None if found is None or name.endswith(".pt") else (found[1], found[2])
 
 
 def folder_or_id(text: str) -> Path:
@@ -115,8 +110,7 @@ def _id_of(name: str) -> tuple[str, str | None]:
     if parts is None and os.path.isfile(name):
         raise InputError(f"{brief(name)}: is a file; give the folder of a model")
     if parts is None:
-        hint = f" (the hub's model of this name is {name}@main)" if ID.fullmatch(name) else ""
-        raise InputError(f"{brief(name)}: no such {'file' if name.endswith('.pt') else 'folder'}; check the path{hint}")
+        raise InputError(f"{brief(name)}: no such {'file' if name.endswith('.pt') else 'folder'}; check the path")
     return parts
 
 
@@ -161,8 +155,8 @@ def _cause(repository: str, revision: str | None, file: str | None, error: BaseE
         return f"no such folder, and no id that a model can have {reason}; check the spelling"
     if isinstance(error, errors.FileMetadataError | ValueError) or kinds & {"UnsupportedProtocol", "InvalidURL"}:
         return f"{hub} does not answer as the Hugging Face hub does {reason}; check {address}, {folder}"
-    if kinds & {"ConnectError", "ConnectTimeout", "ProxyError"}:
-        return f"{hub} cannot be reached {reason}; check {address}, {folder}"
+    if kinds & {"ConnectError", "TimeoutException", "ProxyError"}:
+        return f"no such folder, and {hub} cannot be reached {reason}; check {address}, {folder}"
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
         return f"no space is left for {what} in the cache {cache}; free some, or name a folder of another disk in HF_HUB_CACHE"

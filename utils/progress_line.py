@@ -18,12 +18,14 @@ class PlainBar(tqdm):
     """A tqdm bar for a log file: whole lines, the first after ten seconds and the next every few minutes."""
 
     def __init__(self, *args, **options):
+        self.due = time.monotonic() + SECONDS_TO_FIRST_LINE
         pace = {"delay": SECONDS_TO_FIRST_LINE, "mininterval": SECONDS_TO_FIRST_LINE, "miniters": 1}
         super().__init__(*args, **options | pace | {"disable": False, "file": io.StringIO()})  # no line ends of its own
 
     def display(self, *_, **__) -> None:
-        self.mininterval = SECONDS_BETWEEN_LINES
-        print(self, file=sys.stderr, flush=True)
+        if time.monotonic() >= self.due or self.disable:  # disabled: it is closed, after it has been shown
+            self.due = time.monotonic() + SECONDS_BETWEEN_LINES
+            print(self, file=sys.stderr, flush=True)
 
 
 class ProgressLine:

@@ -248,7 +248,7 @@ def test_no_network(hub, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     said = refusal(CLIP)
     assert (
-        f"{hub.address} cannot be reached ([Errno 111] Connection refused); check the network and HF_ENDPOINT and"
+        f": no such folder, and {hub.address} cannot be reached ([Errno 111] Connection refused); check the network and HF_ENDPOINT and"
         in said
     )
     assert " and HTTPS_PROXY, or give the folder of a downloaded model" in said
@@ -347,7 +347,6 @@ def test_ids_and_paths(tmp_path, monkeypatch):
     assert refusal("./modell") == "./modell: no such folder; check the path"
     assert refusal("clip.pt") == "clip.pt: no such file; check the path"
     assert refusal("./file") == "./file: is a file; give the folder of a model"
-    assert refusal("ckpts/x").endswith("no such folder; check the path (the hub's model of this name is ckpts/x@main)")
     for name, parts in {
         "gpt2": ("gpt2", None),
         "me/x-1.5_b": ("me/x-1.5_b", None),
@@ -360,6 +359,9 @@ def test_ids_and_paths(tmp_path, monkeypatch):
     for text in ("me/x/", "./me/x"):
         path = client.folder_or_id(text)
         assert path == tmp_path / "me" / "x" and find_model(path) == path
+    assert find_model(Path("ckpts/x")) == Path("ckpts/x")
+    with pytest.raises(InputError, match="^ckpts/x@main: no such folder, and HF_HUB_OFFLINE is set"):
+        find_model(Path("ckpts/x@main"))
 
 
 # ---- progress --------------------------------------------------------------------------------------------------------
