@@ -1,5 +1,6 @@
 """The image encoder: a vision transformer (in the paper: CLIP's ViT-B/16 at 224 px, frozen)."""
 
+import contextlib
 from typing import Any, NamedTuple
 
 import torch
@@ -202,7 +203,9 @@ class ImageEncoder(nn.Module):
         """Normalised pixels [B, 3, S, S] -> cls [B, D] and grid [B, G, D], G = (S // patch)^2, row by row."""
         if not self.fixed:
             return self._encode(pixels)
-        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+        device = pixels.device.type  # autocast does not know the meta device
+        in_float32 = contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+        with torch.no_grad(), in_float32:
             return self._encode(pixels)
 
     def _encode(self, pixels: Tensor) -> ImageFeatures:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from models.cpu import screening
 from models.cpu.grid_attention import attention_to_grid
 from models.cpu.packed_weights import packed_weights
 from models.cpu.screening import ScreenedTopTwo
@@ -96,6 +97,18 @@ def test_bfloat16_is_that_of_autocast():
 # ---- screening ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["emulated", "of this CPU"])
+def product(request, monkeypatch):
+    """bfloat16's product, also where the CPU has none."""
+    if request.param == "emulated":
+        monkeypatch.setattr(screening, "bfloat16_product", lambda w: lambda h: (h.float() @ w.float().T).bfloat16())
+    elif not torch.cpu._is_avx512_bf16_supported():
+        pytest.skip("this CPU does not multiply bfloat16")
+
+
+screens = pytest.mark.usefixtures("product")
+
+
 def tables() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Token tables [V, D] and hidden states [N, D] that are hard to screen, each in its way."""
     generator = torch.Generator().manual_seed(0)
@@ -120,7 +133,7 @@ def tables() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     }
 
 
-@needs_bfloat16
+@screens
 @pytest.mark.parametrize("kind", tables())
 def test_screening_finds_the_two_largest(kind):
     """Row by row: what is left for one row could hide what is missing for another."""
@@ -140,7 +153,7 @@ def test_screening_finds_the_two_largest(kind):
     assert clear >= {"near ties": 30, "all alike": 0, "zeros": 0}.get(kind, 60)
 
 
-@needs_bfloat16
+@screens
 @pytest.mark.parametrize("rounded", ["hidden state", "table"])
 def test_rounding_that_hides_the_largest(rounded):
     """In bfloat16 token 0 is behind three others; what rounding took from it, or gave them, made it so."""
@@ -159,7 +172,23 @@ def test_rounding_that_hides_the_largest(rounded):
     assert ScreenedTopTwo(table)(hidden)[1].tolist() == [[0, 3]]
 
 
-@needs_bfloat16
+@screens
+def test_rounding_uses_up_nearly_all_of_the_bound():
+    """It takes as much from token 0 as it gives to three others: nearly E each, where 2 E are allowed for."""
+    hidden = torch.tensor([[1.0037] * 96 + [128.0, 1.0]])  # bfloat16: 1, ..., 128, 1
+    table = torch.zeros(2000, 98)
+    table[:, 97] = -3
+    table[0] = torch.tensor([1.0] * 96 + [-0.75, 0])
+    for token, last in ((1, 0.5), (2, 0.5625), (3, 0.625)):
+        table[token] = torch.tensor([-1.0] * 96 + [0.75, last])
+    low = (hidden.bfloat16().float() @ table.bfloat16().float().T)[0]
+    assert low[:5].tolist() == [0, 0.5, 0.5625, 0.625, -3]
+    screened = ScreenedTopTwo(table)
+    assert screened.not_excluded(hidden).tolist() == [0, 1, 2, 3]
+    assert screened(hidden)[1].tolist() == [[0, 3]]
+
+
+@screens
 def test_screening_excludes_most():
     """Initial weights: what is computed in float32 is a small part."""
     generator = torch.Generator().manual_seed(0)
@@ -168,7 +197,7 @@ def test_screening_excludes_most():
     assert 16 <= len(ScreenedTopTwo(table).not_excluded(hidden)) < 200
 
 
-@needs_bfloat16
+@screens
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_hidden_states_that_are_not_finite(value):
     table, hidden = torch.randn(500, 32), torch.randn(2, 32)
