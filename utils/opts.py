@@ -600,7 +600,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     tokenizer = ckpts / "nle_gpt2_tokenizer_0"
     outputs = [(ckpts / "resume", (ckpts / "resume").is_dir()), (log, log.is_file())]
     outputs += [(tokenizer, (tokenizer / "tokenizer_config.json").is_file())]
-    for name in sorted({"best-acc", "best-res"} - {args.load_from_epoch}):  # loading that one says what is wrong with it
+    # loading a checkpoint says what is wrong with it
+    for name in sorted({"best-acc", "best-res"} - {args.load_from_epoch}):
         folder, stats = ckpts / f"nle_model_{name}", ckpts / f"ckpt_stats_{name}.tar"
         outputs += [(folder, (folder / "config.json").is_file()), (stats, stats.is_file())]
     for path, is_output in outputs:
