@@ -21,10 +21,12 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     from filelock import FileLock  # here, as its import takes 0.1 s
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):  # not on the file itself, which is replaced
+    lock = path.with_name(f".{path.name}.lock")  # not the file itself, which is replaced
+    with FileLock(lock):
         columns, rows = _read_rows(path) if path.exists() else ([], [])
         columns += [name for name in row if name not in columns]
         write_rows(path, columns, [*rows, row])
+        lock.unlink()  # runs that wait make another: filelock takes no lock on a file that was removed meanwhile
 
 
 def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:

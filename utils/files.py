@@ -18,10 +18,8 @@ from utils.errors import UNSUPPORTED, InputError, brief
 
 MANIFEST = "manifest.json"
 LOCK_FILE, OWNER_FILE = ".run.lock", ".run.owner"
-# how torch, safetensors, tokenizers and NumPy report that the system did not write, each without an errno
-WRITE_FAILED = re.compile(
-    r"PytorchStreamWriter|inline_container|os error|I/O error|requested and \d+ written", re.IGNORECASE
-)
+# how torch, safetensors and tokenizers report that the system did not write
+WRITE_FAILED = re.compile(r"PytorchStreamWriter|inline_container|os error|I/O error", re.IGNORECASE)
 DISK_RESERVE = 32 << 20  # bytes; a write that failed with less than this left failed for want of space
 
 # What file systems answer that have no fsync (of folders).
@@ -65,7 +63,7 @@ def atomic_path(path: str | Path, folder: bool = False) -> Iterator[Path]:
         if folder:
             remove(_old(path))
     except Exception as error:
-        if isinstance(error, InputError) or getattr(error, "errno", None) or not WRITE_FAILED.search(str(error)):
+        if isinstance(error, OSError | InputError) or not WRITE_FAILED.search(str(error)):
             raise
         full = shutil.disk_usage(path.parent).free < DISK_RESERVE
         reason = os.strerror(errno.ENOSPC) if full else brief(error)  # else a quota, or a limit on the size of files
@@ -264,7 +262,7 @@ def read_bytes(path: str | Path, remedy: str = "name another file") -> bytes:
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hex; InputError when it is no regular file."""
+    """SHA-256 of a file's bytes, in hex; InputError when it is not a regular file."""
     check_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -65,7 +65,7 @@ def test_shuffled_pictures(folder, records, tmp_path, bleu_4):
         image_id: record | {"image_name": names[(row + len(names) // 2) % len(names)]}
         for row, (image_id, record) in enumerate(records.items())
     }
-    shutil.copytree(folder / "ckpts", tmp_path / "ckpts", ignore=shutil.ignore_patterns("resume", ".run.lock"))
+    shutil.copytree(folder / "ckpts", tmp_path / "ckpts", ignore=shutil.ignore_patterns("resume"))
     (tmp_path / "artEmisX_val.json").write_text(json.dumps(shuffled))
     flags = ["--nle_data_val_path", tmp_path / "artEmisX_val.json", "--ckpt_path", tmp_path / "ckpts"]
     flags += ["--caption_save_path", tmp_path / "results", "--cache_dir", tmp_path / "cache", "--metrics", "bleu"]
