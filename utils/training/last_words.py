@@ -118,20 +118,33 @@ def test_command(args: argparse.Namespace) -> str:
     It scores the test split that lies beside the validation split; without one the validation split itself.
     """
     words = ["python", script(), "--eval_only", "--load_from_epoch", "best-res"]
-    parser, places = get_parser(), ("nle_data_val_path", "annFileExp", "ckpt_path", "caption_save_path")
-    flags = {}
-    if args.demo and all(getattr(args, name) == DEMO_DEFAULTS[name] for name in places):
-        words += ["--demo", "--split", "test"]
+    places = ("nle_data_val_path", "annFileExp", "ckpt_path", "caption_save_path")
+    if takes_demo(args) and all(getattr(args, name) == DEMO_DEFAULTS[name] for name in places):
+        return command(*words, "--demo", "--split", "test", *scoring_flags(args, demo=True))
+    files = {name: getattr(args, name) for name in places[:2]}
+    tests = {name: of_test(path) for name, path in files.items()}
+    flags = tests if all(path.is_file() for path in tests.values()) else files
+    flags |= {"ckpt_path": args.ckpt_path, "caption_save_path": test_folder(args)}
+    named = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    return command(*words, *named, *scoring_flags(args))
+
+
+def takes_demo(args: argparse.Namespace) -> bool:
+    """Whether --demo can score what --demo trained: its own default, a trained encoder, contradicts a feature cache."""
+    return args.demo and not args.feature_cache
+
+
+def scoring_flags(args: argparse.Namespace, demo: bool = False) -> list[str]:
+    """`OF_SCORING` of a training, where they are not the defaults (with `demo`, those of --demo)."""
+    parser = get_parser()
+    if demo:
         parser.set_defaults(**DEMO_DEFAULTS)
-    else:
-        files = {name: getattr(args, name) for name in places[:2]}
-        tests = {name: of_test(path) for name, path in files.items()}
-        flags = tests if all(path.is_file() for path in tests.values()) else files
-        flags |= {"ckpt_path": args.ckpt_path, "caption_save_path": test_folder(args)}
-    flags |= {name: getattr(args, name) for name in OF_SCORING if getattr(args, name) != parser.get_default(name)}
-    for name, value in flags.items():
-        words += [f"--{name}", *(value if isinstance(value, list) else [value])]
-    return command(*words)
+    words: list[str] = []
+    for name in OF_SCORING:
+        value = getattr(args, name)
+        if value != parser.get_default(name):
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return words
 
 
 def of_test(path: Path) -> Path:
