@@ -12,7 +12,7 @@ from torch import Tensor
 from models.image_encoder import ImageFeatures
 from utils.constants import EMOTIONS
 from utils.data.image_opening import open_image
-from utils.data.vad_lookup import VADLookup, read_lexicon
+from utils.data.vad_lookup import read_lexicon
 from utils.errors import InputError, brief
 from utils.evaluation.answers import Answer
 from utils.evaluation.attention_maps import cross_attention
@@ -44,10 +44,9 @@ class PictureExplainer:
         self.vad_of = None if self.trained.vad is None else self.trained.vad.of_generated
         self.emotions = list(EMOTIONS) if args.emotion == "all" else [args.emotion]
         self.precision = _precision(self.trained.args.mixed_precision, self.trained.device)
-        self.word_values = self.trained.vad  # tints the words of heat maps
-        if args.heat is not None and self.word_values is None and args.vad_lexicon is not None:
-            lexicon = read_lexicon(args.vad_lexicon)
-            self.word_values = VADLookup(lexicon, self.trained.args.lemmatizer, self.trained.codec)
+        self.lexicon = None if self.trained.vad is None else self.trained.vad.lexicon  # tints the words of heat maps
+        if args.heat is not None and self.lexicon is None and args.vad_lexicon is not None:
+            self.lexicon = read_lexicon(args.vad_lexicon)
         self.heats: list[PictureHeat] = []
 
     def __call__(self, paths: list[Path]) -> tuple[list[tuple[Path, Answer]], list[str]]:
@@ -119,7 +118,7 @@ class PictureExplainer:
             heat = PictureHeat(str(path), picture, answer.distribution_lines(), [])
             for said in answer.explanations:
                 of_tokens = next(rows)[: len(said.tokens)]
-                words = heat_of_words(said.tokens, of_tokens, trained.codec, self.word_values, said.given_tokens)
+                words = heat_of_words(said.tokens, of_tokens, trained.codec, self.lexicon, said.given_tokens)
                 heat.texts.append(TextHeat(f"{self.prompt} {said.text}", words))
             if prototypes is not None:
                 maps = [

@@ -14,9 +14,11 @@ from models.image_encoder import ImageEncoder
 from models.sevlm import SEVLM
 from tests.test_evaluation.tiny import VAD_OF, build, features
 from utils.data.text_codec import TextCodec, load_tokenizer
+from utils.data.vad_lookup import Lexicon
 from utils.evaluation.attention_maps import cross_attention
 from utils.evaluation.decoding import generate
 from utils.evaluation.heat_map import PictureHeat, TextHeat, WordHeat, heat_of_words, shade, write_html, write_png
+from utils.evaluation.word_tints import tinter
 
 TOKENS = [[5, 900, 3, 77, 11, 4000, 8], [13, 262], [290, 1310, 50, 60, 70], [50256, 1, 2]]
 
@@ -99,17 +101,27 @@ def test_words_of_a_text(codec):
     tokens = codec.bpe([" contentment because the sunlit, hopeful"])[0]
     weights = np.stack([one_hot(place // 4, place % 4).ravel() for place in range(len(tokens))])
 
-    class Values:
-        def of_words(self, words):
-            return [(0.5, 0, 0) if word == "hopeful" else None for word in words]
-
-    words = heat_of_words(tokens, weights, codec, Values())
+    words = heat_of_words(tokens, weights, codec, Lexicon({"hopeful": (0.5, 0, 0)}, None, "", "-1..1"))
     assert " ".join(word.word for word in words) == "contentment because the sunlit, hopeful"
     assert [word.valence for word in words] == [None] * 4 + [0.5]
     assert words[0].weights[0].tolist() == pytest.approx([0.5, 0.5, 0, 0], abs=1e-4)  # " content" and "ment"
     assert words[1].weights.argmax() == 2 and words[1].weights.shape == (4, 4)
     assert all(word.weights.sum() == pytest.approx(1) for word in words)
     assert [word.word for word in heat_of_words(tokens, weights, codec, None, 3)] == ["the", "sunlit,", "hopeful"]
+
+
+def test_one_rule_tints_heat_maps_and_galleries(codec):
+    """Whole words as they are, in lower case, or by their lemma; never by their pieces."""
+    values = {"sunlit": 0.1, "tower": 0.2, "towering-high": 0.3, "US": 0.4, "dying": -0.5, "die": -0.6, "content": 0.7}
+    lexicon = Lexicon({word: (value, 0.0, 0.0) for word, value in values.items()}, None, "", "-1..1")
+    text = "contentment because the SUNLIT, towers (dying!) are towering-high; US it's x_tower/dying"
+    (tokens,) = codec.bpe([" " + text])
+    words = heat_of_words(tokens, np.full((len(tokens), 16), 1 / 16), codec, lexicon)
+    assert [word.word for word in words] == text.split()
+    valences = [None, None, None, 0.1, 0.2, -0.5, None, 0.3, 0.4, None, 0.2]
+    assert [word.valence for word in words] == valences
+    shown = [piece.vad[0] for piece in tinter(lexicon)(text) if piece.vad]
+    assert shown == [value for value in valences if value is not None] + [-0.5]  # the page tints both of "tower/dying"
 
 
 def heat_of(words: list[WordHeat], size=(120, 60), name="a.png") -> PictureHeat:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import multiprocessing
-import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -153,14 +152,6 @@ class VADLookup:
                 self._memo[key] = self._tagged([self._words[token] for token in row])
             rows.append(self._memo[key])
         return np.stack(rows)
-
-    def of_words(self, words: list[str]) -> list[tuple[float, float, float] | None]:
-        """VAD of a text's whole words as a reader takes them: lower-cased, without punctuation around them; None without entry.
-
-        The model does not get these: it gets each BPE piece's.
-        """
-        bare = [word.strip(string.punctuation).lower() for word in words]
-        return [self.lexicon.values.get(lemma) if lemma else None for lemma in self._tag_and_lemmatize(bare)]
 
     def forget(self) -> None:
         """Drop the memoised sequences; called after an evaluation to free memory."""

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.data.text_codec import TextCodec
-from utils.data.vad_lookup import VADLookup
+from utils.data.vad_lookup import Lexicon
+from utils.evaluation.word_tints import tinter
 from utils.files import atomic_path, write_text
 
 NOTE = (
@@ -53,22 +54,25 @@ class PictureHeat:
 
 
 def heat_of_words(
-    tokens: list[int], weights: np.ndarray, codec: TextCodec, vad: VADLookup | None, skipped: int = 0
+    tokens: list[int], weights: np.ndarray, codec: TextCodec, lexicon: Lexicon | None, skipped: int = 0
 ) -> list[WordHeat]:
     """The words of a text and their attention.
 
     Args:
         tokens: S of them. weights: [S, G], rows that sum to 1, G = n^2 patches; a word's are the mean of its tokens'.
-        vad: for the valence of whole words, or None. skipped: so many tokens at the beginning were given, not generated.
+        lexicon: for the valence of whole words, see `word_value`; of words joined by signs that of the first which it has.
+            None: no valence.
+        skipped: so many tokens at the beginning were given, not generated.
     """
     side = math.isqrt(weights.shape[1])
     pieces = codec.tokenizer.convert_ids_to_tokens(tokens)
     starts = [place for place, piece in enumerate(pieces) if place == 0 or piece.startswith("Ġ")]
     spans = [range(start, end) for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True)]
     words = [codec.decode([tokens[place] for place in span]).strip() for span in spans]
-    values = [None] * len(words) if vad is None else vad.of_words(words)
+    tint = tinter(lexicon)
+    values = [next((piece.vad[0] for piece in tint(word) if piece.vad), None) for word in words]
     return [
-        WordHeat(word, weights[span.start : span.stop].mean(axis=0).reshape(side, side), value and value[0])
+        WordHeat(word, weights[span.start : span.stop].mean(axis=0).reshape(side, side), value)
         for word, span, value in zip(words, spans, values, strict=True)
         if span.start >= skipped
     ]

@@ -12,7 +12,11 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 def word_value(word: str, lexicon: Lexicon) -> tuple[float, float, float] | None:
     """VAD of a whole word in -1..1: as it is, else in lower case, else its lemma (simplemma's); None where there is none.
 
-    The model's own look-up goes by BPE pieces; this one goes by words, as readers do.
+    Every page and heat map tints by this rule, so that a word has one colour wherever it stands. It is the readers' rule:
+    the page says "valence in the lexicon", and who looks the word up there finds this value. The model gets the same for a
+    word of one BPE piece whose lemma alone is in the lexicon, which most words of a caption are. It is blind to the rest:
+    of a longer word it gets its pieces' values (" content", "ment"), which say nothing to a reader, and a tagger's lemma
+    depends on the other tokens of the text. None of that can be seen in a page, which knows neither tokens nor tagger.
     """
     for spelling in (word, word.lower(), lemmatize_english(word.lower())):
         if spelling in lexicon.values:
