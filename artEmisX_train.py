@@ -331,7 +331,7 @@ def write_gallery(
         args.seed,
         evaluator.images.pixels.folder,
         None if evaluator.vad is None else evaluator.vad.lexicon,
-        evaluation.shares.get("likelihood"),
+        evaluation.shares,
         args.nle_data_val_path.name,
     )
     write_page(gallery_path(args.caption_save_path, epoch, step), page)

@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int | None:
     from utils.data.records import read_records
     from utils.data.vad_lookup import read_lexicon
     from utils.evaluation.emotion_metrics import emotion_accuracy
-    from utils.evaluation.gallery_cards import gallery_page
+    from utils.evaluation.gallery_cards import WAYS, gallery_page
     from utils.evaluation.page import write_page
 
     records = read_records(args.records)
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int | None:
     )
     check_same(full, explanations, results)
     check_split(full, records, args.records)
-    distributions = read_head(results / f"emotion_head_{epoch}_{step}_step.json")
+    shares_of = {way: read_shares(results / f"emotion_{way}_{epoch}_{step}_step.json") for way in WAYS}
     lexicon = None if args.vad_lexicon is None else read_lexicon(args.vad_lexicon)
     folder = None if args.image_root is None else ImageFolder(args.image_root)
     with CaptionScorer(args.annFileExp, args.metrics) as scorer:
@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int | None:
         args.seed,
         folder,
         lexicon,
-        distributions,
+        shares_of,
         args.records.name,
     )
     size = write_page(out, page)
@@ -202,8 +202,8 @@ def read_captions(path: Path) -> dict[int, str]:
     return read_results(path)
 
 
-def read_head(path: Path) -> dict[int, list[float]]:
-    """image id -> the emotion head's nine probabilities; empty where the model has no head."""
+def read_shares(path: Path) -> dict[int, list[float]]:
+    """image id -> the model's nine probabilities; empty where the evaluation wrote none."""
     if not path.is_file():
         return {}
     found = {}

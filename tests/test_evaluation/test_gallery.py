@@ -141,6 +141,20 @@ def test_page_of_a_moved_run(run, capsys):
     assert "B-4" in html and 'class="model" style="width:50%"' in html and 'data-vad="V ' in html
 
 
+def test_the_page_says_whose_the_bars_are(run, tmp_path):
+    """The head's where there is one, else the likelihoods of the emotions' names."""
+    copy = shutil.copytree(run, tmp_path / "run")
+
+    def page() -> str:
+        gallery.main([str(copy), "--number", "2", "--metrics", "bleu", "--out", str(tmp_path / "page.html")])
+        return (tmp_path / "page.html").read_text()
+
+    names = ("the model&#39;s emotion head", "the model&#39;s text (probability of each emotion&#39;s name)")
+    assert [page().count(name) for name in names] == [1 + 2, 0]  # the legend, and each table's heading
+    (copy / "results" / "emotion_head_1_7_step.json").rename(copy / "results" / "emotion_likelihood_1_7_step.json")
+    assert [page().count(name) for name in names] == [0, 1 + 2] and ">model<" not in page()
+
+
 def test_wrong_input(run, tmp_path):
     def error(*argv):
         with pytest.raises(InputError) as caught:

@@ -15,6 +15,8 @@ from utils.evaluation.report_tables import CAPTION_SCORES
 from utils.evaluation.thumbnails import add_thumbnail
 from utils.evaluation.word_tints import tinter
 
+# The first of these ways to a distribution over the emotions that a model has is drawn, and named on the page.
+WAYS = {"head": "the model's emotion head", "likelihood": "the model's text (probability of each emotion's name)"}
 GROUPS = ("worst", "best", "random")
 # The first of these that was computed ranks the pictures: BLEU-4 of one picture is 0 too often to rank by.
 RANKING = ("CIDEr", "METEOR", "ROUGE_L", "SPICE", "Bleu_4")
@@ -56,7 +58,7 @@ def gallery_page(
     seed: int = 42,
     folder: ImageFolder | None = None,
     lexicon: Lexicon | None = None,
-    distributions: Mapping[int, list[float]] | None = None,
+    shares_of: Mapping[str, Mapping[int, list[float]]] | None = None,
     split: str = "",
 ) -> Page:
     """The gallery of one evaluation.
@@ -65,18 +67,19 @@ def gallery_page(
         full, explanations: image id -> whole generated text, and its explanation.
         of_images: image id -> scores of that picture alone (`CaptionScorer.score`'s second result).
         scores: of the whole split. number: of pictures to show. seed: of those that are drawn at random.
-        folder: of the pictures. lexicon: whose values tint words. distributions: image id -> the model's shares of the
-            nine emotions, where it has any. split: name of the scored file.
+        folder: of the pictures. lexicon: whose values tint words. shares_of: way of `WAYS` -> image id -> the model's
+            shares of the nine emotions. split: name of the scored file.
     """
     ranking = ranking_score(of_images)
     chosen = choose({image: row[ranking] for image, row in of_images.items()}, number, seed)
+    way = next((way for way in WAYS if (shares_of or {}).get(way)), None)
     tint = tinter(lexicon)
     cards = []
     for image, group in chosen.items():
         record = records[str(image)]
         shares = record["origin_emotion_distribution"]
         named, dominant = named_emotion(full[image]), dominant_emotion(shares)
-        model = (distributions or {}).get(image)
+        model = None if way is None else shares_of[way].get(image)
         card = Card(
             name=record["image_name"],
             **names_of(record["image_name"]),
@@ -98,7 +101,7 @@ def gallery_page(
         "the annotators."
     )
     facts = [(heading, f"{100 * scores[name]:.1f}") for name, heading in CAPTION_SCORES.items() if name in scores]
-    return Page(title, lead, cards, facts, tinted=lexicon is not None)
+    return Page(title, lead, cards, facts, model_name=WAYS.get(way, "model"), tinted=lexicon is not None)
 
 
 def names_of(image_name: str) -> dict[str, str]:

@@ -94,7 +94,7 @@ class Page:
     lead: str
     cards: list[Card]
     facts: list[tuple[str, str]] = field(default_factory=list)
-    model_name: str = "model"
+    model_name: str = "model"  # what the model's bars are
     references_name: str = "references"
     references_open: bool = False
     tinted: bool = False
