@@ -18,7 +18,7 @@ import sys
 from typing import NoReturn
 
 from utils.errors import InputError, escaped, run_script
-from utils.opts import SHARED_NAME, check_paths, parse_args
+from utils.opts import DEMO_DEFAULTS, SHARED_NAME, check_paths, parse_args
 from utils.processes import PROCESS_GROUP_TIMEOUT, prepare_script
 
 if __name__ == "__main__":
@@ -44,7 +44,7 @@ from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator, deciding_score, write_evaluation
 from utils.evaluation.gallery_cards import gallery_page, gallery_path
 from utils.evaluation.page import write_page
-from utils.evaluation.score_report import report_checkpoint
+from utils.evaluation.score_report import Judge, judge_name, report_checkpoint, training_texts
 from utils.progress_line import ProgressLine, duration
 from utils.training.disk import check_disk, shown
 from utils.training.folder_lock import locked
@@ -389,7 +389,11 @@ def print_scores(run: TrainingRun) -> None:
 def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: Setup) -> None:
     """--eval_only: score one checkpoint; write captions and scores under its name, and the report."""
     # read before hours of captioning, not behind them
-    judge = None if args.text2emotion is None else load_text2emotion(args.text2emotion, args.vocabulary)
+    judge = None
+    if args.text2emotion is not None:
+        name = judge_name(args.text2emotion, args.vocabulary)
+        judge = Judge(name, *load_text2emotion(args.text2emotion, args.vocabulary))
+    train = training_texts(args) if accelerator.is_main_process else None
     clip = None
     if args.clip_score and accelerator.is_main_process:
         clip = load_clip_scorer(args.clip_score, setup.images.pixels.folder, accelerator.device)
@@ -400,7 +404,8 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
         write_evaluation(args.caption_save_path, evaluation, records, args.load_from_epoch, 0)
         write_gallery(args, evaluation, setup.evaluator, args.load_from_epoch, 0)
         scorer = setup.evaluator.scorer
-        accelerator.print(report_checkpoint(args, evaluation, records, setup.lexicon, scorer, judge, clip))
+        table = report_checkpoint(args, evaluation, records, setup.facts, train, setup.lexicon, scorer, judge, clip)
+        accelerator.print(table)
         if warning := collapse_warning(list(evaluation.explanations.values())):
             accelerator.print(escaped(warning, keep="\n"))
         accelerator.print(words_of_scoring(args, evaluation.scores, len(records)))
@@ -428,7 +433,7 @@ def main(argv: list[str] | None = None) -> int:
         from preprocess.demo import make_demo  # it needs scikit-learn, whose import takes a second
 
         with accelerator.main_process_first():
-            make_demo(args.nle_data_train_path.parent)
+            make_demo((args.nle_data_train_path or DEMO_DEFAULTS["nle_data_train_path"]).parent)
     check_paths(args)
     torch.manual_seed(args.seed)
     if accelerator.device.type == "cpu":

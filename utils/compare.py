@@ -12,15 +12,9 @@ import numpy as np
 from utils.errors import InputError, OneLineParser, escaped, number, run_script
 from utils.evaluation.bootstrap import RESAMPLES, SEED, paired_difference
 from utils.evaluation.image_scores import read_images
-from utils.evaluation.report_tables import HEADINGS, PLAIN_SCORES, read_report
+from utils.evaluation.report_tables import HEADINGS, PLAIN_SCORES, left_out_line, not_comparable, read_report
 from utils.files import check_place, write_json
 
-# a fact of a report -> the scores that mean the same only where both runs agree in it
-RESTING_ON = {
-    "judge": ("EA_more_than_half", "EA_at_least_half", "self_consistency"),
-    "clip_score": ("CLIPScore", "RefCLIPScore"),
-    "lexicon_sha256": ("vad_distance",),
-}
 RANKING = ("METEOR", "CIDEr", "ROUGE_L", "SPICE", "Bleu_1")  # the first that both runs have ranks the pictures
 
 
@@ -48,18 +42,13 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"{args.b}: scored other images than {args.a}; score both runs on the same split")
     if texts_a["references"] != texts_b["references"]:
         raise InputError(f"{args.b}: scored against other references than {args.a}; give both the same --annFileExp")
-    left_out = []
-    for fact, resting in RESTING_ON.items():
-        if reports[0].get(fact) != reports[1].get(fact):
-            left_out += [HEADINGS[name] for name in resting if name in a.values and name in b.values]
-            a.values, b.values = (
-                {name: of for name, of in run.values.items() if name not in resting} for run in (a, b)
-            )
+    out = {name: fact for name, fact in not_comparable(reports).items() if name in a.values and name in b.values}
+    a.values = {name: of for name, of in a.values.items() if name not in out}
     found = paired_difference(a, b, args.resamples, args.seed)
     print(table(found))
     print(f"{len(a.images)} images, {args.resamples} resamples, 95 % interval; A: {args.a}, B: {args.b}")
-    if left_out:
-        print(f"left out, as the runs had different judges, CLIP models or lexicons: {', '.join(left_out)}")
+    if out:
+        print(left_out_line(out))
     ranking = next((name for name in RANKING if name in found), None)
     pictures = []
     if ranking and args.pictures:

@@ -143,7 +143,12 @@ def get_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("files")
     add = group.add_argument
-    add("--nle_data_train_path", type=Path, default=Path("data/artEmis/artEmisX_cl_train.json"), help="training split")
+    add(
+        "--nle_data_train_path",
+        type=Path,
+        default=Path("data/artEmis/artEmisX_cl_train.json"),
+        help="training split (with --eval_only: the checkpoint's own, unless given)",
+    )
     add("--nle_data_val_path", type=Path, default=Path("data/artEmis/artEmisX_val.json"), help="split to score")
     add(
         "--annFileExp",
@@ -421,6 +426,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(**DEMO_TEST)
     if args.demo and args.eval_only:
         parser.set_defaults(load_from_epoch="best-res")
+    if args.eval_only:
+        parser.set_defaults(nle_data_train_path=None)  # its checkpoint's record names them
     shared = find_model(args.ckpt_path) if args.eval_only else args.ckpt_path
     if is_shared(shared):
         if args.load_from_epoch or not args.eval_only:
@@ -564,9 +571,8 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
     """
     if early and args.demo:
         return
-    splits = [args.nle_data_val_path] + ([] if args.eval_only else [args.nle_data_train_path])
-    for path in splits:
-        if not path.is_file():
+    for path in (args.nle_data_val_path, args.nle_data_train_path):
+        if path is not None and not path.is_file():
             raise InputError(f"{path}: no such file; make it with preprocess/build_splits.py")
     if not args.annFileExp.is_file():
         raise InputError(f"--annFileExp {args.annFileExp}: no such file; make it with preprocess/build_annotations.py")

@@ -13,15 +13,17 @@ from pathlib import Path
 from cococaption import CaptionScorer
 from utils.constants import DEFAULT_METRICS, METRICS, TEST_SETS
 from utils.csv_rows import check_append_to
-from utils.data.records import read_records
+from utils.data.records import read_records, whole_training_split
 from utils.data.vad_lookup import read_lexicon
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.evaluation import score_captions
 from utils.evaluation.image_scores import images_path
 from utils.evaluation.predictions import KINDS, is_full, read_predictions
-from utils.evaluation.report_tables import SAME, aggregate, format_summary, read_report
-from utils.evaluation.score_report import WHOLE_TRAINING_SPLIT, Judge, report_texts
+from utils.evaluation.report_tables import SAME, aggregate, format_summary, in_words, read_report
+from utils.evaluation.score_report import Judge, TrainingTexts, judge_name, report_texts
 from utils.files import check_place, sha256, write_json
+
+WHOLE_TRAINING_SPLIT = "artEmisX_train.json"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -65,7 +67,8 @@ def main(argv: list[str] | None = None) -> int | None:
     summaries = aggregate({str(path): read_report(path) for path in dict.fromkeys(args.reports)})
     print("\n\n".join(format_summary(summary) for summary in summaries))
     if len(summaries) > 1:
-        print(f"\n{len(summaries)} groups: only runs that agree in {', '.join(SAME)} are averaged.")
+        found = [fact for fact in SAME if any(summary[fact] != summaries[0][fact] for summary in summaries)]
+        print(f"\n{len(summaries)} groups, not averaged with each other: the runs differ in {in_words(found)}.")
     if args.json:
         write_json(args.json, summaries, indent=1)
 
@@ -90,14 +93,18 @@ def score_predictions(args: argparse.Namespace) -> None:
         check_append_to(args.append_to)
     records = read_records(args.records)
     full, explanations = read_predictions(args.predictions, records, args.captions)
-    train_path = args.nle_data_train_path or args.records.with_name(WHOLE_TRAINING_SPLIT)
-    train = read_records(train_path) if args.nle_data_train_path or train_path.is_file() else None
+    train, train_path = TrainingTexts(), args.nle_data_train_path or args.records.with_name(WHOLE_TRAINING_SPLIT)
+    if args.nle_data_train_path or train_path.is_file():
+        train_path = whole_training_split(train_path)
+        train = TrainingTexts(train_path, read_records(train_path))
     lexicon = None if args.vad_lexicon is None else read_lexicon(args.vad_lexicon)
     judge = None
     if args.text2emotion:
         from utils.data.text2emotion_files import load_text2emotion  # it imports torch
 
-        judge = Judge(args.text2emotion, *load_text2emotion(args.text2emotion, args.vocabulary))
+        judge = Judge(
+            judge_name(args.text2emotion, args.vocabulary), *load_text2emotion(args.text2emotion, args.vocabulary)
+        )
     clip = None
     if args.clip_score:
         from utils.data.image_folder import ImageFolder

@@ -16,7 +16,16 @@ from utils.model_card import model_card
 from utils.opts import HUB_ID, checkpoint_config, find_model, is_shared, parse_args, recorded_settings
 from utils.settings import FOUND_BY_PLACE, FREE, RULES, SETTINGS_KEY, compare_facts, flags_of, recorded_flags
 
-KEPT_FACTS = ("image_encoder_sha256", "decoder_sha256", "lexicon_sha256", "lexicon", "precision", "images")
+KEPT_FACTS = (
+    "image_encoder_sha256",
+    "decoder_sha256",
+    "lexicon_sha256",
+    "lexicon",
+    "training_texts",
+    "training_texts_sha256",
+    "precision",
+    "images",
+)
 
 
 def get_parser() -> argparse.ArgumentParser:

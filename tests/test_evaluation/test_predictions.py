@@ -15,7 +15,7 @@ from utils.evaluation.emotion_metrics import emotion_accuracy
 from utils.evaluation.evaluation import score_captions
 from utils.evaluation.image_scores import image_scores
 from utils.evaluation.predictions import read_predictions
-from utils.files import write_json
+from utils.files import sha256, write_json
 
 EMOTIONS = ("awe", "fear", "sadness")
 JUDGE = REPOSITORY / "tests/data/artemis/preprocess_data_nets/txt_to_emotion/lstm_based/best_model.pt"
@@ -100,6 +100,45 @@ def test_mixed_captions_are_not_guessed(split, tmp_path):
         read_predictions(tmp_path / "mixed.json", split[3])
     full, explanations = read_predictions(tmp_path / "mixed.json", split[3], "full")
     assert full[1].startswith(split[2][1][0]) and explanations[1] == split[2][1][1]
+
+
+def test_references_of_other_images_are_not_counted(split, tmp_path):
+    """The annotation file may be of a larger split."""
+    flags, folder, captions, _ = split
+    annotations = json.loads((folder / "references.json").read_text())
+    annotations["images"] += [{"id": 99}]
+    annotations["annotations"] += [{"id": 1000 + n, "image_id": 99, "caption": "the sky"} for n in range(50)]
+    write_json(tmp_path / "more.json", annotations)
+    write_json(tmp_path / "full.json", [FORMS["full"](image, *said) for image, said in captions.items()])
+    report.main(["--predictions", str(tmp_path / "full.json"), *flags, "--annFileExp", str(tmp_path / "more.json")])
+    assert json.loads((tmp_path / "full_report.json").read_text())["references_per_image"] == 3
+
+
+def test_novelty_against_other_training_texts_is_not_compared(split, tmp_path, capsys):
+    """The report names the training texts, all of them where those with several emotions are given."""
+    flags, _, captions, records = split
+    write_json(tmp_path / "full.json", [FORMS["full"](image, *said) for image, said in captions.items()])
+    for name, part in (("a", records), ("b", {"1": records["1"]})):
+        write_json(tmp_path / name / "artEmisX_train.json", part)
+        write_json(tmp_path / name / "artEmisX_cl_train.json", {"2": records["2"]})
+    for name, train in (
+        ("a", "a/artEmisX_train.json"),
+        ("a2", "a/artEmisX_cl_train.json"),
+        ("b", "b/artEmisX_train.json"),
+    ):
+        out = ["--json", str(tmp_path / name / "report.json"), "--nle_data_train_path", str(tmp_path / train)]
+        report.main(["--predictions", str(tmp_path / "full.json"), *flags, *out])
+    made = {name: json.loads((tmp_path / name / "report.json").read_text()) for name in ("a", "a2", "b")}
+    assert made["a"]["training_texts"] == "artEmisX_train.json"
+    assert made["a"]["training_texts_sha256"] == sha256(tmp_path / "a" / "artEmisX_train.json")
+    assert (
+        made["a"]["scores"] == made["a2"]["scores"] and made["a"]["scores"]["max_lcs"] > made["b"]["scores"]["max_lcs"]
+    )
+    for other, words in (("a2", "max-LCS "), ("b", "left out: max-LCS, as the runs differ in training texts")):
+        capsys.readouterr()
+        compare.main([str(tmp_path / "a"), str(tmp_path / other)])
+        shown = capsys.readouterr().out
+        assert words in shown and shown.count("max-LCS") == 1
 
 
 def test_samples_are_what_rescoring_gives(split, tmp_path):

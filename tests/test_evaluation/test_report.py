@@ -164,6 +164,25 @@ def test_aggregation_says_when_a_seed_repeats_and_leaves_out_what_not_all_have()
     assert "the same seed more than once" in report_tables.format_summary(summary)
 
 
+def test_aggregation_says_in_what_the_runs_differ(tmp_path, capsys):
+    """Other training texts: no max-LCS. Another encoder: said. Other references or another lexicon: not averaged."""
+    base = run(1, scores=SCORES | {"max_lcs": 2.0}, training_texts_sha256="a", image_encoder_sha256="a", num_beams=1)
+    (same,) = report_tables.aggregate({"a": base, "b": base | {"seed": 2}})
+    assert same["mean"]["max_lcs"] == 2 and same["notes"] == []
+    changes = {"seed": 2, "training_texts_sha256": "b", "image_encoder_sha256": "b", "num_beams": 4}
+    (summary,) = report_tables.aggregate({"a": base, "b": base | changes})
+    assert "max_lcs" not in summary["mean"] and "max_lcs" not in summary["std"] and summary["mean"]["Bleu_1"] == 0.5
+    shown = report_tables.format_summary(summary)
+    assert "- **left out: max-LCS, as the runs differ in training texts**" in shown
+    assert "- **WARNING: a mean of runs that differ in image encoder, num beams**" in shown
+    for fact in ("references_sha256", "evaluated_sha256", "lexicon_sha256"):
+        for name, other in (("a", base), ("b", base | {fact: "b"})):
+            report_tables.write_report(tmp_path / name, other)
+        report.main([str(tmp_path / name / "report.json") for name in "ab"])
+        words = fact.removesuffix("_sha256")
+        assert f"2 groups, not averaged with each other: the runs differ in {words}." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", '{"scores": {"a": "b"}}', '{"scores": 3}', "x"])
 def test_what_is_no_report_is_refused(tmp_path, content):
     path = tmp_path / "report.json"
@@ -199,6 +218,8 @@ def test_doubts_about_the_split(tmp_path):
     assert "has 2 images, the v1.0 test split has 7933" in found
     (found,) = warnings("artEmisX_test.json", records(1), None, "test_all")
     assert "no training file" in found
+    assert split_warnings("test.json", records(1), None, "test_all", "the texts are gone") == ["the texts are gone"]
+    assert len(split_warnings("test.json", records(1), records(1), "test_all", "other texts")) == 2
     (found,) = warnings("artEmisX_val.json", records(1, 2, 3), records(3, 1), None)
     assert found.startswith("2 of the 3 images of artEmisX_val.json are in the training file") and "Baroque/1" in found
     renumbered = {"77": {"image_name": "Baroque/2.jpg"}}  # another preprocessing's id for the same image

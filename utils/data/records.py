@@ -95,6 +95,16 @@ def _distribution_problem(distribution: object) -> str | None:
     return None
 
 
+def whole_training_split(path: Path) -> Path:
+    """The file with all training texts: `..._train.json` beside `..._cl_train.json`, which lacks the images with one emotion.
+
+    `path` itself where its name does not end so, or where there is no such file.
+    """
+    name, ending = path.name, "_cl_train.json"
+    whole = path.with_name(name.removesuffix(ending) + "_train.json")
+    return whole if name.endswith(ending) and whole.is_file() else path
+
+
 def dominant_emotion(distribution: list[float]) -> str | None:
     """The emotion with more than half of an image's votes, or None. `distribution`: nine shares, sum 1."""
     share = max(distribution)

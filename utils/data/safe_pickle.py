@@ -82,6 +82,13 @@ def unreadable(path: str | Path, error: Exception) -> InputError:
     )
 
 
+def vocabulary_path(classifier: str | Path, given: str | Path | None = None) -> Path | None:
+    """The vocabulary.pkl of a text-to-emotion classifier: two folders above it unless given; None: the file carries its own."""
+    if Path(classifier).suffix == ".safetensors":
+        return None
+    return Path(given or Path(classifier).absolute().parents[2] / "vocabulary.pkl")
+
+
 def load_vocabulary(path: str | Path) -> dict[str, int]:
     """Read ArtEmis' `vocabulary.pkl`, a pickled `artemis.utils.vocabulary.Vocabulary`.
 

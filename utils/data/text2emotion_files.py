@@ -8,7 +8,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models.text2emotion import Text2Emotion
-from utils.data.safe_pickle import load_vocabulary
+from utils.data.safe_pickle import load_vocabulary, vocabulary_path
 from utils.data.torch_files import read_module_tensors
 from utils.errors import InputError
 from utils.files import atomic_path, check_regular
@@ -32,14 +32,12 @@ def save_text2emotion(path: str | Path, model: Text2Emotion, vocabulary: dict[st
         temporary.write_bytes(save(tensors, metadata={METADATA_KEY: words}))
 
 
-def load_text2emotion(
-    path: str | Path, vocabulary_path: str | Path | None = None
-) -> tuple[Text2Emotion, dict[str, int]]:
+def load_text2emotion(path: str | Path, vocabulary: str | Path | None = None) -> tuple[Text2Emotion, dict[str, int]]:
     """Read a classifier.
 
     Args:
         path: a file written by `save_text2emotion`, or ArtEmis' own best_model.pt (no code in it is run).
-        vocabulary_path: vocabulary.pkl, needed for best_model.pt. None: two folders above best_model.pt, as in ArtEmis.
+        vocabulary: vocabulary.pkl, needed for best_model.pt. None: two folders above best_model.pt, as in ArtEmis.
 
     Returns:
         the model, in evaluation mode on the CPU, and its vocabulary, word -> index.
@@ -56,7 +54,7 @@ def load_text2emotion(
             state = {
                 ours + name.removeprefix(theirs) if name.startswith(theirs) else name: state[name] for name in state
             }
-        vocabulary = load_vocabulary(vocabulary_path or path.absolute().parents[2] / "vocabulary.pkl")
+        vocabulary = load_vocabulary(vocabulary_path(path, vocabulary))
     try:
         words, embedding_size = state["embedding.weight"].shape
         model = Text2Emotion(

@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,43 @@ SAME = (
     "test_set",
     "images",
     "references_per_image",
+    "evaluated_sha256",
+    "references_sha256",
     "lexicon_sha256",
     "judge",
     "clip_score",
     "emotion_from",
 )
+# facts in which runs that are averaged may differ, which is said
+SAID = ("image_encoder_sha256", "decoder_sha256", "lemmatizer", "num_beams")
+# a fact -> the scores that mean the same only where the runs agree in it
+RESTING_ON = {
+    "judge": ("EA_more_than_half", "EA_at_least_half", "self_consistency"),
+    "clip_score": ("CLIPScore", "RefCLIPScore"),
+    "lexicon_sha256": ("vad_distance",),
+    "training_texts_sha256": ("max_lcs",),
+}
+
+
+def differing(reports: Iterable[dict], facts: Iterable[str]) -> list[str]:
+    """Those of the facts in which the reports (or records of runs) that have them differ."""
+    values = {fact: {json.dumps(report.get(fact)) for report in reports} for fact in facts}
+    return [fact for fact, found in values.items() if len(found - {"null"}) > 1]
+
+
+def not_comparable(reports: Sequence[dict]) -> dict[str, str]:
+    """Score -> the fact that it rests on, of scores that mean different things in these reports."""
+    return {score: fact for fact in differing(reports, RESTING_ON) for score in RESTING_ON[fact]}
+
+
+def left_out_line(scores: dict[str, str]) -> str:
+    """The line that says so. scores: `not_comparable`'s."""
+    return f"left out: {', '.join(map(HEADINGS.get, scores))}, as the runs differ in {in_words(scores.values())}"
+
+
+def in_words(facts: Iterable[str]) -> str:
+    """Names of facts as people read them."""
+    return ", ".join(dict.fromkeys(fact.removesuffix("_sha256").replace("_", " ") for fact in facts))
 
 
 def data_set_of(test_set: str | None) -> str | None:
@@ -214,8 +247,8 @@ def aggregate(reports: dict[str, dict]) -> list[dict]:
 
     Returns:
         one dictionary for each group of runs that agree in all of `SAME`, in the order of the files: these facts,
-        "runs", "seeds", "files", "mean" and "std" (of the sample, n - 1; absent for a single run), by score. A score
-        that a run of the group lacks is left out.
+        "runs", "seeds", "files", "mean" and "std" (of the sample, n - 1; absent for a single run), by score, and "notes".
+        A score that a run of the group lacks is left out, and one that `not_comparable` names, which a note says.
     """
     groups: dict[tuple, list[str]] = {}
     reports = {
@@ -226,13 +259,18 @@ def aggregate(reports: dict[str, dict]) -> list[dict]:
     summaries = []
     for files in groups.values():
         runs = [reports[file] for file in files]
-        scores = [name for name in runs[0]["scores"] if all(name in run["scores"] for run in runs)]
+        shared = [name for name in runs[0]["scores"] if all(name in run["scores"] for run in runs)]
+        out = {name: fact for name, fact in not_comparable(runs).items() if name in shared}
+        scores = [name for name in shared if name not in out]
         values = {name: [run["scores"][name] for run in runs] for name in scores}
         summary = {fact: runs[0].get(fact) for fact in SAME}
         summary |= {"runs": len(runs), "seeds": [run.get("seed") for run in runs], "files": files}
         summary["mean"] = {name: statistics.fmean(values[name]) for name in scores}
         if len(runs) > 1:
             summary["std"] = {name: statistics.stdev(values[name]) for name in scores}
+        summary["notes"] = [left_out_line(out)] if out else []
+        if found := differing(runs, SAID):
+            summary["notes"].append(f"WARNING: a mean of runs that differ in {in_words(found)}")
         summaries.append(summary)
     return summaries
 
@@ -253,6 +291,7 @@ def format_summary(summary: dict) -> str:
     lines.append(f"- seeds: {', '.join(map(_fact, summary['seeds']))}")
     if len(set(summary["seeds"])) < summary["runs"]:
         lines.append("- **WARNING: the same seed more than once: the deviation says less than it seems to**")
+    lines += [f"- **{note}**" for note in summary["notes"]]
     return "\n".join(lines)
 
 

@@ -3,11 +3,12 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cococaption import CaptionScorer
 from utils.constants import EMOTION_INDEX
-from utils.data.records import Records, read_records
+from utils.data.records import Records, read_records, whole_training_split
+from utils.data.safe_pickle import vocabulary_path
 from utils.data.vad_lookup import Lexicon
 from utils.evaluation.baselines import baselines
 from utils.evaluation.bootstrap import intervals
@@ -29,35 +30,38 @@ from utils.evaluation.report_tables import write_report
 from utils.evaluation.split_warnings import split_warnings
 from utils.evaluation.text_diversity import text_diversity
 from utils.files import sha256
-from utils.opts import checkpoint_config
+from utils.opts import checkpoint_config, recorded_settings
 
 if TYPE_CHECKING:
     from models.text2emotion import Text2Emotion
     from utils.evaluation.clip_score import ClipScorer
-
-WHOLE_TRAINING_SPLIT = "artEmisX_train.json"  # the training file itself may hold only the images with several emotions
 
 
 def report_checkpoint(
     args: argparse.Namespace,
     evaluation: Evaluation,
     records: Records,
+    facts: dict[str, Any],
+    train: "TrainingTexts",
     lexicon: Lexicon | None,
     scorer: CaptionScorer,
-    judge: "tuple[Text2Emotion, dict[str, int]] | None",
+    judge: "Judge | None",
     clip: "ClipScorer | None" = None,
 ) -> str:
     """Write report.json and report.md beside the captions; returns the table to print.
 
     Args:
-        records: the scored split. scorer: it has the reference explanations.
-        judge: the text-to-emotion classifier of --text2emotion and its vocabulary, for emotion alignment.
+        records: the scored split. facts: of the run, by the names of `utils.settings.FACTS`. train: `training_texts`.
+        scorer: it has the reference explanations.
+        judge: the text-to-emotion classifier of --text2emotion, for emotion alignment.
         clip: the CLIP model of --clip_score.
     """
-    train_path = training_split(args)
     facts = {
         "checkpoint": str(checkpoint_config(args).parent),
+        "image_encoder_sha256": facts["image_encoder_sha256"],
+        "decoder_sha256": facts["decoder_sha256"],
         "lemmatizer": args.lemmatizer,
+        "num_beams": args.num_beams,
         "seed": args.seed,
         "emotion_from": args.emotion_from,
     }
@@ -68,19 +72,68 @@ def report_checkpoint(
         evaluation,
         records,
         scorer,
-        None if train_path is None else read_records(train_path),
+        train,
         facts,
         lexicon,
-        None if judge is None else Judge(args.text2emotion, *judge),
+        judge,
         clip,
         args.append_to,
     )
 
 
-class Judge(NamedTuple):
-    """The text-to-emotion classifier, its file and its vocabulary."""
+class TrainingTexts(NamedTuple):
+    """What novelty and images shared with training are measured against: the file and its records, None where there are none.
 
-    path: Path
+    note: what the report has to say of it.
+    """
+
+    path: Path | None = None
+    records: Records | None = None
+    note: str | None = None
+
+
+def training_texts(args: argparse.Namespace) -> TrainingTexts:
+    """Those of --nle_data_train_path; without the flag those of the checkpoint's record, if they are still the same.
+
+    The recorded file is looked for at its place and beside the scored split.
+
+    Raises:
+        InputError: the file of --nle_data_train_path is no split.
+    """
+    record = recorded_settings(args) or {"flags": {}, "facts": {}}
+    name, digest = (record["facts"].get(fact) for fact in ("training_texts", "training_texts_sha256"))
+    source = checkpoint_config(args).parent
+    if args.nle_data_train_path is not None:
+        path = whole_training_split(args.nle_data_train_path)
+        note = f"{path}: not what {source} was trained on; max-LCS and shared images go by it, as --nle_data_train_path says"
+        return TrainingTexts(path, read_records(path), None if digest in (None, sha256(path)) else note)
+    if digest is None:
+        problem = f"{source} does not record its training texts"
+    else:
+        recorded = Path(str(record["flags"].get("nle_data_train_path"))).parent / str(name)
+        places = (recorded, args.nle_data_val_path.with_name(recorded.name))
+        for path in places:
+            if path.is_file() and sha256(path) == digest:
+                return TrainingTexts(path, read_records(path))
+        problem = f"{recorded}: the training texts of {source} have {'changed' if recorded.is_file() else 'gone'}"
+    return TrainingTexts(
+        note=f"{problem}: max-LCS is left out, and shared images were not looked for; name them with --nle_data_train_path"
+    )
+
+
+def judge_name(path: Path, vocabulary: Path | None = None) -> str:
+    """What a report calls a text-to-emotion classifier: its file's name, and the hashes of what it computes with.
+
+    vocabulary: of --vocabulary.
+    """
+    vocabulary = vocabulary_path(path, vocabulary)
+    return f"{path.name} {sha256(path)[:12]}" + (f", vocabulary {sha256(vocabulary)[:12]}" if vocabulary else "")
+
+
+class Judge(NamedTuple):
+    """The text-to-emotion classifier, its `judge_name` and its vocabulary."""
+
+    name: str
     classifier: "Text2Emotion"
     vocabulary: dict[str, int]
 
@@ -98,7 +151,7 @@ def report_texts(
     evaluation: Evaluation,
     records: Records,
     scorer: CaptionScorer,
-    train: Records | None,
+    train: TrainingTexts,
     facts: dict,
     lexicon: Lexicon | None = None,
     judge: Judge | None = None,
@@ -108,8 +161,8 @@ def report_texts(
     """Write the report to `path` (JSON), the same as Markdown, and the scores of single images beside; returns the table.
 
     Args:
-        split: the file of `records`. scorer: it has the reference explanations. train: the training texts.
-        facts: written along. Others as `report_checkpoint`.
+        split: the file of `records`. scorer: it has the reference explanations. facts: written along. Others as
+            `report_checkpoint`.
     """
     explanations, references = list(evaluation.explanations.values()), scorer.references
     of_scored = [text for image in evaluation.explanations for text in references[image]]
@@ -128,7 +181,7 @@ def report_texts(
     if judge is not None:
         predicted = judge.emotions(evaluation.explanations)
         votes = {int(image_id): record["emotions"] for image_id, record in records.items()}
-        alignment = emotion_alignment(predicted, votes, judge=f"{judge.path.name} {sha256(judge.path)[:12]}")
+        alignment = emotion_alignment(predicted, votes, judge=judge.name)
         judge_name = alignment.pop("judge")
         scores |= alignment
         of_images = alignment_of_images(predicted, votes)
@@ -140,24 +193,27 @@ def report_texts(
     if clip is not None:
         names = {image: records[str(image)]["image_name"] for image in evaluation.explanations}
         values |= clip.scores(evaluation.explanations, references, names)
-    if train is not None:
-        training_texts = [text for record in train.values() for text in record["explanations"]]
-        values["max_lcs"] = dict(zip(evaluation.explanations, max_lcs(explanations, training_texts), strict=True))
+    if train.records is not None:
+        learnt = [text for record in train.records.values() for text in record["explanations"]]
+        values["max_lcs"] = dict(zip(evaluation.explanations, max_lcs(explanations, learnt), strict=True))
     scores |= {name: sum(of.values()) / len(of) for name, of in values.items() if of}
     of_each = image_scores(evaluation, records, values, sums)
     report = {
         "test_set": test_set,
         "images": evaluation.counts["images"],
         "images_with_majority": evaluation.counts["with_majority"],
-        "references_per_image": round(sum(map(len, references.values())) / len(records), 2),
+        "references_per_image": round(len(of_scored) / len(evaluation.explanations), 2),
         "evaluated_file": split.name,
         "evaluated_sha256": sha256(split),
+        "references_sha256": sha256(scorer.annotation_file),
+        "training_texts": None if train.path is None else train.path.name,
+        "training_texts_sha256": None if train.path is None else sha256(train.path),
         "lexicon": None if lexicon is None else lexicon.path.name,
         "lexicon_sha256": None if lexicon is None else lexicon.sha256,
         "judge": judge_name,
         "clip_score": None if clip is None else clip.name,
         **facts,
-        "warnings": split_warnings(split, records, train, test_set),
+        "warnings": split_warnings(split, records, train.records, test_set, train.note),
         "confusion_matrix": confusion_matrix(evaluation.full, records).tolist() if evaluation.full else None,
         "scores": scores,
         "intervals": intervals(of_each),
@@ -167,11 +223,3 @@ def report_texts(
     texts = evaluation.full or evaluation.explanations
     write_images(path, of_each, records, texts, references_hash(references, of_each.images))
     return write_report(path.parent, report, append_to, path.name)
-
-
-def training_split(args: argparse.Namespace) -> Path | None:
-    """The training texts that novelty and shared images are measured against, or None when there are none."""
-    for path in (args.nle_data_train_path.with_name(WHOLE_TRAINING_SPLIT), args.nle_data_train_path):
-        if path.is_file():
-            return path
-    return None

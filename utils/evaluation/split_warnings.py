@@ -12,7 +12,11 @@ V1_TEST_IMAGES = 7933
 
 
 def split_warnings(
-    evaluated_path: str | Path, records: Records, train_records: Records | None, test_set: str | None
+    evaluated_path: str | Path,
+    records: Records,
+    train_records: Records | None,
+    test_set: str | None,
+    note: str | None = None,
 ) -> list[str]:
     """What speaks against the evaluated file being the test split that it is said to be.
 
@@ -21,6 +25,7 @@ def split_warnings(
         records: its records.
         train_records: the training images, or None when there is no such file, which is said too.
         test_set: what the run claims to score, one of `TEST_SETS`, or None when it claims nothing (validation).
+        note: a finding about the training file itself, which takes the place of saying that there is none.
 
     Returns:
         one line for each finding; empty when there is none.
@@ -38,10 +43,11 @@ def split_warnings(
         if test_set == "v1.0" and len(records) != V1_TEST_IMAGES:
             found.append(f"{path.name} has {len(records)} images, the v1.0 test split has {V1_TEST_IMAGES}")
         found += _shared_with_siblings(path, records)
-    if train_records is None:
-        if test_set is not None:
-            found.append("no training file was found, so images shared with training were not looked for")
-    else:
+    if note is not None:
+        found.append(note)
+    elif train_records is None and test_set is not None:
+        found.append("no training file was found, so images shared with training were not looked for")
+    if train_records is not None:
         found += _shared(path, records, train_records, "the training file")
     return found
 

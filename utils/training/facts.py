@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from models.image_encoder import ImageEncoder, default_preparation
 from models.sevlm import SEVLM
 from utils.data.feature_cache import encoder_config, encoder_sha256
+from utils.data.records import whole_training_split
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lookup import Lexicon
 from utils.files import sha256
@@ -72,6 +73,10 @@ def collect_facts(
     }
     if images is not None:
         facts["training_records_sha256"] = sha256(args.nle_data_train_path)
+        texts = whole_training_split(
+            args.nle_data_train_path
+        )  # of these novelty is asked when the checkpoint is scored
+        facts["training_texts"], facts["training_texts_sha256"] = texts.name, sha256(texts)
         facts["images_per_step"] = args.batch_size * accelerator.num_processes
         facts[IMAGES] = images
     return facts

@@ -1,0 +1,93 @@
+"""Which training texts novelty is measured against when a checkpoint is scored: its own, or those that the user names."""
+
+import json
+
+import pytest
+
+from utils.data.records import whole_training_split
+from utils.errors import InputError
+from utils.evaluation.score_report import training_texts
+from utils.files import sha256, write_json
+from utils.opts import check_paths, parse_args
+from utils.settings import flags_of
+
+
+def split(text: str) -> dict:
+    shares = [0.0, 1.0, *[0.0] * 7]
+    record = {
+        "emotions": ["awe"],
+        "explanations": [text],
+        "image_name": "a/b.jpg",
+        "origin_emotion_distribution": shares,
+    }
+    return {"1": record}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a checkpoint trained on data of its own; other data lie at the default path."""
+    monkeypatch.chdir(tmp_path)
+    for folder, text in (("data/artEmis", "by default"), ("mine", "trained on"), ("other", "of others")):
+        for name in ("train", "cl_train"):
+            write_json(tmp_path / folder / f"artEmisX_{name}.json", split(f"{text}, {name}"))
+    record("mine/artEmisX_cl_train.json")
+    return tmp_path
+
+
+def record(train: str, **facts) -> None:
+    texts = whole_training_split(parse_args(["--nle_data_train_path", train]).nle_data_train_path)
+    facts = {"training_texts": texts.name, "training_texts_sha256": sha256(texts)} | facts
+    flags = flags_of(parse_args(["--nle_data_train_path", train]))
+    write_json("ckpts/nle_model_best-res/config.json", {"sevlm_settings": {"flags": flags, "facts": facts}})
+
+
+def found(*flags: str) -> tuple[str | None, str | None, str | None]:
+    """Path, first explanation and note."""
+    argv = ["--eval_only", "--load_from_epoch", "best-res", "--nle_data_val_path", "test/artEmisX_test.json", *flags]
+    texts = training_texts(parse_args(argv))
+    said = None if texts.records is None else texts.records["1"]["explanations"][0]
+    return None if texts.path is None else str(texts.path), said, texts.note
+
+
+def test_the_checkpoints_own(here):
+    assert found() == ("mine/artEmisX_train.json", "trained on, train", None)
+    (here / "mine").rename(here / "test")  # moved, together with the scored split
+    assert found() == ("test/artEmisX_train.json", "trained on, train", None)
+
+
+@pytest.mark.parametrize("name", ["artEmisX_cl_train.json", "mine.json"])
+def test_the_training_file_where_there_is_no_whole_one(here, name):
+    (here / "mine" / "artEmisX_train.json").rename(here / "mine" / "artEmisX_old_train.json")
+    (here / "mine" / "artEmisX_cl_train.json").rename(here / "mine" / name)
+    record(f"mine/{name}")
+    assert found() == (f"mine/{name}", "trained on, cl_train", None)
+
+
+@pytest.mark.parametrize(("change", "words"), [("gone", "have gone"), ("changed", "have changed")])
+def test_what_is_no_longer_there_is_not_replaced(here, change, words):
+    """Not by what lies at the default path, nor by the images with several emotions."""
+    path = here / "mine" / "artEmisX_train.json"
+    path.unlink() if change == "gone" else path.write_text(json.dumps(split("edited")))
+    path, said, note = found()
+    assert path is said is None
+    assert note.startswith(
+        f"mine/artEmisX_train.json: the training texts of ckpts/nle_model_best-res {words}: max-LCS is"
+    )
+
+
+def test_a_checkpoint_that_records_none(here):
+    write_json(here / "ckpts" / "nle_model_best-res" / "config.json", {"n_layer": 6})
+    path, said, note = found()
+    assert path is said is None and note.startswith("ckpts/nle_model_best-res does not record its training texts: ")
+    assert found("--nle_data_train_path", "other/artEmisX_cl_train.json")[1:] == ("of others, train", None)
+
+
+def test_the_users_own_choice_wins_and_is_said(here):
+    assert found("--nle_data_train_path", "mine/artEmisX_train.json")[1:] == ("trained on, train", None)
+    path, said, note = found("--nle_data_train_path", "other/artEmisX_cl_train.json")
+    assert (path, said) == ("other/artEmisX_train.json", "of others, train")
+    assert note.startswith("other/artEmisX_train.json: not what ckpts/nle_model_best-res was trained on; max-LCS")
+    args = parse_args("--eval_only --load_from_epoch best-res --nle_data_train_path gone.json".split())
+    args.nle_data_val_path = here / "mine" / "artEmisX_train.json"
+    with pytest.raises(InputError, match="gone.json: no such file"):
+        check_paths(args)
