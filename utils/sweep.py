@@ -18,17 +18,25 @@ from tqdm import tqdm
 
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.evaluation.ablation_table import Row, write_table
-from utils.evaluation.report_tables import CAPTION_SCORES, read_report
+from utils.evaluation.report_tables import (
+    CAPTION_SCORES,
+    differing,
+    in_words,
+    left_out_line,
+    not_comparable,
+    read_report,
+)
+from utils.evaluation.score_report import judge_name
 from utils.files import check_place, check_writable, read_json, sha256
 from utils.opts import Boolean, check_paths, parse_args
 from utils.opts import get_parser as training_parser
 from utils.progress_line import ProgressLine, duration
-from utils.settings import FREE, RULES, flags_of
+from utils.settings import FACTS, FREE, RULES, flags_of
 from utils.training.folder_lock import locked
+from utils.training.last_words import of_test, scoring_flags, script, takes_demo
 from utils.training.run_log import LOG_FILE, RunHistory, read_log
 from utils.training.sweep_processes import Job, Jobs
 
-SCRIPT = Path(__file__).resolve().parents[1] / "artEmisX_train.py"
 FIRST_SEED = 42  # the training's default
 MOST_RUNS = 1000
 # Flags that the sweep gives itself, or that make no training from the beginning.
@@ -43,8 +51,6 @@ TEST_FLAGS = (
     "text2emotion",
     "vocabulary",
 )
-# Facts in which all runs must agree for their scores to be compared.
-SAME_FACTS = ("training_records_sha256", "scored_records_sha256", "references_sha256")
 
 Values = dict[str, bool | str]
 
@@ -178,16 +184,11 @@ def plan(args: argparse.Namespace, flags: list[str]) -> tuple[list[int], list[Ru
                 check_paths(parsed, early=True)
                 commands = [[*launcher, script(), *words]]
                 if test is not None:
-                    commands.append([*launcher, script(), *test_words(given, parsed, test, folder, shared)])
+                    commands.append([*launcher, script(), *test_words(parsed, test, folder)])
             except InputError as error:
                 raise InputError(f"{combination}: {error}") from None
             runs.append(Run(combination, values, seed, folder, parsed, commands))
     return seeds, runs
-
-
-def script() -> str:
-    """The training script as seen from here: short where this is the repository."""
-    return SCRIPT.name if Path.cwd() == SCRIPT.parent else str(SCRIPT)
 
 
 def given_flags(flags: list[str]) -> dict:
@@ -284,45 +285,45 @@ def read_test_flags(text: str) -> list[str]:
     return words
 
 
-def test_words(
-    given: dict, training: argparse.Namespace, test: list[str], folder: Path, shared: list[str]
-) -> list[str]:
+def test_words(training: argparse.Namespace, test: list[str], folder: Path) -> list[str]:
     """The flags that score best-res of a run on the test split; its files are looked for.
 
     Raises:
         InputError: the test split is not there.
     """
-    words = ["--eval_only", "--load_from_epoch", "best-res", *shared]
+    words = ["--eval_only", "--load_from_epoch", "best-res"]
     words += ["--ckpt_path", str(folder / "ckpts"), "--caption_save_path", str(folder / "test")]
-    if training.demo and not test:
-        return ["--demo", "--split", "test", *words]
+    if takes_demo(training) and not test:
+        return ["--demo", "--split", "test", *words, *scoring_flags(training, demo=True)]
     named = given_flags(test)
     for name in ("nle_data_val_path", "annFileExp"):
         path = getattr(training, name)
         if name not in named:
-            if "_val" not in path.name:
+            if of_test(path) == path:
                 raise InputError(
                     f"--test: {path}: its name says no _val; name the test split in --test '--{name} FILE'"
                 )
-            words += [f"--{name}", str(path.with_name(path.name.replace("_val", "_test")))]
-    # what the checkpoint does not bring along; the training split is what novelty is measured against
-    for name in ("nle_data_train_path", "image_root", "vad_lexicon", "feature_cache"):
-        if name not in named and getattr(training, name) is not None:
-            words += [f"--{name}", str(getattr(training, name))]
-    if "metrics" in given:
-        words += ["--metrics", *given["metrics"]]
-    words += test
-    check_paths(parse_args(words))
+            words += [f"--{name}", str(of_test(path))]
+    words += [*scoring_flags(training), *test]
+    if test or not training.demo:  # else the data may still have to be made
+        check_paths(parse_args(words))
     return words
 
 
 def is_tested(run: Run) -> bool:
-    """Whether the report of --test is there, of the same split, its name and a judge where one is given."""
+    """Whether the report of --test is there, made of the same split and its name, references, lexicon and judge."""
     if not run.report.is_file():
         return False
     report, args = read_report(run.report), parse_args(run.commands[-1][run.commands[-1].index(script()) + 1 :])
-    wanted = (sha256(args.nle_data_val_path), args.test_set, args.text2emotion is not None)
-    return wanted == (report.get("evaluated_sha256"), report.get("test_set"), report.get("judge") is not None)
+    wanted = {
+        "evaluated_sha256": sha256(args.nle_data_val_path),
+        "test_set": args.test_set,
+        "references_sha256": sha256(args.annFileExp),
+        "judge": None if args.text2emotion is None else judge_name(args.text2emotion, args.vocabulary),
+    }
+    if report.get("lexicon_sha256") is not None and args.vad_lexicon is not None:
+        wanted["lexicon_sha256"] = sha256(args.vad_lexicon)
+    return all(report.get(fact) == value for fact, value in wanted.items())
 
 
 # ---- runs and results ------------------------------------------------------------------------------------------------
@@ -372,7 +373,7 @@ def run_all(args: argparse.Namespace, runs: list[Run]) -> tuple[list[Run], int]:
 
     def on_end(job: Job) -> None:
         run = by_name[job.name]
-        if job.failure is None and not (is_trained(run) and (not tests or run.report.is_file())):
+        if job.failure is None and not (is_trained(run) and (not tests or is_tested(run))):
             job.failure = "ended without an error and without being done"
         if job.failure is None:
             done.append(run)
@@ -442,11 +443,28 @@ def results(runs: list[Run], seeds: list[int], done: list[Run], test: bool) -> t
     notes.append(f"In percent, words for max-LCS. {words}; {'seeds' if len(seeds) > 1 else 'seed'} {which}.")
     if len(done) < len(runs):
         notes.append(f"WARNING: {len(runs) - len(done)} of {len(runs)} runs are missing.")
-    facts = [run.history().facts for run in done]
-    for name in SAME_FACTS:
-        if len({fact.get(name) for fact in facts}) > 1:
-            notes.append(f"WARNING: the runs do not agree in {name}: their files have changed, do not compare them.")
+    if test:
+        out = not_comparable([read_report(run.report) for run in done])
+        out = {score: fact for score, fact in out.items() if any(score in row.scores() for row in rows.values())}
+        for row in rows.values():
+            row.runs = {seed: {k: v for k, v in of.items() if k not in out} for seed, of in row.runs.items()}
+        notes += [left_out_line(out)] if out else []
+    if found := differences(done):
+        notes.append(f"WARNING: the runs do not agree in {in_words(found)}: do not compare them.")
     return list(rows.values()), notes
+
+
+def differences(done: list[Run]) -> list[str]:
+    """Facts in which runs differ though no flag that is ablated makes them differ."""
+    found: list[str] = []
+    for flag, fact in FACTS.items():
+        groups: dict[tuple, list[dict]] = {}
+        for run in done:  # the other two flags change encoders and decoders as well
+            key = tuple(run.values.get(name) for name in (flag, "from_scratch", "fixed_encoder"))
+            groups.setdefault(key, []).append(run.history().facts)
+        if any(differing(group, [fact]) for group in groups.values()):
+            found.append(fact)
+    return found
 
 
 if __name__ == "__main__":

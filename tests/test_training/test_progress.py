@@ -1,10 +1,13 @@
 """What a run tells people: its progress, the disk and time it takes, and its last words."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from torch import nn
@@ -13,9 +16,10 @@ import artEmisX_train
 from cococaption.files import read_results
 from tests.conftest import REPOSITORY
 from utils.errors import InputError
+from utils.files import sha256
 from utils.opts import DEMO, parse_args
 from utils.progress_line import ProgressLine
-from utils.training import disk
+from utils.training import disk, last_words
 from utils.training.disk import check_disk, disk_needed
 
 
@@ -93,7 +97,101 @@ def test_last_words_name_files_that_are_there_and_commands_that_parse(told, work
     assert artEmisX_train.main(test[2:]) == 0
     assert places["report"].startswith(str(out / "results" / "test" / "report.json"))
     report = json.loads((out / "results" / "test" / "report.json").read_text())
-    assert report["evaluated_file"] == "artEmisX_test.json"
+    assert report["evaluated_file"] == "artEmisX_test.json" and "max_lcs" in report["scores"]
+    assert report["training_texts_sha256"] == sha256(workspace.data / "artEmisX_train.json")
+
+
+def test_the_last_command_brings_every_flag_along(workspace, tmp_path, monkeypatch):
+    """What the checkpoint does not record, in the demo too; text with blanks comes back through a shell's quotes."""
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "my_values_val.json",
+        "my_values_test.json",
+        "val_annot.json",
+        "b_val_annot.json",
+        "b_test_annot.json",
+    ):
+        (tmp_path / name).touch()
+    more = (
+        "--skip_bad_images --num_workers 3 --eval_batch_size 5 --cpu_threads 2 --metrics rouge bleu --gallery 7".split()
+    )
+    more += [
+        "--cache_dir",
+        "a cache",
+        "--vad_lexicon",
+        "it's mine.txt",
+        "--feature_cache",
+        "fea tures",
+        "--test_set",
+        "v1.0",
+    ]
+    more += ["--image_root", "pict ures", "--text2emotion", "j.pt", "--vocabulary", "v $x.pkl", "--meteor_jvms", "2"]
+    places = ["--nle_data_val_path", "my_values_val.json", "--caption_save_path", "re sults", "--ckpt_path", "ck pts"]
+
+    def scored(*flags: str):
+        trained = parse_args(list(flags))
+        words = shlex.split(last_words.test_command(trained))
+        assert words[:2] == ["python", str(REPOSITORY / "artEmisX_train.py")]
+        args = parse_args(words[2:])
+        assert args.eval_only and args.load_from_epoch == "best-res"
+        for name in last_words.OF_SCORING:
+            assert getattr(args, name) == getattr(trained, name), name
+        return args
+
+    args = scored(*places, *more, "--annFileExp", "b_val_annot.json")
+    assert [str(args.ckpt_path), str(args.caption_save_path)] == ["ck pts", "re sults/test"]
+    assert [str(args.nle_data_val_path), str(args.annFileExp)] == ["my_values_test.json", "b_test_annot.json"]
+    args = scored(*places, "--annFileExp", "val_annot.json")  # has no counterpart of its own
+    assert [str(args.nle_data_val_path), str(args.annFileExp)] == ["my_values_test.json", "val_annot.json"]
+    args = scored("--nle_data_val_path", "x_val.json", "--annFileExp", "b_val_annot.json")  # no test split: this one
+    assert [str(args.nle_data_val_path), str(args.annFileExp)] == ["x_val.json", "b_val_annot.json"]
+    more.remove("--feature_cache"), more.remove("fea tures")
+    assert scored("--demo", *more).nle_data_val_path == DEMO / "data" / "artEmisX_test.json"
+    assert scored("--demo", "--fixed_encoder", "True", "--feature_cache", "auto").demo is False
+    assert scored("--demo", *places).demo is False
+
+
+@pytest.mark.slow
+def test_the_last_words_run_in_a_shell(workspace, tmp_path):
+    """As they are printed, from the folder of the training: the report rests on the lexicon and texts of the training."""
+    root, images = tmp_path / "a folder", "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
+    shutil.copytree(workspace.data, root / "my data")
+    (root / "my data" / images).rename(root / "my pictures")
+    (root / "my data" / "demo-VAD-Lexicon.txt").rename(root / "it's mine.txt")
+    with open(root / "it's mine.txt", "a") as lexicon:
+        lexicon.write("nothing\t0.5\t0.5\t0.5\n")
+    (root / "train").mkdir()
+    for name in ("train", "cl_train"):
+        (root / "my data" / f"artEmisX_{name}.json").rename(root / "train" / f"artEmisX_{name}.json")
+    flags = workspace.argv(Path("out put"), "--num_train_epochs", "1", "--feature_cache", "auto", "--skip_bad_images")
+    flags += [
+        "--nle_data_val_path",
+        "my data/artEmisX_val.json",
+        "--nle_data_train_path",
+        "train/artEmisX_cl_train.json",
+    ]
+    flags += ["--annFileExp", "my data/annotations/artEmisX_val_annot_exp.json", "--image_root", "my pictures"]
+    flags += ["--vad_lexicon", "it's mine.txt", "--cache_dir", "my cache", "--metrics", "rouge", "cider"]
+
+    def run(command) -> str:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        words = {"cwd": root, "env": os.environ | {"PATH": path}, "shell": isinstance(command, str)}
+        done = subprocess.run(command, capture_output=True, text=True, **words)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    said = run([sys.executable, str(REPOSITORY / "artEmisX_train.py"), *flags])
+    commands = [line.strip() for line in said[said.index("next:") :].splitlines()[1:4]]
+    assert "WARNING" not in run(commands[2]) and "1 explained" in run(commands[0])
+    assert "pictures" in run(commands[1])
+    report = json.loads((root / "out put" / "results" / "test" / "report.json").read_text())
+    digest = {
+        name: sha256(root / path)
+        for name, path in (("lexicon", "it's mine.txt"), ("texts", "train/artEmisX_train.json"))
+    }
+    assert (report["lexicon_sha256"], report["training_texts_sha256"]) == (digest["lexicon"], digest["texts"])
+    assert report["evaluated_file"] == "artEmisX_test.json" and "max_lcs" in report["scores"]
+    assert "CIDEr" in report["scores"] and "Bleu_4" not in report["scores"] and not (root / "cache").exists()
 
 
 def test_captions_name_their_pictures(told, workspace):

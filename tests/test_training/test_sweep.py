@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,28 +21,32 @@ from utils.evaluation.ablation_table import Row, write_table
 from utils.training.folder_lock import locked
 from utils.training.run_log import read_log
 
-# Writes what a training writes. The file `orders` in the working directory: "fail NUMBER", or "wait" until it is stopped.
+# Writes what a training writes, and the facts in the file `facts`. The file `orders` in the working directory: "fail NUMBER", or "wait" until it is stopped.
 STAND_IN = """
 import json, pathlib, sys, time
 sys.path.insert(0, REPOSITORY)
 from utils.opts import parse_args
 from utils.settings import flags_of
 args = parse_args(sys.argv[2:])
+facts = json.loads(pathlib.Path("facts").read_text()) if pathlib.Path("facts").is_file() else {}
 orders = pathlib.Path("orders").read_text().split() if pathlib.Path("orders").is_file() else [""]
 with open("calls", "a") as calls:
     calls.write(f"{args.use_VAD} {args.use_cl_loss} {args.seed} {args.resume} {args.eval_only}\\n")
 if args.eval_only:
     args.caption_save_path.mkdir(parents=True, exist_ok=True)
-    import hashlib
-    digest = hashlib.sha256(args.nle_data_val_path.read_bytes()).hexdigest()
-    report = {"test_set": None, "evaluated_file": args.nle_data_val_path.name, "evaluated_sha256": digest, "judge": None}
-    (args.caption_save_path / "report.json").write_text(json.dumps(report | {"scores": {"sub_acc": 0.125}}))
+    from utils.evaluation.score_report import judge_name
+    from utils.files import sha256
+    report = {"test_set": None, "evaluated_file": args.nle_data_val_path.name, **facts}
+    for name, path in {"evaluated": args.nle_data_val_path, "references": args.annFileExp, "lexicon": args.vad_lexicon}.items():
+        report[f"{name}_sha256"] = sha256(path)
+    report["judge"] = args.text2emotion and judge_name(args.text2emotion, args.vocabulary)
+    (args.caption_save_path / "report.json").write_text(json.dumps(report | {"scores": {"sub_acc": 0.125, "max_lcs": 2.5}}))
     sys.exit()
 args.caption_save_path.mkdir(parents=True, exist_ok=True)
 log = open(args.caption_save_path / "log.jsonl", "a")
 def write(kind, content):
     print(json.dumps({kind: content}), file=log, flush=True)
-write("start", {"flags": flags_of(args) | {"prefix_dim": 96}, "facts": {}})  # the encoder's width, once it is loaded
+write("start", {"flags": flags_of(args) | {"prefix_dim": 96}, "facts": facts})  # the encoder's width, once it is loaded
 if orders == ["fail", str(args.seed)]:
     print("Traceback: a page of it", file=sys.stderr)
     sys.exit("error: no luck with this seed")
@@ -61,8 +66,10 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stand_in.py").write_text(STAND_IN.replace("REPOSITORY", repr(str(REPOSITORY))))
     data = tmp_path / "runs" / "demo" / "data"
-    data.mkdir(parents=True)
-    (data / "artEmisX_test.json").write_text("{}")
+    (data / "annotations").mkdir(parents=True)
+    (data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio").mkdir()
+    for name in ("artEmisX_test.json", "annotations/artEmisX_test_annot_exp.json", "demo-VAD-Lexicon.txt"):
+        (data / name).write_text("{}")
     return tmp_path
 
 
@@ -251,9 +258,57 @@ def test_test_split(here, capsys):
     assert "Scores of artEmisX_test.json" in said and "One seed: no standard deviation" in said
     assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0
     assert len(calls()) == 6
-    Path("runs/demo/data/artEmisX_test.json").write_text("{ }")
-    assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0  # another split: scored anew
-    assert len(calls()) == 9
+    names = ("artEmisX_test.json", "annotations/artEmisX_test_annot_exp.json", "demo-VAD-Lexicon.txt")
+    for times, name in enumerate(names, start=3):
+        (Path("runs/demo/data") / name).write_text("{ }")
+        assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0  # of another split, ...: scored anew
+        assert len(calls()) == 3 * times
+
+
+def test_test_split_with_another_judge(here):
+    """Another classifier, or another vocabulary of the same one."""
+    for name in ("a.pt", "b.pt", "vocabulary.pkl", "words.pkl"):
+        Path(name).write_text(name)
+    flags = ["--text2emotion a.pt --vocabulary vocabulary.pkl", "--text2emotion a.pt --vocabulary words.pkl"]
+    flags += ["--text2emotion b.pt --vocabulary words.pkl"] * 2
+    for expected, test in zip((4, 6, 8, 8), flags, strict=True):
+        assert sweep.main(argv("--ablate", "use_VAD", "--seeds", "1", "--test", test)) == 0
+        assert len(calls()) == expected
+
+
+def test_the_test_takes_the_trainings_flags_along(here, capsys):
+    flags = ("--vad_lexicon", "it's.txt", "--metrics", "rouge", "cider")
+    for test in (["--test"], ["--test", "--test_set v1.0"]):
+        Path("it's.txt").touch()
+        sweep.main(argv("--ablate", "use_VAD", "--seeds", "1", "--print", *test, flags=flags))
+        words = shlex.split(capsys.readouterr().out.splitlines()[1].partition(" && ")[2])
+        args = sweep.parse_args(words[3:])
+        assert (str(args.vad_lexicon), args.metrics, args.eval_only) == ("it's.txt", ["rouge", "cider"], True)
+        assert str(args.cache_dir) == "out/cache" and args.nle_data_train_path is None
+        assert args.demo == (len(test) == 1) and str(args.nle_data_val_path) == "runs/demo/data/artEmisX_test.json"
+
+
+def test_runs_of_other_files_are_named(here, capsys):
+    ours = ("--ablate", "use_VAD", "--test")
+    for seed, facts in ((1, {"lexicon_sha256": "a", "decoder_sha256": "a"}), (2, {"decoder_sha256": "b"})):
+        Path("facts").write_text(json.dumps({"precision": "no", "training_texts_sha256": str(seed)} | facts))
+        assert sweep.main(argv(*ours, "--seeds", f"{seed},")) == 0
+        said = capsys.readouterr().out
+        assert "WARNING" not in said and "left out" not in said and float(table()["full"]["max_lcs_mean"]) == 2.5
+    assert sweep.main(argv(*ours, "--seeds", "1,2")) == 0
+    said = capsys.readouterr().out
+    assert "WARNING: the runs do not agree in decoder: do not compare them." in said
+    assert "left out: max-LCS, as the runs differ in training texts" in said and "max_lcs_mean" not in table()["full"]
+    assert float(table()["full"]["sub_acc_mean"]) == 0.125
+
+
+def test_what_is_ablated_may_differ():
+    def run(lexicon: str, digest: str) -> SimpleNamespace:
+        facts = {"lexicon_sha256": digest, "precision": "no"}
+        return SimpleNamespace(values={"vad_lexicon": lexicon}, history=lambda: SimpleNamespace(facts=facts))
+
+    runs = [run("v1", "a"), run("v1", "a"), run("v2", "b")]
+    assert sweep.differences(runs) == [] and sweep.differences([*runs, run("v2", "c")]) == ["lexicon_sha256"]
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------

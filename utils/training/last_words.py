@@ -1,16 +1,41 @@
 """What a run says at its end: how good the model is, where everything lies, and what to type next."""
 
 import argparse
+import re
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils.evaluation.report_tables import CAPTION_SCORES
 from utils.opts import DEMO_DEFAULTS, checkpoint_config, get_parser
 from utils.training.run_log import LOG_FILE
-from utils.training.training_run import Progress
+
+if TYPE_CHECKING:  # it brings torch along
+    from utils.training.training_run import Progress
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPT = "artEmisX_train.py"
+# Flags of the training that the scoring needs as well and the checkpoint does not bring along.
+OF_SCORING = (
+    "image_root",
+    "vad_lexicon",
+    "feature_cache",
+    "cache_dir",
+    "skip_bad_images",
+    "plain_special_tokens",
+    "metrics",
+    "meteor_jvms",
+    "eval_batch_size",
+    "num_workers",
+    "cpu_threads",
+    "gallery",
+    "test_set",
+    "text2emotion",
+    "vocabulary",
+)
 
 
-def words_of_training(args: argparse.Namespace, progress: Progress, images: int) -> str:
+def words_of_training(args: argparse.Namespace, progress: "Progress", images: int) -> str:
     """The last lines of a training.
 
     Args:
@@ -33,8 +58,8 @@ def words_of_training(args: argparse.Namespace, progress: Progress, images: int)
     }
     good = f"{of_best} on {args.nle_data_val_path} ({images} pictures)"
     commands = [
-        command("python", "-m", "utils.explain", example_picture(args), "--ckpt", args.ckpt_path),
-        command("python", "-m", "utils.gallery", args.caption_save_path),
+        module("utils.explain", example_picture(args), "--ckpt", args.ckpt_path),
+        module("utils.gallery", args.caption_save_path),
         test_command(args),
     ]
     return "\n".join(["", good, *_rows(places), "next:", *(f"  {line}" for line in commands)])
@@ -68,34 +93,60 @@ def command(*words: object) -> str:
     return shlex.join(map(str, words))
 
 
+def module(*words: object) -> str:
+    """The command line of a module of this repository, which Python finds from its folder alone."""
+    path = "" if Path.cwd() == REPOSITORY else f"PYTHONPATH={shlex.quote(str(REPOSITORY))} "
+    return path + command("python", "-m", *words)
+
+
+def script() -> str:
+    """The training script as seen from here: short where this is the repository."""
+    return SCRIPT if Path.cwd() == REPOSITORY else str(REPOSITORY / SCRIPT)
+
+
 def test_folder(args: argparse.Namespace) -> Path:
     """Where the test report goes."""
     return args.caption_save_path / "test"
 
 
 def test_command(args: argparse.Namespace) -> str:
-    """The command that writes the test report of best-res; a test split that lies beside the scored one is named."""
-    words = ["python", "artEmisX_train.py", "--eval_only", "--load_from_epoch", "best-res"]
+    """The command that writes the test report of best-res: complete, so that it can be typed as it stands in this folder.
+
+    It scores the test split that lies beside the validation split; without one the validation split itself.
+    """
+    words = ["python", script(), "--eval_only", "--load_from_epoch", "best-res"]
     places = ("nle_data_val_path", "annFileExp", "ckpt_path", "caption_save_path")
-    if args.demo and all(getattr(args, name) == DEMO_DEFAULTS[name] for name in places):
-        return command(*words, "--demo", "--split", "test")
-    flags = {
-        "ckpt_path": args.ckpt_path,
-        "caption_save_path": test_folder(args),
-        "nle_data_val_path": of_test(args.nle_data_val_path),
-        "annFileExp": of_test(args.annFileExp),
-    }
-    optional = ("image_root", "vad_lexicon", "cache_dir", "feature_cache", "metrics", "test_set")
-    default = get_parser().get_default
-    flags |= {name: getattr(args, name) for name in optional if getattr(args, name) != default(name)}
-    for name, value in flags.items():
-        words += [f"--{name}", *(value if isinstance(value, list) else [value])]
-    return command(*words)
+    if takes_demo(args) and all(getattr(args, name) == DEMO_DEFAULTS[name] for name in places):
+        return command(*words, "--demo", "--split", "test", *scoring_flags(args, demo=True))
+    files = {name: getattr(args, name) for name in places[:2]}
+    tests = {name: of_test(path) for name, path in files.items()}
+    flags = tests if all(path.is_file() for path in tests.values()) else files
+    flags |= {"ckpt_path": args.ckpt_path, "caption_save_path": test_folder(args)}
+    named = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    return command(*words, *named, *scoring_flags(args))
+
+
+def takes_demo(args: argparse.Namespace) -> bool:
+    """Whether --demo can score what --demo trained: its own default, a trained encoder, contradicts a feature cache."""
+    return args.demo and not args.feature_cache
+
+
+def scoring_flags(args: argparse.Namespace, demo: bool = False) -> list[str]:
+    """`OF_SCORING` of a training, where they are not the defaults (with `demo`, those of --demo)."""
+    parser = get_parser()
+    if demo:
+        parser.set_defaults(**DEMO_DEFAULTS)
+    words: list[str] = []
+    for name in OF_SCORING:
+        value = getattr(args, name)
+        if value != parser.get_default(name):
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return words
 
 
 def of_test(path: Path) -> Path:
     """The test split's counterpart of a file of the validation split; the file itself where its name says no val."""
-    return path.with_name(path.name.replace("_val", "_test"))
+    return path.with_name(re.sub(r"_val(?![a-zA-Z0-9])", "_test", path.name))
 
 
 def example_picture(args: argparse.Namespace) -> Path:
