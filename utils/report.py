@@ -18,7 +18,7 @@ from utils.data.vad_lookup import read_lexicon
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.evaluation import score_captions
 from utils.evaluation.image_scores import images_path
-from utils.evaluation.predictions import KINDS, is_full, read_predictions
+from utils.evaluation.predictions import KINDS, doubtful, example, is_full, read_predictions
 from utils.evaluation.report_tables import SAME, aggregate, format_summary, in_words, read_report
 from utils.evaluation.score_report import Judge, TrainingTexts, judge_name, report_texts
 from utils.files import check_place, sha256, write_json
@@ -132,9 +132,14 @@ def score_predictions(args: argparse.Namespace) -> None:
         )
     if not full:
         print("the captions name no emotion (explanations alone), so there is no ACC")
-    elif other := len(full) - sum(map(is_full, full.values())):
+        if args.captions is None and (found := doubtful(explanations)):
+            print(
+                f"{len(found)} of them may name one in words that are not understood, {example(found)}: scored as they are"
+            )
+    elif other := {image: text for image, text in full.items() if not is_full(text)}:
         print(
-            f"{other} of {len(full)} captions do not begin with one of the nine emotions and because: counted as they are"
+            f"{len(other)} of {len(full)} captions do not begin with one of the nine emotions and because, {example(other)}: "
+            "scored as they are, and their emotion counts as wrong"
         )
     print(f"report: {out}")
 

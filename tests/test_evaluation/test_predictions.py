@@ -1,6 +1,7 @@
 """Captions of other programs: every form gives the same scores, bad files are refused in one line; intervals; comparison."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -100,6 +101,74 @@ def test_mixed_captions_are_not_guessed(split, tmp_path):
         read_predictions(tmp_path / "mixed.json", split[3])
     full, explanations = read_predictions(tmp_path / "mixed.json", split[3], "full")
     assert full[1].startswith(split[2][1][0]) and explanations[1] == split[2][1][1]
+
+
+SPELLINGS = (
+    "{E} because {t}",
+    "{e}, because {t}",
+    " {EE}  because {t} ",
+    "The emotion is {e} because {t}",
+    "the emotion evoked by this painting is {E}: because {t}\n",
+    "Emotion: {e}. Because {t}",
+    "{_} because {t}",
+    '"{e} Because {t}"',
+    "“{E}” because {t}",
+    "**{EE}** - because: {t}",
+    "This painting makes me feel {e} because {t}",
+    "1. {E}\nbecause {t}",
+)
+
+
+def spelt(form: str, emotion: str, said: str) -> str:
+    return form.format(e=emotion, E=emotion.title(), EE=emotion.upper(), _=emotion.replace(" ", "_"), t=said)
+
+
+@pytest.mark.parametrize("form", SPELLINGS)
+def test_other_spellings_are_read(split, tmp_path, form):
+    """A file of one spelling is the same file in the paper's: emotions and explanations."""
+    emotions = ("awe", "something else")
+    said = {image: (emotions[image % 2], f"it's {text}") for image, (_, text) in split[2].items()}
+    rows = [{"image_id": image, "caption": spelt(form, *of)} for image, of in said.items()]
+    write_json(tmp_path / "spelt.json", rows)
+    full, explanations = read_predictions(tmp_path / "spelt.json", split[3])
+    assert full == {image: f"{emotion} because {text}" for image, (emotion, text) in said.items()}
+    assert explanations == {image: text for image, (_, text) in said.items()}
+    if "{t}" in form.partition("because")[2]:  # the fields of a file that has them apart
+        apart = [
+            row
+            | {"emotion": row["caption"].partition("because")[0], "explanation": f"Because {said[row['image_id']][1]}"}
+            for row in rows
+        ]
+        write_json(tmp_path / "apart.json", apart)
+        assert read_predictions(tmp_path / "apart.json", split[3]) == (full, explanations)
+
+
+OTHERS = ("joy because {t}", "awe and fear because {t}", "I don't feel awe because {t}", "Sad, Because {t}", "Awe: {t}")
+
+
+@pytest.mark.parametrize("form", OTHERS)
+def test_spellings_that_are_not_read_are_named(split, tmp_path, capsys, form):
+    """A file of them is refused unless it is said what they are; a few among others are counted."""
+    flags, _, captions, records = split
+    for name, odd in (("all", 12), ("some", 2), ("few among explanations", 3)):
+        rest = FORMS["alone" if "alone" in name or "explanations" in name else "full"]
+        rows = [
+            {"image_id": image, "caption": spelt(form, *of)} if image <= odd else rest(image, *of)
+            for image, of in captions.items()
+        ]
+        write_json(tmp_path / f"{name}.json", rows)
+    first = re.escape(repr(spelt(form, *captions[1])[:60]))
+    with pytest.raises(
+        InputError, match=f"12 of 12 captions may name an emotion, .*, e.g. {first} of image 1; .*--captions"
+    ):
+        read_predictions(tmp_path / "all.json", records)
+    assert read_predictions(tmp_path / "all.json", records, "explanation")[1][1] == spelt(form, *captions[1])
+    report.main(["--predictions", str(tmp_path / "some.json"), *flags])
+    assert re.search(
+        f"2 of 12 captions do not begin .*, e.g. {first} of image 1: .* counts as wrong", capsys.readouterr().out
+    )
+    report.main(["--predictions", str(tmp_path / "few among explanations.json"), *flags])
+    assert re.search(f"3 of them may name one in words .* e.g. {first} of image 1", capsys.readouterr().out)
 
 
 def test_references_of_other_images_are_not_counted(split, tmp_path):

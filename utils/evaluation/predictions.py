@@ -1,5 +1,11 @@
-"""Captions that another program wrote, read for scoring."""
+"""Captions that another program wrote, read for scoring.
 
+Our own texts are split as the paper's script does: the emotion is what precedes "because", letter by letter. Other programs
+write the same in other spellings ("The emotion is Awe, because ..."), which mean no other emotion; here they are read.
+"""
+
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from utils.constants import BECAUSE, EMOTION_INDEX, EMOTIONS
@@ -10,6 +16,17 @@ from utils.evaluation.emotion_metrics import named_emotion
 from utils.files import read_json
 
 KINDS = ("full", "explanation")
+_NAMES = "|".join(emotion.replace(" ", r"[\W_]*") for emotion in EMOTIONS)
+# "The emotion evoked by this is", "I feel", "Answer:"; its words name no other emotion and deny nothing
+_WORD = rf"(?!(?:{_NAMES}|not|no|never|without|cannot|t)\b)[^\W_]+"
+_FEELING = rf"(?:{_WORD}[\W_]+){{0,4}}(?:emotions?|feelings?|feels?|felt|evokes)[\W_]+(?:{_WORD}[\W_]+){{0,5}}"
+_INTRODUCTION = rf"(?:{_FEELING}|{_WORD}\s*[:=][\W_]*)?"
+_EMOTION = re.compile(rf"[\W\d_]*{_INTRODUCTION}({_NAMES})[\W_]*", re.IGNORECASE)
+_FULL = re.compile(rf"{_EMOTION.pattern}(?<=[\W_])because\b[\s,:;.-]*(.*)", re.IGNORECASE | re.DOTALL)
+_BECAUSE = re.compile(r"\A\W*because\b[\s,:;.-]*", re.IGNORECASE)
+# What may be a spelling that is not understood: a "because" that does not begin the text, or an emotion and a sign.
+_DOUBTFUL = re.compile(rf"(?s).*\w\W+because\b|[\W_]*{_INTRODUCTION}(?:{_NAMES})\s*[^\w\s'’]", re.IGNORECASE)
+_QUOTES = "\"'`*_“”‘’«» \t\r\n"
 REMEDY = 'give one record per image: {"image_id": integer, "caption": text}, or "emotion" and "explanation" apart'
 
 
@@ -18,15 +35,16 @@ def read_predictions(path: Path, records: Records, kind: str | None = None) -> t
 
     Args:
         records: the split; there must be one prediction for each of its images and no other.
-        kind: what "caption" holds: "full" is "<emotion> because <explanation>", "explanation" is that alone. None: full
-            when most captions begin so, explanation when none does.
+        kind: what "caption" holds: "full" is "<emotion> because <explanation>", in any spelling that `full_caption` reads,
+            "explanation" is that alone. None: full when most captions begin so, explanation when none does.
 
     Returns:
-        image id -> whole text (empty for explanations alone), and image id -> explanation; in the order of the records.
+        image id -> whole text, "<emotion> because <explanation>" where it was understood (empty for explanations alone),
+        and image id -> explanation; in the order of the records.
 
     Raises:
         InputError: the file is no such list, an image is missing, doubled or of another split, an "emotion" is none of
-            the nine, or captions of both kinds are mixed.
+            the nine, captions of both kinds are mixed, or most may name an emotion in a spelling that is not understood.
     """
     rows = read_json(path)
     if not isinstance(rows, list) or not rows:
@@ -45,17 +63,56 @@ def read_predictions(path: Path, records: Records, kind: str | None = None) -> t
         )
     rows_of = {int(image): rows[seen[int(image)]] for image in records}
     if apart:
-        full = {image: f"{row['emotion']} {BECAUSE} {row['explanation']}" for image, row in rows_of.items()}
-        return full, {image: row["explanation"].strip() for image, row in rows_of.items()}
-    captions = {image: row["caption"] for image, row in rows_of.items()}
+        explanations = {image: _BECAUSE.sub("", row["explanation"]).strip() for image, row in rows_of.items()}
+        full = {
+            image: f"{emotion_of(row['emotion'])} {BECAUSE} {explanations[image]}" for image, row in rows_of.items()
+        }
+        return full, explanations
+    captions = {image: full_caption(row["caption"]) for image, row in rows_of.items()}
     if (kind or _guess(path, captions)) == "explanation":
-        return {}, captions
+        return {}, {image: _BECAUSE.sub("", row["caption"]) for image, row in rows_of.items()}
     return captions, {image: split_generated(text)[1] for image, text in captions.items()}
 
 
 def is_full(caption: str) -> bool:
     """Whether a caption begins with one of the nine emotions and because."""
     return BECAUSE in caption and named_emotion(caption) in EMOTION_INDEX
+
+
+def full_caption(text: str) -> str:
+    """A caption that names an emotion and then says because, as "<emotion> because <explanation>"; others as they are.
+
+    Read are capitals, quotes and other signs around the words, "something_else", and introductions as "The emotion is",
+    "Emotion:" and "I feel". A caption in the paper's own spelling is left as it is.
+    """
+    match = None if is_full(text) else _FULL.fullmatch(text)
+    if match is None:
+        return text
+    explanation = match[2].strip()
+    if text.strip()[:1] in _QUOTES:
+        explanation = explanation.strip(_QUOTES)
+    return f"{emotion_of(match[1])} {BECAUSE} {explanation}"
+
+
+def emotion_of(text: str) -> str | None:
+    """The one of the nine emotions that a text names, in any spelling that `full_caption` reads; None: none of them."""
+    match = _EMOTION.fullmatch(text)
+    return next((name for name in EMOTIONS if match and _letters(name) == _letters(match[1])), None)
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]", "", text).lower()
+
+
+def doubtful(captions: Mapping[int, str]) -> dict[int, str]:
+    """Those that may name an emotion in words that `full_caption` does not read."""
+    return {image: text for image, text in captions.items() if not is_full(text) and _DOUBTFUL.match(text)}
+
+
+def example(captions: Mapping[int, str]) -> str:
+    """The first of these captions, to be quoted in a message."""
+    image, text = next(iter(captions.items()))
+    return f"e.g. {text[:60]!r} of image {image}"
 
 
 def _problem(row: object, apart: bool, seen: dict[int, int], records: Records) -> str | None:
@@ -69,7 +126,7 @@ def _problem(row: object, apart: bool, seen: dict[int, int], records: Records) -
         return f"a second caption for image {image} (the first is in record {seen[image]}); remove one of them"
     if str(image) not in records:
         return f"image {image} is not in the split; give --records the split that was captioned"
-    if apart and row["emotion"] not in EMOTION_INDEX:
+    if apart and emotion_of(row["emotion"]) is None:
         return (
             f"emotion {row['emotion'][:40]!r} is none of the nine ({', '.join(EMOTIONS)}); correct its spelling, or give "
             'the whole text as "caption", where an emotion that is none counts as wrong'
@@ -82,10 +139,13 @@ def _problem(row: object, apart: bool, seen: dict[int, int], records: Records) -
 
 
 def _guess(path: Path, captions: dict[int, str]) -> str:
-    full = sum(map(is_full, captions.values()))
+    full, unread = sum(map(is_full, captions.values())), doubtful(captions)
+    ask = "say what they are with --captions full or --captions explanation"
     if 0 < full <= len(captions) / 2:
+        raise InputError(f"{path}: only {full} of {len(captions)} captions begin with an emotion and because; {ask}")
+    if not full and len(unread) > len(captions) / 2:
         raise InputError(
-            f"{path}: only {full} of {len(captions)} captions begin with an emotion and because; say what they are with "
-            "--captions full or --captions explanation"
+            f"{path}: {len(unread)} of {len(captions)} captions may name an emotion, but not one of the nine and then "
+            f'because, {example(unread)}; write "awe because ...", or {ask}'
         )
     return "full" if full else "explanation"
