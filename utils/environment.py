@@ -10,14 +10,18 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 UTF8 = ("utf-8", "utf8")
+# transformers and accelerate import them where they are installed, and fail where one is made for another torch.
+UNUSED_PACKAGES = ("soundfile", "torchao", "torchaudio", "torchvision")
 
 
 def prepare_environment() -> None:
     """Put right what would stop a program or slow it down. Before torch and matplotlib are imported, which read it then."""
     _open_missing_streams()
-    _use_utf8()
+    _start_again_if_needed()
     if os.path.expanduser("~") == "~":  # no HOME and no passwd entry; Path.home() and NLTK's import would fail
         os.environ["HOME"] = "/nonexistent"  # as Debian has it for users without one
+    for name in UNUSED_PACKAGES:
+        sys.modules.setdefault(name, None)
     # a notebook's, which other environments lack; figures are only written to files
     os.environ.pop("MPLBACKEND", None)
     # OpenMP's threads would spin at every barrier: beside another busy process that takes ten times as long
@@ -60,11 +64,15 @@ def _can_be_written(number: int) -> bool:
     return fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 
-def _use_utf8() -> None:
-    """Take paths and texts as UTF-8 where the locale (C, or one that is not installed) says otherwise: here and in Java."""
+def _start_again_if_needed() -> None:
+    """Change what only a new start of Python changes. It keeps the process's number.
+
+    Paths and texts are UTF-8, here and in Java, where the locale (C, or one that is not installed) says otherwise.
+    """
     if hasattr(locale, "nl_langinfo") and locale.nl_langinfo(locale.CODESET).lower() not in UTF8:
         os.environ["LC_ALL"] = "C.UTF-8"
-    if sys.getfilesystemencoding() not in UTF8:  # only a new start changes it
+    no_docstrings = sys.flags.optimize > 1 and os.environ.pop("PYTHONOPTIMIZE", None)  # transformers reads its own
+    if sys.getfilesystemencoding() not in UTF8 or no_docstrings:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
 
+from models.config import SEVLMConfig
 from tests.conftest import GOLDEN, REPOSITORY, TINY_GPT2, TINY_VIT
 from utils.command_line import parse_args
 from utils.data.image_encoder_weights import load_image_encoder
@@ -292,7 +293,7 @@ def shipped_codec() -> TextCodec:
 
 def load_gpt2(folder: str, from_scratch: bool = False) -> object:
     args = parse_args(["--gpt2_model", folder, "--prefix_dim", "16", *(["--from_scratch"] if from_scratch else [])])
-    return build_decoder(args, shipped_codec(), None)
+    return build_decoder(args, shipped_codec(), None, SEVLMConfig(encoder_dim=16))
 
 
 def load_checkpoint(folder: str) -> object:
@@ -301,7 +302,7 @@ def load_checkpoint(folder: str) -> object:
     torch.save({"epoch": 3}, "ckpts/ckpt_stats_x.tar")
     checkpoint = load_named(Path("ckpts"), "x")
     args = parse_args(["--eval_only", "--load_from_epoch", "x", "--prefix_dim", "16"])
-    return build_decoder(args, shipped_codec(), checkpoint)
+    return build_decoder(args, shipped_codec(), checkpoint, SEVLMConfig(encoder_dim=16))
 
 
 LOADERS = {

@@ -17,11 +17,11 @@ from utils.command_line import parse_args
 from utils.data import pretrained
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, check_vocabulary, load_tokenizer
 from utils.errors import InputError
-from utils.training.build_model import build_decoder
+from utils.training.build_model import build_decoder, model_config
 
 NEW = "VAD fusion, contrastive head, VAD head"
 OURS = "<pad> <prefix> <emotion> <explanation>"
-ALL_NEW = f"drawn anew: cross-attention, {NEW}, 4 tokens ({OURS})"
+ALL_NEW = f"drawn at random: cross-attention, {NEW}, 4 tokens ({OURS})"
 # the published widths, blocks and heads
 SIZES = {
     "distilgpt2": (768, 6, 12),
@@ -49,7 +49,7 @@ def build(folder, *more: str):
     tokenizer = load_tokenizer(str(folder))
     check_vocabulary(str(folder), tokenizer)
     codec = TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix)
-    return build_decoder(args, codec, None), codec
+    return build_decoder(args, codec, None, model_config(args, codec, None)), codec
 
 
 def rows(decoder, codec, *tokens: str) -> torch.Tensor:
@@ -109,7 +109,7 @@ def test_caption_pretrained(tmp_path, old):
     check_parity(decoder, theirs)
     kept = "4 added tokens (<pad> <question> <answer> <explanation>)"
     assert decoder.origin == (
-        f"decoder {tmp_path}: 44 weights loaded, with {kept}; drawn anew: {NEW}, 2 tokens (<prefix> <emotion>)"
+        f"decoder {tmp_path}: 44 weights loaded, with {kept}; drawn at random: {NEW}, 2 tokens (<prefix> <emotion>)"
     )
 
 
@@ -118,7 +118,7 @@ def test_rows_that_no_tokenizer_names(tmp_path):
     save(tmp_path, vocab_size=50261, add_cross_attention=True)
     decoder, codec = build(tmp_path)
     check_drawn(decoder, codec, *OURS.split())
-    assert f"; drawn anew: {NEW}, 4 tokens ({OURS}); left out: 4 rows of the token table without" in decoder.origin
+    assert f"; drawn at random: {NEW}, 4 tokens ({OURS}); left out: 4 rows of the token table without" in decoder.origin
 
 
 def test_padded_token_table(tmp_path):
@@ -169,7 +169,7 @@ def test_some_cross_attention_missing(tmp_path):
     for name in [name for name in state if name.startswith("transformer.h.1.ln_cross_attn")]:
         del state[name]
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
-    assert f"42 weights loaded; drawn anew: cross-attention (2 of 16 weights), {NEW}" in build(tmp_path)[0].origin
+    assert f"42 weights loaded; drawn at random: cross-attention (2 of 16 weights), {NEW}" in build(tmp_path)[0].origin
 
 
 def test_output_layer_of_its_own(tmp_path):
@@ -237,12 +237,12 @@ def test_said_once_and_for_no_checkpoint(workspace, tmp_path, capsys):
     for more in (["--resume"], ["--load_from_epoch", "best-acc", "--eval_only"]):
         assert artEmisX_train.main([*argv, *more]) == 0
         said = capsys.readouterr().out
-        assert said and "decoder " + str(tmp_path) not in said and "drawn anew" not in said
+        assert said and "decoder " + str(tmp_path) not in said and "drawn at random" not in said
 
 
 def test_said_from_scratch(workspace):
     assert build(workspace.root / "gpt2", "--from_scratch")[0].origin.endswith(
-        "gpt2: all weights drawn anew (--from_scratch)"
+        "gpt2: all weights drawn at random (--from_scratch)"
     )
 
 

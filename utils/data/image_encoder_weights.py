@@ -1,6 +1,11 @@
 """Load the image encoder's weights from Hugging Face's or OpenAI's files, and rename them to OpenAI's names."""
 
 import os
+<<<<<<< ours
+=======
+import sys
+from pathlib import Path
+>>>>>>> theirs
 
 import torch
 from torch import Tensor
@@ -207,12 +212,15 @@ def _load_openai_package(name: str) -> dict[str, Tensor]:
     """The vision tower's weights in OpenAI's names, by OpenAI's package, which checks the hash of what it downloads."""
     if name.startswith("RN"):
         raise InputError(f"--clip_model {name}: a ResNet has no patch grid; take a ViT, e.g. ViT-B/16")
+    if "torchvision" in sys.modules and sys.modules["torchvision"] is None:  # which `clip` does need
+        del sys.modules["torchvision"]
     try:
         import clip
-    except ImportError:
+    except (ImportError, RuntimeError):  # RuntimeError: of a torchvision for another torch
         raise InputError(
             f"--clip_model {name}: OpenAI's names need OpenAI's package: "
-            "pip install git+https://github.com/openai/CLIP.git (PyPI's `clip` is something else)"
+            "pip install git+https://github.com/openai/CLIP.git (PyPI's `clip` is something else), with the torchvision that "
+            "fits torch"
         ) from None
     try:
         return clip.load(name, device="cpu", jit=False)[0].visual.state_dict()
