@@ -1,11 +1,7 @@
 """Load the image encoder's weights from Hugging Face's or OpenAI's files, and rename them to OpenAI's names."""
 
 import os
-<<<<<<< ours
-=======
 import sys
-from pathlib import Path
->>>>>>> theirs
 
 import torch
 from torch import Tensor
