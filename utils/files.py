@@ -22,7 +22,8 @@ LOCK_FILE, OWNER_FILE = ".run.lock", ".run.owner"
 WRITE_FAILED = re.compile(r"PytorchStreamWriter|inline_container|os error|I/O error", re.IGNORECASE)
 DISK_RESERVE = 32 << 20  # bytes; a write that failed with less than this left failed for want of space
 
-# What file systems answer that have no fsync (of folders).
+# What file systems answer that have no locks, or no fsync (of folders).
+NO_LOCKS = (*UNSUPPORTED, errno.ENOLCK, errno.EBADF)
 NO_SYNC = (*UNSUPPORTED, errno.EBADF, errno.EPERM, errno.EACCES)
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -189,6 +190,10 @@ def run_lock(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder}: another run is at work here ({whose}); wait for it or name another folder"
         ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(f"{folder}: this file system has no locks ({error.strerror}); see to it that no other run works here")
     try:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield

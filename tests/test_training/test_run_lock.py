@@ -1,5 +1,7 @@
 """One run per folder, however its owner ends."""
 
+import errno
+import fcntl
 import os
 import signal
 import socket
@@ -67,3 +69,13 @@ def test_folders_made_for_nothing_go_again(tmp_path):
     with run_lock(tmp_path / "a" / "b"):
         (tmp_path / "a" / "result").touch()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["result"]
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with run_lock(tmp_path / "ckpts"):
+        (tmp_path / "ckpts/x").touch()
+    assert "has no locks" in capsys.readouterr().out and [path.name for path in (tmp_path / "ckpts").iterdir()] == ["x"]
