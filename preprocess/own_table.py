@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
+from tqdm import tqdm
 
 from preprocess.artemis_splits import split_artworks
 from preprocess.artemis_text import tokenize
@@ -232,7 +233,10 @@ def table_records(table: pd.DataFrame, keep_text: bool) -> dict[str, Records]:
     """
     sets: dict[str, Records] = {"train": {}, "val": {}, "test": {}}
     empty = 0
-    for picture, rows in table.groupby("picture", sort=False):
+    groups = table.groupby("picture", sort=False)
+    for picture, rows in tqdm(
+        groups, "reading sentences", unit="image", leave=False, mininterval=1
+    ):  # minutes for 500 000
         texts = [" ".join(text.split() if keep_text else tokenize(text)) for text in rows["text"]]
         said = [(emotion, text) for emotion, text in zip(rows["emotion"], texts, strict=True) if text]
         empty += len(texts) - len(said)
