@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from preprocess.csv_tables import read_table
 from preprocess.image_folder import ImageFolder, broken_link
 from preprocess.image_manifest import ARCHIVE_SIZE, ManifestRow, describe, measure, unreadable, write_manifest
-from utils.data.images import image_files, image_size, open_image
+from utils.data.images import image_files, image_size, is_system_file, open_image
 from utils.environment import cores
 from utils.errors import LONGEST_NAME, MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
@@ -37,7 +37,7 @@ MANY_PIXELS = 25_000_000
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--wikiart_dir", type=Path, required=True, help="holds <art_style>/<painting>.jpg as downloaded"
+        "--wikiart_dir", type=Path, required=True, help="holds <art_style>/<painting>.jpg, or the unpacked archive"
     )
     parser.add_argument(
         "--out_dir", type=Path, required=True, help="where the shrunk images go, in the same subfolders"
@@ -69,6 +69,16 @@ def annotated_names(release_csvs: list[Path]) -> list[str]:
         artworks = read_table(path, ["art_style", "painting"], "give ArtEmis' release csv").drop_duplicates()
         names |= set(artworks["art_style"] + "/" + artworks["painting"] + ".jpg")
     return sorted(names)
+
+
+def folder_of_styles(folder: Path) -> Path:
+    """The folder that holds the style folders: unpacking the archive puts it into others (`WikiArt/wikiart/wikiart/`)."""
+    while folder.is_dir():
+        inside = [path for path in folder.iterdir() if not is_system_file(path.name)]
+        if len(inside) != 1 or not inside[0].is_dir() or not any(path.is_dir() for path in inside[0].iterdir()):
+            break
+        (folder,) = inside
+    return folder
 
 
 def images_under(root: Path, except_under: Path) -> Iterator[ManifestRow]:
@@ -124,6 +134,7 @@ def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int, apply_o
 
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
+    args.wikiart_dir = folder_of_styles(args.wikiart_dir)
     folder = ImageFolder(args.wikiart_dir)
     if args.max_size < 1 or not 90 <= args.quality <= 100:
         raise InputError("--max_size must be at least 1, --quality 90 to 100")

@@ -72,3 +72,20 @@ def test_two_folders_that_hold_each_other(tmp_path):
     os.mkfifo(tmp_path / "a/pipe.jpg")
     found = [str(path.relative_to(tmp_path)) for path in image_files(tmp_path)]
     assert found == ["a/a.jpg", "a/b/b.jpg", "b/a/a.jpg", "b/b.jpg"]
+
+
+def test_the_archive_may_lie_in_folders_of_its_own(tmp_path):
+    """`wikiart.zip` holds `wikiart/`, and people unpack it into one more; a single style is no such folder."""
+    for name in ("Baroque/a.jpg", "Cubism/b.jpg"):
+        put(tmp_path / "WikiArt/wikiart/wikiart" / name)
+    put(tmp_path / "WikiArt/__MACOSX/wikiart/Cubism/._b.jpg")
+    put(tmp_path / "one/Cubism/b.jpg")
+    (tmp_path / "release.csv").write_text(f"{STYLES}Baroque,a\nCubism,b\n")
+    for source, more, found in (
+        ("WikiArt", ("--release_csv", tmp_path / "release.csv"), {"Baroque/a.jpg", "Cubism/b.jpg"}),
+        ("WikiArt", (), {"Baroque/a.jpg", "Cubism/b.jpg"}),
+        ("one", (), {"Cubism/b.jpg"}),
+    ):
+        out = tmp_path / "out" / f"{source}{len(more)}"
+        resize_wikiart.main([*map(str, ("--wikiart_dir", tmp_path / source, "--out_dir", out, *more)), "--jobs", "1"])
+        assert set(problems(out)) == found and not any(problems(out).values())
