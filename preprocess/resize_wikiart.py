@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from preprocess.csv_tables import read_table
 from preprocess.image_folder import ImageFolder, broken_link
 from preprocess.image_manifest import ARCHIVE_SIZE, ManifestRow, describe, measure, unreadable, write_manifest
-from utils.data.images import image_files, image_size, is_system_file, open_image
+from utils.data.images import EXTENSIONS, image_files, image_size, is_system_file, open_image
 from utils.environment import cores
 from utils.errors import LONGEST_NAME, MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
@@ -71,14 +71,21 @@ def annotated_names(release_csvs: list[Path]) -> list[str]:
     return sorted(names)
 
 
-def folder_of_styles(folder: Path) -> Path:
-    """The folder that holds the style folders: unpacking the archive puts it into others (`WikiArt/wikiart/wikiart/`)."""
-    while folder.is_dir():
-        inside = [path for path in folder.iterdir() if not is_system_file(path.name)]
-        if len(inside) != 1 or not inside[0].is_dir() or not any(path.is_dir() for path in inside[0].iterdir()):
-            break
-        (folder,) = inside
-    return folder
+def folder_of_styles(root: Path) -> Path:
+    """The folder whose folders hold images: unpacking the archive puts it into others (`WikiArt/wikiart/wikiart/`)."""
+    level = [root] if root.is_dir() else []
+    for _ in range(4):
+        below = {folder: sorted(path for path in folder.iterdir() if path.is_dir()) for folder in level}
+        for folder, styles in below.items():
+            if any(map(holds_image, (folder, *styles))):
+                return folder
+        level = [path for styles in below.values() for path in styles if not is_system_file(path.name)]
+    return root
+
+
+def holds_image(folder: Path) -> bool:
+    """Whether an image lies in this very folder."""
+    return any(path.suffix.lower() in EXTENSIONS and not is_system_file(path.name) for path in folder.iterdir())
 
 
 def images_under(root: Path, except_under: Path) -> Iterator[ManifestRow]:

@@ -75,10 +75,12 @@ def test_two_folders_that_hold_each_other(tmp_path):
 
 
 def test_the_archive_may_lie_in_folders_of_its_own(tmp_path):
-    """`wikiart.zip` holds `wikiart/`, and people unpack it into one more; a single style is no such folder."""
+    """`wikiart.zip` holds `wikiart/` beside tables, and people unpack it into one more; a single style is no such folder."""
     for name in ("Baroque/a.jpg", "Cubism/b.jpg"):
         put(tmp_path / "WikiArt/wikiart/wikiart" / name)
     put(tmp_path / "WikiArt/__MACOSX/wikiart/Cubism/._b.jpg")
+    (tmp_path / "WikiArt/wikiart/wikiart_csv").mkdir()
+    (tmp_path / "WikiArt/wikiart/wikiart_csv/style_class.txt").write_text("0 Baroque\n")
     put(tmp_path / "one/Cubism/b.jpg")
     (tmp_path / "release.csv").write_text(f"{STYLES}Baroque,a\nCubism,b\n")
     for source, more, found in (
