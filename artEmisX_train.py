@@ -13,7 +13,6 @@ import contextlib
 import gc
 import itertools
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -22,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leave
 from utils.check_inputs import check_paths
 from utils.command_line import SHARED_NAME, parse_args
 from utils.demo_settings import DEMO_DEFAULTS
-from utils.environment import cores
 from utils.errors import InputError, escaped, run_script
 from utils.launcher import check_launch, launch_lines, start_accelerator
 from utils.processes import prepare_script
@@ -41,34 +39,29 @@ from accelerate.utils import ProjectConfiguration
 
 from cococaption import CaptionScorer
 from models.losses import LossCounts
-from utils.data.datasets import TrainingPairs
 from utils.data.loader_errors import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
 from utils.evaluation.clip_score import load_clip_scorer
 from utils.evaluation.collapse import collapse_warning
-from utils.evaluation.evaluation import Evaluation
-from utils.evaluation.evaluator import Evaluator, deciding_score, write_evaluation
-from utils.evaluation.gallery_cards import gallery_page, gallery_path
-from utils.evaluation.page import write_page
+from utils.evaluation.evaluator import deciding_score, write_evaluation
+from utils.evaluation.gallery_cards import write_gallery
 from utils.evaluation.score_report import Judge, judge_name, report_checkpoint, training_texts
 from utils.files import run_lock
 from utils.progress_line import ProgressLine, duration
-from utils.training.disk import check_disk, shown
-from utils.training.last_words import words_of_scoring, words_of_training
+from utils.training.disk import shown
 from utils.training.memory import without_collections
 from utils.training.optimizer import rates_of_update
 from utils.training.peak_memory import peak_memory
 from utils.training.resume import how_to_continue, prepare_folder, save_run
 from utils.training.run_setup import Setup, build_training, prepare
+from utils.training.run_summary import line_of_scores, summary_of_scoring, summary_of_training
 from utils.training.stop_signals import StopSignals
 from utils.training.trackers import TENSORBOARD, loss_values, score_values
 from utils.training.training_run import TrainingRun, save_best
 from utils.training.update_check import UpdateCheck
 
 UPDATES_BEFORE_ESTIMATE = 10  # of the time that the run will take
-SAMPLES = 3  # pictures whose explanations are shown
-# Several processes agree on a stop only so often, as agreeing makes them wait for each other.
-UPDATES_BETWEEN_AGREEMENTS = 8
+SAMPLES = 3  # images whose explanations are logged
 
 # ---- training --------------------------------------------------------------------------------------------------------
 
@@ -216,21 +209,6 @@ def tell_time(run: TrainingRun, line: ProgressLine) -> None:
     run.say(f"at {line.rate:.1f} pairs/s the training takes {duration(left / line.rate)} more, evaluations not counted")
 
 
-def agreed_signals(run: TrainingRun, now: bool = False) -> tuple[bool, int | None]:
-    """Whether a state is asked for, and the signal that asks for a stop: the same on all processes.
-
-    Several processes agree every few updates only, or `now`; in between nothing is asked for.
-    """
-    signals = run.signals
-    if run.accelerator.num_processes == 1:
-        return signals.save, signals.stop
-    if not now and run.progress.updates % UPDATES_BETWEEN_AGREEMENTS:
-        return False, None
-    asked = torch.tensor([float(signals.save), float(signals.stop is not None)], device=run.accelerator.device)
-    save, stop = (run.accelerator.reduce(asked, "sum") > 0).tolist()
-    return save, (signals.stop or signal.SIGTERM) if stop else None
-
-
 def between_updates(run: TrainingRun, steps: int) -> None:
     """What may be due after an update of so many steps: a state, a stop, an evaluation."""
     args, progress = run.args, run.progress
@@ -241,7 +219,7 @@ def between_updates(run: TrainingRun, steps: int) -> None:
     def due(every: int) -> bool:
         return every > 0 and done // every > (done - steps) // every
 
-    save, stop = agreed_signals(run)
+    save, stop = run.agreed_signals()
     progress.evaluation_due = due(args.eval_steps)
     if save or stop or due(args.save_steps) or progress.evaluation_due:
         read_check(run)
@@ -284,7 +262,7 @@ def evaluate(run: TrainingRun) -> None:
     """Score the model, write captions and scores, keep it where it is the best so far."""
     args, progress = run.args, run.progress
     save_run(run)
-    _, stop = agreed_signals(run, now=True)  # of one process's stop the others would learn only by its end
+    _, stop = run.agreed_signals(now=True)  # of one process's stop the others would learn only by its end
     if stop:
         run.signals.end(stop)
     run.signals.immediate = True  # nothing is lost by stopping within an evaluation
@@ -306,32 +284,9 @@ def evaluate(run: TrainingRun) -> None:
             save_best(run, name)
     run.accelerator.wait_for_everyone()
     run.signals.immediate = False
-    run.say(one_line(progress.scores[-1]))
+    run.say(line_of_scores(progress.scores[-1]))
     if warning := collapse_warning(list(evaluation.explanations.values())):
         run.say(warning)
-
-
-def write_gallery(
-    args: argparse.Namespace, evaluation: Evaluation, evaluator: Evaluator, epoch: int | str, step: int
-) -> None:
-    """--gallery: a page of pictures with what the model says of them, beside the captions."""
-    if not args.gallery:
-        return
-    page = gallery_page(
-        f"Epoch {epoch}, step {step}" if isinstance(epoch, int) else epoch,
-        evaluator.records,
-        evaluation.full,
-        evaluation.explanations,
-        evaluation.of_images,
-        evaluation.scores,
-        args.gallery,
-        args.seed,
-        args.image_root,
-        None if evaluator.vad is None else evaluator.vad.lexicon,
-        evaluation.shares,
-        args.nle_data_val_path.name,
-    )
-    write_page(gallery_path(args.caption_save_path, epoch, step), page)
 
 
 def log_scores(run: TrainingRun) -> None:
@@ -351,33 +306,6 @@ def log_end(run: TrainingRun) -> None:
     if run.accelerator.is_main_process:
         epoch, steps_done = run.progress.best_res_at or (None, None)
         run.log.write("end", {"epoch": epoch, "step": None if steps_done is None else steps_done - 1})
-
-
-def one_line(scores: dict) -> str:
-    numbers = "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if name not in ("epoch", "step"))
-    return f"epoch {scores['epoch']} step {scores['step']}  {numbers}"
-
-
-def print_summary(run: TrainingRun) -> None:
-    """A table of the scores of every evaluation, three explanations of the last one, and what to do next."""
-    print_scores(run)
-    run.say(words_of_training(run.args, run.progress, len(run.evaluator.records)))
-
-
-def print_scores(run: TrainingRun) -> None:
-    if not run.progress.scores:
-        return
-    names = [name for name in run.progress.scores[-1] if name not in ("epoch", "step")]
-    run.say("\n" + " ".join(["epoch", "  step"] + [f"{name:>9}" for name in names]))
-    for scores in run.progress.scores:
-        row = [f"{scores['epoch']:>5}", f"{scores['step']:>6}"]
-        run.say(" ".join(row + [f"{scores[name]:>9.4f}" if name in scores else f"{'-':>9}" for name in names]))
-    if run.last_evaluation is None:  # resumed after its last evaluation
-        return
-    for image_id in list(run.last_evaluation.full)[:SAMPLES]:
-        record = run.evaluator.records[str(image_id)]
-        run.say(f"\n{record['image_name']}\n  generated: the emotion is {run.last_evaluation.full[image_id]}")
-        run.say(f"  reference: {record['emotions'][0]} because {record['explanations'][0]}")
 
 
 # ---- the whole -------------------------------------------------------------------------------------------------------
@@ -405,7 +333,7 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
         accelerator.print(table)
         if warning := collapse_warning(list(evaluation.explanations.values())):
             accelerator.print(escaped(warning, keep="\n"))
-        accelerator.print(words_of_scoring(args, evaluation.scores, len(records)))
+        accelerator.print(summary_of_scoring(args, evaluation.scores, len(records)))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -447,28 +375,14 @@ def main(argv: list[str] | None = None) -> int:
         # the other processes find what the main one has checked and computed in the cache folder
         with without_collections(), accelerator.main_process_first():
             setup = prepare(args, accelerator, scorer)
-            if not args.eval_only:
-                if accelerator.is_main_process:
-                    accelerator.print(check_disk(setup.model, args.ckpt_path, args.resume))
-                dataset = TrainingPairs(
-                    setup.train_records,
-                    setup.images,
-                    setup.codec,
-                    setup.vad,
-                    args.seed,
-                    first_text=args.first_text,
-                    cache_dir=args.cache_dir,
-                    processes=max(cores() // accelerator.num_processes, 1),
-                )
-                setup = setup._replace(train_records=None)  # frees the texts; the data set has their tokens
         if args.eval_only:
             score_checkpoint(args, accelerator, setup)
             return 0
-        run = build_training(args, accelerator, setup, dataset, signals)
+        run = build_training(args, accelerator, setup, signals)
         train(run)
         log_end(run)
         signals.immediate = True
-        print_summary(run)
+        run.say(summary_of_training(run))
     accelerator.end_training()
     return 0
 

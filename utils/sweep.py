@@ -36,8 +36,8 @@ from utils.opts import declared
 from utils.opts import get_parser as training_parser
 from utils.progress_line import ProgressLine, duration
 from utils.run_record import flags_of
-from utils.training.last_words import of_test, scoring_flags, script, takes_demo
 from utils.training.run_log import LOG_FILE, RunHistory, read_log
+from utils.training.run_summary import of_test, scoring_flags, script, takes_demo
 from utils.training.sweep_processes import Job, Jobs
 
 FIRST_SEED = 42  # the training's default

@@ -20,7 +20,7 @@ from utils.demo_settings import DEMO
 from utils.errors import InputError
 from utils.files import sha256
 from utils.progress_line import ProgressLine
-from utils.training import disk, last_words
+from utils.training import disk, run_summary
 from utils.training.disk import check_disk, state_size
 
 
@@ -131,11 +131,11 @@ def test_the_last_command_brings_every_flag_along(workspace, tmp_path, monkeypat
 
     def scored(*flags: str):
         trained = parse_args(list(flags))
-        words = shlex.split(last_words.test_command(trained))
+        words = shlex.split(run_summary.test_command(trained))
         assert words[:2] == ["python", str(REPOSITORY / "artEmisX_train.py")]
         args = parse_args(words[2:])
         assert args.eval_only and args.load_from_epoch == "best-res"
-        for name in last_words.OF_SCORING:
+        for name in run_summary.OF_SCORING:
             assert getattr(args, name) == getattr(trained, name), name
         return args
 

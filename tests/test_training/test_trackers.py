@@ -9,6 +9,7 @@ import artEmisX_train
 from utils import command_line
 from utils.command_line import parse_args
 from utils.errors import InputError
+from utils.training import training_run
 from utils.training.run_log import RunLog, read_log
 
 REPORTED = ("--report_to", "tensorboard", "--log_steps", "1", "--use_emotion_loss")
@@ -86,7 +87,7 @@ def test_a_resumed_run_has_no_point_twice_and_lacks_none(whole, workspace, tmp_p
 
 @pytest.mark.slow
 def test_a_resumed_run_may_begin_to_report(whole, workspace, tmp_path, monkeypatch):
-    monkeypatch.setattr(artEmisX_train, "UPDATES_BETWEEN_AGREEMENTS", 1)
+    monkeypatch.setattr(training_run, "UPDATES_BETWEEN_AGREEMENTS", 1)
     silent = [flag for flag in REPORTED if flag not in ("--report_to", "tensorboard")]
     between = artEmisX_train.between_updates
 

@@ -271,10 +271,10 @@ class PairCollator:
             "emotion_distribution": torch.from_numpy(np.stack([item["emotion_distribution"] for item in items])),
             "image_weight": weight,
             "counts": LossCounts(
-                *map(
-                    torch.Tensor.float,
-                    ((targets != IGNORED_LABEL).sum(), 2 * weight.sum(), vad_known.sum(), weight.sum()),
-                )
+                tokens=(targets != IGNORED_LABEL).sum().float(),
+                texts=2 * weight.sum(),
+                vad_positions=vad_known.sum().float(),
+                images=weight.sum(),
             ),
         }
         if len(items) > 1:
@@ -282,11 +282,12 @@ class PairCollator:
         for name in ("pixels", "cls", "grid"):
             if name in items[0]:
                 batch[name] = torch.stack([item[name] for item in items])
-        if (
-            get_worker_info() is not None
-        ):  # here a lack of shared memory is an error, on the way out it would be a deadlock
-            for tensor in filter(torch.Tensor.numel, batch.values()):  # an empty one needs no memory
-                tensor.share_memory_()
+        if get_worker_info() is not None:
+            # a lack of shared memory is an error here; on the way to the training it would be a deadlock
+            counts = batch["counts"]
+            for tensor in (*batch.values(), *counts):
+                if tensor is not counts and tensor.numel():  # an empty one needs no memory
+                    tensor.share_memory_()
         return batch
 
     def visual_negatives(self, key: ItemKey, images: int) -> Tensor:

@@ -1,18 +1,24 @@
 """What a model says of held-out pictures, as the cards of a page: the worst, the best, and some at random."""
 
+import argparse
 import random
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from utils.constants import BECAUSE
 from utils.data.images import split_name
 from utils.data.records import Records, dominant_emotion
 from utils.data.vad_lookup import Lexicon
 from utils.evaluation.emotion_metrics import named_emotion
-from utils.evaluation.page import Card, Page, bars, references
+from utils.evaluation.evaluation import Evaluation
+from utils.evaluation.page import Card, Page, bars, references, write_page
 from utils.evaluation.report_tables import CAPTION_SCORES
 from utils.evaluation.thumbnails import add_thumbnail
 from utils.evaluation.word_tints import tinter
+
+if TYPE_CHECKING:  # it brings torch along
+    from utils.evaluation.evaluator import Evaluator
 
 # The first of these ways to a distribution over the emotions that a model has is drawn, and named on the page.
 WAYS = {"head": "the model's emotion head", "likelihood": "the model's text (probability of each emotion's name)"}
@@ -101,6 +107,29 @@ def gallery_page(
     )
     facts = [(heading, f"{100 * scores[name]:.1f}") for name, heading in CAPTION_SCORES.items() if name in scores]
     return Page(title, lead, cards, facts, model_name=WAYS.get(way, "model"), tinted=lexicon is not None)
+
+
+def write_gallery(
+    args: argparse.Namespace, evaluation: Evaluation, evaluator: "Evaluator", epoch: int | str, step: int
+) -> None:
+    """--gallery: a page of images with what the model says of them, beside the captions."""
+    if not args.gallery:
+        return
+    page = gallery_page(
+        f"Epoch {epoch}, step {step}" if isinstance(epoch, int) else epoch,
+        evaluator.records,
+        evaluation.full,
+        evaluation.explanations,
+        evaluation.of_images,
+        evaluation.scores,
+        args.gallery,
+        args.seed,
+        args.image_root,
+        None if evaluator.vad is None else evaluator.vad.lexicon,
+        evaluation.shares,
+        args.nle_data_val_path.name,
+    )
+    write_page(gallery_path(args.caption_save_path, epoch, step), page)
 
 
 def names_of(image_name: str) -> dict[str, str]:

@@ -12,16 +12,17 @@ from cococaption import CaptionScorer
 from models.sevlm import SEVLM
 from utils.allocator import give_back_freed_memory
 from utils.command_line import checkpoint_config, recorded_settings
-from utils.data.datasets import EpochBatches, ImageSource, PairCollator, TrainingPairs
+from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
 from utils.data.load_inputs import build_images, read_inputs
 from utils.data.loader_errors import loader_processes
 from utils.data.text_codec import TextCodec
-from utils.data.training_records import TrainingRecords
 from utils.data.vad_lookup import Lexicon, VADLookup
+from utils.environment import cores
 from utils.errors import escaped
 from utils.evaluation.evaluator import Evaluator, deciding_score
 from utils.run_record import compare_facts, compare_flags, flags_of
 from utils.training.checkpoints import NamedCheckpoint
+from utils.training.disk import check_disk
 from utils.training.facts import collect_facts, encoder_identity
 from utils.training.load_checkpoint import load_model
 from utils.training.memory import share_weights
@@ -34,19 +35,14 @@ from utils.training.training_run import TrainingRun
 
 
 class Setup(NamedTuple):
-    """What training and scoring have in common.
-
-    train_records is None when a checkpoint is only scored, and once the training data set is made.
-    """
+    """What training and scoring have in common; pairs is None where a checkpoint is only scored."""
 
     checkpoint: NamedCheckpoint | None
     model: SEVLM
     codec: TextCodec
     lexicon: Lexicon | None
-    vad: VADLookup | None
-    images: ImageSource
     evaluator: Evaluator
-    train_records: TrainingRecords | None
+    pairs: TrainingPairs | None
     facts: dict[str, Any]
 
 
@@ -74,19 +70,23 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     images = build_images(args, model, inputs, accelerator.device)
     args.image_root = inputs.image_root
     evaluator = Evaluator(args, accelerator, records, images, codec, vad if args.use_VAD else None, scorer)
-    return Setup(checkpoint, model, codec, lexicon, vad, images, evaluator, train, facts)
+    pairs = None
+    if train is not None:
+        if accelerator.is_main_process:
+            accelerator.print(check_disk(model, args.ckpt_path, args.resume))
+        processes = max(cores() // accelerator.num_processes, 1)
+        pairs = TrainingPairs(train, images, codec, vad, args.seed, args.first_text, args.cache_dir, processes)
+    return Setup(checkpoint, model, codec, lexicon, evaluator, pairs, facts)
 
 
 def build_training(
-    args: argparse.Namespace, accelerator: Accelerator, setup: Setup, dataset: TrainingPairs, signals: StopSignals
+    args: argparse.Namespace, accelerator: Accelerator, setup: Setup, signals: StopSignals
 ) -> TrainingRun:
     """Loader, optimiser and schedule; the model as accelerate wants it; a new run, or one that goes on."""
-    model, codec = setup.model, setup.codec
-    batches = EpochBatches(
-        len(dataset), args.batch_size, args.seed, accelerator.process_index, accelerator.num_processes
-    )
+    model, codec, pairs = setup.model, setup.codec, setup.pairs
+    batches = EpochBatches(len(pairs), args.batch_size, args.seed, accelerator.process_index, accelerator.num_processes)
     loader = DataLoader(
-        dataset,
+        pairs,
         batch_sampler=batches,
         collate_fn=PairCollator(
             args.seed,
@@ -122,7 +122,7 @@ def build_training(
         prepared=prepared,
         codec=codec,
         evaluator=setup.evaluator,
-        dataset=dataset,
+        dataset=pairs,
         batches=batches,
         loader=loader,
         parameters=[parameter for group in groups for parameter in group["params"]],
@@ -134,7 +134,7 @@ def build_training(
     )
     for part in ("vad_encoder", "decoder", "image_encoder", "emotion_head"):
         run.say(f"{part}: {count_parameters(getattr(model, part)):,} trained parameters")
-    run.say(f"{len(dataset)} images, {run.steps_per_epoch} steps per epoch, {updates} updates in all")
+    run.say(f"{len(pairs)} images, {run.steps_per_epoch} steps per epoch, {updates} updates in all")
     run.say(f"best-acc keeps the best emotion accuracy, best-res the best {deciding_score(args.metrics)}")
     start = dict(run.settings)
     if args.resume:

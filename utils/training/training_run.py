@@ -25,6 +25,9 @@ from utils.training.run_log import RunLog
 from utils.training.stop_signals import StopSignals
 from utils.training.update_check import UpdateCheck
 
+# Several processes agree on a stop only so often, as agreeing makes them wait for each other.
+UPDATES_BETWEEN_AGREEMENTS = 8
+
 
 @dataclass
 class Progress:
@@ -104,6 +107,20 @@ class TrainingRun:
                 raise
             silence_stdout()
             self.signals.ask(signal.SIGPIPE)
+
+    def agreed_signals(self, now: bool = False) -> tuple[bool, int | None]:
+        """Whether a state is asked for, and the signal that asks for a stop: the same on all processes.
+
+        Several processes agree every few updates only, or `now`; in between nothing is asked for.
+        """
+        signals = self.signals
+        if self.accelerator.num_processes == 1:
+            return signals.save, signals.stop
+        if not now and self.progress.updates % UPDATES_BETWEEN_AGREEMENTS:
+            return False, None
+        asked = torch.tensor([float(signals.save), float(signals.stop is not None)], device=self.accelerator.device)
+        save, stop = (self.accelerator.reduce(asked, "sum") > 0).tolist()
+        return save, (signals.stop or signal.SIGTERM) if stop else None
 
 
 def save_best(run: TrainingRun, name: str) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ from utils.opts import get_parser
 from utils.training.run_log import LOG_FILE
 
 if TYPE_CHECKING:  # it brings torch along
-    from utils.training.training_run import Progress
+    from utils.training.training_run import TrainingRun
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = "artEmisX_train.py"
+SAMPLES = 3  # images whose explanations are shown
 # Flags of the training that the scoring needs as well and the checkpoint does not bring along.
 OF_SCORING = (
     "image_root",
@@ -38,14 +40,39 @@ OF_SCORING = (
 )
 
 
-def words_of_training(args: argparse.Namespace, progress: "Progress", images: int) -> str:
-    """The last lines of a training.
+def line_of_scores(scores: dict[str, float]) -> str:
+    """One evaluation's scores in one line."""
+    numbers = "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if name not in ("epoch", "step"))
+    return f"epoch {scores['epoch']} step {scores['step']}  {numbers}"
 
-    Args:
-        images: pictures of the scored split.
-    """
+
+def summary_of_training(run: "TrainingRun") -> str:
+    """A table of the scores of every evaluation, three explanations of the last one, and what to do next."""
+    return "\n".join([*_table_of_scores(run.progress.scores), *_samples(run), *_next_steps(run)])
+
+
+def _table_of_scores(points: list[dict[str, float]]) -> Iterator[str]:
+    names = [name for name in points[-1] if name not in ("epoch", "step")] if points else []
+    if names:
+        yield "\n" + " ".join(["epoch", "  step"] + [f"{name:>9}" for name in names])
+    for scores in points:
+        row = [f"{scores['epoch']:>5}", f"{scores['step']:>6}"]
+        yield " ".join(row + [f"{scores[name]:>9.4f}" if name in scores else f"{'-':>9}" for name in names])
+
+
+def _samples(run: "TrainingRun") -> Iterator[str]:
+    if run.last_evaluation is None:  # resumed after its last evaluation
+        return
+    for image_id in list(run.last_evaluation.full)[:SAMPLES]:
+        record = run.evaluator.records[str(image_id)]
+        yield f"\n{record['image_name']}\n  generated: the emotion is {run.last_evaluation.full[image_id]}"
+        yield f"  reference: {record['emotions'][0]} because {record['explanations'][0]}"
+
+
+def _next_steps(run: "TrainingRun") -> list[str]:
+    args, progress = run.args, run.progress
     if not progress.scores:
-        return f"\nno evaluation was made; the log is {args.caption_save_path / LOG_FILE}"
+        return [f"\nno evaluation was made; the log is {args.caption_save_path / LOG_FILE}"]
     best = next((point for point in progress.scores if _place(point) == progress.best_res_at), None)
     if best is None:
         best = progress.scores[-1]
@@ -59,23 +86,23 @@ def words_of_training(args: argparse.Namespace, progress: "Progress", images: in
         "report": f"{test_folder(args) / 'report.json'} (to be written by the third command below)",
         "log": args.caption_save_path / LOG_FILE,
     }
-    good = f"{of_best} on {args.nle_data_val_path} ({images} pictures)"
+    good = f"{of_best} on {args.nle_data_val_path} ({len(run.evaluator.records)} images)"
     commands = [
         module("utils.explain", example_picture(args), "--ckpt", args.ckpt_path),
         module("utils.gallery", args.caption_save_path),
         test_command(args),
     ]
-    return "\n".join(["", good, *_rows(places), "next:", *(f"  {line}" for line in commands)])
+    return ["", good, *_rows(places), "next:", *(f"  {line}" for line in commands)]
 
 
-def words_of_scoring(args: argparse.Namespace, scores: dict[str, float], images: int) -> str:
+def summary_of_scoring(args: argparse.Namespace, scores: dict[str, float], images: int) -> str:
     """The last lines of --eval_only."""
     places = {
         "captions": args.caption_save_path / f"unf_captions_full_{args.load_from_epoch}_0_step.json",
         "checkpoint": checkpoint_config(args).parent,
         "report": args.caption_save_path / "report.json",
     }
-    good = f"{args.load_from_epoch}: {_scores(scores)} on {args.nle_data_val_path} ({images} pictures)"
+    good = f"{args.load_from_epoch}: {_scores(scores)} on {args.nle_data_val_path} ({images} images)"
     return "\n".join(["", good, *_rows(places)])
 
 
