@@ -68,12 +68,7 @@ class DecodingState:
     """
 
     def __init__(
-        self,
-        model: SEVLM,
-        image: ImageFeatures,
-        prompt: Prompt,
-        vad_of: VADOfTokens | None,
-        texts_per_image: int = 1,
+        self, model: SEVLM, image: ImageFeatures, prompt: Prompt, vad_of: VADOfTokens | None, texts_per_image: int = 1
     ):
         self.model, self.prompt, self.vad_of = model, prompt, vad_of
         image = model.decoder.transformer.project_image(image)
@@ -109,13 +104,8 @@ class DecodingState:
             self.past = [(keys[:, :, :reusable], values[:, :, :reusable]) for keys, values in self.past]
             self.past_length = reusable
         start = self.past_length
-        x = transformer.embed(
-            self.ids[:, start:],
-            self.segments[:, start:],
-            None if vad_features is None else vad_features[:, start:],
-            self.cls,
-            start,
-        )
+        new_vad = None if vad_features is None else vad_features[:, start:]
+        x = transformer.embed(self.ids[:, start:], self.segments[:, start:], new_vad, self.cls, start)
         hidden, self.past = transformer(x, self.image, self.past, last_only=True)
         self.past_length = length
         return hidden[:, -1]
