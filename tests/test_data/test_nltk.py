@@ -124,7 +124,6 @@ def test_a_lookup_in_another_process_is_the_same(lookup):
         ours = VADLookup(lookup.lexicon, lemmatizer, lookup.codec)
         theirs = pickle.loads(pickle.dumps(ours))
         assert theirs.of_texts(ids).tolist() == ours.of_texts(ids).tolist()
-        assert theirs.of_words(["red", "skies"]) == ours.of_words(["red", "skies"])
     assert (
         pickle.dumps(NLTKLemmatizer()) == pickle.dumps(NLTKLemmatizer()) and len(pickle.dumps(NLTKLemmatizer())) < 200
     )

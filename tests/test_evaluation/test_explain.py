@@ -218,15 +218,15 @@ def test_heat(tmp_path, pictures, trained, monkeypatch):
         (["--heat_blocks", "1"], "give --heat FILE"),
         (["--json", "same", "--csv", "./same"], "same file"),
         (["--json", "a.jpg"], "is one of the pictures"),
-        (["--json", "a.jpg/x.json"], "a.jpg is a file; name another folder"),
+        (["--json", "a.jpg/x.json"], "a.jpg is not a folder; name another"),
         (["--json", "/sys/x.json"], "x.json: nothing can be written in /sys"),
         (["--name", "../x"], "a name as best-res was expected"),
         (["--name", "77"], "no checkpoint '77' in it; give --name best-acc or best-res"),
         (["--ckpt", "nowhere"], "--ckpt nowhere: no such folder; give the --ckpt_path"),
         (["--ckpt", "."], "no checkpoint 'best-res' in it; give the --ckpt_path of a training"),
         (["--vad_lexicon", "gone.txt"], "gone.txt: no such file; name the lexicon"),
-        (["empty"], "empty: no picture in this folder .*; name another"),
-        (["gone.jpg"], "gone.jpg: no such picture or folder"),
+        (["empty"], "empty: no image in this folder .*; name another"),
+        (["gone.jpg"], "gone.jpg: no such image or folder"),
     ],
 )
 def test_refused_before_the_model_is_loaded(flags, message, tmp_path, trained, monkeypatch):

@@ -121,7 +121,7 @@ def test_thumbnails_are_bounded(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (600, 500, 3), dtype=np.uint8)
     (tmp_path / "a").mkdir()
     Image.fromarray(noise).save(tmp_path / "a" / "noise.png")
-    card = Card("a/noise.jpg", "", "", "", [], [])
+    card = Card("a/noise.png", "", "", "", [], [])
     thumbnails.add_thumbnail(card, tmp_path)
     content = base64.b64decode(card.thumbnail.partition(",")[2])
     assert len(content) * 4 / 3 * 200 < 13e6

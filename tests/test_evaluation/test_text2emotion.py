@@ -194,7 +194,7 @@ def test_word_vectors(data_dir, capsys):
         ("tokens_encoded", "[1, 4, 5]", "line 2: tokens_encoded"),
         ("tokens_encoded", "__import__('os')", "line 2: tokens_encoded"),
         ("emotion_label", 9, "line 2: emotion_label"),
-        ("emotion_label", float("nan"), "line 2: emotion_label"),
+        ("emotion_label", float("nan"), "row 1: emotion_label '' is not an integer"),
     ],
 )
 def test_damaged_tables_are_refused(data_dir, column, value, problem):
@@ -213,7 +213,7 @@ def test_missing_parts_are_refused(data_dir):
     with pytest.raises(InputError, match="no rows of split 'val'"):
         train(data_dir)
     table.drop(columns="split").to_csv(path, index=False)
-    with pytest.raises(InputError, match="not an artemis_preprocessed.csv"):
+    with pytest.raises(InputError, match="artemis_preprocessed.csv: has no column split"):
         train(data_dir)
     path.unlink()
     with pytest.raises(InputError, match="no such file"):

@@ -112,6 +112,9 @@ def test_slurm_script_of_the_readme(workspace, tmp_path):
     assert same_end(final_state(out), final_state(whole))
 
 
+OF_TWO = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+
+
 def test_processes_wait_for_hours(workspace, tmp_path, monkeypatch):
     """Checking images or tagging texts may take one process longer than the 10 or 30 minutes that torch waits."""
     given = {}
@@ -121,7 +124,7 @@ def test_processes_wait_for_hours(workspace, tmp_path, monkeypatch):
         raise InputError("far enough")
 
     monkeypatch.setattr(torch.distributed, "init_process_group", init_process_group)
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+    for name, value in OF_TWO.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="far enough"):
         artEmisX_train.main(workspace.argv(tmp_path))

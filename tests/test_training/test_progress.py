@@ -73,7 +73,9 @@ def told(workspace, tmp_path_factory):
     out = tmp_path_factory.mktemp("a run")  # with a blank in its name
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artEmisX_train.Accelerator, "print", lambda self, *words: said.append(" ".join(map(str, words))))
+        patch.setattr(
+            artEmisX_train.Accelerator, "print", lambda self, *words, **_: said.append(" ".join(map(str, words)))
+        )
         assert artEmisX_train.main(workspace.argv(out, "--use_emotion_loss", "--fixed_encoder", "False")) == 0
     return out, "\n".join(said)
 

@@ -15,6 +15,7 @@ from models.sevlm import SEVLM
 from tests.conftest import REPOSITORY
 from utils import explain, share
 from utils.errors import InputError
+from utils.opts import declared
 from utils.training.load_checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -131,14 +132,14 @@ def test_weights_that_are_not_finite(copy):
     with pytest.raises(ValueError, match="post_layernorm.bias holds numbers that are not finite"):
         SEVLM.from_pretrained(copy)
     with pytest.raises(
-        InputError, match="post_layernorm.bias holds numbers that are not finite .*; take the folder anew"
+        InputError, match="post_layernorm.bias holds numbers that are not finite .*; copy the folder again"
     ):
         load_checkpoint(copy)
 
 
 def test_a_pickle_in_its_place_is_not_read(copy):
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="model.safetensors: missing"):
+    with pytest.raises(ValueError, match="model.safetensors is missing"):
         SEVLM.from_pretrained(copy)
 
 
@@ -156,16 +157,6 @@ def test_a_config_cannot_ask_for_code(copy):
     assert model.image_encoder.vision.config._attn_implementation == "sdpa"
 
 
-def test_a_folder_that_does_not_say_how_pictures_are_prepared(workspace, copy):
-    """As the first ones, which all hold a CLIP: prepared as CLIP's always are."""
-    lexicon = ["--vad_lexicon", str(next(workspace.data.glob("*Lexicon*.txt")))]
-    before = load_checkpoint(copy, None, lexicon).model.image_encoder.preparation
-    config = json.loads((copy / "config.json").read_text())
-    del config["vision_config"]["preparation"]
-    (copy / "config.json").write_text(json.dumps(config))
-    assert load_checkpoint(copy, None, lexicon).model.image_encoder.preparation == before
-
-
 def test_damaged_configs(workspace, copy):
     lexicon = ["--vad_lexicon", str(next(workspace.data.glob("*Lexicon*.txt")))]
     load_checkpoint(copy, None, lexicon)  # before it is damaged
@@ -180,8 +171,10 @@ def test_damaged_configs(workspace, copy):
         {"vision_config": vision | {"model_type": "siglip_vision_model"}},
         {"vision_config": vision | {"preparation": {}}},
         {"vision_config": "clip"},
-        {"loss_weights": "many"},
-        {"with_vad_encoder": None},
+        {"sevlm_config": []},
+        {"sevlm_config": config["sevlm_config"] | {"vad_heads": 2}},
+        {"sevlm_config": config["sevlm_config"] | {"alpha": "many"}},
+        {"sevlm_config": config["sevlm_config"] | {"use_VAD": None}},
         {"sevlm_settings": {"flags": []}},
         {"model_type": "gpt2"},
     ):
@@ -263,7 +256,8 @@ def test_settings_for_strangers(tmp_path):
     }
     flags |= {"image_root": "/home/me/pictures", "vad_lexicon": "/home/me/lexicon.txt", "clip_model": str(tmp_path)}
     facts = {"lexicon_sha256": "abc", "images": 5, "references_sha256": "def", "images_per_step": 8}
-    settings = share.shared_settings({"flags": flags, "facts": facts})
+    settings = share.shared_settings({"flags": dict.fromkeys(declared()) | flags, "facts": facts})
+    settings["flags"] = {name: value for name, value in settings["flags"].items() if value is not None}
     kept = {"seed": 7, "learning_rate": 0.1, "prompt_text": "p", "demo": True}
     assert settings["flags"] == kept | {"vad_lexicon": "lexicon.txt", "clip_model": tmp_path.name}
     assert settings["facts"] == {"lexicon_sha256": "abc", "images": 5}

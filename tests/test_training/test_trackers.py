@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import artEmisX_train
-from utils import command_line
+from utils import command_line, opts
 from utils.command_line import parse_args
 from utils.errors import InputError
 from utils.training import training_run
@@ -108,7 +108,8 @@ def test_wrong_trackers(monkeypatch, tmp_path):
     (tmp_path / "absent").mkdir()  # a folder of that name is no package
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(command_line, "TRACKERS", ("tensorboard", "absent", "none"))
+    for module in (opts, command_line):
+        monkeypatch.setattr(module, "TRACKERS", ("tensorboard", "absent"))
     with pytest.raises(InputError, match="--report_to absent: its package is not installed: pip install absent"):
         parse_args(["--report_to", "tensorboard", "absent"])
     monkeypatch.undo()

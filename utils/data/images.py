@@ -164,9 +164,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def find_image(root: Path, image_name: str) -> Path | None:
     """The file of `image_name` ("<art_style>/<painting>.jpg") under `root`, or None if there is none.
 
-    As in the published code a second name is tried, see `fallback_name`.
+    As in the published code a second name is tried, see `fallback_name`. SAEA's files name images without extension.
     """
-    for name in (image_name, fallback_name(image_name)):
+    names = [image_name, fallback_name(image_name)]
+    if not image_name.lower().endswith(EXTENSIONS):
+        names += [image_name + extension for extension in EXTENSIONS]
+    for name in names:
         if os.path.isfile(path := os.path.join(root, name)):
             return Path(path)
     return None

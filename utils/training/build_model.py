@@ -102,7 +102,7 @@ def build_decoder(
         "use_cache": False,
     }
     if checkpoint is not None:
-        source = f"{checkpoint.folder}: config.json"
+        source = f"{checkpoint.folder}/config.json"
         gpt2 = checked_config(checkpoint.config, changed | {"pad_token_id": codec.pad_id}, source)
         _check_positions(gpt2, args, codec, source)
         return _new_explainer(gpt2, config, source)
