@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 UTF8 = ("utf-8", "utf8")
 # transformers and accelerate import them where they are installed, and fail where one is made for another torch.
 UNUSED_PACKAGES = ("soundfile", "torchao", "torchaudio", "torchvision")
@@ -90,7 +90,7 @@ def cores() -> int:
 def _cgroup_limits() -> Iterator[int]:
     """The limits of this process's control groups, of version 1 and 2, and of those above them."""
     try:
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
+        groups = OWN_CGROUPS.read_text().splitlines()
     except OSError:  # not Linux
         return
     for line in groups:

@@ -23,7 +23,7 @@ WRITE_FAILED = re.compile(r"PytorchStreamWriter|inline_container|os error|I/O er
 DISK_RESERVE = 32 << 20  # bytes; a write that failed with less than this left failed for want of space
 
 # What file systems answer that have no locks, or no fsync (of folders).
-NO_LOCKS = (*UNSUPPORTED, errno.ENOLCK, errno.EBADF)
+NO_LOCKS = (*UNSUPPORTED, errno.ENOLCK, errno.EBADF, errno.EPERM)
 NO_SYNC = (*UNSUPPORTED, errno.EBADF, errno.EPERM, errno.EACCES)
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

@@ -151,6 +151,9 @@ def launch_lines(accelerator: "Accelerator", args: argparse.Namespace) -> list[s
         made_of.append(f"threads per process: {torch.get_num_threads()}")
     lines = [", ".join(made_of)]
 
+    if device.type == "cpu" and torch.accelerator.is_available():
+        variable = "ACCELERATE_TORCH_DEVICE" if "ACCELERATE_TORCH_DEVICE" in os.environ else "ACCELERATE_USE_CPU"
+        lines.append(f"{origin(variable, 'use_cpu', 'true')}: the GPU that is there is not used")
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
     if backend.lower() != "no" and not args.compile:
         lines.append(

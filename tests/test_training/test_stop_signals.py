@@ -1,5 +1,6 @@
 """What each signal does in each part of a run, and the end of processes whose parent is gone. tests/stop_matrix.py has more."""
 
+import argparse
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import psutil
 import pytest
 
 from tests.conftest import REPOSITORY
+from utils.training.resume import how_to_continue
 from utils.training.stop_signals import StopSignals
 
 
@@ -125,7 +127,7 @@ def is_over(process, seconds=5):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes that their parent is gone")
-@pytest.mark.parametrize("launched", [{"TORCHELASTIC_RUN_ID": "none"}, {"ACCELERATE_MIXED_PRECISION": "no"}, {}])
+@pytest.mark.parametrize("launched", [{"TORCHELASTIC_RUN_ID": "none"}, {"ACCELERATE_DYNAMO_MODE": "default"}, {}])
 def test_launcher_gone_ends_the_family(tmp_path, launched):
     """What nobody launched goes on when its shell ends."""
     launcher, script, loader = family(tmp_path, launched)
@@ -152,3 +154,27 @@ def test_loader_processes_outlive_signals_to_the_group(tmp_path, name):
     assert is_over(loader)
     launcher.kill()
     launcher.wait()
+
+
+def test_the_first_ctrl_c_says_what_happens_and_the_last_line_is_true(send, tmp_path, capfd):
+    ckpts = tmp_path / "ckpts"
+    args = argparse.Namespace(ckpt_path=ckpts, eval_only=False, resume=False, load_from_epoch=None)
+    again, resumable = "no state was written: give the same command again", "continue with --resume"
+    at_start = how_to_continue(args)
+    with StopSignals(True, at_start) as signals:
+        signals.immediate = False
+        send("INT")
+        assert (
+            "SIGINT: a state is being written, then the run stops; a second Ctrl-C stops it" in capfd.readouterr().err
+        )
+        with pytest.raises(SystemExit):
+            send("INT")
+        assert capfd.readouterr().err.endswith(f"stopped by SIGINT; {again}\n")
+    (ckpts / "resume" / "00001-00000020").mkdir(parents=True)
+    assert at_start() == f"{resumable} (state of epoch 1, step 20)"
+    assert how_to_continue(args)() == again  # an earlier run's state
+    args.resume = True
+    assert how_to_continue(args)() == f"{resumable} (state of epoch 1, step 20)"
+    args.resume, args.load_from_epoch = False, "best-acc"
+    (ckpts / "resume" / "00001-00000020").rename(ckpts / "resume" / "00002-00000030")
+    assert at_start() == f"{resumable} instead of --load_from_epoch (state of epoch 2, step 30)"
