@@ -87,7 +87,7 @@ def test_time_is_told_once(told):
 def test_last_words_name_files_that_are_there_and_commands_that_parse(told, workspace):
     out, said = told
     words = said[said.index("\nbest-res is of epoch") :].strip().splitlines()
-    assert re.search(rf"ACC \d+\.\d, B-1 .* on {workspace.data}/artEmisX_val.json \(4 pictures\)$", words[0])
+    assert re.search(rf"ACC \d+\.\d, B-1 .* on {workspace.data}/artEmisX_val.json \(4 images\)$", words[0])
     places = dict(line.split(maxsplit=1) for line in words[1:5])
     best = int(re.search(r"of epoch (\d+)", words[0])[1])
     assert places["captions"] == str(out / "results" / f"unf_captions_full_{best}_5_step.json")
