@@ -133,7 +133,8 @@ def check_place(path: str | Path) -> None:
         raise InputError(f"{path}: is a pipe, socket or device; give the name of a file")
     for parent in path.parents:
         if os.path.lexists(parent) and not parent.is_dir():
-            raise InputError(f"{path}: cannot be written, as {parent} is not a folder; name another")
+            kind = "a file" if parent.is_file() else "not a folder"
+            raise InputError(f"{path}: cannot be written, as {parent} is {kind}; name another folder")
 
 
 def check_writable(path: str | Path) -> None:
