@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.bad_input import BRACKETS, check_training_refused, content, torn, unchanged
-from tests.conftest import TINY_GPT2, TINY_VIT
+from tests.conftest import GOLDEN, TINY_GPT2, TINY_VIT
 from utils.data.text_codec import SHIPPED_BPE
 
 LOAD = "--from_scratch False"
@@ -39,6 +39,12 @@ def vocabulary_of(size: object, tokenizer: bool = False):
     return change
 
 
+def openai_file_with_a_nan(box) -> None:
+    state = load_file(GOLDEN / "image_encoder" / "weights.safetensors")
+    state["class_embedding"][2] = torch.nan
+    torch.save(state, box / "clip.pt")
+
+
 NOT_GPT2 = "is not GPT-2's 50257; only GPT-2's vocabulary fits; give distilgpt2, gpt2"
 NO_ENCODER = "--clip_model gone"  # is looked for later
 
@@ -61,6 +67,11 @@ MODELS = {
         lambda box: box.torch_bomb("clip.pt"),
         OPENAI_FILE,
         "clip.pt: truncated, modified or unsafe",
+    ),
+    "image encoder with a NaN": (
+        openai_file_with_a_nan,
+        OPENAI_FILE,
+        "clip.pt: image encoder: embeddings.class_embedding holds numbers that are not finite .*; take another",
     ),
     "path of no image encoder": (
         unchanged,

@@ -218,7 +218,7 @@ def test_heat(tmp_path, pictures, trained, monkeypatch):
         (["--heat_blocks", "1"], "give --heat FILE"),
         (["--json", "same", "--csv", "./same"], "same file"),
         (["--json", "a.jpg"], "is one of the pictures"),
-        (["--json", "a.jpg/x.json"], "a.jpg is not a folder; name another"),
+        (["--json", "a.jpg/x.json"], "a.jpg is a file; name another folder"),
         (["--json", "/sys/x.json"], "x.json: nothing can be written in /sys"),
         (["--name", "../x"], "a name as best-res was expected"),
         (["--name", "77"], "no checkpoint '77' in it; give --name best-acc or best-res"),

@@ -134,7 +134,7 @@ def test_folders_that_are_none(run, tmp_path):
     for argv, message in (
         ([tmp_path / "nowhere"], "no such folder; name the folder of a run"),
         ([tmp_path], "holds no log.jsonl; name the --caption_save_path of a training run"),
-        ([run, "--out", run / "log.jsonl"], "log.jsonl is not a folder; name another"),
+        ([run, "--out", run / "log.jsonl"], "log.jsonl is a file; name another folder"),
     ):
         with pytest.raises(InputError, match=message):
             plots.main(list(map(str, argv)))
