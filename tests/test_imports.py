@@ -139,6 +139,7 @@ def test_every_module_imports_without_data_and_locks(tmp_path):
 
 # what takes seconds to import
 HEAVY = ["torch", "torchvision", "transformers", "accelerate", "safetensors", "tokenizers"]
+HEAVY += ["nltk", "matplotlib"]  # they fail without a home folder, and with a notebook's MPLBACKEND
 NEEDS_TORCH = {"preprocess.train_text2emotion"}  # it defines a torch module of its own
 
 
@@ -152,17 +153,33 @@ def commands() -> list[str]:
 
 def test_help_needs_no_torch_and_no_locks(tmp_path):
     code = f"""
-import runpy
+import os, runpy
 sys.modules["fcntl"] = None
 for name in {commands()}:
     sys.argv = [name, "--help"]
+    os.environ.pop("OMP_WAIT_POLICY", None)
     try:
         runpy.run_module(name, run_name="__main__")
     except SystemExit as end:
         assert not end.code, (name, end.code)
     assert not {{name for name in {HEAVY} if sys.modules.get(name)}}, name
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE", name  # torch reads it when it is imported
 """
     done = run_python(code, tmp_path)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert done.stdout.count("usage: ") == len(commands())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS_TORCH))
+def test_openmp_is_told_before_torch_is_imported(tmp_path, name):
+    code = f"""
+import os, runpy
+os.environ.pop("OMP_WAIT_POLICY", None)
+sys.modules["torch"] = None
+try:
+    runpy.run_module({name!r}, run_name="__main__")
+except ImportError:
+    print(os.environ["OMP_WAIT_POLICY"])
+"""
+    assert run_python(code, tmp_path).stdout == "PASSIVE\n"

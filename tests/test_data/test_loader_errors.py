@@ -1,5 +1,6 @@
 """A loader's workers in trouble: one line in the main process."""
 
+import multiprocessing.util
 import os
 import signal
 
@@ -8,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from utils.data.datasets import EvaluationImages, ImagePixels
-from utils.data.loader_errors import worker_errors
+from utils.data.loader_errors import loader_processes, worker_errors
 from utils.errors import InputError
 
 
@@ -41,3 +42,28 @@ def test_an_error_of_a_worker_is_one_line(tmp_path):
         load(tmp_path, "a.jpg", "kill")
     with pytest.raises(RuntimeError, match="Traceback"):  # a fault of ours keeps its place
         load(tmp_path, "a.jpg", "fault")
+
+
+def test_workers_that_could_hand_nothing_over_are_refused(monkeypatch):
+    """They would say so on their own stderr, while the training waits for a batch for ever."""
+    assert loader_processes(3)["num_workers"] == 3
+    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: "/tmp/" + 90 * "x")
+    with pytest.raises(InputError, match="x: too long a path for the sockets.*TMPDIR.*--num_workers 0"):
+        loader_processes(2)
+    monkeypatch.setattr("multiprocessing.Lock", lambda: os.stat("/dev/shm/of a container without it"))
+    with pytest.raises(InputError, match="cannot be started .*--num_workers 0, or make /dev/shm writable"):
+        loader_processes(2)
+    assert loader_processes(0)["num_workers"] == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)",
+        "DataLoader worker (pid 1) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+        "shared memory. Please try to raise your shared memory limit.",
+    ],
+)
+def test_a_small_shared_memory_is_one_line(error):
+    with pytest.raises(InputError, match="no room in shared memory.*--num_workers 0.*--shm-size"), worker_errors():
+        raise RuntimeError(error)
