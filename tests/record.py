@@ -35,12 +35,6 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-import torch
-from accelerate.state import AcceleratorState
-from matplotlib.figure import Figure
-from safetensors.torch import load_file
-from torch.optim.optimizer import register_optimizer_step_post_hook
-
 from tests.record_sections import SECTIONS, make_from_data, make_inputs
 
 # Left out by name. Fields: versions, random ids, paths, hashes of files with such fields, flags. Files: times and hashes.
@@ -57,6 +51,9 @@ COMMAND = re.compile(r"(?:SIG\w+ |torchrun )?(?:artEmisX_train|cococaption|(?:pr
 
 def in_process(argv: list[str]) -> str:
     """Run a command here; returns what it printed. RuntimeError where its status is not 0."""
+    import torch
+    from accelerate.state import AcceleratorState
+
     AcceleratorState._reset_state(reset_partial_state=True)
     torch.set_num_threads(1)
     output, errors, name = io.StringIO(), io.StringIO(), argv[0]
@@ -75,6 +72,8 @@ def in_process(argv: list[str]) -> str:
 
 def in_child(number: int, argv: list[str]) -> None:
     """Run a command in a child that sends itself a signal after its 13th update, in the second epoch."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
     if not (child := os.fork()):
         updates = iter(range(1, 1000))
         register_optimizer_step_post_hook(lambda *_: next(updates) == 13 and os.kill(os.getpid(), number))
@@ -95,7 +94,7 @@ def in_two_processes(argv: list[str]) -> None:
         raise RuntimeError(ended.stderr[-1000:])
 
 
-def save_data(figure: Figure, path: Path, **_: Any) -> None:
+def save_data(figure: Any, path: Path, **_: Any) -> None:
     """In place of Figure.savefig: the lines, bars and matrices that are drawn."""
     data = [
         [[line.get_xydata() for line in axes.lines], [bar.get_path().vertices for bar in axes.patches]]
@@ -144,6 +143,8 @@ def digest(content: bytes) -> str:
 
 def plain(value: Any) -> Any:
     """A value as JSON holds it: tensors as type, shape, norm and hash of their bytes; texts without this run's folder."""
+    import torch
+
     if isinstance(value, torch.Tensor):
         content = value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         return f"{value.dtype} {list(value.shape)} norm {float(value.double().norm())!r} {digest(content)}"
@@ -156,6 +157,9 @@ def plain(value: Any) -> Any:
 
 def file(path: Path) -> Any:
     """What a file holds; of an HTML page its pictures, and its numbers with a decimal point."""
+    import torch
+    from safetensors.torch import load_file
+
     if path.suffix == ".safetensors":
         return plain(load_file(path))
     if path.suffix in (".pt", ".tar"):
@@ -203,7 +207,11 @@ def compare(before: dict[str, Any], after: dict[str, Any], names: list[str]) -> 
     """Print what differs, or failed in both; returns in how many places."""
     total = 0
     for name in [name for name in names if name in before or name in after]:
-        a, b = (leaves(record[name], "") if name in record else {} for record in (before, after))
+        if name not in before or name not in after:
+            print(f"{name}: in one of the files only")
+            total += 1
+            continue
+        a, b = (leaves(record[name], "") for record in (before, after))
         both = {place: (a.get(place, "absent"), b.get(place, "absent")) for place in {**a, **b}}
         places = [place for place, (x, y) in both.items() if json.dumps(x) != json.dumps(y) or place == " > failed"]
         for place in places[:30]:
@@ -226,6 +234,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("give one file to write, or --compare and two files")
     if args.compare:
         return int(compare(*(json.loads(path.read_text()) for path in args.files), args.only or list(SECTIONS)) > 0)
+    from matplotlib.figure import Figure
+
     out, began, found = args.files[0].absolute(), time.monotonic(), {}
     with tempfile.TemporaryDirectory() as folder, patch.object(Figure, "savefig", save_data):
         os.chdir(folder)

@@ -4,13 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy
-import pandas
-import torch
-from PIL import Image
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, GPT2Config, GPT2LMHeadModel
-from transformers.convert_slow_tokenizer import bytes_to_unicode
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # ---- the commands of each section, one in a line; OUT is the section's folder ----------------------------------------
@@ -125,6 +118,10 @@ def make_inputs() -> None:
 
 def make_models(inputs: Path) -> None:
     """clip, a whole CLIP model with a tokenizer of letters; gpt2; configs of a SigLIP and a DINO."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, GPT2Config, GPT2LMHeadModel
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
     for name, config in (("siglip", SIGLIP), ("dino", DINO)):
         (inputs / name).mkdir()
         (inputs / name / "config.json").write_text(json.dumps(config))
@@ -145,6 +142,8 @@ def make_models(inputs: Path) -> None:
 
 def make_texts(inputs: Path) -> None:
     """Rows of an ArtEmis v2.0, two tables of one's own, references and captions."""
+    import pandas
+
     (inputs / "spelling.json").write_text('{"colours": "colors"}')
     old = pandas.read_csv(inputs / "artemis" / "artemis_dataset_release_v0.csv")
     new = old.iloc[::3].assign(anchor_art_style=old.art_style[0], anchor_painting=old.painting[0])
@@ -173,6 +172,9 @@ def make_texts(inputs: Path) -> None:
 
 def make_images(folder: Path) -> None:
     """Images of several sizes, modes and orientations, with damaged names, one broken; and a release that names some."""
+    import numpy
+    from PIL import Image
+
     draw = numpy.random.default_rng(0)
     names = "a_wide.jpg a_tall.png jos#U00e9_caf#U00e9.jpg b_grey.jpg b_alpha.png c_turned.jpg d_small.webp".split()
     for number, name in enumerate(names):
