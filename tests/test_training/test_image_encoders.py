@@ -68,10 +68,9 @@ def test_from_pictures_to_a_heat_map(workspace, encoder, tmp_path):
     assert json.loads(answers.read_text())[0]["explanations"] and heat.stat().st_size
     trained = load_checkpoint(tmp_path / "ckpts", "best-acc")
     features = trained.model.image_features(trained.read_images([picture]).cpu(), None, None)
-    torch.testing.assert_close(
-        features.grid[0], FeatureCache(cache).load([name])[0]["grid"].float(), rtol=1e-3, atol=2e-3
-    )
-    torch.testing.assert_close(features.cls[0], FeatureCache(cache)[name]["cls"].float(), rtol=1e-3, atol=2e-3)
+    (cached,) = FeatureCache(cache).load([name])
+    torch.testing.assert_close(features.grid[0], cached["grid"].float(), rtol=1e-3, atol=2e-3)
+    torch.testing.assert_close(features.cls[0], cached["cls"].float(), rtol=1e-3, atol=2e-3)
     share_and_compare(tmp_path, trained.model)
 
 
