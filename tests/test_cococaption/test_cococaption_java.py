@@ -1,7 +1,9 @@
 """Finding Java, and looking after METEOR's processes; a small script stands in for METEOR, which takes long to load."""
 
+import contextlib
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,3 +184,18 @@ print(*meteor.pids, flush=True)
 def test_no_torch():
     program = "import sys, cococaption, cococaption.__main__; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
+
+
+@pytest.mark.slow
+def test_meteor_in_a_folder_with_a_blank_and_an_umlaut(tmp_path, monkeypatch):
+    """By itself its jar looks for the table of paraphrases under a name that it has quoted twice."""
+    jar, folder = cococaption.meteor._JAR, tmp_path / "mit Ümlaut"
+    shutil.copytree(jar.parent, folder, copy_function=os.symlink)
+    (folder / jar.name).unlink()
+    shutil.copy(jar, folder)  # of a link, Java would take the folder that it leads to
+    arguments = [str(folder / jar.name) if word == str(jar) else word for word in cococaption.meteor._ARGUMENTS]
+    monkeypatch.setattr(cococaption.meteor, "_JAR", folder / jar.name)
+    monkeypatch.setattr(cococaption.meteor, "_ARGUMENTS", arguments)
+    with contextlib.closing(Meteor()) as meteor:
+        score, _ = meteor.score(["he passed away last year"], [["he died the previous year"]])  # paraphrases
+    assert score == pytest.approx(0.6444444444444444)

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -178,3 +179,40 @@ def test_renaming_that_is_not_supported_is_one_line(monkeypatch, tmp_path, capsy
     assert said.startswith(f"error: {tmp_path / 'wörter.json'}: ") and said.count("\n") == 1
     assert ("permissions" if name == "EPERM" else "name a folder on another one") in said
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- the end of a program --------------------------------------------------------------------------------------------
+
+
+def test_a_killed_process_of_a_pool_is_one_line(capsys):
+    def kill_one():
+        with ProcessPoolExecutor(1) as pool:
+            pool.submit(os._exit, 9).result()
+
+    assert run_script(kill_one) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: one of the processes that share the work was killed") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "remedy"),
+    [
+        (errno.ENOENT, "No usable temporary directory found in ['/tmp']", "set TMPDIR"),
+        (errno.EMFILE, "Too many open files", "ulimit -n"),
+    ],
+)
+def test_what_a_container_lacks_is_named(capsys, number, reason, remedy):
+    assert run_script(lambda: (_ for _ in ()).throw(OSError(number, reason))) == 1
+    assert remedy in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "print('x' * 99999)"])
+def test_no_traceback_where_nobody_reads_stdout(tmp_path, end):
+    """Else Python itself would write a traceback at exit, and end with 120."""
+    code = (
+        "import os\nfrom utils.errors import run_script\nreading, writing = os.pipe()\nos.close(reading)\n"
+        f"os.dup2(writing, 1)\nsys.exit(run_script(lambda: (print('text'), {end})))"
+    )
+    done = run(code, tmp_path)
+    assert done.returncode == (3 if "exit" in end else 1)
+    assert "Traceback" not in done.stderr and "ignored" not in done.stderr

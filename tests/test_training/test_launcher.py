@@ -12,6 +12,7 @@ from utils.command_line import parse_args
 from utils.errors import InputError
 
 VARIABLES = (*launcher.WRAPPERS, *launcher.SIZES, *launcher.RANKS, "MASTER_ADDR", "TORCHELASTIC_RUN_ID")
+LAUNCHER_OPTIONS = launcher.launcher_options
 ON_CPU = SimpleNamespace(num_processes=1, device=torch.device("cpu"), mixed_precision="no")
 
 
@@ -92,3 +93,50 @@ def test_a_run_says_what_it_is_made_of(monkeypatch, launched):
     assert processes.startswith(
         "accelerate launch was asked for 4 processes and has started 1: on CPUs start them with"
     )
+
+
+def test_left_over_settings_change_nothing(monkeypatch):
+    """Accelerate would compile, and divide each loss by the steps that its variable names."""
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "8")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(launcher, "cores", lambda: 7)
+    accelerator = launcher.start_accelerator()
+    assert accelerator.gradient_accumulation_steps == 1 and accelerator.state.dynamo_plugin.backend.value == "NO"
+    if accelerator.device.type == "cpu":
+        assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(("variable", "value"), [("ACCELERATE_USE_CPU", "maybe"), ("ACCELERATE_TORCH_DEVICE", "gpu")])
+def test_what_accelerate_cannot_follow_is_one_line(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InputError, match=f"accelerate cannot start .*it was told {variable}={value}: correct or unset"):
+        launcher.start_accelerator()
+
+
+def test_a_process_that_will_wait_says_for_what(monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "host0"}.items():
+        monkeypatch.setenv(name, value)
+    launcher.check_launch()
+    waits = "RANK=1, WORLD_SIZE=3: waiting at host0 for 3 processes; if nobody has started them, unset RANK WORLD_SIZE"
+    assert launcher._waits_for() == waits
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert launcher._waits_for() is None
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("python /bin/accelerate launch --num_processes 5 --cpu artEmisX_train.py --demo", 5),
+        ("python -m accelerate.commands.launch --num-processes=3 artEmisX_train.py --num_workers 8", 3),
+        ("python /bin/accelerate launch artEmisX_train.py --demo", 1),
+        ("bash job.sh --num_processes 4", 1),
+    ],
+)
+def test_the_launchers_command_line_is_read(monkeypatch, tmp_path, words, asked):
+    monkeypatch.setattr(launcher, "launcher_options", LAUNCHER_OPTIONS)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))  # without a config file
+    monkeypatch.setattr("psutil.Process", lambda _: SimpleNamespace(cmdline=words.split))
+    assert launcher.asked_processes() == asked
+    assert (launcher.launcher_options() is None) == words.startswith("bash")

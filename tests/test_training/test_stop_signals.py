@@ -1,16 +1,19 @@
 """What each signal does in each part of a run, and the end of processes whose parent is gone. tests/stop_matrix.py has more."""
 
 import argparse
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from tests.conftest import REPOSITORY
+from utils.training import stop_signals, training_run
 from utils.training.resume import how_to_continue
 from utils.training.stop_signals import StopSignals
 
@@ -85,6 +88,33 @@ def test_forked_helpers_end_at_once(send):
             send("TERM")
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
+
+
+@pytest.fixture
+def closed_stdout(monkeypatch):
+    """A print that fails; pytest's own stdout stays open."""
+    for module in (stop_signals, training_run):
+        monkeypatch.setattr(module, "silence_stdout", lambda: None)
+
+    def fail(*_, **__):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    return SimpleNamespace(print=fail)
+
+
+def test_in_training_a_pipe_that_nobody_reads_asks_for_a_state_and_a_stop(closed_stdout, capfd):
+    with StopSignals(True, lambda: "go on so") as signals:
+        signals.immediate = False
+        training_run.TrainingRun.say(SimpleNamespace(accelerator=closed_stdout, signals=signals), "text")
+        assert signals.stop == signal.SIGPIPE
+    assert capfd.readouterr().err.startswith("SIGPIPE (nobody reads the output): a state is being written")
+
+
+def test_elsewhere_it_stops_at_once(closed_stdout, capfd):
+    with pytest.raises(SystemExit) as stopped, StopSignals(True, lambda: "go on so"):
+        closed_stdout.print()
+    assert stopped.value.code == 128 + signal.SIGPIPE
+    assert capfd.readouterr().err == "stopped by SIGPIPE (nobody reads the output); go on so\n"
 
 
 # a launcher that starts the script, and a script that starts a loader process; each prints its pid

@@ -79,9 +79,7 @@ class StopSignals:
             self.end(number)
         if self.stop is None:
             ctrl_c = "a second Ctrl-C" if number == signal.SIGINT else "Ctrl-C"
-            self._write(
-                f"{signal.Signals(number).name}: a state is being written, then the run stops; {ctrl_c} stops it without"
-            )
+            self._write(f"{_name(number)}: a state is being written, then the run stops; {ctrl_c} stops it without")
         self.stop = number
 
     def end(self, number: int) -> NoReturn:
