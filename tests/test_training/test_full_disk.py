@@ -7,7 +7,7 @@ import pytest
 
 import artEmisX_train
 from utils.errors import run_script
-from utils.training import resume
+from utils.training import resume, run_setup
 from utils.training.resume import load_state
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def test_full_disk(workspace, small_disk, tmp_path, capsys):
 def test_disks_that_fill_elsewhere(workspace, tmp_path, capsys, monkeypatch, size):
     """Within the first state, within the tokenizer, within a named checkpoint: one line, nothing half-written."""
     # there was room when the run began; somebody else has filled it since
-    monkeypatch.setattr(artEmisX_train, "check_disk", lambda *_: "disk: enough")
+    monkeypatch.setattr(run_setup, "check_disk", lambda *_: "disk: enough")
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]).returncode:
