@@ -8,7 +8,6 @@
 `prepare` makes data and model, `train_epoch` is the loop, `evaluate` the scores; utils/training/ saves and continues runs.
 """
 
-import argparse
 import contextlib
 import gc
 import itertools
@@ -18,9 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leaves it out
 
-from utils.check_inputs import check_paths
-from utils.command_line import SHARED_NAME, parse_args
-from utils.demo_settings import DEMO_DEFAULTS
+from utils.command_line import DEMO_DEFAULTS, SHARED_NAME, check_paths, parse_args
 from utils.errors import InputError, escaped, run_script
 from utils.launcher import check_launch, launch_lines, start_accelerator
 from utils.processes import prepare_script
@@ -34,31 +31,27 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
 from cococaption import CaptionScorer
 from models.losses import LossCounts
-from utils.data.loader_errors import worker_errors
+from utils.data.datasets import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
 from utils.evaluation.clip_score import load_clip_scorer
-from utils.evaluation.collapse import collapse_warning
 from utils.evaluation.evaluator import deciding_score, write_evaluation
-from utils.evaluation.gallery_cards import write_gallery
-from utils.evaluation.score_report import Judge, judge_name, report_checkpoint, training_texts
+from utils.evaluation.report import Judge, judge_name, report_checkpoint, training_texts
+from utils.evaluation.text_metrics import collapse_warning
 from utils.files import run_lock
-from utils.progress_line import ProgressLine, duration
-from utils.training.disk import shown
-from utils.training.memory import without_collections
-from utils.training.optimizer import rates_of_update
-from utils.training.peak_memory import peak_memory
-from utils.training.resume import how_to_continue, prepare_folder, save_run
-from utils.training.run_setup import Setup, build_training, prepare
-from utils.training.run_summary import line_of_scores, summary_of_scoring, summary_of_training
-from utils.training.stop_signals import StopSignals
-from utils.training.trackers import TENSORBOARD, loss_values, score_values
-from utils.training.training_run import TrainingRun, save_best
-from utils.training.update_check import UpdateCheck
+from utils.memory import give_back_freed_memory, peak_memory, without_collections
+from utils.progress import ProgressLine, duration
+from utils.training.checkpoints import shown
+from utils.training.optimizer import UpdateCheck, rates_of_update
+from utils.training.resume import how_to_continue, prepare_folder, save_run, start_or_continue
+from utils.training.run import TrainingRun, build_training, prepare, save_best
+from utils.training.signals import StopSignals
+from utils.training.summary import line_of_scores, summary_of_scoring, summary_of_training
+from utils.training.trackers import TENSORBOARD, loss_values, score_values, start_trackers
+from utils.visualize.gallery_page import write_gallery
 
 UPDATES_BEFORE_ESTIMATE = 10  # of the time that the run will take
 SAMPLES = 3  # images whose explanations are logged
@@ -311,8 +304,9 @@ def log_end(run: TrainingRun) -> None:
 # ---- the whole -------------------------------------------------------------------------------------------------------
 
 
-def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: Setup) -> None:
+def score_checkpoint(run: TrainingRun) -> None:
     """--eval_only: score one checkpoint; write captions and scores under its name, and the report."""
+    args, accelerator, evaluator = run.args, run.accelerator, run.evaluator
     # read before hours of captioning, not behind them
     judge = None
     if args.text2emotion is not None:
@@ -322,14 +316,15 @@ def score_checkpoint(args: argparse.Namespace, accelerator: Accelerator, setup: 
     clip = None
     if args.clip_score and accelerator.is_main_process:
         clip = load_clip_scorer(args.clip_score, args.image_root, accelerator.device)
-    setup.model.to(accelerator.device)
-    evaluation = setup.evaluator(setup.model)
+    run.model.to(accelerator.device)
+    evaluation = evaluator(run.model)
     if accelerator.is_main_process:
-        records = setup.evaluator.records
+        records = evaluator.records
         write_evaluation(args.caption_save_path, evaluation, records, args.load_from_epoch, 0)
-        write_gallery(args, evaluation, setup.evaluator, args.load_from_epoch, 0)
-        scorer = setup.evaluator.scorer
-        table = report_checkpoint(args, evaluation, records, setup.facts, train, setup.lexicon, scorer, judge, clip)
+        write_gallery(args, evaluation, evaluator, args.load_from_epoch, 0)
+        table = report_checkpoint(
+            args, evaluation, records, run.facts, train, run.lexicon, evaluator.scorer, judge, clip
+        )
         accelerator.print(table)
         if warning := collapse_warning(list(evaluation.explanations.values())):
             accelerator.print(escaped(warning, keep="\n"))
@@ -353,7 +348,7 @@ def main(argv: list[str] | None = None) -> int:
     for line in launch_lines(accelerator, args):
         accelerator.print(escaped(line))
     if args.demo:
-        from preprocess.demo import make_demo  # it needs scikit-learn, whose import takes a second
+        from preprocess.make_demo_data import make_demo  # it needs scikit-learn, whose import takes a second
 
         with accelerator.main_process_first():
             make_demo((args.nle_data_train_path or DEMO_DEFAULTS["nle_data_train_path"]).parent)
@@ -374,11 +369,14 @@ def main(argv: list[str] | None = None) -> int:
             stack.enter_context(scorer).start()  # METEOR's tables load while the data do
         # the other processes find what the main one has checked and computed in the cache folder
         with without_collections(), accelerator.main_process_first():
-            setup = prepare(args, accelerator, scorer)
+            run = prepare(args, accelerator, scorer)
         if args.eval_only:
-            score_checkpoint(args, accelerator, setup)
+            score_checkpoint(run)
             return 0
-        run = build_training(args, accelerator, setup, signals)
+        build_training(run, signals)
+        start_or_continue(run)
+        start_trackers(run)
+        give_back_freed_memory()  # the loader's processes come next
         train(run)
         log_end(run)
         signals.immediate = True

@@ -5,7 +5,7 @@ import math
 import sys
 from pathlib import Path
 
-from cococaption.files import read_results
+from cococaption.references import read_results
 from cococaption.scorer import CaptionScorer
 from utils.constants import DEFAULT_METRICS, METEOR_GIB, METRICS
 from utils.errors import OneLineParser, number, run_script

@@ -3,8 +3,7 @@
 import numpy as np
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
-from cococaption.ngrams import MAX_N, Counts, find, pack
-from cococaption.references import References
+from cococaption.references import MAX_N, Counts, References, find, pack
 
 SMALL, TINY = 1e-9, 1e-15  # pycocoevalcap adds them to denominators and numerators
 

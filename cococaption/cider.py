@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from cococaption.ngrams import MAX_N, Counts, find, pack
-from cococaption.references import References
+from cococaption.references import MAX_N, Counts, References, find, pack
 from utils.errors import InputError
 
 SIGMA = 6.0

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from pycocoevalcap.meteor import meteor
 
-from cococaption.java import JVM_FLAGS, find_java
+from cococaption.tokenizer import JVM_FLAGS, find_java
 from utils.constants import METEOR_GIB
 from utils.errors import InputError
 

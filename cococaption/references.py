@@ -2,15 +2,193 @@
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from cococaption.ngrams import EMPTY, Counts, count_ngrams, pack, unpack
-from cococaption.tokenizer import join, tokenize
+from cococaption.tokenizer import caption_problem, join, tokenize
 from utils.errors import InputError
 from utils.files import read_json, write_json
+
+# ---- Counts of n-grams of 1 to 4 words as integer arrays, for BLEU and CIDEr -----------------------------------------
+
+
+MAX_N = 4
+_SHIFT = 32  # two numbers below 2**31 are packed into one int64
+
+
+class Counts(NamedTuple):
+    """The n-grams of one length in a list of texts: a row per text and distinct n-gram, sorted by text, then n-gram."""
+
+    text: np.ndarray  # int64 [E], index of the text
+    gram: np.ndarray  # int64 [E], number of the n-gram
+    count: np.ndarray  # int64 [E], how often the n-gram occurs in the text
+
+
+class Numbering(NamedTuple):
+    """The numbers of known n-grams: word -> number, and a sorted table of pairs for n = 2, 3, 4."""
+
+    words: dict[str, int]
+    tables: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+    def size(self, n: int) -> int:
+        """Number of known n-grams of n words."""
+        return len(self.words) if n == 1 else len(self.tables[n - 2])
+
+
+EMPTY = Numbering({}, (np.empty(0, np.int64),) * 3)
+
+
+def pack(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Combine two numbers below 2**31 into one int64 that sorts like the pair."""
+    return high << _SHIFT | low
+
+
+def unpack(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two numbers in `pack(high, low)`."""
+    return packed >> _SHIFT, packed & (1 << _SHIFT) - 1
+
+
+def find(keys: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of `keys` in the sorted `table`, and whether each key is there; if not, its index is meaningless."""
+    if not len(table):
+        return np.zeros(len(keys), np.int64), np.zeros(len(keys), bool)
+    place = np.minimum(np.searchsorted(table, keys), len(table) - 1)
+    return place, table[place] == keys
+
+
+def count_ngrams(texts: Sequence[str], known: Numbering) -> tuple[list[Counts], np.ndarray, Numbering]:
+    """Count the n-grams of 1 to 4 words in each of T texts; `str.split()` gives the words.
+
+    N-grams that are not in `known` get new numbers, starting at `known.size(n)`.
+
+    Returns:
+        the counts for n = 1, 2, 3, 4; the number of words of each text, int64 [T]; and the numbering of the new n-grams
+        only. If `known` is EMPTY, the latter is the complete numbering and can be passed as `known` for later texts.
+    """
+    fresh: dict[str, int] = {}
+    numbers: list[int] = []
+    lengths = np.zeros(len(texts), np.int64)
+    for index, text in enumerate(texts):
+        words = text.split()
+        lengths[index] = len(words)
+        for word in words:
+            number = known.words.get(word)
+            numbers.append(fresh.setdefault(word, len(known.words) + len(fresh)) if number is None else number)
+    word = np.array(numbers, np.int64)
+    text = np.repeat(np.arange(len(texts)), lengths)
+    words_left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(word))
+
+    counts, tables = [], []
+    gram, start = word, np.arange(len(word))  # number and first position of every n-gram in the texts
+    for n in range(1, MAX_N + 1):
+        if n > 1:
+            longer = words_left[start] >= n
+            gram, start = gram[longer], start[longer]
+            keys = pack(gram, word[start + n - 1])
+            gram, is_known = find(keys, known.tables[n - 2])
+            table, number = np.unique(keys[~is_known], return_inverse=True)
+            gram[~is_known] = known.size(n) + number
+            tables.append(table)
+        row, count = np.unique(pack(text[start], gram), return_counts=True)
+        counts.append(Counts(*unpack(row), count))
+    return counts, lengths, Numbering(fresh, tuple(tables))
+
+
+# ---- Read annotation and result files in COCO's caption format -------------------------------------------------------
+
+
+def read_annotations(path: str | Path) -> dict[int, list[str]]:
+    """Read and check reference captions: {"images": [{"id"}], "annotations": [{"id", "image_id", "caption"}], ...}.
+
+    Returns:
+        image id (64-bit integer) -> list of at least one caption. Images are in the order of "images", captions in the
+        order of "annotations".
+
+    Raises:
+        InputError: the file is missing or not such a file; the message names the first bad record and the remedy.
+    """
+    remedy = "rebuild the file with preprocess/build_annotations.py"
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a JSON object with images and annotations was expected; {remedy}")
+    for part in ("images", "annotations"):
+        if not isinstance(data.get(part), list) or not data[part]:
+            raise InputError(f"{path}: {part!r} is missing or empty; {remedy}")
+
+    captions: dict[int, list[str]] = {}
+    places: dict[int, int] = {}
+    for index, image in enumerate(data["images"]):
+        problem = _fields_problem(image, {"id": _id_problem})
+        if not problem and image["id"] in captions:
+            problem = f"duplicate image id {image['id']} (also in images[{places[image['id']]}])"
+        if problem:
+            raise InputError(f"{path}: images[{index}]: {problem}; {remedy}")
+        captions[image["id"]], places[image["id"]] = [], index
+
+    seen: dict[int, int] = {}
+    for index, annotation in enumerate(data["annotations"]):
+        fields = {"id": _id_problem, "image_id": _id_problem, "caption": caption_problem}
+        problem = _fields_problem(annotation, fields)
+        if not problem and annotation["id"] in seen:
+            problem = f"duplicate annotation id {annotation['id']} (also in annotations[{seen[annotation['id']]}])"
+        if not problem and annotation["image_id"] not in captions:
+            problem = f"image_id {annotation['image_id']} is not in images"
+        if problem:
+            raise InputError(f"{path}: annotations[{index}]: {problem}; {remedy}")
+        seen[annotation["id"]] = index
+        captions[annotation["image_id"]].append(annotation["caption"])
+
+    for image_id, of_image in captions.items():
+        if not of_image:
+            raise InputError(f"{path}: image {image_id} has no annotation; remove it from images or add one")
+    return captions
+
+
+def read_results(path: str | Path) -> dict[int, str]:
+    """Read and check generated captions: [{"image_id", "caption"}, ...], one per image, in the order of the file.
+
+    Raises:
+        InputError: the file is missing or not such a file; the message names the first bad record and the remedy.
+    """
+    remedy = 'one record per image is expected, {"image_id": integer, "caption": text}'
+    data = read_json(path)
+    if not isinstance(data, list) or not data:
+        raise InputError(f"{path}: a JSON list with at least one record was expected; {remedy}")
+    captions: dict[int, str] = {}
+    for index, record in enumerate(data):
+        problem = _fields_problem(record, {"image_id": _id_problem, "caption": caption_problem})
+        if not problem and record["image_id"] in captions:
+            first = list(captions).index(record["image_id"])  # so far every record has added one image
+            problem = f"a second caption for image {record['image_id']} (the first is in record {first})"
+        if problem:
+            raise InputError(f"{path}: record {index}: {problem}; {remedy}")
+        captions[record["image_id"]] = record["caption"]
+    return captions
+
+
+def _fields_problem(record: object, checks: dict[str, Callable[[object], str | None]]) -> str | None:
+    if not isinstance(record, dict):
+        return "is not a JSON object"
+    for field, check in checks.items():
+        if field not in record:
+            return f"has no {field!r}"
+        problem = check(record[field])
+        if problem:
+            return f"{field}: {problem}"
+    return None
+
+
+def _id_problem(value: object) -> str | None:
+    if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
+        return f"{str(value)[:40]!r} is not a 64-bit integer"
+    return None
+
+
+# ---- References, tokenised and counted once for many evaluations -----------------------------------------------------
+
 
 # Part of the file name's hash: another tokenizer or file format needs another file.
 _FORMAT = "2: Stanford CoreNLP 3.4.1, lower case, no punctuation"

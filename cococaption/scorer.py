@@ -9,14 +9,11 @@ import numpy as np
 
 from cococaption.bleu import bleu, bleu_counts
 from cococaption.cider import cider
-from cococaption.files import read_annotations
-from cococaption.java import find_java
 from cococaption.meteor import Meteor
-from cococaption.ngrams import count_ngrams
-from cococaption.references import References, prepare_references
+from cococaption.references import References, count_ngrams, prepare_references, read_annotations
 from cococaption.rouge import rouge_l
 from cococaption.spice import check_models, spice
-from cococaption.tokenizer import caption_problem, tokenize
+from cococaption.tokenizer import caption_problem, find_java, tokenize
 from utils.constants import DEFAULT_METRICS, METRICS
 from utils.errors import InputError
 

@@ -7,18 +7,23 @@ Tokenizer, run record and model card lie beside them; utils/share.py writes the 
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from models.config import GPT2_FIELDS, SEVLMConfig, gpt2_config
 from models.decoder import Explainer
-from models.finite_weights import not_finite
 from models.image_encoder import VISION_KINDS, ImageEncoder, ImagePreparation, model_arguments, vision_config
 from utils.constants import SHARED_TYPE
+
+# ---- A whole model as one folder or one repository of the Hugging Face hub: `save_pretrained` and --------------------
+
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TIED = "decoder.lm_head.weight"
@@ -98,3 +103,14 @@ def _encoder(fields: dict[str, Any], fixed: bool) -> ImageEncoder:
     prepared = fields["preparation"]
     mean, std = (tuple(map(float, prepared[name])) for name in ("mean", "std"))
     return ImageEncoder(vision, fixed, ImagePreparation(prepared["size"], mean, std, prepared["resample"]))
+
+
+# ---- Weights with which nothing can be computed ----------------------------------------------------------------------
+
+
+def not_finite(module: nn.Module, undrawn: Collection[str] = ()) -> str | None:
+    """What is wrong with the first weight that is NaN or infinite; None if all are finite. `undrawn` names weights to leave out."""
+    for name, weight in module.named_parameters():
+        if weight.numel() and name not in undrawn and not torch.stack(weight.detach().aminmax()).isfinite().all():
+            return f"{name} holds numbers that are not finite (NaN or infinite)"
+    return None

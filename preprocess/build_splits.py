@@ -36,8 +36,8 @@ from preprocess import own_table
 from preprocess.artemis_splits import SEED, TEST_SETS, TRAIN_SETS, v2_set
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table, table_layout
 from preprocess.image_folder import ImageFolder
-from preprocess.image_ids import image_id
 from preprocess.image_manifest import manifest
+from preprocess.image_names import image_id
 from utils.constants import EMOTIONS, MOST_ANNOTATIONS
 from utils.data.records import Records, read_records
 from utils.data.untrusted_files import load_vocabulary

@@ -5,12 +5,16 @@ only if a single file of a folder fits.
 """
 
 import contextlib
+import hashlib
 import html
 import re
 import unicodedata
 from functools import lru_cache, partial
 from typing import NamedTuple
 from urllib.parse import unquote
+
+# ---- Compare the spellings of a painting's name, without folder and extension ----------------------------------------
+
 
 # The steps of `spellings`, in order.
 EQUAL = ("exact name", "Unicode form", "escapes undone", "mojibake undone", "copy's number dropped", "upper/lower case")
@@ -163,3 +167,16 @@ def _undamaged_artist(stem: str) -> tuple[str, bool]:
                 if start >= 0:
                     return f"{artist}_{stem[start + len(end) + 1 :].lstrip('_')}", True
     return stem, False
+
+
+# ---- The ids of pictures in the JSON files ---------------------------------------------------------------------------
+
+
+def image_id(art_style: str, painting: str) -> str:
+    """The image id of an artwork: a positive 63-bit integer as a string, equal for all Unicode spellings of the name.
+
+    It is the first 8 bytes (big-endian) of the SHA-256 of "art_style/painting" in NFC and UTF-8, shifted right by one
+    bit.
+    """
+    name = unicodedata.normalize("NFC", f"{art_style}/{painting}").encode()
+    return str(int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1)

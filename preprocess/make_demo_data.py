@@ -7,6 +7,7 @@ result.
 """
 
 import argparse
+import os
 import shutil
 import sys
 from collections import Counter
@@ -17,14 +18,17 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from preprocess import build_annotations, build_splits, resize_wikiart
+from utils.constants import IMAGE_FOLDERS
+
+# ---- Make the demo's dataset: generated pictures, annotations and a VAD lexicon in the layout of the -----------------
+
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from preprocess.demo_data.explanations import NUMBERS, PATTERN_SHARES, explain, noun
-from preprocess.demo_data.lexicon import lexicon_text
-from preprocess.demo_data.palette import ACCENT_RGB, ACCENTS, GROUNDS
-from preprocess.demo_data.pictures import POSITIONS, Picture, paint
-from preprocess.demo_data.styles import STYLES
+from preprocess.demo_data.pictures import ACCENT_RGB, ACCENTS, GROUNDS, POSITIONS, STYLES, Picture, paint
 from preprocess.demo_data.subjects import EMOTION_SUBJECTS
+from preprocess.demo_data.texts import NUMBERS, PATTERN_SHARES, explain, lexicon_text, noun
 from utils.constants import EMOTION_INDEX, EMOTIONS
 from utils.errors import InputError, OneLineParser, run_script
 from utils.files import check_place, write_text
@@ -277,6 +281,37 @@ def main(argv: list[str] | None = None) -> int | None:
     artworks = annotations.drop_duplicates(["art_style", "painting"])["split"].value_counts()
     print(f"{len(annotations)} annotations of {artworks.sum()} pictures in {args.out_dir}")
     print(", ".join(f"{split}: {artworks[split]} pictures" for split in ("train", "val", "test")))
+
+
+# ---- Make the demo's data: generated pictures in ArtEmis' layout, processed by the scripts of ------------------------
+
+
+def make_demo(folder: Path, pictures: int | None = None) -> None:
+    """Make the demo's dataset in `folder`, unless the folder exists. The folder appears only when it is complete.
+
+    Args:
+        folder: where the dataset goes.
+        pictures: number of pictures; None: make_demo_data's default.
+    """
+    if folder.is_dir():
+        return
+    print(f"making the demo's dataset in {folder}")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        count = [] if pictures is None else ["--pictures", str(pictures)]
+        main(["--out_dir", str(temporary), *count])
+        images = temporary / IMAGE_FOLDERS[0]
+        resize_wikiart.main(["--wikiart_dir", str(temporary / "wikiart_originals"), "--out_dir", str(images)])
+        build_splits.main(["--artemis_dir", str(temporary), "--out_dir", str(temporary), "--image_root", str(images)])
+        splits = [str(temporary / f"artEmisX_{split}.json") for split in ("val", "test")]
+        build_annotations.main([*splits, "--out_dir", str(temporary / "annotations")])
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if not folder.is_dir():  # else another run has made the same data meanwhile
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -33,14 +33,21 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from preprocess.artemis_pickles import SPECIAL_SYMBOLS, write_grouped_references, write_vocabulary
 from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2, v2_set
-from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize_all
+from preprocess.artemis_text import (
+    SPECIAL_SYMBOLS,
+    SpellChecker,
+    read_corrections,
+    read_known_words,
+    tokenize_all,
+    write_grouped_references,
+    write_vocabulary,
+)
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table
 from utils.constants import EMOTION_INDEX, EMOTIONS
-from utils.environment import cores
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
+from utils.processes import cores
 
 RELEASE_COLUMNS = ["art_style", "painting", "emotion", "utterance", "repetition"]
 CLEANED_COLUMNS = ["split", "tokens", "tokens_len", "utterance_spelled", "tokens_encoded", "emotion_label"]

@@ -26,9 +26,9 @@ from preprocess.csv_tables import read_table
 from preprocess.image_folder import ImageFolder, broken_link
 from preprocess.image_manifest import ARCHIVE_SIZE, ManifestRow, describe, measure, unreadable, write_manifest
 from utils.data.images import EXTENSIONS, image_files, image_size, is_system_file, open_image
-from utils.environment import cores
 from utils.errors import LONGEST_NAME, MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
+from utils.processes import cores
 
 # A JPEG with more pixels is decoded at a fraction of its size, which saves most of the memory.
 MANY_PIXELS = 25_000_000

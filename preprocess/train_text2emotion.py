@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.environment import prepare_environment
+from utils.processes import prepare_environment
 
 if __name__ == "__main__":
     prepare_environment()

@@ -30,7 +30,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.environment import prepare_environment
+from utils.processes import prepare_environment
 
 prepare_environment()
 
@@ -46,17 +46,17 @@ from models.decoder import Explainer
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
 from tests.reference import Reference, reference_batch
-from utils.allocator import reuse_freed_memory
+from utils.command_line import CONFIGS
 from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, IMAGENET_MEAN, IMAGENET_STD, MAX_NEW_TOKENS
 from utils.data.datasets import ItemKey, PairCollator, TrainingPairs
 from utils.data.feature_cache import FeatureCache, ImageFile, make_header
+from utils.data.records import TrainingRecords
 from utils.data.text_codec import TextCodec, load_tokenizer
-from utils.data.training_records import TrainingRecords
-from utils.data.vad_lookup import Lexicon, VADLookup
-from utils.demo_settings import CONFIGS
+from utils.data.vad_lexicon import Lexicon, VADLookup
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.generation import greedy_decode, places_kept
 from utils.files import write_json
+from utils.memory import reuse_freed_memory
 from utils.opts import get_parser as get_training_parser
 from utils.training.build_model import build_decoder, build_model, model_config
 from utils.training.optimizer import build_optimizer, parameter_groups
@@ -582,7 +582,7 @@ def measure_captions() -> list[Row]:
     from pycocotools.coco import COCO
 
     from cococaption import CaptionScorer
-    from cococaption.java import find_java
+    from cococaption.tokenizer import find_java
 
     class NoSpice:
         def compute_score(self, references: dict, captions: dict) -> tuple[float, list[float]]:

@@ -33,9 +33,9 @@ from utils.constants import EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import ImagePixels, TrainingPairs, derangement, label_positions, second_candidates
 from utils.data.image_encoder_weights import openai_state_dict, vision_from_openai
 from utils.data.images import find_image, open_image
+from utils.data.records import TrainingRecords
 from utils.data.text_codec import TextCodec, load_tokenizer
-from utils.data.training_records import TrainingRecords
-from utils.data.vad_lookup import Lexicon, VADLookup, read_lexicon
+from utils.data.vad_lexicon import Lexicon, VADLookup, read_lexicon
 from utils.errors import InputError
 from utils.evaluation.emotion_metrics import emotion_accuracy, split_generated
 from utils.evaluation.generation import greedy_decode

@@ -47,7 +47,7 @@ class Workspace:
     """A folder with the demo's data in small, tiny model configs, and the flags that point at them."""
 
     def __init__(self, root: Path, pictures: int = 56):
-        from preprocess.demo import make_demo
+        from preprocess.make_demo_data import make_demo
 
         self.root, self.data = root, root / "data"
         make_demo(self.data, pictures)

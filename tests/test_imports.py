@@ -14,21 +14,17 @@ from tests.conftest import REPOSITORY
 SHARED = {
     f"utils.{name}"
     for name in (
-        "allocator",
+        "command_line",
         "constants",
-        "csv_rows",
-        "environment",
         "errors",
         "files",
-        "hub",
-        "command_line",
-        "check_inputs",
-        "demo_settings",
         "flags",
+        "hub",
         "launcher",
+        "memory",
         "opts",
         "processes",
-        "progress_line",
+        "progress",
         "run_record",
     )
 }
@@ -41,8 +37,9 @@ ARROWS = {
     "data": {"shared", "models", "cococaption"},
     "evaluation": {"shared", "models", "cococaption", "data"},
     "training": {"shared", "models", "cococaption", "data", "evaluation"},
+    "visualize": {"shared", "models", "cococaption", "data", "evaluation", "training"},
     "preprocess": {"shared", "models", "data"},
-    "commands": {"shared", "models", "cococaption", "data", "evaluation", "training", "preprocess"},
+    "commands": {"shared", "models", "cococaption", "data", "evaluation", "visualize", "training", "preprocess"},
 }
 
 
@@ -104,17 +101,17 @@ def test_no_circle():
 @pytest.mark.parametrize(
     "source",
     [
-        "import utils.training.memory",
-        "import utils.training.memory as m",
+        "import utils.memory",
+        "import utils.memory as m",
         "from utils.training import memory",
-        "from utils.training.memory import reuse_freed_memory",
+        "from utils.memory import reuse_freed_memory",
         "def f():\n    if True:\n        from utils.training import memory",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import utils.training.memory",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import utils.memory",
     ],
 )
 def test_every_way_to_import_is_seen(source):
-    assert imported(source, {"utils", "utils.training", "utils.training.memory"}) == {"utils.training.memory"}
-    assert not allowed("utils.data.records", "utils.training.memory")
+    assert imported(source, {"utils", "utils.training", "utils.memory"}) == {"utils.memory"}
+    assert not allowed("utils.data.records", "utils.memory")
 
 
 # ---- in a process of its own -----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 from utils.errors import InputError, OneLineParser, escaped, number, run_script
 from utils.evaluation.bootstrap import RESAMPLES, SEED, paired_difference
 from utils.evaluation.image_scores import read_images
-from utils.evaluation.report_tables import HEADINGS, PLAIN_SCORES, left_out_line, not_comparable, read_report
+from utils.evaluation.tables import HEADINGS, PLAIN_SCORES, left_out_line, not_comparable, read_report
 from utils.files import check_place, write_json
 
 RANKING = ("METEOR", "CIDEr", "ROUGE_L", "SPICE", "Bleu_1")  # the first that both runs have ranks the pictures

@@ -12,7 +12,7 @@ from concurrent.futures import BrokenExecutor
 from itertools import pairwise
 from typing import NoReturn
 
-from utils.environment import cores, prepare_environment
+from utils.processes import cores, prepare_environment
 
 LONGEST_NAME = 255  # in bytes, on Linux
 # What file systems answer that lack an operation, as some network and FUSE ones do.

@@ -12,10 +12,9 @@ from tqdm import tqdm
 
 from utils.command_line import find_model, is_shared
 from utils.constants import EMOTIONS, MAX_NEW_TOKENS
-from utils.csv_rows import write_rows
 from utils.data.images import list_images
 from utils.errors import InputError, OneLineParser, number, run_script
-from utils.files import check_place, check_regular, check_writable, read_json, write_json
+from utils.files import check_place, check_regular, check_writable, read_json, write_json, write_rows
 from utils.hub import folder_or_id
 
 MOST_TEXTS_OF_PNG = 20
@@ -166,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = get_parser().parse_args(argv)
     pictures = check_args(args)
-    from utils.explainer import PictureExplainer  # torch takes seconds to load
+    from utils.visualize.explainer import PictureExplainer  # torch takes seconds to load
 
     explainer = PictureExplainer(args)
     answered, table, left_out = [], [], 0

@@ -69,10 +69,9 @@ def main(argv: list[str] | None = None) -> int | None:
     from cococaption.scorer import CaptionScorer
     from cococaption.tokenizer import printable
     from utils.data.records import read_records
-    from utils.data.vad_lookup import read_lexicon
+    from utils.data.vad_lexicon import read_lexicon
     from utils.evaluation.emotion_metrics import emotion_accuracy
-    from utils.evaluation.gallery_cards import WAYS, gallery_page
-    from utils.evaluation.page import write_page
+    from utils.visualize.gallery_page import WAYS, gallery_page, write_page
 
     records = read_records(args.records)
     full, explanations = (
@@ -191,7 +190,7 @@ def beside_results(path: str, recorded_results: str, results: Path) -> Path:
 
 def read_captions(path: Path) -> dict[int, str]:
     """image id -> text of a file that an evaluation wrote."""
-    from cococaption.files import read_results
+    from cococaption.references import read_results
 
     if not path.is_file():
         raise InputError(

@@ -116,7 +116,7 @@ def _id_of(name: str) -> tuple[str, str | None]:
 
 def _progress() -> type | None:
     """The class of download bars: the hub's own (None) in a terminal; in a log file, where these are silent, plain lines."""
-    from utils.progress_line import PlainBar
+    from utils.progress import PlainBar
 
     return None if sys.stderr.isatty() else PlainBar
 

@@ -11,10 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.allocator import reuse_freed_memory
-from utils.environment import cores
 from utils.errors import InputError, brief
-from utils.processes import PROCESS_GROUP_TIMEOUT
+from utils.memory import reuse_freed_memory
+from utils.processes import PROCESS_GROUP_TIMEOUT, cores
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cococaption.files import read_results
+from cococaption.references import read_results
 from utils.constants import EMOTIONS
 from utils.data.records import Records, read_records
 from utils.errors import InputError, OneLineParser, run_script
-from utils.evaluation.calibration import reliability
-from utils.evaluation.emotion_metrics import confusion_matrix
+from utils.evaluation.emotion_metrics import confusion_matrix, reliability
 from utils.files import atomic_path, check_place, read_json
 from utils.training.run_log import LOG_FILE, PLACE, RunHistory, finite, read_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from utils.evaluation.figures import Curve
+    from utils.visualize.figures import Curve
 
 
 @dataclass
@@ -130,7 +129,7 @@ def words_of(texts: list[str]) -> list[int]:
 def figures(runs: list[Run]) -> "tuple[dict[str, Figure], list[str]]":
     """Every figure that the runs have data for, by file name, and a line for each that a run is missing from."""
     # they bring matplotlib along, whose import takes a second and fails on a notebook's MPLBACKEND until that is removed
-    from utils.evaluation.figures import (
+    from utils.visualize.figures import (
         calibration_figure,
         confusion_figure,
         lengths_figure,

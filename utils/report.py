@@ -12,16 +12,15 @@ from pathlib import Path
 
 from cococaption import CaptionScorer
 from utils.constants import DEFAULT_METRICS, METRICS, TEST_SETS
-from utils.csv_rows import check_append_to
 from utils.data.records import read_records, whole_training_split
-from utils.data.vad_lookup import read_lexicon
+from utils.data.vad_lexicon import read_lexicon
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.evaluation import score_captions
 from utils.evaluation.image_scores import images_path
 from utils.evaluation.predictions import KINDS, doubtful, example, is_full, read_predictions
-from utils.evaluation.report_tables import SAME, aggregate, format_summary, in_words, read_report
-from utils.evaluation.score_report import Judge, TrainingTexts, judge_name, report_texts
-from utils.files import check_place, sha256, write_json
+from utils.evaluation.report import Judge, TrainingTexts, judge_name, report_texts
+from utils.evaluation.tables import SAME, aggregate, format_summary, in_words, read_report
+from utils.files import check_append_to, check_place, sha256, write_json
 
 WHOLE_TRAINING_SPLIT = "artEmisX_train.json"
 

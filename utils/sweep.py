@@ -16,12 +16,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.check_inputs import check_paths
-from utils.command_line import parse_args
-from utils.environment import cores
+from utils.command_line import check_paths, parse_args
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.evaluation.ablation_table import Row, write_table
-from utils.evaluation.report_tables import (
+from utils.evaluation.report import judge_name
+from utils.evaluation.tables import (
     CAPTION_SCORES,
     differing,
     in_words,
@@ -29,15 +28,15 @@ from utils.evaluation.report_tables import (
     not_comparable,
     read_report,
 )
-from utils.evaluation.score_report import judge_name
 from utils.files import check_place, check_writable, read_json, run_lock, sha256
 from utils.flags import IGNORE, Boolean
 from utils.opts import declared
 from utils.opts import get_parser as training_parser
-from utils.progress_line import ProgressLine, duration
+from utils.processes import cores
+from utils.progress import ProgressLine, duration
 from utils.run_record import flags_of
 from utils.training.run_log import LOG_FILE, RunHistory, read_log
-from utils.training.run_summary import of_test, scoring_flags, script, takes_demo
+from utils.training.summary import of_test, scoring_flags, script, takes_demo
 from utils.training.sweep_processes import Job, Jobs
 
 FIRST_SEED = 42  # the training's default
@@ -141,7 +140,7 @@ def main(argv: list[str] | None = None) -> int | None:
     with run_lock(args.out):
         first = runs[0].args
         if first.demo and not all(map(is_trained, runs)):
-            from preprocess.demo import make_demo  # brings pandas along
+            from preprocess.make_demo_data import make_demo  # brings pandas along
 
             make_demo(first.nle_data_train_path.parent)  # once, before several runs would make it
         done, status = run_all(args, runs)

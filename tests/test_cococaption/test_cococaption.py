@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 import cococaption.meteor
 from cococaption import CaptionScorer, COCOEvalCap
 from cococaption.__main__ import main
-from cococaption.java import find_java
+from cococaption.tokenizer import find_java
 from utils.files import write_json
 
 NAMES = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr"]

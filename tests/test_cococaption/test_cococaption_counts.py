@@ -13,8 +13,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from cococaption.bleu import bleu
 from cococaption.cider import cider
-from cococaption.ngrams import EMPTY, count_ngrams
-from cococaption.references import References
+from cococaption.references import EMPTY, References, count_ngrams
 from cococaption.rouge import rouge_l
 from utils.errors import InputError
 

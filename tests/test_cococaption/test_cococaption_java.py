@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 import cococaption.meteor
-from cococaption.java import find_java
 from cococaption.meteor import Meteor
+from cococaption.tokenizer import find_java
 from utils.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -7,8 +7,7 @@ import pytest
 
 from cococaption.bleu import bleu, bleu_counts, bleu_of_counts
 from cococaption.meteor import Meteor, meteor_of_statistics
-from cococaption.ngrams import count_ngrams
-from cococaption.references import References
+from cococaption.references import References, count_ngrams
 
 WORDS = "the sky is dark and a big tree trees looks look sad sadness it makes me feel calm quietly by sea ocean".split()
 

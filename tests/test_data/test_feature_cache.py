@@ -16,8 +16,7 @@ from models.image_encoder import ImageEncoder
 from preprocess import cache_features
 from tests.test_models.test_objective import tiny_model
 from tests.test_training.test_training import newest_state
-from utils.check_inputs import check_paths
-from utils.command_line import parse_args
+from utils.command_line import check_paths, parse_args
 from utils.data import feature_cache
 from utils.data.datasets import EvaluationImages
 from utils.data.feature_cache import ROW, FeatureCache, ImageFile, encode, header_sha256

@@ -19,9 +19,9 @@ from preprocess.csv_tables import read_table
 from preprocess.prepare_artemis import read_release
 from utils.constants import EMOTIONS
 from utils.data.records import read_records
-from utils.data.vad_lookup import read_lexicon
+from utils.data.vad_lexicon import read_lexicon
 from utils.errors import InputError
-from utils.evaluation.report_tables import read_report
+from utils.evaluation.tables import read_report
 from utils.files import read_json, sha256
 from utils.training.checkpoints import load_named
 from utils.training.resume import load_state, save_state

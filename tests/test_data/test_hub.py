@@ -18,7 +18,7 @@ from tests import tiny_encoders
 from tests.conftest import TINY_GPT2
 from tests.hub_server import Hub
 from utils import hub as client
-from utils import progress_line
+from utils import progress as progress_line
 from utils.command_line import find_model, parse_args
 from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.pretrained import find_file, read_weights

@@ -4,10 +4,9 @@ import pytest
 
 from cococaption import CaptionScorer
 from tests.bad_input import TRAIN, VAL, record, train_argv
-from utils.check_inputs import check_paths
-from utils.command_line import parse_args
+from utils.command_line import check_paths, parse_args
 from utils.data.load_inputs import Inputs, read_inputs
-from utils.data.training_records import TrainingRecords, split_texts
+from utils.data.records import TrainingRecords, split_texts
 from utils.errors import InputError
 
 

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from utils.data.datasets import EvaluationImages, ImagePixels
-from utils.data.loader_errors import loader_processes, worker_errors
+from utils.data.datasets import EvaluationImages, ImagePixels, loader_processes, worker_errors
 from utils.errors import InputError
 
 

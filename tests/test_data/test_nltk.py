@@ -12,9 +12,9 @@ import pytest
 
 import artEmisX_train
 from tests.conftest import logged_losses
-from utils.data import vad_lookup
+from utils.data import vad_lexicon as vad_lookup
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
-from utils.data.vad_lookup import Lexicon, NLTKLemmatizer, VADLookup
+from utils.data.vad_lexicon import Lexicon, NLTKLemmatizer, VADLookup
 
 nltk = pytest.importorskip("nltk")
 

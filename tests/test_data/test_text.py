@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from utils.constants import EMOTIONS
-from utils.data.kept_arrays import keep, read_kept
+from utils.data.array_cache import keep, read_kept
 from utils.data.load_inputs import say_special_tokens
+from utils.data.records import TrainingRecords
 from utils.data.text_codec import SHIPPED_BPE, EncodedTexts, TextCodec, count_special_tokens, load_tokenizer
-from utils.data.training_records import TrainingRecords
-from utils.data.vad_lookup import Lexicon, NLTKLemmatizer, VADLookup, read_lexicon
+from utils.data.vad_lexicon import Lexicon, NLTKLemmatizer, VADLookup, read_lexicon
 from utils.errors import InputError
 from utils.evaluation.emotion_metrics import split_generated
 
@@ -378,7 +378,7 @@ def test_simplemmas_table_is_kept(lexicon, tokenizer, codec, tmp_path, capsys, m
     with monkeypatch.context() as patch:  # the same words, other pieces
         patch.setattr(TextCodec, "pieces", lambda self: ["sky"] * len(self.tokenizer))
         assert look_up() == ([[list(SKY)] * 4], values[1])
-    monkeypatch.setattr("utils.data.vad_lookup.version", lambda name: "0")
+    monkeypatch.setattr("utils.data.vad_lexicon.version", lambda name: "0")
     assert look_up() == values and len(list(tmp_path.iterdir())) == 5
     assert VADLookup(lexicon, "none", codec, tmp_path).of_texts(ids)[0, 0].tolist() == list(ZERO)
     assert len(list(tmp_path.iterdir())) == 5
@@ -397,8 +397,8 @@ def by_context(lexicon, codec, monkeypatch):
         calls.append(list(tokens))
         return by_neighbour(tokens)
 
-    monkeypatch.setattr("utils.data.vad_lookup.NLTKLemmatizer", lambda: tag_and_lemmatize)
-    monkeypatch.setattr("utils.data.vad_lookup.nltk_data_sha256", lambda: "of no data")
+    monkeypatch.setattr("utils.data.vad_lexicon.NLTKLemmatizer", lambda: tag_and_lemmatize)
+    monkeypatch.setattr("utils.data.vad_lexicon.nltk_data_sha256", lambda: "of no data")
     lookup = VADLookup(lexicon, "nltk", codec)
     assert not lookup.context_free
     return lookup, calls
@@ -468,7 +468,7 @@ def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer
     assert read_kept(kept, bytes.fromhex("00"))[0].tolist() == values.tolist()
     for wrong in (5.0, float("nan")):  # whole files whose numbers are no VAD
         monkeypatch.setattr(
-            "utils.data.kept_arrays.read_kept", lambda path, key, wrong=wrong: [np.full_like(values, wrong)]
+            "utils.data.array_cache.read_kept", lambda path, key, wrong=wrong: [np.full_like(values, wrong)]
         )
         assert lookup.of_texts(ids, tmp_path).tolist() == values.tolist()
         assert "damaged; recreating it" in capsys.readouterr().out
@@ -548,7 +548,7 @@ def test_nltk_with_wordnet(monkeypatch, tmp_path):
         (folder / "lexnames").write_text("".join(lines))
     (folder / "index.sense").touch()  # likewise
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
-    monkeypatch.setattr("utils.data.vad_lookup.NLTK_DATA", {"wordnet": "corpora"})
+    monkeypatch.setattr("utils.data.vad_lexicon.NLTK_DATA", {"wordnet": "corpora"})
     from nltk.corpus.reader import WordNetCorpusReader
 
     reader = WordNetCorpusReader(nltk.data.find("corpora/wordnet"), None)

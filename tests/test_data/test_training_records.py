@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from utils.constants import EMOTIONS
-from utils.data import training_records
-from utils.data.kept_arrays import keep, read_kept
-from utils.data.training_records import TrainingRecords, join_texts, read_training_records, split_texts
+from utils.data import records as training_records
+from utils.data.array_cache import keep, read_kept
+from utils.data.records import TrainingRecords, join_texts, read_training_records, split_texts
 from utils.errors import InputError
 
 TEXTS = ["the sky", "naïve — “so” 画\n\t", "a\x00b", " <pad> ", "ÿ\xff", "x" * 5000]

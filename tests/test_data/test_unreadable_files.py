@@ -14,7 +14,6 @@ from preprocess.artemis_text import read_corrections, read_known_words
 from preprocess.build_splits import read_annotations as read_csv_annotations
 from preprocess.prepare_artemis import read_release
 from preprocess.train_text2emotion import read_glove, read_splits
-from utils.csv_rows import check_append_to
 from utils.data.feature_cache import FeatureCache
 from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.pretrained import find_config
@@ -22,10 +21,10 @@ from utils.data.records import read_records
 from utils.data.text2emotion_files import load_text2emotion
 from utils.data.text_codec import SHIPPED_BPE, load_tokenizer
 from utils.data.untrusted_files import load_vocabulary, read_torch_file
-from utils.data.vad_lookup import read_lexicon
+from utils.data.vad_lexicon import read_lexicon
 from utils.errors import InputError
-from utils.evaluation.report_tables import read_report
-from utils.files import check_place, read_json, sha256, write_json
+from utils.evaluation.tables import read_report
+from utils.files import check_append_to, check_place, read_json, sha256, write_json
 
 # ---- pipes, sockets, devices -----------------------------------------------------------------------------------------
 

@@ -14,11 +14,19 @@ from models.image_encoder import ImageEncoder
 from models.sevlm import SEVLM
 from tests.test_evaluation.tiny import VAD_OF, build, features
 from utils.data.text_codec import TextCodec, load_tokenizer
-from utils.data.vad_lookup import Lexicon
-from utils.evaluation.attention_maps import cross_attention
+from utils.data.vad_lexicon import Lexicon
 from utils.evaluation.generation import generate
-from utils.evaluation.heat_map import PictureHeat, TextHeat, WordHeat, heat_of_words, shade, write_html, write_png
-from utils.evaluation.word_tints import tinter
+from utils.visualize.heat_map import (
+    PictureHeat,
+    TextHeat,
+    WordHeat,
+    cross_attention,
+    heat_of_words,
+    shade,
+    write_html,
+    write_png,
+)
+from utils.visualize.word_colors import tinter
 
 TOKENS = [[5, 900, 3, 77, 11, 4000, 8], [13, 262], [290, 1310, 50, 60, 70], [50256, 1, 2]]
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.test_evaluation.test_emotion_metrics import records_with
 from utils.evaluation.bootstrap import ImageScores, resampled_weights
-from utils.evaluation.calibration import accuracy_and_ece, calibration_of_images
+from utils.evaluation.emotion_metrics import accuracy_and_ece, calibration_of_images
 
 
 def shares_of(*rows: dict[int, float]) -> dict[int, list[float]]:

@@ -1,6 +1,6 @@
 """The warning of a collapse begins just where few sentences serve most pictures."""
 
-from utils.evaluation.collapse import collapse_warning
+from utils.evaluation.text_metrics import collapse_warning
 
 
 def texts(*counts: int, distinct: int = 0) -> list[str]:

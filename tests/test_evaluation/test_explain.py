@@ -13,10 +13,11 @@ from PIL import Image
 
 import artEmisX_train
 from tests.conftest import REPOSITORY
-from utils import explain, explainer
+from utils import explain
 from utils.constants import EMOTIONS
 from utils.data.records import read_records
 from utils.errors import InputError
+from utils.visualize import explainer
 
 
 @pytest.fixture(scope="module")

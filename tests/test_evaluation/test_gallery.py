@@ -14,12 +14,11 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY
 from utils import gallery, inspect
-from utils.data.vad_lookup import Lexicon
+from utils.data.vad_lexicon import Lexicon
 from utils.errors import InputError
-from utils.evaluation import thumbnails
-from utils.evaluation.gallery_cards import choose, names_of
-from utils.evaluation.page import Card, Page, Word, bars, references, render
-from utils.evaluation.word_tints import tinter
+from utils.visualize import gallery_page as thumbnails
+from utils.visualize.gallery_page import Card, Page, Word, bars, choose, names_of, references, render
+from utils.visualize.word_colors import tinter
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
 
@@ -222,8 +221,8 @@ def test_inspect(workspace, tmp_path, capsys):
 
 def test_inspect_counts_tokens_as_training_does(workspace):
     from utils.data.records import read_records
-    from utils.data.split_facts import split_facts, text_lengths
     from utils.data.text_codec import TextCodec, load_tokenizer
+    from utils.inspect import split_facts, text_lengths
 
     records = read_records(workspace.data / "artEmisX_val.json")
     codec = TextCodec(load_tokenizer(str(workspace.root / "gpt2")), " the emotion is", 60)
@@ -235,7 +234,7 @@ def test_inspect_counts_tokens_as_training_does(workspace):
 
 
 def test_agreement():
-    from utils.data.split_facts import split_facts
+    from utils.inspect import split_facts
 
     record = {
         "emotions": ["awe", "awe", "fear"],

@@ -9,7 +9,7 @@ import tarfile
 import pytest
 
 from tests.test_evaluation.test_gallery import hostile_page
-from utils.evaluation.page import render
+from utils.visualize.gallery_page import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = (

@@ -11,9 +11,8 @@ from PIL import Image
 import artEmisX_train
 from utils import plots
 from utils.errors import InputError
-from utils.evaluation.calibration import accuracy_and_ece
-from utils.evaluation.emotion_metrics import confusion_matrix
-from utils.evaluation.figures import COLOURS, LINES, MARKERS, scores_figure, style
+from utils.evaluation.emotion_metrics import accuracy_and_ece, confusion_matrix
+from utils.visualize.figures import COLOURS, LINES, MARKERS, scores_figure, style
 
 NAMES = {"losses", "scores", "confusion", "calibration", "lengths"}
 

@@ -10,7 +10,7 @@ from cococaption import CaptionScorer
 from tests.conftest import REPOSITORY
 from utils import compare, report
 from utils.errors import InputError
-from utils.evaluation import score_report
+from utils.evaluation import report as score_report
 from utils.evaluation.bootstrap import BLEU, ImageScores, intervals, paired_difference, resampled_weights
 from utils.evaluation.emotion_metrics import emotion_accuracy
 from utils.evaluation.evaluation import score_captions

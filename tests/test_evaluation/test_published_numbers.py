@@ -7,13 +7,11 @@ import pytest
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from utils import constants
-from utils.check_inputs import check_paths
-from utils.command_line import parse_args
-from utils.evaluation import published_scores
-from utils.evaluation.calibration import BINS, accuracy_and_ece
-from utils.evaluation.emotion_metrics import max_lcs
-from utils.evaluation.report_tables import aggregate, data_set_of
-from utils.evaluation.split_warnings import V1_TEST_IMAGES
+from utils.command_line import check_paths, parse_args
+from utils.evaluation import tables as published_scores
+from utils.evaluation.emotion_metrics import BINS, accuracy_and_ece, max_lcs
+from utils.evaluation.report import V1_TEST_IMAGES
+from utils.evaluation.tables import aggregate, data_set_of
 
 # ACC, BLEU-1 .. 4, METEOR, ROUGE-L
 PUBLISHED = {

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from utils import report
-from utils.csv_rows import check_append_to
 from utils.errors import InputError
-from utils.evaluation import report_tables
-from utils.evaluation.split_warnings import split_warnings
+from utils.evaluation import tables as report_tables
+from utils.evaluation.report import split_warnings
+from utils.files import check_append_to
 
 SCORES = {"sub_acc": 0.6561, "Bleu_1": 0.5, "Bleu_4": 0.0951, "METEOR": 0.139, "ROUGE_L": 0.304, "CIDEr": 0.114}
 

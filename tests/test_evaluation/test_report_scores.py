@@ -9,9 +9,9 @@ from cococaption.references import References
 from utils.constants import EMOTIONS
 from utils.evaluation.baselines import ceiling, floor
 from utils.evaluation.bootstrap import ImageScores
-from utils.evaluation.distances import distribution_distances, vad_distances
-from utils.evaluation.group_scores import group_scores
-from utils.evaluation.text_diversity import self_bleu, text_diversity
+from utils.evaluation.emotion_metrics import distribution_distances, vad_distances
+from utils.evaluation.image_scores import group_scores
+from utils.evaluation.text_metrics import self_bleu, text_diversity
 
 
 def test_distinct_and_coverage():

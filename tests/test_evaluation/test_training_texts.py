@@ -4,11 +4,10 @@ import json
 
 import pytest
 
-from utils.check_inputs import check_paths
-from utils.command_line import parse_args
+from utils.command_line import check_paths, parse_args
 from utils.data.records import whole_training_split
 from utils.errors import InputError
-from utils.evaluation.score_report import training_texts
+from utils.evaluation.report import training_texts
 from utils.files import sha256, write_json
 from utils.run_record import flags_of
 

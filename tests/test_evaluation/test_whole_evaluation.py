@@ -26,7 +26,7 @@ from utils import report as report_module
 from utils.constants import EMOTIONS
 from utils.data.text2emotion_files import load_text2emotion
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
-from utils.data.vad_lookup import VADLookup
+from utils.data.vad_lexicon import VADLookup
 from utils.evaluation import evaluator as evaluator_module
 from utils.evaluation import generation
 from utils.evaluation.evaluator import Evaluator

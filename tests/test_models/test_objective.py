@@ -24,8 +24,8 @@ from utils.data.datasets import (
     label_positions,
     second_candidates,
 )
+from utils.data.records import TrainingRecords
 from utils.data.text_codec import TextCodec, load_tokenizer
-from utils.data.training_records import TrainingRecords
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from models.cpu import screening
-from models.cpu.grid_attention import attention_to_grid
-from models.cpu.packed_weights import packed_weights
+from models.cpu.packed_weights import attention_to_grid, packed_weights
 from models.cpu.screening import ScreenedTopTwo
 from models.image_encoder import ImageFeatures
 from tests.test_evaluation.tiny import build, features, vad_table

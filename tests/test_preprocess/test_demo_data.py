@@ -16,10 +16,8 @@ from pycocoevalcap.bleu.bleu import Bleu
 from sklearn.linear_model import RidgeClassifier
 from tokenizers import ByteLevelBPETokenizer
 
-from preprocess.demo_data.explanations import BRUSHWORK, PATTERNS, explain, noun
-from preprocess.demo_data.lexicon import DEMO_LEXICON, lexicon_text
-from preprocess.demo_data.pictures import SIDE_RANGE, paint
-from preprocess.demo_data.styles import STYLES
+from preprocess.demo_data.pictures import SIDE_RANGE, STYLES, paint
+from preprocess.demo_data.texts import BRUSHWORK, DEMO_LEXICON, PATTERNS, explain, lexicon_text, noun
 from preprocess.make_demo_data import (
     AGREEMENT,
     ANNOTATORS,

@@ -15,10 +15,10 @@ from preprocess.image_folder import ImageFolder
 from tests.conftest import REPOSITORY
 from utils.constants import EMOTIONS
 from utils.data.records import read_records
-from utils.data.split_facts import overlaps
 from utils.errors import InputError
-from utils.evaluation.split_warnings import split_warnings
+from utils.evaluation.report import split_warnings
 from utils.files import read_json, write_json
+from utils.inspect import overlaps
 
 SPLITS = ("train", "val", "test")
 PAIRS = "artEmisX_cl_train.json"

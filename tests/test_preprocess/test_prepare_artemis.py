@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 
 from preprocess import prepare_artemis
-from preprocess.artemis_pickles import write_vocabulary
 from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_artworks, split_v2
-from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize
+from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize, write_vocabulary
 from utils.data.untrusted_files import load_vocabulary
 from utils.errors import InputError
 

@@ -5,8 +5,7 @@ import pytest
 from cococaption import __main__ as cococaption
 from preprocess import cache_features, prepare_artemis, resize_wikiart, train_text2emotion
 from utils import opts, plots, report
-from utils.check_inputs import check_paths
-from utils.command_line import parse_args
+from utils.command_line import check_paths, parse_args
 from utils.errors import InputError, run_script
 from utils.files import write_text
 

@@ -15,7 +15,7 @@ from utils.constants import EMOTIONS
 from utils.data.datasets import PairCollator
 from utils.data.records import read_records
 from utils.errors import InputError
-from utils.training import run_setup
+from utils.training import run as run_setup
 
 PARTS = ("--use_label_loss", "--label_loss_weight", "2", "--use_emotion_loss", "--emotion_pooling", "prototypes")
 
@@ -111,7 +111,7 @@ def test_explain_writes_each_picture_for_its_own_emotion(workspace, trained, tmp
     ]
     chosen = [EMOTIONS[place % 3] for place in range(len(pictures))]
     assert any(for_all[place][emotion] != for_all[place % 3][emotion] for place, emotion in enumerate(chosen))
-    monkeypatch.setattr("utils.evaluation.explanations.most_probable", lambda shares: chosen)
+    monkeypatch.setattr("utils.visualize.explainer.most_probable", lambda shares: chosen)
     assert explain.main([*argv, str(tmp_path / "own.json")]) == 0
     own = [answer["explanations"][0]["text"] for answer in json.loads((tmp_path / "own.json").read_text())]
     assert own == [for_all[place][emotion] for place, emotion in enumerate(chosen)]

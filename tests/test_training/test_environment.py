@@ -9,10 +9,10 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from tests.conftest import REPOSITORY
-from utils import environment
-from utils.environment import cores, prepare_environment
+from utils import processes as environment
 from utils.errors import run_script
 from utils.files import run_lock, sync, write_text
+from utils.processes import cores, prepare_environment
 
 # ---- in a process of its own -----------------------------------------------------------------------------------------
 
@@ -21,7 +21,7 @@ def run(code, folder, redirections="", **variables):
     """Run `code`, after prepare_environment, as a script in `folder`, by a shell with these redirections."""
     script = folder / "script.py"
     script.write_text(
-        f"import sys\nsys.path.insert(0, {str(REPOSITORY)!r})\nfrom utils.environment import prepare_environment\n"
+        f"import sys\nsys.path.insert(0, {str(REPOSITORY)!r})\nfrom utils.processes import prepare_environment\n"
         f"prepare_environment()\n{code}\n",
         encoding="utf-8",
     )

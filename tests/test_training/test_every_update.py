@@ -13,10 +13,9 @@ from tests.conftest import TINY_GPT2, TINY_VIT
 from tests.test_training.recording import Recording, recording
 from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
-from utils.data.records import read_records
+from utils.data.records import TrainingRecords, read_records
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
-from utils.data.training_records import TrainingRecords
-from utils.data.vad_lookup import VADLookup, read_lexicon
+from utils.data.vad_lexicon import VADLookup, read_lexicon
 from utils.errors import InputError
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,8 @@ import pytest
 
 import artEmisX_train
 from utils.errors import run_script
-from utils.training import resume, run_setup
+from utils.training import resume
+from utils.training import run as run_setup
 from utils.training.resume import load_state
 
 pytestmark = pytest.mark.slow

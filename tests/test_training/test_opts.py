@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from utils.command_line import check_flags, parse_args
-from utils.demo_settings import DEMO_DEFAULTS
+from utils.command_line import DEMO_DEFAULTS, check_flags, parse_args
 from utils.errors import InputError
 from utils.opts import get_parser
 

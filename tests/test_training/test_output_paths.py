@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 import artEmisX_train
-from utils.check_inputs import check_paths
-from utils.command_line import parse_args
+from utils.command_line import check_paths, parse_args
 from utils.errors import InputError, escaped, run_script
 from utils.run_record import recorded_argv
 

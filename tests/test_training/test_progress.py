@@ -13,15 +13,15 @@ import pytest
 from torch import nn
 
 import artEmisX_train
-from cococaption.files import read_results
+from cococaption.references import read_results
 from tests.conftest import REPOSITORY
-from utils.command_line import parse_args
-from utils.demo_settings import DEMO
+from utils.command_line import DEMO, parse_args
 from utils.errors import InputError
 from utils.files import sha256
-from utils.progress_line import ProgressLine
-from utils.training import disk, run_summary
-from utils.training.disk import check_disk, state_size
+from utils.progress import ProgressLine
+from utils.training import checkpoints as disk
+from utils.training import summary as run_summary
+from utils.training.checkpoints import check_disk, state_size
 
 
 class Clock:

@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 from tests.conftest import REPOSITORY
-from utils.training import stop_signals, training_run
+from utils.training import run as training_run
+from utils.training import signals as stop_signals
 from utils.training.resume import how_to_continue
-from utils.training.stop_signals import StopSignals
+from utils.training.signals import StopSignals
 
 
 @pytest.fixture

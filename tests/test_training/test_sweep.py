@@ -34,7 +34,7 @@ with open("calls", "a") as calls:
     calls.write(f"{args.use_VAD} {args.use_cl_loss} {args.seed} {args.resume} {args.eval_only}\\n")
 if args.eval_only:
     args.caption_save_path.mkdir(parents=True, exist_ok=True)
-    from utils.evaluation.score_report import judge_name
+    from utils.evaluation.report import judge_name
     from utils.files import sha256
     report = {"test_set": None, "evaluated_file": args.nle_data_val_path.name, **facts}
     for name, path in {"evaluated": args.nle_data_val_path, "references": args.annFileExp, "lexicon": args.vad_lexicon}.items():

@@ -9,7 +9,7 @@ import artEmisX_train
 from utils import command_line, opts
 from utils.command_line import parse_args
 from utils.errors import InputError
-from utils.training import training_run
+from utils.training import run as training_run
 from utils.training.run_log import RunLog, read_log
 
 REPORTED = ("--report_to", "tensorboard", "--log_steps", "1", "--use_emotion_loss")

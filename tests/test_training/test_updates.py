@@ -73,8 +73,8 @@ def test_skipped_update_under_a_loss_scaler(workspace, tmp_path, monkeypatch, ca
     """fp16's scaler, by hand, as accelerate makes none on a CPU: the update after a skipped one goes through."""
     build, vad_loss, calls = artEmisX_train.build_training, losses.vad_loss, []
 
-    def with_scaler(*arguments):
-        run = build(*arguments)
+    def with_scaler(run, signals):
+        build(run, signals)
         scaler = torch.amp.GradScaler("cpu", init_scale=256.0, growth_interval=1000)
         run.accelerator.scaler = run.optimizer.scaler = scaler
         run.accelerator.native_amp = True
@@ -83,7 +83,6 @@ def test_skipped_update_under_a_loss_scaler(workspace, tmp_path, monkeypatch, ca
         run.optimizer._optimizer_original_step_method = run.optimizer.optimizer.step
         run.optimizer._optimizer_patched_step_method = patch_optimizer_step(run.optimizer, run.optimizer.optimizer.step)
         runs.append(run)
-        return run
 
     def broken(*tensors, **options):
         calls.append(1)
@@ -112,7 +111,7 @@ def test_skipped_window_of_an_accumulation(workspace, tmp_path, monkeypatch, cap
         return vad_loss(*tensors, **options) * (float("nan") if len(calls) == 3 else 1.0)
 
     monkeypatch.setattr(
-        artEmisX_train, "build_training", lambda *given: runs.append(build_training(*given)) or runs[-1]
+        artEmisX_train, "build_training", lambda run, signals: runs.append(run) or build_training(run, signals)
     )
     monkeypatch.setattr(losses, "vad_loss", broken)
     flags = ("--nan_policy", "skip", "--num_train_epochs", "1", "--gradient_accumulation_steps", "2")

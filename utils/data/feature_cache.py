@@ -28,9 +28,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from models.image_encoder import ImageEncoder, ImageFeatures
-from utils.data.datasets import ImagePixels
+from utils.data.datasets import ImagePixels, worker_errors
 from utils.data.images import find_image
-from utils.data.loader_errors import worker_errors
 from utils.errors import InputError
 from utils.files import read_json, sha256, write_json
 from utils.processes import leave_signals_to_parent

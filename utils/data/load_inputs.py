@@ -17,15 +17,14 @@ from tqdm import tqdm
 from cococaption import CaptionScorer
 from models.image_encoder import ImageEncoder
 from models.sevlm import SEVLM
-from utils.check_inputs import data_folders, needs_lexicon
+from utils.command_line import data_folders, needs_lexicon
 from utils.constants import IMAGE_FOLDERS
 from utils.data.datasets import ImagePixels, ImageSource
 from utils.data.feature_cache import FeatureCache, ImageFile, files_of_images, fill, make_header, real_path
 from utils.data.images import find_image, open_image, shorten
-from utils.data.records import Records, read_records
+from utils.data.records import Records, TrainingRecords, read_records, read_training_records
 from utils.data.text_codec import count_special_tokens
-from utils.data.training_records import TrainingRecords, read_training_records
-from utils.data.vad_lookup import Lexicon, read_lexicon
+from utils.data.vad_lexicon import Lexicon, read_lexicon
 from utils.errors import InputError, escaped
 
 

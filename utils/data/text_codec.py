@@ -14,10 +14,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from utils.constants import ADDED_TOKENS, BECAUSE, BOS, EMOTION, EMOTIONS, EXPLANATION, IGNORED_LABEL, PAD, PREFIX
-from utils.data.kept_arrays import made_or_kept
-from utils.data.pretrained import find_config
-from utils.data.tokenizer_files import has_tokenizer, read_tokenizer
-from utils.data.training_records import TrainingRecords, split_texts
+from utils.data.array_cache import made_or_kept
+from utils.data.pretrained import find_config, has_tokenizer, read_tokenizer
+from utils.data.records import TrainingRecords, split_texts
 from utils.errors import InputError
 from utils.files import read_json
 

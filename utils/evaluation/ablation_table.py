@@ -4,9 +4,8 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.csv_rows import write_rows
-from utils.evaluation.report_tables import HEADINGS, PLAIN_SCORES, aligned_table
-from utils.files import write_text
+from utils.evaluation.tables import HEADINGS, PLAIN_SCORES, aligned_table
+from utils.files import write_rows, write_text
 
 YES, NO = "✓", "-"  # of a flag that is on, or off
 LATEX = {

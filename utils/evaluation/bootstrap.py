@@ -6,7 +6,7 @@ import numpy as np
 
 from cococaption.bleu import bleu_of_counts
 from cococaption.meteor import meteor_of_statistics
-from utils.evaluation.calibration import ece_of_sums
+from utils.evaluation.emotion_metrics import ece_of_sums
 
 RESAMPLES, SEED, LEVEL = 1000, 2021, 0.95
 BLEU = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")

@@ -14,10 +14,9 @@ from models.config import ATTENTION, TRANSFORMER_FIELDS
 from models.image_encoder import VISION_KINDS
 from utils.constants import CLIP_MEAN, CLIP_STD
 from utils.data.images import find_image, open_image, shorten
-from utils.data.pretrained import check_model_type, find_config, load_pretrained
-from utils.data.tokenizer_files import read_clip_tokenizer
+from utils.data.pretrained import check_model_type, find_config, load_pretrained, read_clip_tokenizer
 from utils.errors import InputError, brief
-from utils.progress_line import ProgressLine
+from utils.progress import ProgressLine
 
 PREFIX = "A photo depicts "
 WEIGHT = 2.5

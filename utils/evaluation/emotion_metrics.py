@@ -8,6 +8,10 @@ import numpy as np
 
 from utils.constants import BECAUSE, EMOTION_INDEX, EMOTIONS
 from utils.data.records import Records, dominant_emotion
+from utils.evaluation.text_metrics import words_of
+
+# ---- Scores beside the caption metrics: which emotion a text names or conveys, and how various the texts -------------
+
 
 METAPHORS = (
     "could be",
@@ -215,3 +219,140 @@ def max_lcs(
     sampled = _TextSample(texts)
     found = {text: sampled.longest_common(text) for text in set(explanations)}
     return [found[text] for text in explanations]
+
+
+# ---- Accuracy and calibration of a distribution over the nine emotions, such as the emotion head's -------------------
+
+
+BINS = 15  # intervals of equal width on 0 .. 1 that the confidence (the largest share) is sorted into
+
+
+def accuracy_and_ece(shares: Mapping[int, Sequence[float]], records: Records, bins: int = BINS) -> dict[str, float]:
+    """Accuracy and calibration over the images that ACC rests on.
+
+    Args:
+        shares: image id -> nine shares that sum to 1. records: the evaluated split.
+
+    Returns:
+        acc: share of images whose likeliest emotion is the dominant one; ece: expected calibration error (Guo et al.,
+        2017), the mean over the images of |accuracy - mean confidence| of their bin. Fractions 0 .. 1, 0.0 where no image
+        counts.
+
+    Raises:
+        ValueError: a row is no distribution over nine.
+    """
+    counts, right, confidence = reliability(shares, records, bins)
+    images = max(int(counts.sum()), 1)
+    return {"acc": float(right.sum() / images), "ece": float(np.abs(right - confidence).sum() / images)}
+
+
+def reliability(
+    shares: Mapping[int, Sequence[float]], records: Records, bins: int = BINS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What calibration is made of, see `accuracy_and_ece`, which has the same arguments and errors.
+
+    Returns:
+        for each bin: images, how many of them are right, and the sum of their confidences; each [bins].
+    """
+    _, right, confidence, of_bin = _judged(shares, records, bins)
+    return tuple(np.bincount(of_bin, weights, minlength=bins) for weights in (None, right, confidence))
+
+
+def calibration_of_images(
+    shares: Mapping[int, Sequence[float]], records: Records, bins: int = BINS
+) -> tuple[dict[int, bool], dict[int, list[float]]]:
+    """Both scores of `accuracy_and_ece` image by image, of the images that count.
+
+    Returns:
+        image id -> whether it is right; image id -> [bins + 1]: right - confidence in the image's bin, and 1 at the end.
+        `ece_of_sums` makes the error of the sum of these rows over any images.
+    """
+    images, right, confidence, of_bin = _judged(shares, records, bins)
+    rows = np.zeros((len(images), bins + 1))
+    rows[np.arange(len(images)), of_bin] = right - confidence
+    rows[:, -1] = 1
+    return dict(zip(images, right.tolist(), strict=True)), dict(zip(images, rows.tolist(), strict=True))
+
+
+def ece_of_sums(sums: np.ndarray) -> np.ndarray:
+    """Expected calibration error of summed rows of `calibration_of_images`: [..., bins + 1] -> [...]; NaN of no image."""
+    with np.errstate(invalid="ignore"):
+        return np.abs(sums[..., :-1]).sum(axis=-1) / sums[..., -1]
+
+
+def _judged(
+    shares: Mapping[int, Sequence[float]], records: Records, bins: int
+) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
+    """The images that count, whether each is right, its confidence and its bin."""
+    table = np.array(list(shares.values()), np.float64).reshape(len(shares), -1 if shares else len(EMOTIONS))
+    if table.shape[1] != len(EMOTIONS):
+        raise ValueError(f"shares of shape {table.shape}, ({len(shares)}, {len(EMOTIONS)}) expected")
+    if not np.allclose(table.sum(axis=1), 1, atol=1e-3) or (table < 0).any():
+        raise ValueError("a row of shares is no distribution")
+    answers = dominant_emotions(records)
+    images = [image for image in shares if image in answers]
+    table = table[[image in answers for image in shares]] if shares else table
+    labels = np.array([EMOTION_INDEX[answers[image]] for image in images], dtype=np.int64)
+    confidence = table.max(axis=1)
+    # intervals closed above, as in the paper: ]0, 1/15], ]1/15, 2/15], ...
+    of_bin = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return images, table.argmax(axis=1) == labels, confidence, of_bin
+
+
+# ---- Distances to what the annotators said, image by image: words in VAD space, and the shares of the ----------------
+
+
+TINY = 1e-12  # keeps KL finite where the model rules out an emotion that an annotator felt
+
+VAD = Mapping[str, tuple[float, float, float]]
+
+
+def vad_distances(
+    explanations: Mapping[int, str], references: Mapping[int, Sequence[str]], lexicon: VAD
+) -> dict[int, float]:
+    """Euclidean distance of an explanation's mean VAD to that of its image's references, 0 .. 2 * sqrt(3).
+
+    The mean is over the words that the lexicon knows as they are, in lower case; the references' words are taken
+    together. Images where either side has no such word are left out.
+
+    Args:
+        explanations: image id -> text. references: image id -> texts. lexicon: word -> VAD in [-1, 1].
+    """
+    found = {}
+    for image, text in explanations.items():
+        said, meant = _mean_vad([text], lexicon), _mean_vad(references[image], lexicon)
+        if said is not None and meant is not None:
+            found[image] = float(np.linalg.norm(said - meant))
+    return found
+
+
+def _mean_vad(texts: Iterable[str], lexicon: VAD) -> np.ndarray | None:
+    vectors = [lexicon[word] for text in texts for word in words_of(text) if word in lexicon]
+    return np.mean(vectors, axis=0) if vectors else None
+
+
+def distribution_distances(shares: Mapping[int, Sequence[float]], records: Records) -> dict[str, dict[int, float]]:
+    """How far a model's shares q of the nine emotions are from the annotators' shares p.
+
+    Args:
+        shares: image id -> nine shares that sum to 1. records: the scored split.
+
+    Returns:
+        score -> image id -> value. KL: sum of p log(p / q), in nats, 0 or more; JS: Jensen-Shannon divergence
+        (Lin, 1991) in bits, 0 .. 1; brier: sum of (p - q)^2, 0 .. 2 (Brier, 1950). 0 is best.
+    """
+    q = np.array(list(shares.values()), np.float64)
+    p = np.array([records[str(image)]["origin_emotion_distribution"] for image in shares], np.float64)
+    middle = (p + q) / 2
+    rows = {
+        "KL": _kl(p, np.maximum(q, TINY)),
+        "JS": (_kl(p, middle) + _kl(q, middle)) / (2 * np.log(2)),
+        "brier": ((p - q) ** 2).sum(axis=1),
+    }
+    return {name: dict(zip(shares, row.tolist(), strict=True)) for name, row in rows.items()}
+
+
+def _kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Kullback-Leibler divergence of the rows, in nats; an entry where p is 0 counts as 0."""
+    ratio = np.divide(p, q, out=np.ones_like(p), where=p > 0)
+    return (p * np.log(ratio)).sum(axis=1)

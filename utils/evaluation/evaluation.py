@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from cococaption import CaptionScorer
 from cococaption.tokenizer import printable
 from utils.data.records import Records
-from utils.evaluation.calibration import accuracy_and_ece
-from utils.evaluation.emotion_metrics import emotion_accuracy
+from utils.evaluation.emotion_metrics import accuracy_and_ece, emotion_accuracy
 
 
 @dataclass

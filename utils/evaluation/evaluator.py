@@ -12,12 +12,10 @@ from torch.utils.data import DataLoader, Subset
 from cococaption import CaptionScorer
 from models.cpu.packed_weights import packed_weights
 from models.sevlm import SEVLM
-from utils.allocator import give_back_freed_memory
-from utils.data.datasets import EvaluationImages, ImageSource
-from utils.data.loader_errors import loader_processes, worker_errors
+from utils.data.datasets import EvaluationImages, ImageSource, loader_processes, worker_errors
 from utils.data.records import Records
 from utils.data.text_codec import TextCodec
-from utils.data.vad_lookup import VADLookup
+from utils.data.vad_lexicon import VADLookup
 from utils.evaluation.evaluation import Evaluation, score_captions
 from utils.evaluation.generation import (
     caption_batch,
@@ -27,7 +25,8 @@ from utils.evaluation.generation import (
     most_probable,
 )
 from utils.files import write_json
-from utils.progress_line import ProgressLine
+from utils.memory import give_back_freed_memory
+from utils.progress import ProgressLine
 
 # The first of these scores that --metrics gives decides on best-res and, beside the accuracy, on the early stop.
 DECIDING_SCORES = {"bleu": "Bleu_4", "cider": "CIDEr", "meteor": "METEOR", "rouge": "ROUGE_L", "spice": "SPICE"}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.cpu.grid_attention import attention_to_grid
+from models.cpu.packed_weights import attention_to_grid
 from models.decoder import KeysValues
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM

@@ -13,13 +13,13 @@ from utils.data.datasets import ImagePixels
 from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.images import open_image
 from utils.data.text_codec import TextCodec, check_vocabulary, load_tokenizer
-from utils.data.vad_lookup import VADLookup, read_lexicon
+from utils.data.vad_lexicon import VADLookup, read_lexicon
 from utils.errors import InputError, brief, escaped
 from utils.files import read_json
 from utils.run_record import compare_facts, compare_flags
 from utils.training.build_model import build_model
 from utils.training.checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named
-from utils.training.facts import encoder_identity
+from utils.training.fingerprints import encoder_identity
 
 
 @dataclass

@@ -21,12 +21,11 @@ from utils.data.untrusted_files import read_torch_file
 from utils.errors import InputError
 from utils.files import atomic_path, damaged_file, finish_renames, read_json, remove, write_manifest
 from utils.run_record import compare_for_resume
-from utils.training.checkpoints import NamedCheckpoint, finish_saves, list_names
+from utils.training.checkpoints import KEPT_STATES, STATES_FOLDER, NamedCheckpoint, finish_saves, list_names
 from utils.training.optimizer import set_schedule
-from utils.training.training_run import Progress, TrainingRun
+from utils.training.run import Progress, TrainingRun
 
-FOLDER, STATE, SETTINGS = "resume", "state.pt", "settings.json"
-KEPT_STATES = 2
+STATE, SETTINGS = "state.pt", "settings.json"
 _NAME = re.compile(r"(\d{5,9})-(\d{8,12})")
 
 
@@ -43,7 +42,7 @@ class ResumeState(NamedTuple):
 
 def save_state(ckpt_path: Path, epoch: int, step: int, state: dict[str, Any], settings: dict[str, Any]) -> None:
     """Write a state, whole or not at all, and drop all but the newest two."""
-    with atomic_path(Path(ckpt_path) / FOLDER / f"{epoch:05d}-{step:08d}", folder=True) as folder:
+    with atomic_path(Path(ckpt_path) / STATES_FOLDER / f"{epoch:05d}-{step:08d}", folder=True) as folder:
         torch.save(state, folder / STATE)
         (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         write_manifest(folder)
@@ -53,7 +52,7 @@ def save_state(ckpt_path: Path, epoch: int, step: int, state: dict[str, Any], se
 
 def state_folders(ckpt_path: Path) -> list[Path]:
     """Folders of states, newest first."""
-    folders = (Path(ckpt_path) / FOLDER).glob("*")
+    folders = (Path(ckpt_path) / STATES_FOLDER).glob("*")
     named = [(_NAME.fullmatch(folder.name), folder) for folder in folders]
     numbered = [(tuple(map(int, match.groups())), folder) for match, folder in named if match]
     return [folder for _, folder in sorted(numbered, reverse=True)]
@@ -75,7 +74,7 @@ def load_state(ckpt_path: Path) -> tuple[ResumeState | None, list[str]]:
         )
     if notes:
         raise InputError(
-            f"{Path(ckpt_path) / FOLDER}: every state is truncated or modified; start again without --resume, in another "
+            f"{Path(ckpt_path) / STATES_FOLDER}: every state is truncated or modified; start again without --resume, in another "
             "--ckpt_path"
         )
     return None, notes
@@ -91,7 +90,7 @@ def prepare_folder(ckpt_path: Path, resume: bool, continued: bool) -> None:
         InputError: a new run would write among another's states, or there is nothing that --resume could continue.
     """
     finish_saves(ckpt_path)
-    finish_renames(ckpt_path / FOLDER)
+    finish_renames(ckpt_path / STATES_FOLDER)
     states = state_folders(ckpt_path)
     if states and not resume and not continued:
         raise InputError(
@@ -140,6 +139,22 @@ def save_run(run: TrainingRun) -> None:
         }
         save_state(run.args.ckpt_path, run.progress.epoch, run.progress.step, state, run.settings)
     run.accelerator.wait_for_everyone()
+
+
+def start_or_continue(run: TrainingRun) -> None:
+    """Begin a run: from a state (--resume), from a checkpoint (--load_from_epoch) or from the start; its log says which.
+
+    Raises:
+        InputError: the run cannot go on from there.
+    """
+    start = dict(run.settings)
+    if run.args.resume:
+        start["resumed"] = resume(run)
+    elif run.checkpoint is not None:
+        continue_from(run, run.checkpoint)
+        start["continued"] = {"from": run.args.load_from_epoch, "epoch": run.progress.epoch}
+    if run.accelerator.is_main_process:
+        run.log.write("start", start)
 
 
 def resume(run: TrainingRun) -> str | None:
@@ -194,8 +209,8 @@ def continue_from(run: TrainingRun, checkpoint: NamedCheckpoint) -> None:
         f"--en_LR {args.en_LR:g}, --emo_en_LR {args.emo_en_LR:g}, which fall to 0 over all epochs"
     )
     if run.accelerator.is_main_process and state_folders(args.ckpt_path):
-        root = args.ckpt_path / FOLDER
-        numbered = (root.with_name(f"{FOLDER}-{number}") for number in itertools.count(1))
+        root = args.ckpt_path / STATES_FOLDER
+        numbered = (root.with_name(f"{STATES_FOLDER}-{number}") for number in itertools.count(1))
         renamed = next(path for path in numbered if not os.path.lexists(path))
         os.replace(root, renamed)
         run.say(f"the states of the earlier run in this folder are now in {renamed}")

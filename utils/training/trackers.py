@@ -13,8 +13,8 @@ from accelerate import Accelerator
 
 from utils.errors import InputError, brief
 from utils.run_record import flags_of
+from utils.training.run import TrainingRun
 from utils.training.run_log import PLACE, RunHistory, read_log
-from utils.training.training_run import TrainingRun
 
 TENSORBOARD = "tensorboard"  # folder below --caption_save_path
 PROJECT = "sevlm"
@@ -27,7 +27,7 @@ def start_trackers(run: TrainingRun) -> None:
         InputError: a tracker does not begin, for want of a login say.
     """
     args, accelerator = run.args, run.accelerator
-    if not accelerator.log_with:
+    if not (accelerator.log_with and accelerator.is_main_process):
         return
     flags = flags_of(args)
     began = datetime.now().isoformat(sep=" ", timespec="milliseconds")

@@ -2,11 +2,34 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from utils.data.vad_lookup import Lexicon, lemmatize_english
-from utils.evaluation.page import Word
+from utils.data.vad_lexicon import Lexicon, lemmatize_english
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+
+
+@dataclass
+class Word:
+    """A piece of a text. vad: its valence, arousal and dominance in -1..1; None for blanks and words without."""
+
+    text: str
+    vad: tuple[float, float, float] | None = None
+
+    @property
+    def sign(self) -> str:
+        """CSS class of the tint: pleasant, unpleasant, or neither."""
+        valence = self.vad[0]
+        return "p" if valence > 0 else "n" if valence < 0 else ""
+
+    @property
+    def strength(self) -> int:
+        """The tint's strength in percent."""
+        return round(100 * abs(self.vad[0]))
+
+    @property
+    def label(self) -> str:
+        return "   ".join(f"{name} {value:+.2f}" for name, value in zip("VAD", self.vad, strict=True))
 
 
 def word_value(word: str, lexicon: Lexicon) -> tuple[float, float, float] | None:

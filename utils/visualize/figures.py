@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from utils.constants import EMOTIONS
-from utils.evaluation.published_scores import PUBLISHED, PUBLISHED_SCORES
-from utils.evaluation.report_tables import HEADINGS, PLAIN_SCORES
+from utils.evaluation.tables import HEADINGS, PLAIN_SCORES, PUBLISHED, PUBLISHED_SCORES
 
 matplotlib.rcParams |= {
     "text.parse_math": False,  # names of folders are no formulas

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.command_line import checkpoint_config
+from utils.command_line import DEMO_DEFAULTS, checkpoint_config
 from utils.data.images import image_files
-from utils.demo_settings import DEMO_DEFAULTS
-from utils.evaluation.report_tables import CAPTION_SCORES
+from utils.evaluation.tables import CAPTION_SCORES
 from utils.opts import get_parser
 from utils.training.run_log import LOG_FILE
 
 if TYPE_CHECKING:  # it brings torch along
-    from utils.training.training_run import TrainingRun
+    from utils.training.run import TrainingRun
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = "artEmisX_train.py"

@@ -1,25 +1,180 @@
-"""A trained model that explains pictures, batch by batch: what utils.explain does once the command line is right."""
+"""What a model says of a picture, and how that is written down. No torch here."""
 
 import argparse
 import hashlib
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from models.image_encoder import ImageFeatures
+from models.sevlm import SEVLM
 from utils.constants import EMOTIONS, MAX_NEW_TOKENS
 from utils.data.images import open_image
-from utils.data.vad_lookup import read_lexicon
+from utils.data.text_codec import TextCodec
+from utils.data.vad_lexicon import read_lexicon
 from utils.errors import InputError, brief
-from utils.evaluation.answers import Answer
-from utils.evaluation.attention_maps import cross_attention
-from utils.evaluation.explanations import ask
-from utils.evaluation.generation import Generated, generate, sample_decode
-from utils.evaluation.heat_map import PictureHeat, TextHeat, WordHeat, heat_of_words, write_html, write_png
+from utils.evaluation.emotion_metrics import split_generated
+from utils.evaluation.generation import (
+    Generated,
+    VADOfTokens,
+    emotion_log_likelihoods,
+    generate,
+    head_distribution,
+    most_probable,
+    rows_by_emotion,
+    sample_decode,
+)
 from utils.training.load_checkpoint import load_checkpoint
+from utils.visualize.heat_map import (
+    PictureHeat,
+    TextHeat,
+    WordHeat,
+    cross_attention,
+    heat_of_words,
+    write_html,
+    write_png,
+)
+
+# ---- What a model says of a picture, and how that is written down. No torch here -------------------------------------
+
+
+SHOWN = 0.01  # smallest probability that is printed
+
+
+@dataclass
+class Explanation:
+    """One text about a picture.
+
+    text: the whole, "<emotion> because <explanation>". given: whether the emotion was. tokens: of the whole, without the stop
+    token. given_tokens: how many of them are the given emotion's.
+    """
+
+    text: str
+    emotion: str
+    explanation: str
+    given: bool
+    tokens: list[int]
+    given_tokens: int
+
+
+@dataclass
+class Answer:
+    """What a model says of a picture.
+
+    distribution: emotion -> probability, by the likelihood of the nine names; their sum is 1. named: the probability that
+    the model names one of the nine at all. head: as distribution, of the 9-way head; None without one.
+    """
+
+    distribution: dict[str, float]
+    named: float
+    head: dict[str, float] | None
+    explanations: list[Explanation]
+
+    def as_json(self, path: Path) -> dict[str, Any]:
+        return {
+            "image": str(path),
+            "distribution": self.distribution,
+            "named": self.named,
+            "head": self.head,
+            "explanations": [
+                {"emotion": said.emotion, "given": said.given, "explanation": said.explanation, "text": said.text}
+                for said in self.explanations
+            ],
+        }
+
+    def as_rows(self, path: Path) -> list[dict[str, Any]]:
+        """Rows of a table, one for each text."""
+        probabilities = {f"p_{emotion}": value for emotion, value in self.distribution.items()}
+        if self.head is not None:
+            probabilities |= {f"head_{emotion}": value for emotion, value in self.head.items()}
+        return [
+            {"image": str(path), "emotion": said.emotion, "given": said.given, "explanation": said.explanation}
+            | {"named": self.named}
+            | probabilities
+            for said in self.explanations
+        ]
+
+    def lines(self, prompt: str) -> list[str]:
+        """The answer for people, in lines: its texts behind the prompt, then the distributions."""
+        said = [f"{prompt} {said.text}" + (" (emotion given)" if said.given else "") for said in self.explanations]
+        return [*said, *self.distribution_lines()]
+
+    def distribution_lines(self) -> list[str]:
+        lines = [f"by its words: {in_percent(self.distribution)}"]
+        return lines if self.head is None else [*lines, f"by its emotion head: {in_percent(self.head)}"]
+
+
+def in_percent(distribution: dict[str, float]) -> str:
+    """The emotions, most probable first; those below one per cent are added up."""
+    ordered = sorted(distribution.items(), key=lambda entry: -entry[1])
+    shown = [f"{emotion} {100 * value:.0f}%" for emotion, value in ordered if value >= SHOWN]
+    if len(shown) < len(ordered):
+        shown.append(f"others {100 * sum(value for _, value in ordered if value < SHOWN):.1f}%")
+    return ", ".join(shown)
+
+
+# ---- Ask a model about the pictures of a batch: emotion, its distribution and explanations ---------------------------
+
+
+@torch.inference_mode()
+def ask(
+    model: SEVLM,
+    image: ImageFeatures,
+    codec: TextCodec,
+    vad_of: VADOfTokens | None,
+    write: Callable[[str | None, list[int]], Generated],
+    emotions: list[str | None],
+    drop_last_token: bool = False,
+    emotion_from: str = "text",
+) -> list[Answer]:
+    """Answers about the B images.
+
+    Args:
+        write: given an emotion or None and rows of the batch, generates as many texts for each of these images; those of an
+            image are neighbours.
+        emotions: which to ask about: [None] lets the model choose.
+        drop_last_token, emotion_from: as in the evaluation.
+    """
+    likelihoods = emotion_log_likelihoods(model, image, codec, vad_of)
+    distributions, named = likelihoods.softmax(dim=-1).tolist(), likelihoods.logsumexp(dim=-1).exp().tolist()
+    heads = head_distribution(model, image)
+    answers = [
+        Answer(
+            _by_emotion(distributions[index]), named[index], None if heads is None else _by_emotion(heads[index]), []
+        )
+        for index in range(len(named))
+    ]
+    turns = [(emotion, list(range(len(answers)))) for emotion in emotions]
+    if emotions == [None] and emotion_from != "text":
+        shares = distributions if emotion_from == "likelihood" else heads.tolist()
+        turns = list(rows_by_emotion(most_probable(shares)).items())
+    for emotion, rows in turns:
+        given, generated = codec.given(emotion), write(emotion, rows)
+        tokens = generated.tokens(drop_last_token)
+        texts = len(tokens) // len(rows)
+        for place, (text, new) in enumerate(zip(generated.texts(codec, drop_last_token, given), tokens, strict=True)):
+            named_emotion, explanation = split_generated(text)
+            if emotion is not None:  # it ends where its own "because" stands, whatever is written behind it
+                named_emotion = emotion
+            answers[rows[place // texts]].explanations.append(
+                Explanation(text, named_emotion, explanation, emotions != [None], given + new, len(given))
+            )
+    return answers
+
+
+def _by_emotion(probabilities: Tensor | list[float]) -> dict[str, float]:
+    values = probabilities.tolist() if isinstance(probabilities, Tensor) else probabilities
+    return dict(zip(EMOTIONS, values, strict=True))
+
+
+# ---- A trained model that explains pictures, batch by batch: what utils.explain does once the command ----------------
+
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 HEAT_SIDE = 448  # pixels; longest side of the pictures kept for heat maps

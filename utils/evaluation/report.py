@@ -7,34 +7,38 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cococaption import CaptionScorer
 from utils.command_line import checkpoint_config, recorded_settings
-from utils.constants import EMOTION_INDEX
+from utils.constants import EMOTION_INDEX, TEST_SETS
+from utils.data.images import split_name
 from utils.data.records import Records, read_records, whole_training_split
 from utils.data.untrusted_files import vocabulary_path
-from utils.data.vad_lookup import Lexicon
+from utils.data.vad_lexicon import Lexicon
+from utils.errors import InputError
 from utils.evaluation.baselines import baselines
 from utils.evaluation.bootstrap import intervals
-from utils.evaluation.calibration import calibration_of_images
-from utils.evaluation.distances import distribution_distances, vad_distances
 from utils.evaluation.emotion_metrics import (
     alignment_of_images,
+    calibration_of_images,
     confusion_matrix,
+    distribution_distances,
     diversity,
     dominant_emotions,
     emotion_alignment,
     max_lcs,
     named_emotion,
+    vad_distances,
 )
 from utils.evaluation.evaluation import Evaluation
-from utils.evaluation.group_scores import group_scores
-from utils.evaluation.image_scores import image_scores, references_hash, write_images
-from utils.evaluation.report_tables import write_report
-from utils.evaluation.split_warnings import split_warnings
-from utils.evaluation.text_diversity import text_diversity
-from utils.files import sha256
+from utils.evaluation.image_scores import group_scores, image_scores, references_hash, write_images
+from utils.evaluation.tables import write_report
+from utils.evaluation.text_metrics import text_diversity
+from utils.files import read_json, sha256
 
 if TYPE_CHECKING:
     from models.text2emotion import Text2Emotion
     from utils.evaluation.clip_score import ClipScorer
+
+
+# ---- What --eval_only says of a checkpoint: every score of the paper, with the facts that make them ------------------
 
 
 def report_checkpoint(
@@ -51,7 +55,7 @@ def report_checkpoint(
     """Write report.json and report.md beside the captions; returns the table to print.
 
     Args:
-        records: the scored split. facts: of the run, see utils/training/facts.py. train: `training_texts`.
+        records: the scored split. facts: of the run, see utils/training/fingerprints.py. train: `training_texts`.
         scorer: it has the reference explanations.
         judge: the text-to-emotion classifier of --text2emotion, for emotion alignment.
         clip: the CLIP model of --clip_score.
@@ -223,3 +227,78 @@ def report_texts(
     texts = evaluation.full or evaluation.explanations
     write_images(path, of_each, records, texts, references_hash(references, of_each.images))
     return write_report(path.parent, report, append_to, path.name)
+
+
+# ---- What speaks against a scored file being the test split that it is said to be ------------------------------------
+
+
+V1_TEST_IMAGES = 7933
+
+
+def split_warnings(
+    evaluated_path: str | Path,
+    records: Records,
+    train_records: Records | None,
+    test_set: str | None,
+    note: str | None = None,
+) -> list[str]:
+    """What speaks against the evaluated file being the test split that it is said to be.
+
+    Args:
+        evaluated_path: the JSON split that was scored.
+        records: its records.
+        train_records: the training images, or None when there is no such file, which is said too.
+        test_set: what the run claims to score, one of `TEST_SETS`, or None when it claims nothing (validation).
+        note: a finding about the training file itself, which takes the place of saying that there is none.
+
+    Returns:
+        one line for each finding; empty when there is none.
+    """
+    path = Path(evaluated_path)
+    found = []
+    name = path.stem.lower()
+    if test_set is not None:
+        for split in ("val", "train"):
+            if split in name.split("_"):
+                found.append(f"{path.name} is scored as test set {test_set}, but its name says {split}")
+        named = [other for other in TEST_SETS if other != test_set and other in name]
+        if named and test_set not in name:
+            found.append(f"{path.name} is scored as test set {test_set}, but its name says {named[0]}")
+        if test_set == "v1.0" and len(records) != V1_TEST_IMAGES:
+            found.append(f"{path.name} has {len(records)} images, the v1.0 test split has {V1_TEST_IMAGES}")
+        found += _shared_with_siblings(path, records)
+    if note is not None:
+        found.append(note)
+    elif train_records is None and test_set is not None:
+        found.append("no training file was found, so images shared with training were not looked for")
+    if train_records is not None:
+        found += _shared(path, records, train_records, "the training file")
+    return found
+
+
+def _shared_with_siblings(path: Path, records: Records) -> list[str]:
+    """Images in common with a validation split that lies beside the evaluated file."""
+    found = []
+    for sibling in sorted(path.parent.glob("*_val.json")):
+        if sibling.resolve() == path.resolve():
+            continue
+        try:
+            others = read_json(sibling)
+        except InputError:
+            continue
+        if isinstance(others, dict):
+            found += _shared(path, records, others, sibling.name)
+    return found
+
+
+def _shared(path: Path, records: Records, others: dict, where: str) -> list[str]:
+    """By image id, and by name without extension: ids of other preprocessing differ for the same image."""
+    names = {split_name(str(record.get("image_name")))[0] for record in others.values() if isinstance(record, dict)}
+    shared = [
+        record["image_name"]
+        for image, record in records.items()
+        if image in others or split_name(record["image_name"])[0] in names
+    ]
+    if not shared:
+        return []
+    return [f"{len(shared)} of the {len(records)} images of {path.name} are in {where} as well, e.g. {shared[0]}"]

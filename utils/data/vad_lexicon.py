@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from utils.data.kept_arrays import made_or_kept
+from utils.data.array_cache import made_or_kept
 from utils.errors import InputError
 from utils.files import check_regular, sha256
 from utils.processes import leave_signals_to_parent

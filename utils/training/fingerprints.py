@@ -12,7 +12,7 @@ from models.sevlm import SEVLM
 from utils.data.feature_cache import encoder_config, encoder_sha256
 from utils.data.records import whole_training_split
 from utils.data.text_codec import TextCodec
-from utils.data.vad_lookup import Lexicon
+from utils.data.vad_lexicon import Lexicon
 from utils.files import sha256
 from utils.run_record import IMAGES, PROCESSES
 

@@ -8,6 +8,9 @@ import numpy as np
 
 from preprocess.demo_data.pictures import Picture
 
+# ---- Generate explanations for the demo's pictures -------------------------------------------------------------------
+
+
 OMISSION = 0.05  # probability that an annotator leaves out the subject's number; the same for its colour
 
 # Each style's phrase for its brushwork.
@@ -113,3 +116,59 @@ def explain(picture: Picture, emotion: str, pattern: int, rng: np.random.Generat
 def noun(picture: Picture) -> str:
     """The noun for the picture's subject, in the singular or the plural."""
     return picture.subject if picture.count == 1 else PLURALS.get(picture.subject, picture.subject + "s")
+
+
+# ---- A small valence-arousal-dominance lexicon for the demo ----------------------------------------------------------
+
+
+# word, valence, arousal, dominance, each in -1..1; words are lemmas, because lemmas are looked up
+_ENTRIES = """
+amusement 0.8 0.4 0.2, awe 0.6 0.5 -0.2, contentment 0.8 -0.6 0.4, excitement 0.8 0.9 0.4,
+anger -0.7 0.8 0.3, disgust -0.8 0.4 0.0, fear -0.8 0.8 -0.6, sadness -0.8 -0.4 -0.5,
+
+red 0.1 0.6 0.3, orange 0.4 0.4 0.2, yellow 0.5 0.3 0.1, green 0.4 -0.3 0.1, blue 0.4 -0.4 0.1, purple 0.3 0.0 0.2,
+pink 0.5 0.1 -0.1, brown -0.1 -0.4 0.0, black -0.5 0.1 0.3, gray -0.4 -0.5 -0.2, white 0.4 -0.5 0.0,
+
+balloon 0.6 0.2 -0.1, clown 0.3 0.4 -0.3, cat 0.5 -0.1 0.0, mountain 0.6 0.2 0.5, star 0.7 0.3 0.4, tower 0.3 0.1 0.6,
+house 0.6 -0.4 0.3, boat 0.5 -0.1 0.2, flower 0.8 -0.3 -0.1, dancer 0.7 0.6 0.3, rocket 0.4 0.8 0.6, kite 0.5 0.2 0.0,
+flame 0.0 0.8 0.5, sword -0.4 0.7 0.6, devil -0.8 0.7 0.4, worm -0.5 0.0 -0.6, fly -0.3 0.2 -0.4, stain -0.6 0.0 -0.3,
+ghost -0.5 0.6 -0.1, eye 0.2 0.1 0.1, skull -0.7 0.5 0.0, woman 0.6 0.0 0.1, grave -0.8 -0.3 -0.3, tear -0.7 0.2 -0.5,
+square 0.1 -0.4 0.1, ladder 0.2 0.0 0.2, clock 0.1 -0.1 0.1,
+
+funny 0.9 0.5 0.3, smile 0.9 0.2 0.3, silly 0.4 0.4 -0.3, joke 0.7 0.5 0.2, laugh 0.9 0.6 0.3, dance 0.7 0.6 0.3,
+cheerful 0.9 0.4 0.3, happy 0.9 0.4 0.4, cartoon 0.6 0.3 -0.1, bright 0.7 0.4 0.3, deep 0.2 0.1 0.3,
+breath 0.4 -0.1 0.0, rise 0.5 0.3 0.5, grand 0.7 0.4 0.7, light 0.7 0.1 0.2, amaze 0.8 0.7 0.2, glow 0.6 0.2 0.2,
+vast 0.4 0.2 0.6, space 0.3 0.1 0.3, small 0.0 -0.4 -0.6, soft 0.6 -0.7 -0.2, softly 0.6 -0.7 -0.2,
+calm 0.7 -0.8 0.3, peace 0.9 -0.8 0.3, gentle 0.7 -0.7 0.0, quiet 0.4 -0.9 -0.1, rest 0.6 -0.9 0.0,
+warm 0.7 -0.2 0.2, balance 0.5 -0.4 0.4, day 0.5 0.0 0.2, burst 0.1 0.8 0.3, vivid 0.5 0.6 0.4, fill 0.3 0.1 0.2,
+energy 0.7 0.8 0.6, hot 0.2 0.7 0.3, move 0.3 0.4 0.2, fast 0.3 0.8 0.3, run 0.3 0.7 0.3, join 0.5 0.2 0.3,
+thrill 0.8 0.9 0.4, speed 0.3 0.8 0.5, violent -0.9 0.9 0.4, furious -0.8 0.9 0.4, fight -0.6 0.9 0.4,
+cut -0.5 0.5 0.1, hate -0.9 0.7 0.1, blood -0.5 0.7 0.0, boil -0.3 0.7 0.2, attack -0.8 0.9 0.5, harsh -0.7 0.5 0.4,
+shout -0.4 0.8 0.3, strike -0.5 0.8 0.5, dirty -0.7 0.1 -0.3, rotten -0.9 0.2 -0.4, sick -0.8 0.1 -0.6,
+spoil -0.6 0.1 -0.2, food 0.6 0.1 0.1, smell -0.2 0.2 -0.1, mold -0.6 -0.1 -0.3, sticky -0.4 0.0 -0.3,
+nasty -0.7 0.4 -0.1, ugly -0.7 0.2 -0.3, hide -0.3 0.2 -0.4, dark -0.6 0.2 0.0, scare -0.8 0.8 -0.5,
+shadow -0.4 0.1 -0.1, nightmare -0.9 0.8 -0.6, night -0.1 -0.2 0.0, afraid -0.8 0.7 -0.8, alone -0.6 -0.3 -0.5,
+walk 0.3 -0.1 0.1, lonely -0.8 -0.4 -0.6, lose -0.7 0.1 -0.6, cold -0.4 -0.2 -0.1, dull -0.5 -0.7 -0.4,
+grief -0.9 0.2 -0.6, loss -0.8 0.1 -0.6, die -0.9 0.4 -0.5, rain 0.0 -0.3 -0.1, cry -0.8 0.4 -0.6,
+heavy -0.3 0.0 0.3, sky 0.6 -0.3 0.2, wonder 0.5 0.3 0.1, plain -0.1 -0.6 -0.2, strange -0.3 0.4 -0.2,
+curious 0.4 0.5 0.2, meaning 0.5 0.0 0.3, confuse -0.5 0.4 -0.5, empty -0.6 -0.5 -0.4, understand 0.5 -0.1 0.4,
+painter 0.5 -0.1 0.2, wild 0.1 0.8 0.3, flat -0.2 -0.7 -0.3, break -0.5 0.5 -0.1, loose -0.1 -0.1 -0.3,
+tiny 0.0 -0.4 -0.6, fine 0.5 -0.3 0.2, stroke 0.0 0.2 0.1, band 0.2 0.2 0.2, shape 0.2 -0.1 0.1, touch 0.5 0.1 0.1,
+dot 0.0 -0.3 -0.2, detail 0.3 -0.1 0.2
+"""
+
+Vad = tuple[float, float, float]
+
+
+def _parse(entries: str) -> dict[str, Vad]:
+    rows = (entry.split() for entry in entries.split(",") if entry.strip())
+    return {word: (float(v), float(a), float(d)) for word, v, a, d in rows}
+
+
+DEMO_LEXICON: dict[str, Vad] = _parse(_ENTRIES)
+
+
+def lexicon_text() -> str:
+    """The lexicon as a file: a header line, then `word<TAB>valence<TAB>arousal<TAB>dominance`, sorted by word."""
+    rows = [f"{word}\t{v:g}\t{a:g}\t{d:g}" for word, (v, a, d) in sorted(DEMO_LEXICON.items())]
+    return "\n".join(["term\tvalence\tarousal\tdominance", *rows]) + "\n"

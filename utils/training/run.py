@@ -1,0 +1,236 @@
+"""A run: from flags and files to what training and scoring use, where a training stands, and its best checkpoints."""
+
+import argparse
+import errno
+import signal
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.data_loader import DataLoaderShard, prepare_data_loader
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from cococaption import CaptionScorer
+from models.sevlm import SEVLM
+from utils.command_line import checkpoint_config, recorded_settings
+from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs, loader_processes
+from utils.data.load_inputs import build_images, read_inputs
+from utils.data.text_codec import TextCodec
+from utils.data.vad_lexicon import Lexicon, VADLookup
+from utils.errors import escaped, silence_stdout
+from utils.evaluation.evaluation import Evaluation
+from utils.evaluation.evaluator import Evaluator, deciding_score
+from utils.memory import share_weights
+from utils.processes import cores
+from utils.run_record import RECORD_KEY, compare_facts, compare_flags, flags_of
+from utils.training.checkpoints import NamedCheckpoint, check_disk, save_named
+from utils.training.fingerprints import collect_facts, encoder_identity
+from utils.training.load_checkpoint import load_model
+from utils.training.optimizer import UpdateCheck, build_optimizer, count_parameters, linear_decay, parameter_groups
+from utils.training.run_log import RunLog
+from utils.training.signals import StopSignals
+
+# Several processes agree on a stop only so often, as agreeing makes them wait for each other.
+UPDATES_BETWEEN_AGREEMENTS = 8
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all that a continuation needs beside weights and optimiser.
+
+    epoch, step: the next step to do (step: index within the epoch). updates: of the optimiser, skipped ones included.
+    best_acc, best_res: best emotion accuracy, and best score of those that decide on best-res. without_gain: evaluations
+    in a row that brought no better score. evaluation_due: the state was saved just before an evaluation. evaluated: the
+    [epoch, step] last scored, best_res_at: where best-res was scored, empty where that was before this run. scores: of
+    every evaluation so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    updates: int = 0
+    best_acc: float = -1.0
+    best_res: float = -1.0
+    without_gain: int = 0
+    evaluation_due: bool = False
+    evaluated: list[int] = field(default_factory=list)
+    best_res_at: list[int] = field(default_factory=list)
+    scores: list[dict] = field(default_factory=list)
+
+
+@dataclass
+class TrainingRun:
+    """One run of the training script, which is handed from function to function.
+
+    What scoring a checkpoint (--eval_only) needs as well is given by `prepare`; `build_training` sets the rest.
+
+    Attributes:
+        facts: the fingerprints of what the run is made from, see utils/training/fingerprints.py.
+        model: the bare module; `prepared` is the same as accelerate wants it.
+        checkpoint: the one that --load_from_epoch names, or None.
+        dataset: None where a checkpoint is only scored.
+        settings: the record of flags and facts, see utils/run_record.py.
+        parameters: those that are trained; parameter_names: their names by parameter group.
+        last_losses: as last logged, empty before.
+        time_told: whether the time that the training takes has been logged.
+        check: of the last update, where the host has not looked at it yet.
+    """
+
+    args: argparse.Namespace
+    accelerator: Accelerator
+    model: SEVLM
+    codec: TextCodec
+    lexicon: Lexicon | None
+    evaluator: Evaluator
+    dataset: TrainingPairs | None
+    facts: dict[str, Any]
+    checkpoint: NamedCheckpoint | None
+    settings: dict[str, Any] = field(init=False)
+    prepared: nn.Module = field(init=False)
+    batches: EpochBatches = field(init=False)
+    loader: DataLoaderShard = field(init=False)
+    parameters: list[nn.Parameter] = field(init=False)
+    parameter_names: list[list[str]] = field(init=False)
+    optimizer: AcceleratedOptimizer = field(init=False)
+    scheduler: torch.optim.lr_scheduler.LambdaLR = field(init=False)
+    log: RunLog = field(init=False)
+    signals: StopSignals = field(init=False)
+    progress: Progress = field(default_factory=Progress)
+    last_evaluation: Evaluation | None = None
+    last_losses: dict[str, float] = field(default_factory=dict)
+    time_told: bool = False
+    check: UpdateCheck | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch, on each process."""
+        return -(-self.batches.size // self.batches.global_batch)
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Optimiser steps of an epoch; the last may take fewer batches than the others."""
+        return -(-self.steps_per_epoch // self.args.gradient_accumulation_steps)
+
+    def updates_before(self, epoch: int, step: int) -> int:
+        """Optimiser steps made before `step` of `epoch`."""
+        return epoch * self.updates_per_epoch + -(-step // self.args.gradient_accumulation_steps)
+
+    def say(self, text: str) -> None:
+        """Print text, once for all processes; much of it quotes files. When nobody reads it any more, the run is to stop."""
+        try:
+            self.accelerator.print(escaped(text, keep="\n"), flush=True)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: of a closed terminal
+                raise
+            silence_stdout()
+            self.signals.ask(signal.SIGPIPE)
+
+    def agreed_signals(self, now: bool = False) -> tuple[bool, int | None]:
+        """Whether a state is asked for, and the signal that asks for a stop: the same on all processes.
+
+        Several processes agree every few updates only, or `now`; in between nothing is asked for.
+        """
+        signals = self.signals
+        if self.accelerator.num_processes == 1:
+            return signals.save, signals.stop
+        if not now and self.progress.updates % UPDATES_BETWEEN_AGREEMENTS:
+            return False, None
+        asked = torch.tensor([float(signals.save), float(signals.stop is not None)], device=self.accelerator.device)
+        save, stop = (self.accelerator.reduce(asked, "sum") > 0).tolist()
+        return save, (signals.stop or signal.SIGTERM) if stop else None
+
+
+def save_best(run: TrainingRun, name: str) -> None:
+    """Write the model as the named checkpoint best-acc or best-res; on the main process only."""
+    stats = {
+        "epoch": run.progress.epoch,
+        "best_acc": run.progress.best_acc,
+        "best_res": run.progress.best_res,
+        "optimizer_state_dict": run.optimizer.state_dict(),
+        "scheduler": run.scheduler.state_dict(),
+        "parameter_names": run.parameter_names,
+        "progress": asdict(run.progress),
+    }
+    fields = {RECORD_KEY: run.settings}
+    save_named(Path(run.args.ckpt_path), name, run.model, run.codec.tokenizer, fields, stats)
+
+
+# ---- from flags and files to a run --------------------------------------------------------------------------------------
+
+
+def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionScorer | None) -> TrainingRun:
+    """From flags and files to a model and what it is trained and scored on.
+
+    Raises:
+        InputError: files, flags and checkpoint do not go together.
+    """
+    inputs = read_inputs(args, scorer)
+    records, train, lexicon = inputs.records, inputs.train, inputs.lexicon
+    checkpoint, codec, model = load_model(args)
+    if model.decoder.origin and not args.resume:
+        accelerator.print(escaped(model.decoder.origin))
+    encoder = encoder_identity(model.image_encoder)
+    training_images = None if train is None else len(train)
+    facts = collect_facts(args, accelerator, model, encoder, codec, lexicon, training_images)
+    record = recorded_settings(args)
+    if record is not None:
+        source = checkpoint_config(args).parent
+        notes = compare_flags(record, args, args.eval_only, source)
+        for note in notes + compare_facts(record, facts, args.eval_only, source):
+            accelerator.print(escaped(note))
+    vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec, args.cache_dir)
+    images = build_images(args, model, inputs, accelerator.device)
+    args.image_root = inputs.image_root
+    evaluator = Evaluator(args, accelerator, records, images, codec, vad if args.use_VAD else None, scorer)
+    pairs = None
+    if train is not None:
+        if accelerator.is_main_process:
+            accelerator.print(check_disk(model, args.ckpt_path, args.resume))
+        processes = max(cores() // accelerator.num_processes, 1)
+        pairs = TrainingPairs(train, images, codec, vad, args.seed, args.first_text, args.cache_dir, processes)
+    return TrainingRun(args, accelerator, model, codec, lexicon, evaluator, pairs, facts, checkpoint)
+
+
+def build_training(run: TrainingRun, signals: StopSignals) -> None:
+    """Loader, optimiser and schedule; the model as accelerate wants it."""
+    args, accelerator, model, pairs = run.args, run.accelerator, run.model, run.dataset
+    batches = EpochBatches(len(pairs), args.batch_size, args.seed, accelerator.process_index, accelerator.num_processes)
+    loader = DataLoader(
+        pairs,
+        batch_sampler=batches,
+        collate_fn=PairCollator(
+            args.seed,
+            args.len_prefix,
+            model.config.fusion_start,
+            model.config.label_position if args.use_label_loss else None,
+        ),
+        **loader_processes(args.num_workers),
+        persistent_workers=args.num_workers > 0,  # those of a later epoch would be forked with the optimiser's averages
+        pin_memory=accelerator.device.type == "cuda",
+        generator=torch.Generator(),
+    )
+    groups, run.parameter_names = parameter_groups(args, model)
+    run.parameters = [parameter for group in groups for parameter in group["params"]]
+    optimizer = build_optimizer(groups, args.adam_eps, args.adamw)
+    updates = args.num_train_epochs * -(-len(batches) // args.gradient_accumulation_steps)
+    run.scheduler = linear_decay(optimizer, updates)
+    if args.compile:  # the large parts; the vocabulary loss, whose size changes from step to step, stays outside
+        for part in filter(None, (model.image_encoder, model.decoder)):
+            part.compile()
+    model.train()  # what was loaded is in evaluation mode
+    if args.num_workers and accelerator.device.type == "cpu":
+        share_weights(model)
+    run.prepared, run.optimizer = accelerator.prepare(model, optimizer)
+    # the sampler has dealt the images out to the processes already; accelerate moves batches and sees the epoch's end
+    run.loader = prepare_data_loader(
+        loader, accelerator.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
+    )
+    run.batches, run.log, run.signals = batches, RunLog(args.caption_save_path), signals
+    run.settings = {"flags": flags_of(args), "facts": run.facts}
+    for part in ("vad_encoder", "decoder", "image_encoder", "emotion_head"):
+        run.say(f"{part}: {count_parameters(getattr(model, part)):,} trained parameters")
+    run.say(f"{len(pairs)} images, {run.steps_per_epoch} steps per epoch, {updates} updates in all")
+    run.say(f"best-acc keeps the best emotion accuracy, best-res the best {deciding_score(args.metrics)}")
