@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from preprocess import build_annotations, build_splits, resize_wikiart
 from utils.constants import IMAGE_FOLDERS
 
 # ---- Make the demo's dataset: generated pictures, annotations and a VAD lexicon in the layout of the -----------------
@@ -293,6 +292,8 @@ def make_demo(folder: Path, pictures: int | None = None) -> None:
         folder: where the dataset goes.
         pictures: number of pictures; None: make_demo_data's default.
     """
+    from preprocess import build_annotations, build_splits, resize_wikiart
+
     if folder.is_dir():
         return
     print(f"making the demo's dataset in {folder}")

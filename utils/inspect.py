@@ -13,7 +13,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from tokenizers import ByteLevelBPETokenizer
 
 from utils.constants import BECAUSE, EMOTIONS, PROMPT_TEXT
 from utils.data.images import find_image, image_size, split_name
@@ -62,6 +61,8 @@ def split_facts(records: Records, max_seq_len: int) -> dict:
 
 def text_lengths(records: Records) -> np.ndarray:
     """Tokens of every training text, int64 [N]: beginning, prompt, emotion, " because " and explanation, end."""
+    from tokenizers import ByteLevelBPETokenizer  # its import takes most of a second
+
     bpe = ByteLevelBPETokenizer(str(BPE / "vocab.json"), str(BPE / "merges.txt"))
     heads = {emotion: len(bpe.encode(f"{PROMPT_TEXT} {emotion}").ids) for emotion in EMOTIONS}
     emotions = [emotion for record in records.values() for emotion in record["emotions"]]
@@ -157,7 +158,6 @@ def main(argv: list[str] | None = None) -> int | None:
     # after the checks, as they bring numpy and tokenizers along
     from utils.data.records import read_records
     from utils.data.vad_lexicon import read_lexicon
-    from utils.inspect import lexicon_coverage, overlaps, picture_sizes, split_facts
     from utils.visualize.word_colors import word_value
 
     splits = {str(path): read_records(path) for path in dict.fromkeys(args.splits)}

@@ -1,4 +1,4 @@
-"""Freed memory: glibc's malloc keeps it for the next buffer, or hands it back."""
+"""Memory of a process: what malloc does with freed memory, what forked processes share, how much was used. No torch here."""
 
 import contextlib
 import ctypes
@@ -6,12 +6,10 @@ import gc
 import mmap
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
-# ---- Freed memory: glibc's malloc keeps it for the next buffer, or hands it back -------------------------------------
-
+if TYPE_CHECKING:
+    import torch
 
 # parameters of glibc's mallopt
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -40,10 +38,7 @@ def _glibc() -> ctypes.CDLL | None:
     return libc if hasattr(libc, "mallopt") else None
 
 
-# ---- Memory of a training run: what loader processes share with it, and when Python looks for garbage ----------------
-
-
-def share_weights(model: nn.Module) -> None:
+def share_weights(model: "torch.nn.Module") -> None:
     """Move the weights of a model that stays on the CPU to memory that processes forked later share with this one.
 
     Otherwise each page of them is copied when the first update writes to it, as the loader's processes keep the old one.
@@ -52,7 +47,9 @@ def share_weights(model: nn.Module) -> None:
         parameter.data = _shared(parameter.data)
 
 
-def _shared(tensor: Tensor) -> Tensor:
+def _shared(tensor: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
     if tensor.numel() == 0:
         return tensor
     memory = mmap.mmap(-1, tensor.numel() * tensor.element_size())  # anonymous: it takes nothing of /dev/shm
@@ -74,15 +71,14 @@ def without_collections() -> Iterator[None]:
             gc.enable()
 
 
-# ---- How much memory a process has used ------------------------------------------------------------------------------
-
-
-def peak_memory(device: torch.device) -> int | None:
+def peak_memory(device: "torch.device") -> int | None:
     """The most memory that this process has held so far, in bytes: on its GPU, else in main memory.
 
     None where the system does not tell (Windows).
     """
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     try:
         import resource
