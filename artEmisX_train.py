@@ -39,7 +39,7 @@ from utils.data.datasets import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
 from utils.evaluation.clip_score import load_clip_scorer
 from utils.evaluation.evaluator import deciding_score, write_evaluation
-from utils.evaluation.report import Judge, judge_name, report_checkpoint, training_texts
+from utils.evaluation.report import EmotionClassifier, classifier_name, report_checkpoint, training_texts
 from utils.evaluation.text_metrics import collapse_warning
 from utils.files import run_lock
 from utils.memory import give_back_freed_memory, peak_memory, without_collections
@@ -157,7 +157,7 @@ def read_check(run: TrainingRun) -> None:
         return
     if run.args.nan_policy == "stop":
         raise InputError(f"{problem}; lower the learning rate, or give --nan_policy skip")
-    run.say(f"{problem}: update left out")
+    run.print(f"{problem}: update left out")
 
 
 def log_losses(run: TrainingRun, losses: dict[str, torch.Tensor], step: int) -> None:
@@ -181,7 +181,7 @@ def epoch_line(run: TrainingRun) -> ProgressLine:
 
     title = f"epoch {run.progress.epoch} (last: {run.args.num_train_epochs - 1})"
     done, hidden = pairs_before(run, run.progress.step), not run.accelerator.is_main_process
-    return ProgressLine(title, run.batches.size, "pairs", done, hidden, more, write=run.say)
+    return ProgressLine(title, run.batches.size, "pairs", done, hidden, more, write=run.print)
 
 
 def pairs_before(run: TrainingRun, step: int) -> int:
@@ -195,11 +195,13 @@ def tell_time(run: TrainingRun, line: ProgressLine) -> None:
     enough = progress.step == run.steps_per_epoch or line.done - line.first >= (
         UPDATES_BEFORE_ESTIMATE * run.args.gradient_accumulation_steps * run.batches.global_batch
     )
-    if run.time_told or not enough:
+    if run.time_logged or not enough:
         return
-    run.time_told = True
+    run.time_logged = True
     left = (run.args.num_train_epochs - progress.epoch) * run.batches.size - line.done
-    run.say(f"at {line.rate:.1f} pairs/s the training takes {duration(left / line.rate)} more, evaluations not counted")
+    run.print(
+        f"at {line.rate:.1f} pairs/s the training takes {duration(left / line.rate)} more, evaluations not counted"
+    )
 
 
 def between_updates(run: TrainingRun, steps: int) -> None:
@@ -240,12 +242,12 @@ def train(run: TrainingRun) -> None:
             evaluate(run)
         progress.epoch, progress.step = progress.epoch + 1, 0
     if stopped_early(run):
-        run.say(f"stopped early: {progress.without_gain} evaluations in a row brought no better score")
+        run.print(f"stopped early: {progress.evals_without_improvement} evaluations in a row brought no better score")
 
 
 def stopped_early(run: TrainingRun) -> bool:
     """Whether more than --stop_after_evals evaluations in a row brought no better score."""
-    return run.progress.without_gain > run.args.stop_after_evals
+    return run.progress.evals_without_improvement > run.args.stop_after_evals
 
 
 # ---- evaluation ------------------------------------------------------------------------------------------------------
@@ -265,7 +267,7 @@ def evaluate(run: TrainingRun) -> None:
     progress.best_acc, progress.best_res = max(accuracy, progress.best_acc), max(result, progress.best_res)
     if better["best-res"]:
         progress.best_res_at = [progress.epoch, progress.step]
-    progress.without_gain = 0 if any(better.values()) else progress.without_gain + 1
+    progress.evals_without_improvement = 0 if any(better.values()) else progress.evals_without_improvement + 1
     progress.scores.append({"epoch": progress.epoch, "step": progress.step - 1} | evaluation.scores)
     progress.evaluation_due, progress.evaluated = False, [progress.epoch, progress.step]
     run.last_evaluation = evaluation
@@ -277,13 +279,13 @@ def evaluate(run: TrainingRun) -> None:
             save_best(run, name)
     run.accelerator.wait_for_everyone()
     run.signals.immediate = False
-    run.say(line_of_scores(progress.scores[-1]))
+    run.print(line_of_scores(progress.scores[-1]))
     if warning := collapse_warning(list(evaluation.explanations.values())):
-        run.say(warning)
+        run.print(warning)
 
 
 def log_scores(run: TrainingRun) -> None:
-    """Log the last evaluation, with the explanations of a few pictures; on the main process only."""
+    """Log the last evaluation, with the explanations of a few images; on the main process only."""
     explanations = run.last_evaluation.explanations
     records, updates = run.evaluator.records, run.progress.updates
     point = {"epoch": 0, "step": 0, "updates": updates} | run.progress.scores[-1]
@@ -310,8 +312,8 @@ def score_checkpoint(run: TrainingRun) -> None:
     # read before hours of captioning, not behind them
     judge = None
     if args.text2emotion is not None:
-        name = judge_name(args.text2emotion, args.vocabulary)
-        judge = Judge(name, *load_text2emotion(args.text2emotion, args.vocabulary))
+        name = classifier_name(args.text2emotion, args.vocabulary)
+        judge = EmotionClassifier(name, *load_text2emotion(args.text2emotion, args.vocabulary))
     train = training_texts(args) if accelerator.is_main_process else None
     clip = None
     if args.clip_score and accelerator.is_main_process:
@@ -323,7 +325,7 @@ def score_checkpoint(run: TrainingRun) -> None:
         write_evaluation(args.caption_save_path, evaluation, records, args.load_from_epoch, 0)
         write_gallery(args, evaluation, evaluator, args.load_from_epoch, 0)
         table = report_checkpoint(
-            args, evaluation, records, run.facts, train, run.lexicon, evaluator.scorer, judge, clip
+            args, evaluation, records, run.fingerprints, train, run.lexicon, evaluator.scorer, judge, clip
         )
         accelerator.print(table)
         if warning := collapse_warning(list(evaluation.explanations.values())):
@@ -380,7 +382,7 @@ def main(argv: list[str] | None = None) -> int:
         train(run)
         log_end(run)
         signals.immediate = True
-        run.say(summary_of_training(run))
+        run.print(summary_of_training(run))
     accelerator.end_training()
     return 0
 

@@ -13,11 +13,11 @@ does the same for ArtEmis v2.0. The training files contain its set "combined", a
 "test_all". --test_sets also writes other published test sets, e.g. artEmisX_test_new.json.
 
     python preprocess/build_splits.py --dataset table --csv mine.csv --columns image=file emotion=feeling text=reason \\
-        --image_root pictures --out_dir data/mine
+        --image_root images --out_dir data/mine
 
-does the same for any CSV or TSV file, or Excel workbook, of one row per annotation. Its pictures are divided 85/5/10, or as its column of
-splits says; the shares of the emotions are those of a picture's rows. Nothing is left out but rows without a word. If no
-training picture has two emotions, there is no artEmisX_cl_train.json: train on artEmisX_train.json without the
+does the same for any CSV or TSV file, or Excel workbook, of one row per annotation. Its images are divided 85/5/10, or as its column of
+splits says; the shares of the emotions are those of an image's rows. Nothing is left out but rows without a word. If no
+training image has two emotions, there is no artEmisX_cl_train.json: train on artEmisX_train.json without the
 contrastive loss.
 """
 
@@ -66,7 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image_root",
         type=Path,
-        help="folder of <art_style>/<painting>.jpg, or of the table's pictures: those that are missing or unreadable are "
+        help="folder of <art_style>/<painting>.jpg, or of the table's images: those that are missing or unreadable are "
         "counted and listed",
     )
     parser.add_argument("--require_images", action="store_true", help="an artwork without an image is an error")
@@ -351,7 +351,7 @@ def main(argv: list[str] | None = None) -> None:
     source, records = own_records(args, images) if own else artemis_records(args)
     remedy, things = (TABLE_REMEDY, "pictures") if own else (REMEDY, "artworks")
     records["cl_train"] = several_emotions(records["train"])
-    pairless = own and not records["cl_train"]  # as with one annotation per picture
+    pairless = own and not records["cl_train"]  # as with one annotation per image
     if pairless:
         del records["cl_train"]
     for name in records:
@@ -373,7 +373,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, path in paths.items():
         write_json(path, records[name])
     if pairless:
-        print("no training picture has two emotions: train on artEmisX_train.json with --no-use_cl_loss")
+        print("no training image has two emotions: train on artEmisX_train.json with --no-use_cl_loss")
     print_summary(check_written(paths, remedy))
     if args.dataset == "v2":
         print(f"v2.0: train and cl_train are the set {args.train_set!r}, test is 'test_all'")

@@ -55,7 +55,7 @@ class Tally(NamedTuple):
 
         Args:
             path: the manifest's.
-            complete: what WikiArt's complete archive contains; None: the pictures are not WikiArt's.
+            complete: what WikiArt's complete archive contains; None: the images are not WikiArt's.
         """
         whole = f"{complete}, {len(KNOWN_CORRUPT)} of them unreadable" if complete else "training needs all of them"
         bad = ", ".join(f"{self.problems[problem]} {problem}" for problem in ("missing", "unreadable", "ambiguous"))

@@ -169,7 +169,7 @@ def _undamaged_artist(stem: str) -> tuple[str, bool]:
     return stem, False
 
 
-# ---- The ids of pictures in the JSON files ---------------------------------------------------------------------------
+# ---- The ids of images in the JSON files ---------------------------------------------------------------------------
 
 
 def image_id(art_style: str, painting: str) -> str:

@@ -1,4 +1,4 @@
-"""Make the demo's dataset: generated pictures, annotations and a VAD lexicon in the layout of the ArtEmis release.
+"""Make the demo's dataset: generated images, annotations and a VAD lexicon in the layout of the ArtEmis release.
 
     python preprocess/make_demo_data.py --out_dir runs/demo/data
 
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from utils.constants import IMAGE_FOLDERS
 
-# ---- Make the demo's dataset: generated pictures, annotations and a VAD lexicon in the layout of the -----------------
+# ---- Make the demo's dataset: generated images, annotations and a VAD lexicon in the layout of the -----------------
 
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -34,14 +34,14 @@ from utils.files import check_place, write_text
 
 PICTURES = 1600
 MIN_PICTURES = 30
-HELD_OUT_SHARE = 0.09  # of the pictures, for val and again for test
+HELD_OUT_SHARE = 0.09  # of the images, for val and again for test
 
 # These shares set the difficulty of the dataset.
-AGREEMENT = 0.88  # share of pictures with more than half of the votes for one emotion
+AGREEMENT = 0.88  # share of images with more than half of the votes for one emotion
 MAJORITY_VOTES = (8.0, 2.5)  # beta distribution of that emotion's share of the votes
 FAR_EMOTIONS = 1.0  # share of the other votes that go to any emotion instead of a similar one
-UNDERTONE = 0.02  # mean share of a second emotion in a picture; 0.5 if no emotion has a majority
-STRAY_SUBJECT = 0.0  # share of pictures whose subject belongs to another emotion
+UNDERTONE = 0.02  # mean share of a second emotion in an image; 0.5 if no emotion has a majority
+STRAY_SUBJECT = 0.0  # share of images whose subject belongs to another emotion
 
 ANNOTATORS = (5, 8)
 # As in ArtEmis, positive emotions are more frequent.
@@ -80,10 +80,10 @@ MIN_WORD_COUNT = 5
 
 
 def plan_pictures(pictures: int, seed: int) -> pd.DataFrame:
-    """Draw the content of every picture, its annotators' emotions, and its split.
+    """Draw the content of every image, its annotators' emotions, and its split.
 
     Returns:
-        one row per picture, in random order: picture (`Picture`), name (`<artist>_<title>-<number>`), split, votes (a
+        one row per image, in random order: image (`Image`), name (`<artist>_<title>-<number>`), split, votes (a
         list of 5 to 8 emotions, one per annotator).
     """
     rng = np.random.default_rng([seed, 0])
@@ -211,14 +211,14 @@ def make_demo_data(out_dir: Path, pictures: int = PICTURES, seed: int = 2021) ->
 
     Args:
         out_dir: folder to fill.
-        pictures: number of pictures, at least 30. HELD_OUT_SHARE of them are "val", as many "test", the rest "train".
+        images: number of images, at least 30. HELD_OUT_SHARE of them are "val", as many "test", the rest "train".
         seed: seed of all random choices.
 
     Returns:
         the annotations, as in `artemis_preprocessed.csv`.
 
     Raises:
-        InputError: too few pictures, or `out_dir` contains something other than an earlier demo.
+        InputError: too few images, or `out_dir` contains something other than an earlier demo.
     """
     out_dir = Path(out_dir)
     if pictures < MIN_PICTURES:
@@ -242,14 +242,14 @@ def make_demo_data(out_dir: Path, pictures: int = PICTURES, seed: int = 2021) ->
 
 
 def _write_pictures(folder: Path, planned: pd.DataFrame, seed: int) -> None:
-    """Paint all pictures into a temporary folder, then replace `folder` by it."""
+    """Paint all images into a temporary folder, then replace `folder` by it."""
     unfinished = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     for style in STYLES:
         (unfinished / style).mkdir(parents=True)
 
     def write(index: int) -> None:
-        # each picture has its own generator, so that the order of the threads does not matter
+        # each image has its own generator, so that the order of the threads does not matter
         picture, name = planned.loc[index, ["picture", "name"]]
         image = paint(picture, np.random.default_rng([seed, 2, index]))
         image.save(unfinished / picture.style / f"{name}.jpg", quality=92)
@@ -267,7 +267,7 @@ def _write_pictures(folder: Path, planned: pd.DataFrame, seed: int) -> None:
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out_dir", type=Path, default=Path("runs/demo/data"), help="folder to fill (%(default)s)")
-    parser.add_argument("--pictures", type=int, default=PICTURES, help="number of pictures (%(default)s)")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="number of images (%(default)s)")
     parser.add_argument("--seed", type=int, default=2021, help="seed of all random choices (%(default)s)")
     return parser
 
@@ -278,11 +278,11 @@ def main(argv: list[str] | None = None) -> int | None:
         raise InputError(f"--seed {args.seed}: must not be negative")
     annotations = make_demo_data(args.out_dir, args.pictures, args.seed)
     artworks = annotations.drop_duplicates(["art_style", "painting"])["split"].value_counts()
-    print(f"{len(annotations)} annotations of {artworks.sum()} pictures in {args.out_dir}")
-    print(", ".join(f"{split}: {artworks[split]} pictures" for split in ("train", "val", "test")))
+    print(f"{len(annotations)} annotations of {artworks.sum()} images in {args.out_dir}")
+    print(", ".join(f"{split}: {artworks[split]} images" for split in ("train", "val", "test")))
 
 
-# ---- Make the demo's data: generated pictures in ArtEmis' layout, processed by the scripts of ------------------------
+# ---- Make the demo's data: generated images in ArtEmis' layout, processed by the scripts of ------------------------
 
 
 def make_demo(folder: Path, pictures: int | None = None) -> None:
@@ -290,7 +290,7 @@ def make_demo(folder: Path, pictures: int | None = None) -> None:
 
     Args:
         folder: where the dataset goes.
-        pictures: number of pictures; None: make_demo_data's default.
+        images: number of images; None: make_demo_data's default.
     """
     from preprocess import build_annotations, build_splits, resize_wikiart
 

@@ -1,6 +1,6 @@
-"""Read any table of picture, emotion and sentence, one row per annotation, and divide its pictures into splits.
+"""Read any table of image, emotion and sentence, one row per annotation, and divide its images into splits.
 
-A picture is known by its name without extension, in Unicode's composed form, so that "a/b" and "a/b.jpg" are one.
+An image is known by its name without extension, in Unicode's composed form, so that "a/b" and "a/b.jpg" are one.
 """
 
 import difflib
@@ -158,7 +158,7 @@ def with_pictures(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """The table with a column `picture`: the image's name in composed Unicode, without extension.
 
     Raises:
-        InputError: a name is empty or leads out of the image folder, or two extensions are given for one picture.
+        InputError: a name is empty or leads out of the image folder, or two extensions are given for one image.
     """
     names = {name: str(PurePosixPath(unicodedata.normalize("NFC", name))) for name in table["image"].unique()}
     extension_of: dict[str, str] = {}
@@ -171,24 +171,24 @@ def with_pictures(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         picture, extension = split_name(plain)
         if extension and extension_of.setdefault(picture, extension) != extension:
             both = f"{picture}{extension_of[picture]} and {picture}{extension}"
-            raise InputError(f"{path}: {both} would be one picture; rename one, in the table and in the folder")
+            raise InputError(f"{path}: {both} would be one image; rename one, in the table and in the folder")
     return table.assign(picture=table["image"].map(lambda name: split_name(names[name])[0]))
 
 
 def with_splits(table: pd.DataFrame, seed: int, path: Path) -> pd.DataFrame:
-    """The table with its own splits under our names; if it has none, 85/5/10 of its pictures drawn with the seed.
+    """The table with its own splits under our names; if it has none, 85/5/10 of its images drawn with the seed.
 
     Rows of the split "rest" are left out.
 
     Raises:
-        InputError: a split is unknown; a picture is in two splits; there are too few pictures to be divided.
+        InputError: a split is unknown; an image is in two splits; there are too few images to be divided.
     """
     if "split" not in table:
         try:
             return table.assign(split=table["picture"].map(split_artworks(table["picture"], seed)))
         except InputError:
             count = table["picture"].nunique()
-            raise InputError(f"{path}: {count} pictures are too few for three splits; give at least 7") from None
+            raise InputError(f"{path}: {count} images are too few for three splits; give at least 7") from None
     splits = table["split"].str.casefold().map(SPLIT_NAMES)
     if splits.isna().any():
         known = ", ".join(SPLIT_NAMES)
@@ -201,7 +201,7 @@ def with_splits(table: pd.DataFrame, seed: int, path: Path) -> pd.DataFrame:
         name = pairs["picture"][twice].iloc[0]
         its = " and ".join(pairs["split"][pairs["picture"] == name])
         more = f" (so are {twice.sum() - 1} others)" if twice.sum() > 1 else ""
-        raise InputError(f"{path}: {name[:80]} is in {its}{more}; put each picture into one split")
+        raise InputError(f"{path}: {name[:80]} is in {its}{more}; put each image into one split")
     return table
 
 
@@ -223,7 +223,7 @@ def check_files_apart(table: pd.DataFrame, folder: ImageFolder, path: Path) -> N
 def table_records(table: pd.DataFrame, keep_text: bool) -> dict[str, Records]:
     """The records of "train", "val" and "test", in the order of their first row.
 
-    The distribution of a picture is the histogram of the emotions in its rows. Rows without a word count in it, but
+    The distribution of an image is the histogram of the emotions in its rows. Rows without a word count in it, but
     give no annotation.
 
     Args:

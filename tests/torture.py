@@ -2,7 +2,7 @@
 
     python tests/torture.py --kills 30
 
-A shortened demo: same code, 64 pictures, 3 epochs, BLEU only. Every run is killed with SIGKILL, its whole process group at
+A shortened demo: same code, 64 images, 3 epochs, BLEU only. Every run is killed with SIGKILL, its whole process group at
 once: a third at any moment, a third inside an evaluation, a third inside the writing of a checkpoint. It is then resumed, and
 the SHA-256 of its final weights, its scores and its captions must be those of the uninterrupted run. Exit status 1 if any
 differs.

@@ -1,4 +1,4 @@
-"""Whether two runs differ: paired bootstrap over images, and the pictures on which they differ most.
+"""Whether two runs differ: paired bootstrap over images, and the images on which they differ most.
 
 python -m utils.compare runs/a runs/b
 """
@@ -15,7 +15,7 @@ from utils.evaluation.image_scores import read_images
 from utils.evaluation.tables import HEADINGS, PLAIN_SCORES, left_out_line, not_comparable, read_report
 from utils.files import check_place, write_json
 
-RANKING = ("METEOR", "CIDEr", "ROUGE_L", "SPICE", "Bleu_1")  # the first that both runs have ranks the pictures
+RANKING = ("METEOR", "CIDEr", "ROUGE_L", "SPICE", "Bleu_1")  # the first that both runs have ranks the images
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
             pictures.append({"image_id": a.images[place], "image_name": texts_a["names"][place]})
             for run, of, texts in (("a", of_a, texts_a), ("b", of_b, texts_b)):
                 pictures[-1][run] = {"caption": texts["captions"][place], ranking: float(of[place])}
-        print(f"\nthe pictures that differ most in {HEADINGS[ranking]}:")
+        print(f"\nthe images that differ most in {HEADINGS[ranking]}:")
         for picture in pictures:
             print(escaped(picture["image_name"]))
             for run in "ab":

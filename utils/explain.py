@@ -1,4 +1,4 @@
-"""Ask a trained model about pictures: emotion, distribution over the nine emotions, explanation, and where it looked.
+"""Ask a trained model about images: emotion, distribution over the nine emotions, explanation, and where it looked.
 
 python -m utils.explain painting.jpg photos/ --ckpt runs/demo/ckpts
 """
@@ -23,11 +23,11 @@ MOST_TEXTS_OF_PNG = 20
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="python -m utils.explain",
-        description="Ask a trained model about pictures: emotion, distribution over the nine emotions, explanation.",
+        description="Ask a trained model about images: emotion, distribution over the nine emotions, explanation.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("pictures", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="pictures, and folders of them")
+    add("pictures", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="images, and folders of them")
     add(
         "--ckpt",
         type=folder_or_id,
@@ -40,9 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add("--vad_lexicon", type=Path, help="VAD lexicon, where the training's is no longer at its place")
     add("--clip_model", help="image encoder, where the training's is no longer at its place")
-    add(
-        "--batch_size", type=number(int, 1, 4096), default=32, help="pictures that are explained together (default: 32)"
-    )
+    add("--batch_size", type=number(int, 1, 4096), default=32, help="images that are explained together (default: 32)")
     add("--device", help="cpu, cuda, cuda:1, mps, ... (default: an accelerator if there is one)")
 
     add = parser.add_argument_group(
@@ -74,13 +72,13 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--seed",
         type=number(int, 0, 2**32 - 1),
-        help="of samples; they depend on it and the picture alone (default: 0)",
+        help="of samples; they depend on it and the image alone (default: 0)",
     )
 
     add = parser.add_argument_group("files to write").add_argument
     add("--json", type=Path, help="all that is said, in full precision")
     add("--csv", type=Path, help="the same as a table, a row per text")
-    add("--heat", type=Path, metavar="FILE.png|.html", help="where the model looked, word by word (.png: one picture)")
+    add("--heat", type=Path, metavar="FILE.png|.html", help="where the model looked, word by word (.png: one image)")
     add(
         "--heat_blocks",
         type=number(int, 1),
@@ -92,7 +90,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def check_args(args: argparse.Namespace) -> list[Path]:
-    """What can be refused before anything heavy starts (InputError); returns the pictures."""
+    """What can be refused before anything heavy starts (InputError); returns the images."""
     sampling = {"--temperature": args.temperature, "--top_p": args.top_p, "--seed": args.seed}
     for flag, value in (sampling | {"--min_new_tokens": args.min_new_tokens}).items():
         if value is not None and args.num_samples is None:
@@ -108,7 +106,7 @@ def check_args(args: argparse.Namespace) -> list[Path]:
         check_place(path)
         check_writable(path)
         if path.resolve() in {picture.resolve() for picture in pictures}:
-            raise InputError(f"{path}: is one of the pictures; give another name")
+            raise InputError(f"{path}: is one of the images; give another name")
     if len({path.resolve() for path in targets}) < len(targets):
         raise InputError("--json, --csv and --heat name the same file: give each its own")
     if args.heat is not None:
@@ -126,7 +124,7 @@ def _check_heat(args: argparse.Namespace, pictures: int) -> None:
     texts = (args.num_samples or 1) * (len(EMOTIONS) if args.emotion == "all" else 1)
     if kind == ".png" and (pictures > 1 or texts > MOST_TEXTS_OF_PNG):
         raise InputError(
-            f"--heat {args.heat}: a .png holds one picture and up to {MOST_TEXTS_OF_PNG} texts, here are {pictures} and "
+            f"--heat {args.heat}: a .png holds one image and up to {MOST_TEXTS_OF_PNG} texts, here are {pictures} and "
             f"{texts}; give a name that ends in .html"
         )
 
@@ -161,13 +159,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns 0. See `--help` for the flags.
 
     Raises:
-        InputError: for everything a user can put right; no picture could be read.
+        InputError: for everything a user can put right; no image could be read.
     """
     args = get_parser().parse_args(argv)
     pictures = check_args(args)
-    from utils.visualize.explainer import PictureExplainer  # torch takes seconds to load
+    from utils.visualize.explainer import ImageExplainer  # torch takes seconds to load
 
-    explainer = PictureExplainer(args)
+    explainer = ImageExplainer(args)
     answered, table, left_out = [], [], 0
     with tqdm(total=len(pictures), unit="picture", disable=None) as progress:
         for start in range(0, len(pictures), args.batch_size):
@@ -183,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
             left_out += len(bad)
             progress.update(len(batch))
     if not answered:
-        raise InputError(f"none of {left_out} pictures could be read (see above); give others")
+        raise InputError(f"none of {left_out} images could be read (see above); give others")
     if args.json is not None:
         write_json(args.json, answered, indent=1)
     if args.csv is not None:

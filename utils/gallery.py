@@ -1,4 +1,4 @@
-"""What a trained model says of held-out pictures beside what people said: one HTML page.
+"""What a trained model says of held-out images beside what people said: one HTML page.
 
 python -m utils.gallery runs/demo
 python -m utils.gallery results/ --records artEmisX_val.json --annFileExp artEmisX_val_annot_exp.json --image_root images/
@@ -28,7 +28,7 @@ PATHS = {
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="python -m utils.gallery",
-        description="Make a page of held-out pictures with what the model says of them: the worst, the best and some at random.",
+        description="Make a page of held-out images with what the model says of them: the worst, the best and some at random.",
         epilog="Paths that are not given are those of the run, as its log.jsonl has them.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -50,9 +50,9 @@ def get_parser() -> argparse.ArgumentParser:
     add("--annFileExp", type=Path, help="its reference explanations in COCO's format")
     add("--image_root", type=Path, help="image folder")
     add("--vad_lexicon", type=Path, help="lexicon whose values tint the words")
-    add("--number", type=number(int, 1, 100_000), default=60, help="of pictures")
-    add("--seed", type=number(int, 0, 2**32 - 1), default=42, help="of the pictures that are drawn at random")
-    add("--metrics", nargs="+", choices=METRICS, default=list(DEFAULT_METRICS), help="scores of each picture")
+    add("--number", type=number(int, 1, 100_000), default=60, help="of images")
+    add("--seed", type=number(int, 0, 2**32 - 1), default=42, help="of the images that are drawn at random")
+    add("--metrics", nargs="+", choices=METRICS, default=list(DEFAULT_METRICS), help="scores of each image")
     add("--out", type=Path, help="file to write (default: gallery_EPOCH_STEP.html beside the captions)")
     return parser
 
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int | None:
         args.records.name,
     )
     size = write_page(out, page)
-    print(f"{out}: {len(page.cards)} pictures, {size / 1e6:.1f} MB; open it in a browser")
+    print(f"{out}: {len(page.cards)} images, {size / 1e6:.1f} MB; open it in a browser")
 
 
 def title_of(results: Path, epoch: str, step: int) -> str:
@@ -165,7 +165,7 @@ def fill_in_paths(args: argparse.Namespace, results: Path) -> None:
     folders = (args.records.parent, args.records.parent.parent)
     args.image_root = args.image_root or _first(folder / name for folder in folders for name in IMAGE_FOLDERS)
     args.vad_lexicon = args.vad_lexicon or _first(folder / name for folder in folders for name in LEXICON_FILES)
-    for name, loss in (("image_root", "the page shows no pictures"), ("vad_lexicon", "words are not tinted")):
+    for name, loss in (("image_root", "the page shows no images"), ("vad_lexicon", "words are not tinted")):
         if getattr(args, name) is None:
             print(f"no --{name} was given or found: {loss}")
 

@@ -104,8 +104,8 @@ def overlaps(splits: Mapping[str, Records]) -> list[dict]:
     ]
 
 
-def picture_sizes(records: Records, folder: Path) -> dict:
-    """How many pictures are found, missing and unreadable, and their sides in pixels, from the files' headers."""
+def image_sizes(records: Records, folder: Path) -> dict:
+    """How many images are found, missing and unreadable, and their sides in pixels, from the files' headers."""
     sizes, missing, unreadable = [], 0, 0
     for record in records.values():
         try:
@@ -140,7 +140,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("splits", nargs="+", type=Path, metavar="SPLIT.json", help="splits, e.g. artEmisX_train.json")
     add("--max_seq_len", type=number(int, 8, 1024), default=30, help="tokens per text; longer ones are cut")
     add("--vad_lexicon", type=Path, help="lexicon whose coverage is told, and whose values tint words")
-    add("--image_root", type=Path, help="image folder: tells the pictures' sizes")
+    add("--image_root", type=Path, help="image folder: tells the images' sizes")
     add("--json", type=Path, help="write the figures to this file as well")
     add("--html", type=Path, help="write a page of random records to this file")
     add("--number", type=number(int, 1, 100_000), default=60, help="of records on the page, of all splits together")
@@ -168,13 +168,11 @@ def main(argv: list[str] | None = None) -> int | None:
             coverage = lexicon_coverage(records, lambda word: word_value(word, lexicon) is not None)
             facts["splits"][path]["lexicon"] = coverage
         if args.image_root is not None:
-            facts["splits"][path]["pictures"] = picture_sizes(records, args.image_root)
+            facts["splits"][path]["pictures"] = image_sizes(records, args.image_root)
     facts["overlaps"] = overlaps(splits)
     print("\n\n".join([describe(path, one, args.max_seq_len) for path, one in facts["splits"].items()]))
     for pair in facts["overlaps"]:
-        print(
-            f"\n{' and '.join(pair['splits'])} share {pair['images']} pictures and {pair['explanations']} explanations"
-        )
+        print(f"\n{' and '.join(pair['splits'])} share {pair['images']} images and {pair['explanations']} explanations")
     if args.json:
         write_json(args.json, facts, indent=1)
     if args.html:
@@ -187,12 +185,12 @@ def describe(path: str, facts: dict, max_seq_len: int) -> str:
     agreement = "-" if facts["agreement"] is None else f"{facts['agreement']:.1%}"
     lines = [
         path,
-        f"  {facts['images']} pictures, {facts['explanations']} explanations ({facts['explanations_per_image']:.1f} each), "
+        f"  {facts['images']} images, {facts['explanations']} explanations ({facts['explanations_per_image']:.1f} each), "
         f"{facts['repeated']} of them said before",
         f"  tokens per text: {tokens['mean']:.1f} on average, 95 % have at most {tokens['p95']}, the longest {tokens['max']}; "
         f"{tokens['cut']} ({tokens['cut'] / facts['explanations']:.1%}) are cut at {max_seq_len}",
         "  emotions: " + ", ".join(f"{emotion} {facts['emotions'][emotion]:.1%}" for emotion in EMOTIONS),
-        f"  {facts['majority']:.1%} of the pictures have a majority emotion; two annotators of one picture agree in {agreement}",
+        f"  {facts['majority']:.1%} of the images have a majority emotion; two annotators of one image agree in {agreement}",
     ]
     if "lexicon" in facts:
         lexicon = facts["lexicon"]
@@ -208,7 +206,7 @@ def describe(path: str, facts: dict, max_seq_len: int) -> str:
             )
             sides = f"; {sides} pixels"
         lines.append(
-            f"  pictures: {found['found']} found, {found['missing']} missing, {found['unreadable']} unreadable{sides}"
+            f"  images: {found['found']} found, {found['missing']} missing, {found['unreadable']} unreadable{sides}"
         )
     return "\n".join(lines)
 
@@ -235,8 +233,8 @@ def write_records(args: argparse.Namespace, splits: dict[str, dict], lexicon) ->
         )
         add_thumbnail(card, args.image_root)
         cards.append(card)
-    lead = f"{len(cards)} of {len(everything)} pictures, drawn at random (seed {args.seed})."
-    counts = [(Path(path).name, f"{len(records)} pictures") for path, records in splits.items()]
+    lead = f"{len(cards)} of {len(everything)} images, drawn at random (seed {args.seed})."
+    counts = [(Path(path).name, f"{len(records)} images") for path, records in splits.items()]
     page = Page("A look at the data", lead, cards, counts, references_name="explanations", references_open=True)
     page.tinted = lexicon is not None
     size = write_page(args.html, page)

@@ -39,7 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--demo",
         action="store_true",
-        help="make a small data set of drawn pictures in runs/demo/ and train a small model on it",
+        help="make a small data set of drawn images in runs/demo/ and train a small model on it",
     )
     add(
         "--split",
@@ -308,7 +308,7 @@ def get_parser() -> argparse.ArgumentParser:
         type=natural,
         default=0,
         metavar="N",
-        help="at each evaluation also write a page of N pictures with what the model says of them; 0: none",
+        help="at each evaluation also write a page of N images with what the model says of them; 0: none",
     )
     add(
         "--test_set",

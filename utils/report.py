@@ -18,7 +18,7 @@ from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.evaluation import score_captions
 from utils.evaluation.image_scores import images_path
 from utils.evaluation.predictions import KINDS, doubtful, example, is_full, read_predictions
-from utils.evaluation.report import Judge, TrainingTexts, judge_name, report_texts
+from utils.evaluation.report import EmotionClassifier, TrainingTexts, classifier_name, report_texts
 from utils.evaluation.tables import SAME, aggregate, format_summary, in_words, read_report
 from utils.files import check_append_to, check_place, sha256, write_json
 
@@ -48,7 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--text2emotion", type=Path, help="text-to-emotion classifier for emotion alignment and self-consistency")
     add("--vocabulary", type=Path, help="its vocabulary.pkl, as for artEmisX_train.py")
     add("--clip_score", metavar="MODEL", help="whole CLIP model (folder or id) for CLIPScore; needs --image_root")
-    add("--image_root", type=Path, help="the pictures of --records, for --clip_score")
+    add("--image_root", type=Path, help="the images of --records, for --clip_score")
     add("--vad_lexicon", type=Path, help="VAD lexicon, for the VAD distance to the references")
     add("--append_to", type=Path, help="csv file to which the report adds its row")
     return parser
@@ -101,8 +101,8 @@ def score_predictions(args: argparse.Namespace) -> None:
     if args.text2emotion:
         from utils.data.text2emotion_files import load_text2emotion  # it imports torch
 
-        judge = Judge(
-            judge_name(args.text2emotion, args.vocabulary), *load_text2emotion(args.text2emotion, args.vocabulary)
+        judge = EmotionClassifier(
+            classifier_name(args.text2emotion, args.vocabulary), *load_text2emotion(args.text2emotion, args.vocabulary)
         )
     clip = None
     if args.clip_score:

@@ -1,6 +1,6 @@
 """The record of a run, and what a run may change against it.
 
-A checkpoint and a resume state carry the record of their run: {"flags": every flag's value, "facts": the fingerprints of
+A checkpoint and a resume state carry the record of their run: {"flags": every flag's value, "fingerprints": the fingerprints of
 what some flags stand for (hashes of files and weights, images per step, ...)}. The flags' rules stand where they are
 declared (utils/opts.py). No torch here: the record of a checkpoint is read before anything heavy starts.
 """
@@ -51,12 +51,12 @@ def compare_for_resume(recorded: dict[str, Any], now: dict[str, Any]) -> list[st
         if flag.rules.resume == MUST_MATCH:
             raise InputError(f"--resume: {_change(name, before, after)}: that is another training; {_remedy(name)}")
         notes.append(f"--resume: {_change(name, before, after)}")
-    before, after = recorded["facts"].get(IMAGES), now["facts"].get(IMAGES)
+    before, after = recorded["fingerprints"].get(IMAGES), now["fingerprints"].get(IMAGES)
     if before != after:
         raise InputError(
             f"--resume: the training had {before} images and has {after} now; give the same files as before"
         )
-    before, after = recorded["facts"].get(PROCESSES), now["facts"].get(PROCESSES)
+    before, after = recorded["fingerprints"].get(PROCESSES), now["fingerprints"].get(PROCESSES)
     if before != after:
         notes.append(
             f"--resume: {before} processes were at work before and {after} are now: contrastive negatives differ"
@@ -66,7 +66,7 @@ def compare_for_resume(recorded: dict[str, Any], now: dict[str, Any]) -> list[st
 
 def _value(record: dict[str, Any], name: str) -> Any:
     fingerprint = declared()[name].fingerprint
-    value = record["facts"].get(fingerprint) if fingerprint else record["flags"].get(name)
+    value = record["fingerprints"].get(fingerprint) if fingerprint else record["flags"].get(name)
     return sorted(value) if isinstance(value, list) else value  # the order of --metrics means nothing
 
 
@@ -99,12 +99,12 @@ def recorded_argv(record: dict[str, Any], score: bool, source: Path) -> list[str
         InputError: the record is damaged.
     """
     flags = record.get("flags") if isinstance(record, dict) else None
-    if not isinstance(flags, dict) or not isinstance(record.get("facts"), dict):
+    if not isinstance(flags, dict) or not isinstance(record.get("fingerprints"), dict):
         raise InputError(f"{source}: its settings are damaged; take another checkpoint")
     argv = []
     for name, flag in declared().items():
         rule = flag.rules.score if score else flag.rules.continue_from
-        value = record["facts"].get("precision") if name == "mixed_precision" else flags.get(name)
+        value = record["fingerprints"].get("precision") if name == "mixed_precision" else flags.get(name)
         if rule == IGNORE or value is None or found_by_path(flag):
             continue
         if isinstance(value, list):
@@ -136,13 +136,13 @@ def compare_flags(record: dict[str, Any], args: argparse.Namespace, score: bool,
     return notes
 
 
-def compare_facts(record: dict[str, Any], facts: dict[str, Any], score: bool, source: Path) -> list[str]:
-    """As `compare_flags`, for the flags that are compared by their fingerprints; `facts` may lack some."""
+def compare_fingerprints(record: dict[str, Any], fingerprints: dict[str, Any], score: bool, source: Path) -> list[str]:
+    """As `compare_flags`, for the flags that are compared by their fingerprints; `fingerprints` may lack some."""
     notes = []
     for name, flag in declared().items():
         rule = flag.rules.score if score else flag.rules.continue_from
-        before, after = record["facts"].get(flag.fingerprint), facts.get(flag.fingerprint)
-        if rule == IGNORE or flag.fingerprint not in facts or before == after:
+        before, after = record["fingerprints"].get(flag.fingerprint), fingerprints.get(flag.fingerprint)
+        if rule == IGNORE or flag.fingerprint not in fingerprints or before == after:
             continue
         change = f"{source}: {_change(name, before, after)}"
         if rule == MUST_MATCH:

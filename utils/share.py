@@ -18,7 +18,7 @@ from utils.files import atomic_path, check_place
 from utils.flags import IGNORE
 from utils.hub import OWNED_ID, folder_or_id
 from utils.opts import declared
-from utils.run_record import RECORD_KEY, compare_facts, flags_of, found_by_path
+from utils.run_record import RECORD_KEY, compare_fingerprints, flags_of, found_by_path
 
 # ---- Make one folder of a trained model, to hand on: weights, tokenizer, settings and a model card; ------------------
 
@@ -104,15 +104,15 @@ def main(argv: list[str] | None = None) -> int:
 
     record = recorded_settings(flags)
     checkpoint, codec, model = load_model(flags)
-    facts = {
+    fingerprints = {
         "image_encoder_sha256": encoder_identity(model.image_encoder),
         "decoder_sha256": decoder_identity(model, codec),
     }
-    for note in [] if record is None else compare_facts(record, facts, True, checkpoint_folder):
+    for note in [] if record is None else compare_fingerprints(record, fingerprints, True, checkpoint_folder):
         print(escaped(note))
     if args.encoder == "reference":
         _check_reference(flags, checkpoint.stats, checkpoint_folder)
-    settings = shared_settings(record or {"flags": flags_of(flags), "facts": facts})
+    settings = shared_settings(record or {"flags": flags_of(flags), "fingerprints": fingerprints})
     card = model_card(args.out.name, settings, reports, checkpoint.stats, args.encoder == "include", record is None)
     write_folder(args.out, model, codec.tokenizer, settings, card, args.encoder == "include")
     print(f"{args.out}: {_size(args.out) / 1e6:.0f} MB; use it: python -m utils.explain PICTURE --ckpt {args.out}")
@@ -138,7 +138,10 @@ def shared_settings(record: dict[str, Any]) -> dict[str, Any]:
         if found_by_path(flag) or isinstance(value, str) and os.path.exists(value):
             value = None if value is None else Path(value).name
         flags[name] = value
-    return {"flags": flags, "facts": {name: record["facts"][name] for name in KEPT_FACTS if name in record["facts"]}}
+    return {
+        "flags": flags,
+        "fingerprints": {name: record["fingerprints"][name] for name in KEPT_FACTS if name in record["fingerprints"]},
+    }
 
 
 def write_folder(out: Path, model, tokenizer, settings: dict, card: str, include_encoder: bool) -> None:
@@ -217,10 +220,10 @@ def model_card(
     """Markdown with the hub's header.
 
     Args:
-        settings: {"flags", "facts"} of the training (of the use alone where the checkpoint recorded none: `authors`).
+        settings: {"flags", "fingerprints"} of the training (of the use alone where the checkpoint recorded none: `authors`).
         reports: file -> test report. stats: of the checkpoint; best_acc and best_res are of the validation split.
     """
-    flags, facts = settings["flags"], settings["facts"]
+    flags, fingerprints = settings["flags"], settings["fingerprints"]
     demo = bool(flags.get("demo"))
     data = ModelCardData(
         language="en",
@@ -230,19 +233,19 @@ def model_card(
         tags=["sevlm", "emotion", "visual-art"],
     )
     trained_on = (
-        "The demo's data: small drawn pictures with sentences made by a program. It knows nothing of art."
+        "The demo's data: small drawn images with sentences made by a program. It knows nothing of art."
         if demo
         else f"`{flags.get('nle_data_train_path') or 'not recorded'}` "
-        f"({facts['images'] if 'images' in facts else 'number not recorded'} images)."
+        f"({fingerprints['images'] if 'images' in fingerprints else 'number not recorded'} images)."
     )
     encoder = f"`{flags.get('clip_model')}`, " + (
         "included" if include_encoder else "not included: it is loaded by name"
     )
-    lexicon = facts.get("lexicon_sha256")
+    lexicon = fingerprints.get("lexicon_sha256")
     lines = [
         f"---\n{data.to_yaml()}\n---\n\n# {name}\n",
-        "A small emotional vision-language model (SEVLM, ECCV 2024): given a picture, it says which of nine emotions the "
-        "picture evokes, and why.\n",
+        "A small emotional vision-language model (SEVLM, ECCV 2024): given an image, it says which of nine emotions the "
+        "image evokes, and why.\n",
         "## Use\n",
         f"```\npython -m utils.explain PICTURE --ckpt {name}" + (" --vad_lexicon FILE" if flags.get("use_VAD") else ""),
         "```\n",

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from utils.command_line import check_paths, parse_args
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.evaluation.ablation_table import Row, write_table
-from utils.evaluation.report import judge_name
+from utils.evaluation.report import classifier_name
 from utils.evaluation.tables import (
     CAPTION_SCORES,
     differing,
@@ -321,7 +321,7 @@ def is_tested(run: Run) -> bool:
         "evaluated_sha256": sha256(args.nle_data_val_path),
         "test_set": args.test_set,
         "references_sha256": sha256(args.annFileExp),
-        "judge": None if args.text2emotion is None else judge_name(args.text2emotion, args.vocabulary),
+        "judge": None if args.text2emotion is None else classifier_name(args.text2emotion, args.vocabulary),
     }
     if report.get("lexicon_sha256") is not None and args.vad_lexicon is not None:
         wanted["lexicon_sha256"] = sha256(args.vad_lexicon)
@@ -438,7 +438,7 @@ def results(runs: list[Run], seeds: list[int], done: list[Run], test: bool) -> t
     else:
         notes = [
             f"Scores of best-res on {args.nle_data_val_path}, the split that chose it among the epochs: somewhat higher than on "
-            "pictures that chose nothing (--test scores those)."
+            "images that chose nothing (--test scores those)."
         ]
     words = "Mean and standard deviation of the sample (n - 1)" if len(seeds) > 1 else "One seed: no standard deviation"
     which = ", ".join(map(str, seeds))
@@ -466,7 +466,7 @@ def differences(done: list[Run]) -> list[str]:
         groups: dict[tuple, list[dict]] = {}
         for run in done:  # the other two flags change encoders and decoders as well
             key = tuple(run.values.get(name) for name in (flag, "from_scratch", "fixed_encoder"))
-            groups.setdefault(key, []).append(run.history().facts)
+            groups.setdefault(key, []).append(run.history().fingerprints)
         if any(differing(group, [fact]) for group in groups.values()):
             found.append(fact)
     return found

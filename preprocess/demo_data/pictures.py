@@ -1,6 +1,6 @@
-"""Paint the demo's pictures. The emotion sets the palette and the composition, the art style sets the rendering.
+"""Paint the demo's images. The emotion sets the palette and the composition, the art style sets the rendering.
 
-A picture is a scene with a ground colour, the composition of an emotion, and a subject in an accent colour. A style
+An image is a scene with a ground colour, the composition of an emotion, and a subject in an accent colour. A style
 then renders the scene with flat bands, strokes, facets, dabs, dots or smooth shading.
 """
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from preprocess.demo_data.subjects import SUBJECTS, Shape
 
-# ---- The colours of the demo's pictures: grounds and accents of each emotion -----------------------------------------
+# ---- The colours of the demo's images: grounds and accents of each emotion -----------------------------------------
 
 
 RGB = tuple[int, int, int]
@@ -76,11 +76,11 @@ def to_rgb(color: np.ndarray, factor: float = 1.0, toward: float = 0.0) -> RGB:
 
 
 def to_rgbs(colors: np.ndarray) -> list[RGB]:
-    """Convert rows of colours to integers 0..255, all at once, because a picture has a thousand dabs."""
+    """Convert rows of colours to integers 0..255, all at once, because an image has a thousand dabs."""
     return [tuple(color) for color in np.clip(colors, 0, 255).astype(int).tolist()]
 
 
-# ---- The art styles of the demo's pictures: functions that repaint a finished scene ----------------------------------
+# ---- The art styles of the demo's images: functions that repaint a finished scene ----------------------------------
 
 
 def strokes(image: Image.Image, mood: str, ground: np.ndarray, accent: np.ndarray, rng: np.random.Generator) -> None:
@@ -103,7 +103,7 @@ def strokes(image: Image.Image, mood: str, ground: np.ndarray, accent: np.ndarra
 
 
 def _facets(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Cut the picture along straight lines into facets; shift each a little and change its brightness."""
+    """Cut the image along straight lines into facets; shift each a little and change its brightness."""
     pixels = np.asarray(image, float)
     height, width = pixels.shape[:2]
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -119,7 +119,7 @@ def _facets(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _dabs(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Repaint the picture with short slanted strokes of its own colours, slightly varied."""
+    """Repaint the image with short slanted strokes of its own colours, slightly varied."""
     width, height = image.size
     canvas = image.filter(ImageFilter.GaussianBlur(6))
     draw = ImageDraw.Draw(canvas)
@@ -136,7 +136,7 @@ def _dabs(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _dots(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Repaint the picture with dots of its own colours on a pale canvas of its mean colour."""
+    """Repaint the image with dots of its own colours on a pale canvas of its mean colour."""
     width, height = image.size
     source = np.asarray(image, float)
     canvas = Image.new("RGB", image.size, to_rgb(source.mean((0, 1)), 1, 0.45))
@@ -167,10 +167,10 @@ STYLES: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
 }
 
 
-# ---- Paint the demo's pictures. The emotion sets the palette and the composition, the art style sets the -------------
+# ---- Paint the demo's images. The emotion sets the palette and the composition, the art style sets the -------------
 
 
-TINT_NOISE = 6  # standard deviation, in 0..255, of each picture's shift in colour
+TINT_NOISE = 6  # standard deviation, in 0..255, of each image's shift in colour
 GRAIN = 5  # standard deviation, in 0..255, of the noise of each pixel
 SIDE_RANGE = (96, 160)  # pixels
 SUPERSAMPLING = 2
@@ -180,7 +180,7 @@ POSITIONS = {"left": 0.25, "middle": 0.5, "right": 0.75}
 
 @dataclass(frozen=True)
 class Picture:
-    """The content of one picture. `mood` and `undertone` are emotions; `undertone_share` (0..1) is the latter's."""
+    """The content of one image. `mood` and `undertone` are emotions; `undertone_share` (0..1) is the latter's."""
 
     style: str
     mood: str
@@ -194,7 +194,7 @@ class Picture:
 
 
 def paint(picture: Picture, rng: np.random.Generator) -> Image.Image:
-    """Paint `picture` as an RGB image with sides in `SIDE_RANGE`. Equal generator states give equal pixels."""
+    """Paint `image` as an RGB image with sides in `SIDE_RANGE`. Equal generator states give equal pixels."""
     width, height = (int(side) * SUPERSAMPLING for side in rng.integers(SIDE_RANGE[0], SIDE_RANGE[1] + 1, 2))
     tint = rng.normal(0, TINT_NOISE, 3) * 0.5 + rng.normal(0, TINT_NOISE)
     ground = np.array(GROUNDS[picture.mood][picture.ground][0], float)
@@ -243,7 +243,7 @@ def _sky(picture: Picture, ground: np.ndarray, width: int, height: int, rng: np.
 def _compose(
     image: Image.Image, mood: str, ground: np.ndarray, accent: np.ndarray, position: str, rng: np.random.Generator
 ) -> None:
-    """Draw the composition of an emotion onto `image`: what its pictures have in common besides the palette."""
+    """Draw the composition of an emotion onto `image`: what its images have in common besides the palette."""
     draw = ImageDraw.Draw(image, "RGBA")
     width, height = image.size
     unit = min(width, height)
@@ -312,7 +312,7 @@ def _compose(
 
 
 def _subjects(image: Image.Image, picture: Picture, accent: np.ndarray, rng: np.random.Generator) -> None:
-    """Draw the subject `picture.count` times around its position."""
+    """Draw the subject `image.count` times around its position."""
     width, height = image.size
     size = min(width, height) * {1: 0.3, 2: 0.2, 3: 0.15}[picture.count] * rng.uniform(0.9, 1.15)
     x = POSITIONS[picture.position] * width + rng.normal(0, 0.02) * width

@@ -1,4 +1,4 @@
-"""The subjects of the demo's pictures as shapes, and the subjects of each emotion."""
+"""The subjects of the demo's images as shapes, and the subjects of each emotion."""
 
 # A subject is a tuple of shapes in a box from -1 to 1 (y points down): kind, tone, coordinates. Tones: c the accent
 # colour, d darker, l lighter, k black, w white.

@@ -1,6 +1,6 @@
-"""Generate explanations for the demo's pictures.
+"""Generate explanations for the demo's images.
 
-The annotator's emotion selects the sentence pattern, and the picture fills its placeholders. Words are in lower case
+The annotator's emotion selects the sentence pattern, and the image fills its placeholders. Words are in lower case
 and in American spelling. Most are a single GPT-2 token, so that a sentence fits into 30 tokens.
 """
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from preprocess.demo_data.pictures import Picture
 
-# ---- Generate explanations for the demo's pictures -------------------------------------------------------------------
+# ---- Generate explanations for the demo's images -------------------------------------------------------------------
 
 
 OMISSION = 0.05  # probability that an annotator leaves out the subject's number; the same for its colour
@@ -88,10 +88,10 @@ PATTERNS: dict[str, tuple[str, ...]] = {
 
 
 def explain(picture: Picture, emotion: str, pattern: int, rng: np.random.Generator | None = None) -> str:
-    """Fill a sentence pattern of an emotion with the content of a picture.
+    """Fill a sentence pattern of an emotion with the content of an image.
 
     Args:
-        picture: the picture.
+        image: the image.
         emotion: the annotator's emotion.
         pattern: index of the pattern, 0 to 3.
         rng: decides whether the subject's number or colour is left out; None: neither is.
@@ -114,7 +114,7 @@ def explain(picture: Picture, emotion: str, pattern: int, rng: np.random.Generat
 
 
 def noun(picture: Picture) -> str:
-    """The noun for the picture's subject, in the singular or the plural."""
+    """The noun for the image's subject, in the singular or the plural."""
     return picture.subject if picture.count == 1 else PLURALS.get(picture.subject, picture.subject + "s")
 
 

@@ -1,4 +1,4 @@
-"""Pictures that are missing, unreadable, too large, or outside their folder."""
+"""Images that are missing, unreadable, too large, or outside their folder."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Pictures as they are in the wild: what is opened, and what is refused without starting or awaiting anything."""
+"""Images as they are in the wild: what is opened, and what is refused without starting or awaiting anything."""
 
 import os
 

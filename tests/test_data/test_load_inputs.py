@@ -17,7 +17,7 @@ def read(box, flags: str = "") -> Inputs:
 
 
 def test_images_that_are_left_out_are_nowhere(box, capsys):
-    """A bad picture of either split: records, annotations, names and files are those of the others."""
+    """A bad image of either split: records, annotations, names and files are those of the others."""
     box.json(
         VAL, lambda records: records.update({"22": record(0), "23": record(5)})
     )  # p0 is in both splits, p5 nowhere
@@ -55,12 +55,12 @@ def test_one_id_for_two_pictures_is_refused(box):
 
 
 def test_one_emotion_is_said_before_pictures_are_opened(box, monkeypatch):
-    """Opening tens of thousands of pictures takes a while; a file that is wrong anyway is refused before."""
+    """Opening tens of thousands of images takes a while; a file that is wrong anyway is refused before."""
     monkeypatch.setattr("utils.data.load_inputs.images_found", None)
     box.json(TRAIN, lambda records: records["12"].update(emotions=["awe", "awe"]))
     with pytest.raises(InputError, match=f"{TRAIN}: record 12: all its explanations have one emotion"):
         read(box)
-    with pytest.raises(TypeError):  # without the contrastive loss the pictures come next
+    with pytest.raises(TypeError):  # without the contrastive loss the images come next
         read(box, "--no-use_cl_loss")
 
 

@@ -121,7 +121,7 @@ def test_whole_files_of_other_arrays_are_made_anew(split, file, tmp_path, capsys
     """They bear the right hash; no run writes them, but none is to train on them."""
     read_training_records(file, tmp_path / "cache")
     (kept,) = (tmp_path / "cache").iterdir()
-    key = training_records.kept_key(file.read_bytes())
+    key = training_records.cache_key(file.read_bytes())
     ids, distributions, first, emotions, names, texts = arrays = read_kept(kept, key)
     damages = {
         "fewer arrays": arrays[:-1],

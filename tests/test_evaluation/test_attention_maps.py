@@ -1,4 +1,4 @@
-"""Cross-attention weights are those of stock GPT-2 blocks, and land on the right patch of the right word's picture."""
+"""Cross-attention weights are those of stock GPT-2 blocks, and land on the right patch of the right word's image."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.vad_lexicon import Lexicon
 from utils.evaluation.generation import generate
 from utils.visualize.heat_map import (
-    PictureHeat,
+    ImageHeat,
     TextHeat,
     WordHeat,
     cross_attention,
@@ -85,7 +85,7 @@ def test_decoding_is_left_as_it_was(codec):
 
 
 def test_patches_are_counted_row_by_row():
-    """From pixels on: a patch of the picture is the same entry of the grid."""
+    """From pixels on: a patch of the image is the same entry of the grid."""
     torch.manual_seed(0)
     config = CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=16
@@ -132,14 +132,14 @@ def test_one_rule_tints_heat_maps_and_galleries(codec):
     assert shown == [value for value in valences if value is not None] + [-0.5]  # the page tints both of "tower/dying"
 
 
-def heat_of(words: list[WordHeat], size=(120, 60), name="a.png") -> PictureHeat:
-    return PictureHeat(
+def heat_of(words: list[WordHeat], size=(120, 60), name="a.png") -> ImageHeat:
+    return ImageHeat(
         name, Image.new("RGB", size, (250, 250, 250)), ["by its words: awe"], [TextHeat("the emotion", words)]
     )
 
 
 def test_png_shows_the_patch(tmp_path):
-    """A white picture, twice as wide as high: the patch that a word attended to is the only bright one of its panel."""
+    """A white image, twice as wide as high: the patch that a word attended to is the only bright one of its panel."""
     places = [(0, 0), (2, 1), (3, 3), (1, 2), (0, 3), (3, 0), (2, 2)]  # seven words: two rows of panels
     words = [WordHeat("word", one_hot(*place), None) for place in places]
     write_png(tmp_path / "heat.png", heat_of(words), "all blocks")
@@ -149,7 +149,7 @@ def test_png_shows_the_patch(tmp_path):
     rows = np.flatnonzero(dark.sum(axis=1) > 60)
     bands = np.split(rows, np.flatnonzero(np.diff(rows) > 20) + 1)
     assert [len(band) for band in bands] == [90, 90]  # 180 x 90 pixels each
-    for number, (row, column) in enumerate(places, start=1):  # the first panel is the picture itself
+    for number, (row, column) in enumerate(places, start=1):  # the first panel is the image itself
         top = bands[number // 6][0]
         left = 12 + (180 + 12) * (number % 6)
         panel = pixels[top : top + 90, left : left + 180]

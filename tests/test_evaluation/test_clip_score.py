@@ -36,7 +36,7 @@ def clip(tmp_path_factory):
     vision = HALF | {"image_size": SIZE, "patch_size": 16, "projection_dim": 8}
     torch.manual_seed(1)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).eval()
-    with torch.no_grad():  # far from the initial weights, so that texts and pictures differ clearly
+    with torch.no_grad():  # far from the initial weights, so that texts and images differ clearly
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.5)
     model.save_pretrained(folder)
@@ -45,7 +45,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Four noisy pictures, wide, tall, square and of the model's size."""
+    """Four noisy images, wide, tall, square and of the model's size."""
     folder = tmp_path_factory.mktemp("pictures")
     draw = np.random.default_rng(0)
     for image, size in enumerate([(101, 40), (33, 90), (64, 64), (SIZE, SIZE)], 1):
@@ -65,7 +65,7 @@ def test_pictures_are_prepared_as_clip_prepares_them(pictures):
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_scores_are_those_of_the_definition(clip, pictures, tmp_path, whole):
-    """One picture and one text at a time, through transformers' own forward; tokenizer.json or vocab.json and merges.txt."""
+    """One image and one text at a time, through transformers' own forward; tokenizer.json or vocab.json and merges.txt."""
     folder = tmp_path / "copy"
     shutil.copytree(clip, folder)
     if not whole:
@@ -102,7 +102,7 @@ def test_scores_are_those_of_the_definition(clip, pictures, tmp_path, whole):
 
 
 def test_report_of_predictions(clip, workspace, tmp_path):
-    """The report names the model; a picture's scores are among those of single images, and have an interval."""
+    """The report names the model; an image's scores are among those of single images, and have an interval."""
     records = json.loads((workspace.data / "artEmisX_val.json").read_text())
     rows = [{"image_id": int(image), "caption": "awe because the sea is dark"} for image in records]
     (tmp_path / "theirs.json").write_text(json.dumps(rows))
@@ -152,7 +152,7 @@ def test_bad_input(clip, pictures, tmp_path):
 
 
 def test_a_reference_of_the_opposite_direction_counts_as_0(monkeypatch):
-    """Text and picture agree; the cosine to the only reference is -1."""
+    """Text and image agree; the cosine to the only reference is -1."""
     right, left = torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]])
     monkeypatch.setattr(ClipScorer, "_texts", lambda self, texts: torch.cat([right, left]))
     monkeypatch.setattr(ClipScorer, "_pictures", lambda self, names: [right])

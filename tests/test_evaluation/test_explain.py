@@ -1,4 +1,4 @@
-"""utils.explain: what it says is what the evaluation said; files, bad pictures and bad flags."""
+"""utils.explain: what it says is what the evaluation said; files, bad images and bad flags."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ from utils.visualize import explainer
 
 @pytest.fixture(scope="module")
 def trained(workspace, tmp_path_factory) -> Path:
-    """A run with an emotion head, long enough that pictures get different texts."""
+    """A run with an emotion head, long enough that images get different texts."""
     out = tmp_path_factory.mktemp("trained")
     flags = ("--num_train_epochs", "4", "--use_emotion_loss", "--no-fixed_encoder", "--learning_rate", "0.01")
     assert artEmisX_train.main(workspace.argv(out, *flags, "--en_LR", "0.01", "--seed", "3")) == 0
@@ -31,7 +31,7 @@ def trained(workspace, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def ask(trained, tmp_path):
-    """Runs the command on pictures and gives what --json holds."""
+    """Runs the command on images and gives what --json holds."""
 
     def run(*argv: object) -> list[dict]:
         out = tmp_path / "answers.json"
@@ -75,7 +75,7 @@ def test_it_says_what_evaluation_said(trained, pictures, ask):
 
 
 def folder_of(tmp_path: Path, pictures: dict[str, Path]) -> Path:
-    """Two pictures, one of them below, a broken one, and files that are none."""
+    """Two images, one of them below, a broken one, and files that are none."""
     folder = tmp_path / "folder"
     (folder / "below").mkdir(parents=True)
     first, second, *_ = pictures.values()
@@ -103,7 +103,7 @@ def test_a_folder_with_a_broken_picture(tmp_path, pictures, ask, capsys):
 def test_no_readable_picture(tmp_path, pictures, trained):
     folder = folder_of(tmp_path, pictures)
     out = tmp_path / "out.json"
-    with pytest.raises(InputError, match="none of 1 pictures could be read"):
+    with pytest.raises(InputError, match="none of 1 images could be read"):
         explain.main([str(folder / "b.jpg"), "--ckpt", str(trained / "ckpts"), "--json", str(out)])
     assert not out.exists()
 
@@ -196,7 +196,7 @@ def test_heat(tmp_path, pictures, trained, monkeypatch):
     dark = np.abs(picture - 51) <= 1
     top = np.flatnonzero(dark.sum(axis=1) > 60)[0]
     left = np.flatnonzero(dark[top])[0]
-    assert left == 12 + 192  # beside the picture itself
+    assert left == 12 + 192  # beside the image itself
     panel = picture[top : top + 180, left : left + 180]
     assert (panel[95:, :85] == 255).all() and (panel[:85] < 60).all() and (panel[95:, 95:] < 60).all()
 
@@ -218,7 +218,7 @@ def test_heat(tmp_path, pictures, trained, monkeypatch):
         (["--heat", "x.html", "--heat_blocks", "3"], "the decoder has 2 blocks"),
         (["--heat_blocks", "1"], "give --heat FILE"),
         (["--json", "same", "--csv", "./same"], "same file"),
-        (["--json", "a.jpg"], "is one of the pictures"),
+        (["--json", "a.jpg"], "is one of the images"),
         (["--json", "a.jpg/x.json"], "a.jpg is a file; name another folder"),
         (["--json", "/sys/x.json"], "x.json: nothing can be written in /sys"),
         (["--name", "../x"], "a name as best-res was expected"),

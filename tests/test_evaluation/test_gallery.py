@@ -1,4 +1,4 @@
-"""The gallery: which pictures it shows, what stands on the page, and one line for wrong input."""
+"""The gallery: which images it shows, what stands on the page, and one line for wrong input."""
 
 import base64
 import io
@@ -45,7 +45,7 @@ def make_run(workspace, root):
         "image_root": "old/data/wikiart_rescaled_max_size_to_600px_same_aspect_ratio",
         "vad_lexicon": "old/data/demo-VAD-Lexicon.txt",
     }
-    (results / "log.jsonl").write_text(json.dumps({"start": {"flags": flags, "facts": {}}}) + "\n")
+    (results / "log.jsonl").write_text(json.dumps({"start": {"flags": flags, "fingerprints": {}}}) + "\n")
     return root
 
 
@@ -134,7 +134,7 @@ def test_thumbnails_are_bounded(tmp_path):
 def test_page_of_a_moved_run(run, capsys):
     gallery.main([str(run), "--number", "3", "--metrics", "bleu", "cider"])
     html = (run / "results" / "gallery_1_7.html").read_text()
-    assert "3 pictures" in capsys.readouterr().out
+    assert "3 images" in capsys.readouterr().out
     assert html.count('<article class="card"') == 3 and html.count("data:image/jpeg") == 3
     assert 'data-emotion="nonsense" data-verdict="wrong"' in html and 'data-verdict="right"' in html
     assert "B-4" in html and 'class="model" style="width:50%"' in html and 'data-vad="V ' in html
@@ -215,7 +215,7 @@ def test_inspect(workspace, tmp_path, capsys):
     assert of_val["repeated"] == len(texts) - len(set(texts)) and of_val["pictures"]["found"] == len(records)
     assert abs(sum(of_val["emotions"].values()) - 1) < 1e-9 and 0 < of_val["lexicon"]["known"] < 1
     assert facts["overlaps"][0]["images"] == 0
-    assert "share 0 pictures" in capsys.readouterr().out
+    assert "share 0 images" in capsys.readouterr().out
     assert (tmp_path / "a.html").read_text().count("data:image/jpeg") == 5
 
 

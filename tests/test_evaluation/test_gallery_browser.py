@@ -60,7 +60,7 @@ def test_filters_keys_and_hostile_text(tmp_path):
     """
     out = in_browser(render(hostile_page()), script, tmp_path, "--window-size=500,900")
     assert out["all"] == out["cleared"] == ["0.0", "1.0", "2.0"]
-    assert out["fear"] == out["search"] == ["1.0"] and out["count"] == "1 of 3 pictures"
+    assert out["fear"] == out["search"] == ["1.0"] and out["count"] == "1 of 3 images"
     assert out["right"] == ["0.0", "2.0"] and out["worst"] == ["0.0"] and out["none"] is False
     assert out["sorted"] == ["2.0", "1.0", "0.0"]
     assert (out["first"], out["second"], out["word"], out["open"]) == ("2.0", "1.0", "grief", True)
@@ -69,8 +69,8 @@ def test_filters_keys_and_hostile_text(tmp_path):
 
 
 def test_own_policy_lets_own_script_run(tmp_path):
-    (tmp_path / "page.html").write_text(render(hostile_page()).replace('role="status">3 pictures', 'role="status">'))
-    assert re.search(r'id="count"[^>]*>3 pictures', dump(tmp_path / "page.html", tmp_path))
+    (tmp_path / "page.html").write_text(render(hostile_page()).replace('role="status">3 images', 'role="status">'))
+    assert re.search(r'id="count"[^>]*>3 images', dump(tmp_path / "page.html", tmp_path))
 
 
 @pytest.fixture(scope="module")

@@ -284,7 +284,7 @@ def test_the_judge_reads_explanations(split, tmp_path, monkeypatch):
         read.update(texts)
         return dict.fromkeys(texts, "awe")
 
-    monkeypatch.setattr(score_report.Judge, "emotions", emotions)
+    monkeypatch.setattr(score_report.EmotionClassifier, "emotions", emotions)
     write_json(tmp_path / "full.json", [FORMS["full"](image, *said) for image, said in captions.items()])
     report.main(["--predictions", str(tmp_path / "full.json"), *flags, "--text2emotion", str(JUDGE)])
     assert read == {image: said for image, (_, said) in captions.items()}

@@ -108,7 +108,7 @@ def found(folder: Path) -> tuple[str, str]:
 
 
 def test_first_beside_the_json_files_then_one_folder_up(tmp_path):
-    """v1 of the lexicon, the paper's, before v2.1; the folder of shrunk pictures before images/."""
+    """v1 of the lexicon, the paper's, before v2.1; the folder of shrunk images before images/."""
     shrunk = "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
     made(tmp_path, "NRC-VAD-Lexicon-v2.1.txt", "images")
     assert found(tmp_path) == ("NRC-VAD-Lexicon-v2.1.txt", "images")

@@ -34,11 +34,13 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def record(train: str, **facts) -> None:
+def record(train: str, **fingerprints) -> None:
     texts = whole_training_split(parse_args(["--nle_data_train_path", train]).nle_data_train_path)
-    facts = {"training_texts": texts.name, "training_texts_sha256": sha256(texts)} | facts
+    fingerprints = {"training_texts": texts.name, "training_texts_sha256": sha256(texts)} | fingerprints
     flags = flags_of(parse_args(["--nle_data_train_path", train]))
-    write_json("ckpts/nle_model_best-res/config.json", {"sevlm_settings": {"flags": flags, "facts": facts}})
+    write_json(
+        "ckpts/nle_model_best-res/config.json", {"sevlm_settings": {"flags": flags, "fingerprints": fingerprints}}
+    )
 
 
 def found(*flags: str) -> tuple[str | None, str | None, str | None]:

@@ -1,4 +1,4 @@
-"""preprocess/cache_features.py: splits, pictures and flags that it refuses."""
+"""preprocess/cache_features.py: splits, images and flags that it refuses."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where counting begins and ends: 40 annotations against 41, who is drawn for v2.0's sets, and how pictures are shrunk."""
+"""Where counting begins and ends: 40 annotations against 41, who is drawn for v2.0's sets, and how images are shrunk."""
 
 import shutil
 
@@ -206,7 +206,7 @@ def test_words_seen_5_times_are_kept_and_in_the_mini_variant_all(tmp_path):
     assert len(mini) == 1 and " 3," not in mini["tokens_encoded"].item()  # no <unk>
 
 
-# ---- pictures --------------------------------------------------------------------------------------------------------
+# ---- images --------------------------------------------------------------------------------------------------------
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -214,7 +214,7 @@ def noise(width: int, height: int) -> Image.Image:
 
 
 def test_shrunk_by_lanczos_at_the_quality_asked_for(tmp_path):
-    """What lies on disk is PIL's Lanczos picture at quality 95, and at 90 a smaller file."""
+    """What lies on disk is PIL's Lanczos image at quality 95, and at 90 a smaller file."""
     (tmp_path / "in/Baroque").mkdir(parents=True)
     picture = noise(900, 700)
     picture.save(tmp_path / "in/Baroque/a.png")

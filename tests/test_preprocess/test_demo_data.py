@@ -1,4 +1,4 @@
-"""The demo's data set: layout, determinism, and that emotions and texts can be learnt from the pictures and only so."""
+"""The demo's data set: layout, determinism, and that emotions and texts can be learnt from the images and only so."""
 
 import ast
 import dataclasses
@@ -167,7 +167,7 @@ def test_bad_numbers_are_refused(tmp_path, argv, message):
 
 def test_counts_are_printed(tmp_path, capsys):
     main(["--out_dir", str(tmp_path), "--pictures", "30"])
-    assert "of 30 pictures" in capsys.readouterr().out
+    assert "of 30 images" in capsys.readouterr().out
     assert get_parser().parse_args([]).pictures == PICTURES
 
 
@@ -228,7 +228,7 @@ def bleu4(captions: list[str], references: list[list[str]], capsys) -> float:
 
 @pytest.mark.slow
 def test_captions_score_by_naming_the_right_things(planned, annotations, capsys):
-    """The best constant caption stays below half, and captions of other pictures below 0.7, of what even a half-blind
+    """The best constant caption stays below half, and captions of other images below 0.7, of what even a half-blind
     captioner gets, one that knows only emotion, colours and number."""
     references = annotations.groupby("painting")["utterance_spelled"].apply(list)
     held_out = planned[planned["split"] == "val"].reset_index(drop=True)
@@ -253,7 +253,7 @@ def test_captions_score_by_naming_the_right_things(planned, annotations, capsys)
 
 @pytest.mark.slow
 def test_emotions_can_be_seen():
-    """A linear model on 16 x 16 pixels tells the emotions apart, and learns nothing from shuffled pictures."""
+    """A linear model on 16 x 16 pixels tells the emotions apart, and learns nothing from shuffled images."""
     planned = plan_pictures(700, SEED)
     labels = planned["votes"].map(majority)
     chosen = planned.index[labels.notna()]

@@ -1,4 +1,4 @@
-"""A table of one's own: from a folder of pictures and a spreadsheet to an epoch, and what is refused on the way."""
+"""A table of one's own: from a folder of images and a spreadsheet to an epoch, and what is refused on the way."""
 
 import csv
 import re
@@ -23,7 +23,7 @@ from utils.inspect import overlaps
 SPLITS = ("train", "val", "test")
 PAIRS = "artEmisX_cl_train.json"
 NAMES = [f"{'market/' if i % 2 else ''}p{i}.png" for i in range(40)]
-# two emotions for every picture, the first one twice
+# two emotions for every image, the first one twice
 ROWS = [
     (name, EMOTIONS[(i + j // 2) % 9], f"Oh, picture {i} is {word}!")
     for i, name in enumerate(NAMES)
@@ -135,7 +135,7 @@ def test_pictures_are_divided_85_5_10_and_by_the_seed(tmp_path):
     assert all(build(tmp_path).values())
     shutil.rmtree(tmp_path / "out")
     write_table(tmp_path / "mine.csv", few[3:])
-    refused(tmp_path, "6 pictures are too few for three splits; give at least 7")
+    refused(tmp_path, "6 images are too few for three splits; give at least 7")
 
 
 def test_the_tables_own_splits(tmp_path):
@@ -152,11 +152,11 @@ def test_the_tables_own_splits(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({0: "val"}, "p0 is in val and train; put each picture into one split"),
+        ({0: "val"}, "p0 is in val and train; put each image into one split"),
         ({0: "val", 3: "test"}, "p0 is in val and train (so are 1 others)"),
         ({0: "practice"}, "unknown split (known: train, "),
         ({0: ""}, "an empty cell 1"),
-        (dict.fromkeys(range(len(ROWS)), "test"), "no pictures for artEmisX_train.json; correct the table"),
+        (dict.fromkeys(range(len(ROWS)), "test"), "no images for artEmisX_train.json; correct the table"),
     ],
 )
 def test_bad_splits(tmp_path, changed, message):
@@ -178,7 +178,7 @@ def test_one_picture_under_two_names_is_one_picture(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("p0.jpg", "p0.png and p0.jpg would be one picture"),
+        ("p0.jpg", "p0.png and p0.jpg would be one image"),
         ("../p0.png", "row 121: image name '../p0.png' is no file below the image folder"),
         ("/p0.png", "is no file below the image folder"),
         ("", "row 121: image name ''"),
@@ -202,7 +202,7 @@ def test_one_annotation_per_picture(tmp_path, capsys):
 
 
 def test_names_without_extension_train(workspace, tmp_path):
-    """SAEA's variant of ArtEmis' files; the folder's pictures have their extensions. Here with one emotion a picture."""
+    """SAEA's variant of ArtEmis' files; the folder's images have their extensions. Here with one emotion an image."""
     splits = {}
     for split in ("train", "val"):
         records = read_records(workspace.data / f"artEmisX_{split}.json")
@@ -221,7 +221,7 @@ def test_names_without_extension_train(workspace, tmp_path):
 
 
 def test_names_without_extension_are_compared_with_others(tmp_path):
-    """A picture of the training file is found in the test file, whichever of the two has the extension."""
+    """An image of the training file is found in the test file, whichever of the two has the extension."""
     whole, bare = {"1": {"image_name": "Cubism/st.-ives.jpg"}}, {"2": {"image_name": "Cubism/st.-ives"}}
     for test, train in ((whole, bare), (bare, whole)):
         said = "\n".join(split_warnings(tmp_path / "test.json", test, train, "v1.0"))
@@ -381,12 +381,12 @@ def test_missing_pictures(tmp_path, capsys):
     with open(tmp_path / "out/image_manifest.csv", newline="", encoding="utf-8") as file:
         missing = {row["image_name"] for row in csv.DictReader(file) if row["problem"] == "missing"}
     assert missing == set(NAMES[:3])
-    with pytest.raises(InputError, match="3 pictures have no image, see .*image_manifest.csv"):
+    with pytest.raises(InputError, match="3 images have no image, see .*image_manifest.csv"):
         build(tmp_path, "--image_root", tmp_path / "pictures", "--require_images")
 
 
 def test_two_names_of_one_file(tmp_path):
-    """A picture would be in two splits under names of two spellings."""
+    """An image would be in two splits under names of two spellings."""
     write_table(tmp_path / "mine.csv", [*ROWS, ("Market/P1.png", "awe", "wide")])
     save_pictures(tmp_path / "pictures")
     refused(tmp_path, "market/p1.png and Market/P1.png are one file", "--image_root", tmp_path / "pictures")

@@ -1,4 +1,4 @@
-"""The demo, trained once (tests/background.py): it learns, it needs the pictures, and one sentence for all does not do."""
+"""The demo, trained once (tests/background.py): it learns, it needs the images, and one sentence for all does not do."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def test_it_learns(folder, records):
 
 
 def test_constant_caption_scores_less_than_half(folder, records, bleu_4):
-    """The best of many: every reference explanation of 40 pictures, for all pictures."""
+    """The best of many: every reference explanation of 40 images, for all images."""
     ours = bleu_4(captions(folder, "exp"))
     candidates = [text for record in list(records.values())[:40] for text in record["explanations"][:2]]
     best = max(bleu_4({int(image_id): text for image_id in records}) for text in candidates[:20])
@@ -59,7 +59,7 @@ def test_constant_caption_scores_less_than_half(folder, records, bleu_4):
 
 
 def test_shuffled_pictures(folder, records, tmp_path, bleu_4):
-    """The same checkpoint, the pictures shuffled among the records: it cannot tell."""
+    """The same checkpoint, the images shuffled among the records: it cannot tell."""
     names = [record["image_name"] for record in records.values()]
     shuffled = {
         image_id: record | {"image_name": names[(row + len(names) // 2) % len(names)]}

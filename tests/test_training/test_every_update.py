@@ -261,7 +261,7 @@ def pixels_of(made: Recording) -> torch.Tensor:
 
 
 def test_normalisation(run):
-    """The same pictures, by ImageNet's statistics (the paper's) and by CLIP's."""
+    """The same images, by ImageNet's statistics (the paper's) and by CLIP's."""
     of = [(IMAGENET_MEAN, IMAGENET_STD), (CLIP_MEAN, CLIP_STD)]
     made = [pixels_of(run()), pixels_of(run("--image_normalization", "own"))]
     raw = [

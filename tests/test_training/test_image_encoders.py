@@ -22,7 +22,7 @@ from utils.training.resume import state_folders
 
 pytestmark = pytest.mark.slow
 
-# what a folder says of its pictures: DINO's size is read here, the others' in config.json
+# what a folder says of its images: DINO's size is read here, the others' in config.json
 PREPARED = {
     "size": {"height": 60, "width": 60},
     "image_mean": [0.4, 0.5, 0.6],
@@ -75,7 +75,7 @@ def test_from_pictures_to_a_heat_map(workspace, encoder, tmp_path):
 
 
 def share_and_compare(run, trained: SEVLM) -> Path:
-    """Share best-acc: what is loaded from the folder is the checkpoint's model, down to how pictures are prepared."""
+    """Share best-acc: what is loaded from the folder is the checkpoint's model, down to how images are prepared."""
     assert share.main([str(run / "ckpts"), str(run / "shared"), "--name", "best-acc"]) == 0
     model, encoder = SEVLM.from_pretrained(run / "shared"), trained.image_encoder
     assert same(model.state_dict(), trained.state_dict())

@@ -15,7 +15,7 @@ from utils.command_line import checkpoint_config
 from utils.training.checkpoints import finish_saves, load_named, save_named
 from utils.training.resume import load_state, prepare_folder, save_state
 
-SETTINGS = {"flags": {}, "facts": {}}
+SETTINGS = {"flags": {}, "fingerprints": {}}
 
 
 class Killed(BaseException):

@@ -87,7 +87,7 @@ def test_escaped():
 @pytest.mark.parametrize("score", [True, False])
 def test_a_record_brings_no_flags_of_its_own(score):
     """A list in the record is spelled as several words: none of them may be another flag."""
-    record = {"flags": {"metrics": ["bleu", "--cache_dir=/somewhere"], "num_beams": 2}, "facts": {}}
+    record = {"flags": {"metrics": ["bleu", "--cache_dir=/somewhere"], "num_beams": 2}, "fingerprints": {}}
     if score:  # where the metrics are this run's own
         record["flags"]["lemmatizer"] = ["none", "--cache_dir=/somewhere"]
     with pytest.raises(InputError, match="its settings are damaged"):

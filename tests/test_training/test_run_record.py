@@ -9,7 +9,7 @@ from utils.errors import InputError
 from utils.flags import IGNORE, MUST_MATCH, WARN
 from utils.opts import declared, get_parser
 from utils.run_record import (
-    compare_facts,
+    compare_fingerprints,
     compare_flags,
     compare_for_resume,
     flags_of,
@@ -44,19 +44,19 @@ def test_one_flag_of_each_kind(name, rules):
 
 
 def record():
-    facts = {declared()[name].fingerprint: "0" * 64 for name in BY_FINGERPRINT} | {
+    fingerprints = {declared()[name].fingerprint: "0" * 64 for name in BY_FINGERPRINT} | {
         "precision": "no",
         "images": 45,
         "processes": 1,
     }
-    return {"flags": flags_of(parse_args([])), "facts": facts}
+    return {"flags": flags_of(parse_args([])), "fingerprints": fingerprints}
 
 
 def changed(name: str) -> dict:
     """A record that differs from `record()` in what one flag says, or stands for."""
     other = copy.deepcopy(record())
     if name in BY_FINGERPRINT:
-        other["facts"][declared()[name].fingerprint] = "1" * 64
+        other["fingerprints"][declared()[name].fingerprint] = "1" * 64
     else:
         other["flags"][name] = "something else"
     return other
@@ -84,13 +84,13 @@ def test_resume_names_both_values():
         compare_for_resume(before, after)
 
 
-def test_resume_facts_without_a_flag():
+def test_resume_fingerprints_without_a_flag():
     other = record()
-    other["facts"]["images"] = 44
+    other["fingerprints"]["images"] = 44
     with pytest.raises(InputError, match="the training had 45 images and has 44 now"):
         compare_for_resume(record(), other)
     other = record()
-    other["facts"]["processes"] = 2
+    other["fingerprints"]["processes"] = 2
     assert compare_for_resume(record(), other) == [
         "--resume: 1 processes were at work before and 2 are now: contrastive negatives differ"
     ]
@@ -118,15 +118,15 @@ def test_flags_beside_a_checkpoint(name, score, tmp_path):
 
 @pytest.mark.parametrize("score", [False, True])
 @pytest.mark.parametrize("name", BY_FINGERPRINT)
-def test_facts_beside_a_checkpoint(name, score, tmp_path):
+def test_fingerprints_beside_a_checkpoint(name, score, tmp_path):
     rules = declared()[name].rules
     rule = rules.score if score else rules.continue_from
-    facts = changed(name)["facts"]
+    fingerprints = changed(name)["fingerprints"]
     if rule == MUST_MATCH:
         with pytest.raises(InputError, match=f"--{name} .*not what the model was trained with"):
-            compare_facts(record(), facts, score, tmp_path)
+            compare_fingerprints(record(), fingerprints, score, tmp_path)
     else:
-        assert len(compare_facts(record(), facts, score, tmp_path)) == (rule == WARN)
+        assert len(compare_fingerprints(record(), fingerprints, score, tmp_path)) == (rule == WARN)
 
 
 @pytest.mark.parametrize("score", [False, True])
@@ -136,7 +136,7 @@ def test_a_checkpoint_brings_its_settings(score, tmp_path):
         "--lemmatizer none --dropout 0.3 --metrics bleu rouge --no-use_VAD_loss --mixed_precision bf16 --seed 7".split()
         + ["--prompt_text", " i feel", "--from_scratch", "decoder"]
     )
-    kept = {"flags": flags_of(trained), "facts": record()["facts"] | {"precision": "bf16"}}
+    kept = {"flags": flags_of(trained), "fingerprints": record()["fingerprints"] | {"precision": "bf16"}}
     args = get_parser().parse_args(recorded_argv(kept, score, tmp_path))
     for name, flag in declared().items():
         rule = flag.rules.score if score else flag.rules.continue_from
@@ -144,7 +144,9 @@ def test_a_checkpoint_brings_its_settings(score, tmp_path):
         assert getattr(args, name) == getattr(trained if adopted else parse_args([]), name), name
 
 
-@pytest.mark.parametrize("damaged", [[], {"flags": {}}, {"flags": [], "facts": {}}, {"flags": {}, "facts": None}])
+@pytest.mark.parametrize(
+    "damaged", [[], {"flags": {}}, {"flags": [], "fingerprints": {}}, {"flags": {}, "fingerprints": None}]
+)
 def test_damaged_record(damaged, tmp_path):
     with pytest.raises(InputError, match="settings are damaged"):
         recorded_argv(damaged, True, tmp_path)

@@ -58,7 +58,7 @@ def test_evaluation_of_the_folder_is_that_of_the_checkpoint(workspace, trained, 
 
 
 def test_a_stranger_loads_it_elsewhere(workspace, trained, shared, tmp_path):
-    """A fresh process in another directory: the same weights, and the same answer about a picture."""
+    """A fresh process in another directory: the same weights, and the same answer about an image."""
     (picture, *_) = sorted(workspace.data.rglob("*.jpg"))
     lexicon = next(workspace.data.glob("*Lexicon*.txt"))
     answers = []
@@ -85,7 +85,7 @@ def test_the_folder_holds_no_pickle_and_no_path_of_this_machine(workspace, train
         assert str(workspace.root) not in text and str(trained) not in text
     card = (shared / "README.md").read_text()
     fields = json.loads((shared / "config.json").read_text())
-    assert fields["sevlm_settings"]["facts"]["lexicon_sha256"] in card
+    assert fields["sevlm_settings"]["fingerprints"]["lexicon_sha256"] in card
     assert "must not be used" in card and "No test report was given" in card and "seed: 3" in card
     assert "lm_head" not in "".join(load_file(shared / "model.safetensors"))
 
@@ -255,10 +255,10 @@ def test_settings_for_strangers(tmp_path):
         "cache_dir": "/home/me/cache",
     }
     flags |= {"image_root": "/home/me/pictures", "vad_lexicon": "/home/me/lexicon.txt", "clip_model": str(tmp_path)}
-    facts = {"lexicon_sha256": "abc", "images": 5, "references_sha256": "def", "images_per_step": 8}
-    settings = share.shared_settings({"flags": dict.fromkeys(declared()) | flags, "facts": facts})
+    fingerprints = {"lexicon_sha256": "abc", "images": 5, "references_sha256": "def", "images_per_step": 8}
+    settings = share.shared_settings({"flags": dict.fromkeys(declared()) | flags, "fingerprints": fingerprints})
     settings["flags"] = {name: value for name, value in settings["flags"].items() if value is not None}
     kept = {"seed": 7, "learning_rate": 0.1, "prompt_text": "p", "demo": True}
     assert settings["flags"] == kept | {"vad_lexicon": "lexicon.txt", "clip_model": tmp_path.name}
-    assert settings["facts"] == {"lexicon_sha256": "abc", "images": 5}
+    assert settings["fingerprints"] == {"lexicon_sha256": "abc", "images": 5}
     assert share.get_parser().get_default("name") == "best-res"

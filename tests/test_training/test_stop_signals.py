@@ -106,7 +106,7 @@ def closed_stdout(monkeypatch):
 def test_in_training_a_pipe_that_nobody_reads_asks_for_a_state_and_a_stop(closed_stdout, capfd):
     with StopSignals(True, lambda: "go on so") as signals:
         signals.immediate = False
-        training_run.TrainingRun.say(SimpleNamespace(accelerator=closed_stdout, signals=signals), "text")
+        training_run.TrainingRun.print(SimpleNamespace(accelerator=closed_stdout, signals=signals), "text")
         assert signals.stop == signal.SIGPIPE
     assert capfd.readouterr().err.startswith("SIGPIPE (nobody reads the output): a state is being written")
 

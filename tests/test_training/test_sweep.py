@@ -21,32 +21,32 @@ from utils.evaluation.ablation_table import Row, write_table
 from utils.files import run_lock
 from utils.training.run_log import read_log
 
-# Writes what a training writes, and the facts in the file `facts`. The file `orders` in the working directory: "fail NUMBER", or "wait" until it is stopped.
+# Writes what a training writes, and the fingerprints in the file `fingerprints`. The file `orders` in the working directory: "fail NUMBER", or "wait" until it is stopped.
 STAND_IN = """
 import json, pathlib, sys, time
 sys.path.insert(0, REPOSITORY)
 from utils.command_line import parse_args
 from utils.run_record import flags_of
 args = parse_args(sys.argv[2:])
-facts = json.loads(pathlib.Path("facts").read_text()) if pathlib.Path("facts").is_file() else {}
+fingerprints = json.loads(pathlib.Path("fingerprints").read_text()) if pathlib.Path("fingerprints").is_file() else {}
 orders = pathlib.Path("orders").read_text().split() if pathlib.Path("orders").is_file() else [""]
 with open("calls", "a") as calls:
     calls.write(f"{args.use_VAD} {args.use_cl_loss} {args.seed} {args.resume} {args.eval_only}\\n")
 if args.eval_only:
     args.caption_save_path.mkdir(parents=True, exist_ok=True)
-    from utils.evaluation.report import judge_name
+    from utils.evaluation.report import classifier_name
     from utils.files import sha256
-    report = {"test_set": None, "evaluated_file": args.nle_data_val_path.name, **facts}
+    report = {"test_set": None, "evaluated_file": args.nle_data_val_path.name, **fingerprints}
     for name, path in {"evaluated": args.nle_data_val_path, "references": args.annFileExp, "lexicon": args.vad_lexicon}.items():
         report[f"{name}_sha256"] = sha256(path)
-    report["judge"] = args.text2emotion and judge_name(args.text2emotion, args.vocabulary)
+    report["judge"] = args.text2emotion and classifier_name(args.text2emotion, args.vocabulary)
     (args.caption_save_path / "report.json").write_text(json.dumps(report | {"scores": {"sub_acc": 0.125, "max_lcs": 2.5}}))
     sys.exit()
 args.caption_save_path.mkdir(parents=True, exist_ok=True)
 log = open(args.caption_save_path / "log.jsonl", "a")
 def write(kind, content):
     print(json.dumps({kind: content}), file=log, flush=True)
-write("start", {"flags": flags_of(args) | {"prefix_dim": 96}, "facts": facts})  # the encoder's width, once it is loaded
+write("start", {"flags": flags_of(args) | {"prefix_dim": 96}, "fingerprints": fingerprints})  # the encoder's width, once it is loaded
 if orders == ["fail", str(args.seed)]:
     print("Traceback: a page of it", file=sys.stderr)
     sys.exit("error: no luck with this seed")
@@ -290,8 +290,10 @@ def test_the_test_takes_the_trainings_flags_along(here, capsys):
 
 def test_runs_of_other_files_are_named(here, capsys):
     ours = ("--ablate", "use_VAD", "--test")
-    for seed, facts in ((1, {"lexicon_sha256": "a", "decoder_sha256": "a"}), (2, {"decoder_sha256": "b"})):
-        Path("facts").write_text(json.dumps({"precision": "no", "training_texts_sha256": str(seed)} | facts))
+    for seed, fingerprints in ((1, {"lexicon_sha256": "a", "decoder_sha256": "a"}), (2, {"decoder_sha256": "b"})):
+        Path("fingerprints").write_text(
+            json.dumps({"precision": "no", "training_texts_sha256": str(seed)} | fingerprints)
+        )
         assert sweep.main(argv(*ours, "--seeds", f"{seed},")) == 0
         said = capsys.readouterr().out
         assert "WARNING" not in said and "left out" not in said and float(table()["full"]["max_lcs_mean"]) == 2.5
@@ -304,8 +306,10 @@ def test_runs_of_other_files_are_named(here, capsys):
 
 def test_what_is_ablated_may_differ():
     def run(lexicon: str, digest: str) -> SimpleNamespace:
-        facts = {"lexicon_sha256": digest, "precision": "no"}
-        return SimpleNamespace(values={"vad_lexicon": lexicon}, history=lambda: SimpleNamespace(facts=facts))
+        fingerprints = {"lexicon_sha256": digest, "precision": "no"}
+        return SimpleNamespace(
+            values={"vad_lexicon": lexicon}, history=lambda: SimpleNamespace(fingerprints=fingerprints)
+        )
 
     runs = [run("v1", "a"), run("v1", "a"), run("v2", "b")]
     assert sweep.differences(runs) == [] and sweep.differences([*runs, run("v2", "c")]) == ["lexicon_sha256"]

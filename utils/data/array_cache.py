@@ -10,7 +10,7 @@ import numpy as np
 from utils.files import atomic_path, read_bytes
 
 
-def made_or_kept(
+def load_or_compute(
     cache_dir: Path | None,
     kind: str,
     key: bytes,

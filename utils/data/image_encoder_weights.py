@@ -248,8 +248,8 @@ FILE = "preprocessor_config.json"
 def read_preparation(name: str, config: PretrainedConfig, source: str) -> ImagePreparation:
     """The preparation of a folder or Hugging Face id; its kind's usual one where the file, or a field of it, is missing.
 
-    Pictures are always stretched to a square, also where an encoder's training cropped them: the grid then covers the
-    whole picture. CLIP keeps the paper's bilinear filter.
+    Images are always stretched to a square, also where an encoder's training cropped them: the grid then covers the
+    whole image. CLIP keeps the paper's bilinear filter.
 
     Args:
         config: the vision tower's config.

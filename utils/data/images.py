@@ -115,7 +115,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     name = shorten(path, 300)
     if not os.path.isfile(path):  # opening a pipe would block
         what = "is not a regular file" if os.path.exists(path) else "no such image file"
-        raise InputError(f"{name}: {what}; put the picture there or leave it out")
+        raise InputError(f"{name}: {what}; put the image there or leave it out")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large sizes, odd metadata and palettes; all harmless

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.constants import EMOTION_INDEX, EMOTIONS
-from utils.data.array_cache import made_or_kept
+from utils.data.array_cache import load_or_compute
 from utils.errors import InputError
 from utils.files import parse_json, read_bytes
 
@@ -201,10 +201,10 @@ def read_training_records(path: Path, cache_dir: Path | None) -> TrainingRecords
         InputError: the file is missing or malformed; the message names the first bad record and the remedy.
     """
     content = read_bytes(path)
-    arrays = made_or_kept(
+    arrays = load_or_compute(
         cache_dir,
         "records",
-        kept_key(content),
+        cache_key(content),
         _fit,
         lambda: _to_arrays(TrainingRecords.of(parse_records(content, path))),
     )
@@ -214,7 +214,7 @@ def read_training_records(path: Path, cache_dir: Path | None) -> TrainingRecords
     return TrainingRecords(image_ids, names, distributions, first_row, emotions, explanations.tobytes())
 
 
-def kept_key(content: bytes) -> bytes:
+def cache_key(content: bytes) -> bytes:
     """What the kept arrays of a file with this content depend on. Increase FORM when the arrays or the checks change."""
     key = hashlib.sha256(json.dumps(["training records", FORM, EMOTIONS]).encode())
     key.update(content)

@@ -14,7 +14,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from utils.constants import ADDED_TOKENS, BECAUSE, BOS, EMOTION, EMOTIONS, EXPLANATION, IGNORED_LABEL, PAD, PREFIX
-from utils.data.array_cache import made_or_kept
+from utils.data.array_cache import load_or_compute
 from utils.data.pretrained import find_config, has_tokenizer, read_tokenizer
 from utils.data.records import TrainingRecords, split_texts
 from utils.errors import InputError
@@ -207,7 +207,7 @@ class TextCodec:
         def fit(arrays: list[np.ndarray]) -> bool:
             return len(arrays) == 1 and self._is_table(arrays[0], len(records.emotions))
 
-        (table,) = made_or_kept(cache_dir, "texts", key.digest(), fit, make)
+        (table,) = load_or_compute(cache_dir, "texts", key.digest(), fit, make)
         return self._encoded(table)
 
     def _table(self, emotions: list[str], explanations: list[str]) -> np.ndarray:

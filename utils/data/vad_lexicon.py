@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from utils.data.array_cache import made_or_kept
+from utils.data.array_cache import load_or_compute
 from utils.errors import InputError
 from utils.files import check_regular, sha256
 from utils.processes import leave_signals_to_parent
@@ -129,7 +129,9 @@ class VADLookup:
         def fit(arrays: list[np.ndarray]) -> bool:
             return len(arrays) == 2 and all(_is_vad(array, (len(self._pieces),)) for array in arrays)
 
-        return made_or_kept(cache_dir, "vad-tokens", hashlib.sha256(json.dumps(made_from).encode()).digest(), fit, make)
+        return load_or_compute(
+            cache_dir, "vad-tokens", hashlib.sha256(json.dumps(made_from).encode()).digest(), fit, make
+        )
 
     @property
     def context_free(self) -> bool:
@@ -190,7 +192,7 @@ class VADLookup:
         def fit(arrays: list[np.ndarray]) -> bool:
             return len(arrays) == 1 and _is_vad(arrays[0], token_ids.shape)
 
-        (values,) = made_or_kept(cache_dir, "vad", key.digest(), fit, lambda: [self._tag_all(token_ids, processes)])
+        (values,) = load_or_compute(cache_dir, "vad", key.digest(), fit, lambda: [self._tag_all(token_ids, processes)])
         return values
 
     def _tag_all(self, token_ids: np.ndarray, processes: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""CLIPScore and RefCLIPScore (Hessel et al., 2021): does an explanation suit the picture, by a whole CLIP model."""
+"""CLIPScore and RefCLIPScore (Hessel et al., 2021): does an explanation suit the image, by a whole CLIP model."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ TEXT_FIELDS = (
 class ClipScorer(NamedTuple):
     """A CLIP model of both halves.
 
-    name: as it was given. model: in evaluation mode. folder: of the pictures.
+    name: as it was given. model: in evaluation mode. folder: of the images.
     """
 
     name: str
@@ -51,7 +51,7 @@ class ClipScorer(NamedTuple):
         """Score the texts of images.
 
         CLIPScore = 2.5 * max(cos(image, text), 0). RefCLIPScore is the harmonic mean of that and
-        max(cos(text, reference), 0) of the most similar reference. Every text begins with "A photo depicts". Pictures are
+        max(cos(text, reference), 0) of the most similar reference. Every text begins with "A photo depicts". Images are
         prepared as CLIP's, see `clip_pixels`.
 
         Args:
@@ -61,7 +61,7 @@ class ClipScorer(NamedTuple):
             "CLIPScore" (0 .. 2.5), "RefCLIPScore" (0 .. 10/7) -> image id -> value.
 
         Raises:
-            InputError: a picture is missing or damaged.
+            InputError: an image is missing or damaged.
         """
         of_texts = self._texts([*texts.values(), *(text for image in texts for text in references[image])])
         own, others = of_texts[: len(texts)], iter(of_texts[len(texts) :])
@@ -88,7 +88,7 @@ class ClipScorer(NamedTuple):
         return _unit(torch.cat(vectors))[[places[text] for text in texts]]
 
     def _pictures(self, names: Sequence[str]) -> Iterable[Tensor]:
-        """Unit vectors of pictures, batch by batch."""
+        """Unit vectors of images, batch by batch."""
         size = self.model.config.vision_config.image_size
         with ProgressLine("CLIPScore", len(names), "pictures") as line:
             for start in range(0, len(names), BATCH):
@@ -109,10 +109,10 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def clip_pixels(image: Image.Image, size: int) -> Tensor:
-    """A picture as CLIP was trained on it: float32 [3, size, size].
+    """An image as CLIP was trained on it: float32 [3, size, size].
 
     The shorter side is resized to `size` (bicubic), the middle square is cut out, and channels are normalised by CLIP's own
-    statistics. The image encoder of SEVLM sees its pictures otherwise.
+    statistics. The image encoder of SEVLM sees its images otherwise.
     """
     width, height = image.size
     short = min(width, height)

@@ -227,11 +227,13 @@ def max_lcs(
 BINS = 15  # intervals of equal width on 0 .. 1 that the confidence (the largest share) is sorted into
 
 
-def accuracy_and_ece(shares: Mapping[int, Sequence[float]], records: Records, bins: int = BINS) -> dict[str, float]:
+def accuracy_and_ece(
+    distributions: Mapping[int, Sequence[float]], records: Records, bins: int = BINS
+) -> dict[str, float]:
     """Accuracy and calibration over the images that ACC rests on.
 
     Args:
-        shares: image id -> nine shares that sum to 1. records: the evaluated split.
+        distributions: image id -> nine probabilities that sum to 1. records: the evaluated split.
 
     Returns:
         acc: share of images whose likeliest emotion is the dominant one; ece: expected calibration error (Guo et al.,
@@ -241,25 +243,25 @@ def accuracy_and_ece(shares: Mapping[int, Sequence[float]], records: Records, bi
     Raises:
         ValueError: a row is no distribution over nine.
     """
-    counts, right, confidence = reliability(shares, records, bins)
+    counts, right, confidence = reliability(distributions, records, bins)
     images = max(int(counts.sum()), 1)
     return {"acc": float(right.sum() / images), "ece": float(np.abs(right - confidence).sum() / images)}
 
 
 def reliability(
-    shares: Mapping[int, Sequence[float]], records: Records, bins: int = BINS
+    distributions: Mapping[int, Sequence[float]], records: Records, bins: int = BINS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What calibration is made of, see `accuracy_and_ece`, which has the same arguments and errors.
 
     Returns:
         for each bin: images, how many of them are right, and the sum of their confidences; each [bins].
     """
-    _, right, confidence, of_bin = _judged(shares, records, bins)
+    _, right, confidence, of_bin = _judged(distributions, records, bins)
     return tuple(np.bincount(of_bin, weights, minlength=bins) for weights in (None, right, confidence))
 
 
 def calibration_of_images(
-    shares: Mapping[int, Sequence[float]], records: Records, bins: int = BINS
+    distributions: Mapping[int, Sequence[float]], records: Records, bins: int = BINS
 ) -> tuple[dict[int, bool], dict[int, list[float]]]:
     """Both scores of `accuracy_and_ece` image by image, of the images that count.
 
@@ -267,7 +269,7 @@ def calibration_of_images(
         image id -> whether it is right; image id -> [bins + 1]: right - confidence in the image's bin, and 1 at the end.
         `ece_of_sums` makes the error of the sum of these rows over any images.
     """
-    images, right, confidence, of_bin = _judged(shares, records, bins)
+    images, right, confidence, of_bin = _judged(distributions, records, bins)
     rows = np.zeros((len(images), bins + 1))
     rows[np.arange(len(images)), of_bin] = right - confidence
     rows[:, -1] = 1
@@ -281,17 +283,19 @@ def ece_of_sums(sums: np.ndarray) -> np.ndarray:
 
 
 def _judged(
-    shares: Mapping[int, Sequence[float]], records: Records, bins: int
+    distributions: Mapping[int, Sequence[float]], records: Records, bins: int
 ) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
     """The images that count, whether each is right, its confidence and its bin."""
-    table = np.array(list(shares.values()), np.float64).reshape(len(shares), -1 if shares else len(EMOTIONS))
+    table = np.array(list(distributions.values()), np.float64).reshape(
+        len(distributions), -1 if distributions else len(EMOTIONS)
+    )
     if table.shape[1] != len(EMOTIONS):
-        raise ValueError(f"shares of shape {table.shape}, ({len(shares)}, {len(EMOTIONS)}) expected")
+        raise ValueError(f"distributions of shape {table.shape}, ({len(distributions)}, {len(EMOTIONS)}) expected")
     if not np.allclose(table.sum(axis=1), 1, atol=1e-3) or (table < 0).any():
-        raise ValueError("a row of shares is no distribution")
+        raise ValueError("a row is not a distribution")
     answers = dominant_emotions(records)
-    images = [image for image in shares if image in answers]
-    table = table[[image in answers for image in shares]] if shares else table
+    images = [image for image in distributions if image in answers]
+    table = table[[image in answers for image in distributions]] if distributions else table
     labels = np.array([EMOTION_INDEX[answers[image]] for image in images], dtype=np.int64)
     confidence = table.max(axis=1)
     # intervals closed above, as in the paper: ]0, 1/15], ]1/15, 2/15], ...
@@ -299,7 +303,7 @@ def _judged(
     return images, table.argmax(axis=1) == labels, confidence, of_bin
 
 
-# ---- Distances to what the annotators said, image by image: words in VAD space, and the shares of the ----------------
+# ---- Distances to what the annotators said, image by image: words in VAD space, and the distributions of the ----------------
 
 
 TINY = 1e-12  # keeps KL finite where the model rules out an emotion that an annotator felt
@@ -331,25 +335,27 @@ def _mean_vad(texts: Iterable[str], lexicon: VAD) -> np.ndarray | None:
     return np.mean(vectors, axis=0) if vectors else None
 
 
-def distribution_distances(shares: Mapping[int, Sequence[float]], records: Records) -> dict[str, dict[int, float]]:
-    """How far a model's shares q of the nine emotions are from the annotators' shares p.
+def distribution_distances(
+    distributions: Mapping[int, Sequence[float]], records: Records
+) -> dict[str, dict[int, float]]:
+    """How far a model's distribution q of the nine emotions are from the annotators' distribution p.
 
     Args:
-        shares: image id -> nine shares that sum to 1. records: the scored split.
+        distributions: image id -> nine probabilities that sum to 1. records: the scored split.
 
     Returns:
         score -> image id -> value. KL: sum of p log(p / q), in nats, 0 or more; JS: Jensen-Shannon divergence
         (Lin, 1991) in bits, 0 .. 1; brier: sum of (p - q)^2, 0 .. 2 (Brier, 1950). 0 is best.
     """
-    q = np.array(list(shares.values()), np.float64)
-    p = np.array([records[str(image)]["origin_emotion_distribution"] for image in shares], np.float64)
+    q = np.array(list(distributions.values()), np.float64)
+    p = np.array([records[str(image)]["origin_emotion_distribution"] for image in distributions], np.float64)
     middle = (p + q) / 2
     rows = {
         "KL": _kl(p, np.maximum(q, TINY)),
         "JS": (_kl(p, middle) + _kl(q, middle)) / (2 * np.log(2)),
         "brier": ((p - q) ** 2).sum(axis=1),
     }
-    return {name: dict(zip(shares, row.tolist(), strict=True)) for name, row in rows.items()}
+    return {name: dict(zip(distributions, row.tolist(), strict=True)) for name, row in rows.items()}
 
 
 def _kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:

@@ -14,9 +14,9 @@ class Evaluation:
     """What one evaluation brought.
 
     full: image id -> whole generated text; explanations: image id -> its explanation; scores: as fractions 0..1 (CIDEr
-    0..10); counts: images, and images with a majority emotion that sub_acc rests on; shares: "head" (by the
+    0..10); counts: images, and images with a majority emotion that sub_acc rests on; distributions: "head" (by the
     emotion head) and "likelihood" (by the likelihood of the emotions' names), where they were asked for -> image id -> nine
-    shares that sum to 1; named: image id -> what the model's own text says the emotion is, where the captions were written
+    distributions that sum to 1; named: image id -> what the model's own text says the emotion is, where the captions were written
     for another one; of_images: image id -> the caption scores of that image alone; sums: as
     `CaptionScorer.score_with_sums`. full is empty where the explanations came without emotions.
     """
@@ -25,7 +25,7 @@ class Evaluation:
     explanations: dict[int, str]
     scores: dict[str, float]
     counts: dict[str, int]
-    shares: dict[str, dict[int, list[float]]] = field(default_factory=dict)
+    distributions: dict[str, dict[int, list[float]]] = field(default_factory=dict)
     named: dict[int, str] = field(default_factory=dict)
     of_images: dict[int, dict[str, float]] = field(default_factory=dict)
     sums: dict[str, dict[int, list[float]]] = field(default_factory=dict)
@@ -36,7 +36,7 @@ def score_captions(
     records: Records,
     full: Mapping[int, str],
     explanations: Mapping[int, str],
-    shares: Mapping[str, dict[int, list[float]]] | None = None,
+    distributions: Mapping[str, dict[int, list[float]]] | None = None,
     named: Mapping[int, str] | None = None,
 ) -> Evaluation:
     """Score the texts of a split's images.
@@ -44,17 +44,17 @@ def score_captions(
     Args:
         full: image id -> "<emotion> because <explanation>"; empty: the emotions are not known.
         explanations: image id -> explanation, one for every record.
-        shares, named: as in `Evaluation`.
+        distributions, named: as in `Evaluation`.
 
     Raises:
         InputError: see `CaptionScorer.score`.
     """
-    shares = dict(shares or {})
+    distributions = dict(distributions or {})
     scores, of_images, sums = scorer.score_with_sums({image: printable(text) for image, text in explanations.items()})
     counts = {"images": len(explanations), "with_majority": emotion_accuracy(full, records)[1]}
     if full:
         scores["sub_acc"] = emotion_accuracy(full, records)[0]
-    for way, of_way in shares.items():
+    for way, of_way in distributions.items():
         scores |= {f"{way}_{name}": value for name, value in accuracy_and_ece(of_way, records).items()}
     scores = {name: float(value) for name, value in scores.items()}
-    return Evaluation(dict(full), dict(explanations), scores, counts, shares, dict(named or {}), of_images, sums)
+    return Evaluation(dict(full), dict(explanations), scores, counts, distributions, dict(named or {}), of_images, sums)

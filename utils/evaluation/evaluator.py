@@ -75,7 +75,7 @@ class Evaluator:
         return broadcast_object_list(outcome)[0]
 
     def _captions(self, model: SEVLM) -> Iterator[tuple]:
-        """(image id, full text, explanation, emotion its own text names, way -> nine shares) of this process's pictures."""
+        """(image id, full text, explanation, emotion its own text names, way -> nine probabilities) of this process's images."""
         hidden, share = not self.accelerator.is_main_process, len(self.loader.dataset)
         with ProgressLine("captioning", share, "pictures", hidden=hidden) as line:
             for texts in self._captions_of_batches(model):
@@ -95,33 +95,35 @@ class Evaluator:
         with torch.inference_mode(), self.accelerator.autocast():
             image = model.image_features(batch.get("pixels"), batch.get("cls"), batch.get("grid"))
             vad_of = None if self.vad is None else self.vad.of_generated
-            chosen_by, shares = self.args.emotion_from, {}
+            chosen_by, distributions = self.args.emotion_from, {}
             if model.emotion_head is not None:
-                shares["head"] = head_distribution(model, image).tolist()
+                distributions["head"] = head_distribution(model, image).tolist()
             if self.args.gallery or self.args.eval_only or chosen_by == "likelihood":
                 names = emotion_log_likelihoods(model, image, self.codec, vad_of)
-                shares["likelihood"] = names.softmax(dim=-1).tolist()
-            emotions = None if chosen_by == "text" else most_probable(shares[chosen_by])
+                distributions["likelihood"] = names.softmax(dim=-1).tolist()
+            emotions = None if chosen_by == "text" else most_probable(distributions[chosen_by])
             rest = (self.args.drop_last_token, self.args.num_beams)
             texts = caption_batch(model, image, self.codec, vad_of, *rest, emotions)
             named = [None] * len(texts)
             if emotions is not None and self.args.eval_only:
                 named = emotions_in_text(model, image, self.codec, vad_of)
-        rows = zip(batch["image_id"].tolist(), texts, named, *shares.values(), strict=True)
-        return [(image_id, *text, name, dict(zip(shares, nine, strict=True))) for image_id, text, name, *nine in rows]
+        rows = zip(batch["image_id"].tolist(), texts, named, *distributions.values(), strict=True)
+        return [
+            (image_id, *text, name, dict(zip(distributions, nine, strict=True))) for image_id, text, name, *nine in rows
+        ]
 
     def _score(self, generated: dict[int, list]) -> Evaluation:
         generated = {int(image_id): generated[int(image_id)] for image_id in self.records}  # in the split's order
         full = {image_id: text for image_id, (text, *_) in generated.items()}
         explanations = {image_id: explanation for image_id, (_, explanation, *_) in generated.items()}
         ways = next(iter(generated.values()))[-1]
-        shares = {way: {image_id: of_way[way] for image_id, (*_, of_way) in generated.items()} for way in ways}
+        distributions = {way: {image_id: of_way[way] for image_id, (*_, of_way) in generated.items()} for way in ways}
         named = {image_id: row[2] for image_id, row in generated.items() if row[2] is not None}
-        return score_captions(self.scorer, self.records, full, explanations, shares, named)
+        return score_captions(self.scorer, self.records, full, explanations, distributions, named)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, records: Records, epoch: int | str, step: int) -> None:
-    """Write captions, scores and the shares of the nine emotions, under their published names where they have one.
+    """Write captions, scores and the distributions of the nine emotions, under their published names where they have one.
 
     Captions are COCO's lists of {"image_id", "caption"}, with "image_name" beside; scores one flat object; the files
     emotion_head and emotion_likelihood lists of {"image_id", "image_name", "probabilities"}, nine in the order of `EMOTIONS`.
@@ -129,7 +131,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, records: Records, epo
     files = [
         ("unf_captions_full", "caption", evaluation.full),
         ("unf_captions_exp", "caption", evaluation.explanations),
-        *((f"emotion_{way}", "probabilities", of_way) for way, of_way in evaluation.shares.items()),
+        *((f"emotion_{way}", "probabilities", of_way) for way, of_way in evaluation.distributions.items()),
     ]
     for name, key, values in files:
         listed = [

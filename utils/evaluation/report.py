@@ -45,25 +45,25 @@ def report_checkpoint(
     args: argparse.Namespace,
     evaluation: Evaluation,
     records: Records,
-    facts: dict[str, Any],
+    fingerprints: dict[str, Any],
     train: "TrainingTexts",
     lexicon: Lexicon | None,
     scorer: CaptionScorer,
-    judge: "Judge | None",
+    judge: "EmotionClassifier | None",
     clip: "ClipScorer | None" = None,
 ) -> str:
     """Write report.json and report.md beside the captions; returns the table to print.
 
     Args:
-        records: the scored split. facts: of the run, see utils/training/fingerprints.py. train: `training_texts`.
+        records: the scored split. fingerprints: of the run, see utils/training/fingerprints.py. train: `training_texts`.
         scorer: it has the reference explanations.
         judge: the text-to-emotion classifier of --text2emotion, for emotion alignment.
         clip: the CLIP model of --clip_score.
     """
-    facts = {
+    fingerprints = {
         "checkpoint": str(checkpoint_config(args).parent),
-        "image_encoder_sha256": facts["image_encoder_sha256"],
-        "decoder_sha256": facts["decoder_sha256"],
+        "image_encoder_sha256": fingerprints["image_encoder_sha256"],
+        "decoder_sha256": fingerprints["decoder_sha256"],
         "lemmatizer": args.lemmatizer,
         "num_beams": args.num_beams,
         "seed": args.seed,
@@ -77,7 +77,7 @@ def report_checkpoint(
         records,
         scorer,
         train,
-        facts,
+        fingerprints,
         lexicon,
         judge,
         clip,
@@ -104,8 +104,8 @@ def training_texts(args: argparse.Namespace) -> TrainingTexts:
     Raises:
         InputError: the file of --nle_data_train_path is no split.
     """
-    record = recorded_settings(args) or {"flags": {}, "facts": {}}
-    name, digest = (record["facts"].get(fact) for fact in ("training_texts", "training_texts_sha256"))
+    record = recorded_settings(args) or {"flags": {}, "fingerprints": {}}
+    name, digest = (record["fingerprints"].get(fact) for fact in ("training_texts", "training_texts_sha256"))
     source = checkpoint_config(args).parent
     if args.nle_data_train_path is not None:
         path = whole_training_split(args.nle_data_train_path)
@@ -125,7 +125,7 @@ def training_texts(args: argparse.Namespace) -> TrainingTexts:
     )
 
 
-def judge_name(path: Path, vocabulary: Path | None = None) -> str:
+def classifier_name(path: Path, vocabulary: Path | None = None) -> str:
     """What a report calls a text-to-emotion classifier: its file's name, and the hashes of what it computes with.
 
     vocabulary: of --vocabulary.
@@ -134,8 +134,8 @@ def judge_name(path: Path, vocabulary: Path | None = None) -> str:
     return f"{path.name} {sha256(path)[:12]}" + (f", vocabulary {sha256(vocabulary)[:12]}" if vocabulary else "")
 
 
-class Judge(NamedTuple):
-    """The text-to-emotion classifier, its `judge_name` and its vocabulary."""
+class EmotionClassifier(NamedTuple):
+    """The text-to-emotion classifier, its `classifier_name` and its vocabulary."""
 
     name: str
     classifier: "Text2Emotion"
@@ -156,16 +156,16 @@ def report_texts(
     records: Records,
     scorer: CaptionScorer,
     train: TrainingTexts,
-    facts: dict,
+    fingerprints: dict,
     lexicon: Lexicon | None = None,
-    judge: Judge | None = None,
+    judge: EmotionClassifier | None = None,
     clip: "ClipScorer | None" = None,
     append_to: Path | None = None,
 ) -> str:
     """Write the report to `path` (JSON), the same as Markdown, and the scores of single images beside; returns the table.
 
     Args:
-        split: the file of `records`. scorer: it has the reference explanations. facts: written along. Others as
+        split: the file of `records`. scorer: it has the reference explanations. fingerprints: written along. Others as
             `report_checkpoint`.
     """
     explanations, references = list(evaluation.explanations.values()), scorer.references
@@ -173,20 +173,20 @@ def report_texts(
     scores = evaluation.scores | diversity(explanations) | text_diversity(explanations, of_scored)
     values: dict[str, dict[int, float]] = {}
     sums: dict[str, dict[int, list[float]]] = {}
-    for way, shares in evaluation.shares.items():
-        values |= {f"{way}_{name}": of for name, of in distribution_distances(shares, records).items()}
-        values[f"{way}_acc"], sums[f"{way}_ece"] = calibration_of_images(shares, records)
+    for way, distributions in evaluation.distributions.items():
+        values |= {f"{way}_{name}": of for name, of in distribution_distances(distributions, records).items()}
+        values[f"{way}_acc"], sums[f"{way}_ece"] = calibration_of_images(distributions, records)
     if evaluation.named:
         answers = dominant_emotions(records)
         values["text_acc"] = {image: evaluation.named[image] == answer for image, answer in answers.items()}
     if lexicon is not None:
         values["vad_distance"] = vad_distances(evaluation.explanations, references, lexicon.values)
-    judge_name = None
+    classifier_name = None
     if judge is not None:
         predicted = judge.emotions(evaluation.explanations)
         votes = {int(image_id): record["emotions"] for image_id, record in records.items()}
         alignment = emotion_alignment(predicted, votes, judge=judge.name)
-        judge_name = alignment.pop("judge")
+        classifier_name = alignment.pop("judge")
         scores |= alignment
         of_images = alignment_of_images(predicted, votes)
         values |= dict(zip(("EA_more_than_half", "EA_at_least_half"), of_images, strict=True))
@@ -214,9 +214,9 @@ def report_texts(
         "training_texts_sha256": None if train.path is None else sha256(train.path),
         "lexicon": None if lexicon is None else lexicon.path.name,
         "lexicon_sha256": None if lexicon is None else lexicon.sha256,
-        "judge": judge_name,
+        "judge": classifier_name,
         "clip_score": None if clip is None else clip.name,
-        **facts,
+        **fingerprints,
         "warnings": split_warnings(split, records, train.records, test_set, train.note),
         "confusion_matrix": confusion_matrix(evaluation.full, records).tolist() if evaluation.full else None,
         "scores": scores,

@@ -73,21 +73,21 @@ def self_bleu(tokenized: Sequence[Sequence[str]], sample: int = SAMPLE, seed: in
     return float(bleu_of_counts(rows)[:, 3].mean())
 
 
-# ---- A model that says the same of every picture: told at each evaluation, as scores alone do not show ---------------
+# ---- A model that says the same of every image: told at each evaluation, as scores alone do not show ---------------
 
 
-MOST_PICTURES, FEW_SENTENCES = 0.5, 0.05  # more than this share of the pictures, by at most this number per picture
+MOST_PICTURES, FEW_SENTENCES = 0.5, 0.05  # more than this share of the images, by at most this number per image
 FEWEST_PICTURES = 20  # below, repetition means little
 
 
 def collapse_warning(explanations: Sequence[str]) -> str | None:
-    """One line where few sentences serve most pictures, else None.
+    """One line where few sentences serve most images, else None.
 
-    That is: the most frequent sentences, one for each 20 pictures, are together those of more than half of the pictures.
-    Capitals and blanks are not looked at. Fewer than 20 pictures are not judged.
+    That is: the most frequent sentences, one for each 20 images, are together those of more than half of the images.
+    Capitals and blanks are not looked at. Fewer than 20 images are not judged.
 
     Args:
-        explanations: one for each picture.
+        explanations: one for each image.
     """
     pictures = len(explanations)
     if pictures < FEWEST_PICTURES:
@@ -100,6 +100,6 @@ def collapse_warning(explanations: Sequence[str]) -> str | None:
     sentence, count = ranking[0]
     return (
         f"WARNING: the explanations have collapsed: {len(ranking)} {'sentence serves' if len(ranking) == 1 else 'sentences serve'} "
-        f"{served / pictures:.0%} of {pictures} pictures; {len(counts) / pictures:.0%} of all are distinct; the most frequent, "
+        f"{served / pictures:.0%} of {pictures} images; {len(counts) / pictures:.0%} of all are distinct; the most frequent, "
         f"of {count / pictures:.0%}, is {sentence[:80]!r}"
     )

@@ -46,7 +46,7 @@ def decoder_identity(model: SEVLM, codec: TextCodec) -> str:
     return hashlib.sha256(json.dumps([config, codec.pieces()]).encode()).hexdigest()
 
 
-def collect_facts(
+def collect_fingerprints(
     args: argparse.Namespace,
     accelerator: Accelerator,
     model: SEVLM,
@@ -55,13 +55,13 @@ def collect_facts(
     lexicon: Lexicon | None,
     images: int | None,
 ) -> dict[str, Any]:
-    """The facts of a run, by the names that the flags declare (utils/opts.py); those of training only where there are training images.
+    """The fingerprints of a run, by the names that the flags declare (utils/opts.py); those of training only where there are training images.
 
     Args:
         encoder: `encoder_identity` of the image encoder.
         images: number of training images, or None when a checkpoint is only scored.
     """
-    facts: dict[str, Any] = {
+    fingerprints: dict[str, Any] = {
         "scored_records_sha256": sha256(args.nle_data_val_path),
         "references_sha256": sha256(args.annFileExp),
         "image_encoder_sha256": encoder,
@@ -72,9 +72,9 @@ def collect_facts(
         PROCESSES: accelerator.num_processes,
     }
     if images is not None:
-        facts["training_records_sha256"] = sha256(args.nle_data_train_path)
+        fingerprints["training_records_sha256"] = sha256(args.nle_data_train_path)
         texts = whole_training_split(args.nle_data_train_path)  # novelty in a checkpoint's report is against these
-        facts["training_texts"], facts["training_texts_sha256"] = texts.name, sha256(texts)
-        facts["images_per_step"] = args.batch_size * accelerator.num_processes
-        facts[IMAGES] = images
-    return facts
+        fingerprints["training_texts"], fingerprints["training_texts_sha256"] = texts.name, sha256(texts)
+        fingerprints["images_per_step"] = args.batch_size * accelerator.num_processes
+        fingerprints[IMAGES] = images
+    return fingerprints

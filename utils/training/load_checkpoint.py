@@ -16,7 +16,7 @@ from utils.data.text_codec import TextCodec, check_vocabulary, load_tokenizer
 from utils.data.vad_lexicon import VADLookup, read_lexicon
 from utils.errors import InputError, brief, escaped
 from utils.files import read_json
-from utils.run_record import compare_facts, compare_flags
+from utils.run_record import compare_fingerprints, compare_flags
 from utils.training.build_model import build_model
 from utils.training.checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named
 from utils.training.fingerprints import encoder_identity
@@ -38,7 +38,7 @@ class TrainedModel:
     device: torch.device
 
     def read_images(self, paths: list[Path]) -> Tensor:
-        """Pictures as the model takes them: float32 [B, 3, S, S], normalised, on its device; InputError for a bad one."""
+        """Images as the model takes them: float32 [B, 3, S, S], normalised, on its device; InputError for a bad one."""
         return torch.stack([self.pixels.transform(open_image(path)) for path in paths]).to(self.device)
 
 
@@ -126,15 +126,15 @@ def load_checkpoint(
     args = parse_args(["--eval_only", *named, f"--ckpt_path={ckpt_path}", *(flags or [])])
     record, source = recorded_settings(args), checkpoint_config(args).parent
     _, codec, model = load_model(args)
-    facts = {"image_encoder_sha256": encoder_identity(model.image_encoder)}
+    fingerprints = {"image_encoder_sha256": encoder_identity(model.image_encoder)}
     vad = None
     if args.use_VAD:
         lexicon = read_lexicon(_lexicon_path(args, record))
-        facts["lexicon_sha256"] = lexicon.sha256
+        fingerprints["lexicon_sha256"] = lexicon.sha256
         vad = VADLookup(lexicon, args.lemmatizer, codec)
     if record is not None:
         notes = compare_flags(record, args, True, source)
-        for note in notes + compare_facts(record, facts, True, source):
+        for note in notes + compare_fingerprints(record, fingerprints, True, source):
             print(escaped(note))
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     chosen = torch.device(device or accelerator or "cpu")

@@ -165,12 +165,12 @@ def resume(run: TrainingRun) -> str | None:
     """
     found, notes = load_state(run.args.ckpt_path)
     for note in notes:
-        run.say(note)
+        run.print(note)
     if found is None:
-        run.say(f"{run.args.ckpt_path}: no state to resume from yet: starting at the beginning")
+        run.print(f"{run.args.ckpt_path}: no state to resume from yet: starting at the beginning")
         return None
     for note in compare_for_resume(found.settings, run.settings):
-        run.say(note)
+        run.print(note)
     state = found.state
     run.model.load_state_dict(state["model"], strict=not run.args.fixed_encoder)
     run.optimizer.load_state_dict(state["optimizer"])
@@ -178,7 +178,7 @@ def resume(run: TrainingRun) -> str | None:
     if state["scaler"] is not None and run.accelerator.scaler is not None:
         run.accelerator.scaler.load_state_dict(state["scaler"])
     run.progress = Progress(**state["progress"])
-    run.say(f"resumed at epoch {run.progress.epoch}, step {run.progress.step}")
+    run.print(f"resumed at epoch {run.progress.epoch}, step {run.progress.step}")
     return found.folder.name
 
 
@@ -202,9 +202,9 @@ def continue_from(run: TrainingRun, checkpoint: NamedCheckpoint) -> None:
         run.optimizer.load_state_dict(stats["optimizer_state_dict"])
         run.scheduler.load_state_dict(stats["scheduler"])
     else:
-        run.say(f"{checkpoint.folder}: its optimiser state is of other parameters: AdamW starts again")
+        run.print(f"{checkpoint.folder}: its optimiser state is of other parameters: AdamW starts again")
     set_schedule(run.scheduler, rates, args.adam_eps, run.progress.updates)
-    run.say(
+    run.print(
         f"continuing at epoch {epoch} of {args.num_train_epochs}, with --learning_rate {args.learning_rate:g}, "
         f"--en_LR {args.en_LR:g}, --emo_en_LR {args.emo_en_LR:g}, which fall to 0 over all epochs"
     )
@@ -213,5 +213,5 @@ def continue_from(run: TrainingRun, checkpoint: NamedCheckpoint) -> None:
         numbered = (root.with_name(f"{STATES_FOLDER}-{number}") for number in itertools.count(1))
         renamed = next(path for path in numbered if not os.path.lexists(path))
         os.replace(root, renamed)
-        run.say(f"the states of the earlier run in this folder are now in {renamed}")
+        run.print(f"the states of the earlier run in this folder are now in {renamed}")
     save_run(run)

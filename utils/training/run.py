@@ -26,9 +26,9 @@ from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator, deciding_score
 from utils.memory import share_weights
 from utils.processes import cores
-from utils.run_record import RECORD_KEY, compare_facts, compare_flags, flags_of
+from utils.run_record import RECORD_KEY, compare_fingerprints, compare_flags, flags_of
 from utils.training.checkpoints import NamedCheckpoint, check_disk, save_named
-from utils.training.fingerprints import collect_facts, encoder_identity
+from utils.training.fingerprints import collect_fingerprints, encoder_identity
 from utils.training.load_checkpoint import load_model
 from utils.training.optimizer import UpdateCheck, build_optimizer, count_parameters, linear_decay, parameter_groups
 from utils.training.run_log import RunLog
@@ -43,7 +43,7 @@ class Progress:
     """Where a run stands; all that a continuation needs beside weights and optimiser.
 
     epoch, step: the next step to do (step: index within the epoch). updates: of the optimiser, skipped ones included.
-    best_acc, best_res: best emotion accuracy, and best score of those that decide on best-res. without_gain: evaluations
+    best_acc, best_res: best emotion accuracy, and best score of those that decide on best-res. evals_without_improvement: evaluations
     in a row that brought no better score. evaluation_due: the state was saved just before an evaluation. evaluated: the
     [epoch, step] last scored, best_res_at: where best-res was scored, empty where that was before this run. scores: of
     every evaluation so far.
@@ -54,7 +54,7 @@ class Progress:
     updates: int = 0
     best_acc: float = -1.0
     best_res: float = -1.0
-    without_gain: int = 0
+    evals_without_improvement: int = 0
     evaluation_due: bool = False
     evaluated: list[int] = field(default_factory=list)
     best_res_at: list[int] = field(default_factory=list)
@@ -68,14 +68,14 @@ class TrainingRun:
     What scoring a checkpoint (--eval_only) needs as well is given by `prepare`; `build_training` sets the rest.
 
     Attributes:
-        facts: the fingerprints of what the run is made from, see utils/training/fingerprints.py.
+        fingerprints: the fingerprints of what the run is made from, see utils/training/fingerprints.py.
         model: the bare module; `prepared` is the same as accelerate wants it.
         checkpoint: the one that --load_from_epoch names, or None.
         dataset: None where a checkpoint is only scored.
-        settings: the record of flags and facts, see utils/run_record.py.
+        settings: the record of flags and fingerprints, see utils/run_record.py.
         parameters: those that are trained; parameter_names: their names by parameter group.
         last_losses: as last logged, empty before.
-        time_told: whether the time that the training takes has been logged.
+        time_logged: whether the time that the training takes has been logged.
         check: of the last update, where the host has not looked at it yet.
     """
 
@@ -86,7 +86,7 @@ class TrainingRun:
     lexicon: Lexicon | None
     evaluator: Evaluator
     dataset: TrainingPairs | None
-    facts: dict[str, Any]
+    fingerprints: dict[str, Any]
     checkpoint: NamedCheckpoint | None
     settings: dict[str, Any] = field(init=False)
     prepared: nn.Module = field(init=False)
@@ -101,7 +101,7 @@ class TrainingRun:
     progress: Progress = field(default_factory=Progress)
     last_evaluation: Evaluation | None = None
     last_losses: dict[str, float] = field(default_factory=dict)
-    time_told: bool = False
+    time_logged: bool = False
     check: UpdateCheck | None = None
 
     @property
@@ -118,7 +118,7 @@ class TrainingRun:
         """Optimiser steps made before `step` of `epoch`."""
         return epoch * self.updates_per_epoch + -(-step // self.args.gradient_accumulation_steps)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print text, once for all processes; much of it quotes files. When nobody reads it any more, the run is to stop."""
         try:
             self.accelerator.print(escaped(text, keep="\n"), flush=True)
@@ -174,12 +174,12 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
         accelerator.print(escaped(model.decoder.origin))
     encoder = encoder_identity(model.image_encoder)
     training_images = None if train is None else len(train)
-    facts = collect_facts(args, accelerator, model, encoder, codec, lexicon, training_images)
+    fingerprints = collect_fingerprints(args, accelerator, model, encoder, codec, lexicon, training_images)
     record = recorded_settings(args)
     if record is not None:
         source = checkpoint_config(args).parent
         notes = compare_flags(record, args, args.eval_only, source)
-        for note in notes + compare_facts(record, facts, args.eval_only, source):
+        for note in notes + compare_fingerprints(record, fingerprints, args.eval_only, source):
             accelerator.print(escaped(note))
     vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec, args.cache_dir)
     images = build_images(args, model, inputs, accelerator.device)
@@ -191,7 +191,7 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
             accelerator.print(check_disk(model, args.ckpt_path, args.resume))
         processes = max(cores() // accelerator.num_processes, 1)
         pairs = TrainingPairs(train, images, codec, vad, args.seed, args.first_text, args.cache_dir, processes)
-    return TrainingRun(args, accelerator, model, codec, lexicon, evaluator, pairs, facts, checkpoint)
+    return TrainingRun(args, accelerator, model, codec, lexicon, evaluator, pairs, fingerprints, checkpoint)
 
 
 def build_training(run: TrainingRun, signals: StopSignals) -> None:
@@ -229,8 +229,8 @@ def build_training(run: TrainingRun, signals: StopSignals) -> None:
         loader, accelerator.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
     )
     run.batches, run.log, run.signals = batches, RunLog(args.caption_save_path), signals
-    run.settings = {"flags": flags_of(args), "facts": run.facts}
+    run.settings = {"flags": flags_of(args), "fingerprints": run.fingerprints}
     for part in ("vad_encoder", "decoder", "image_encoder", "emotion_head"):
-        run.say(f"{part}: {count_parameters(getattr(model, part)):,} trained parameters")
-    run.say(f"{len(pairs)} images, {run.steps_per_epoch} steps per epoch, {updates} updates in all")
-    run.say(f"best-acc keeps the best emotion accuracy, best-res the best {deciding_score(args.metrics)}")
+        run.print(f"{part}: {count_parameters(getattr(model, part)):,} trained parameters")
+    run.print(f"{len(pairs)} images, {run.steps_per_epoch} steps per epoch, {updates} updates in all")
+    run.print(f"best-acc keeps the best emotion accuracy, best-res the best {deciding_score(args.metrics)}")

@@ -1,6 +1,6 @@
 """The run's log: one JSON object a line, appended as it happens and never rewritten.
 
-    {"start": {...}}        flags and facts of the run; with "resumed" or "continued" saying from what
+    {"start": {...}}        flags and fingerprints of the run; with "resumed" or "continued" saying from what
     {"losses": {...}}       epoch, step, updates done, loss, and each term before its weight; beside it
                             "learning_rates": of that update, by part of the model
     {"scores": {...}}       epoch, step, updates done, and every score of an evaluation; beside it
@@ -50,7 +50,7 @@ class RunLog:
 class RunHistory:
     """What a log tells of the training that its last line belongs to.
 
-    flags, facts: of the last start. end: what the log says of its end, None where it has not come. losses, scores: points in order, each {"epoch", "step", "updates", name: value, ...}; beside
+    flags, fingerprints: of the last start. end: what the log says of its end, None where it has not come. losses, scores: points in order, each {"epoch", "step", "updates", name: value, ...}; beside
     them learning_rates, and samples, under the same index.
     """
 
@@ -59,7 +59,7 @@ class RunHistory:
     learning_rates: list[dict[str, float]] = field(default_factory=list)
     scores: list[dict[str, float]] = field(default_factory=list)
     samples: list[dict[str, str]] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
+    fingerprints: dict[str, Any] = field(default_factory=dict)
     end: dict[str, Any] | None = None
 
 
@@ -103,8 +103,10 @@ def read_log(path: Path) -> RunHistory:
             points[kind][place] = (point, more)
     if start is None:
         raise InputError(f"{path}: tells of no run; {remedy}")
-    flags, facts = (start[name] if isinstance(start.get(name), dict) else {} for name in ("flags", "facts"))
-    history = RunHistory(flags, facts=facts, end=end)
+    flags, fingerprints = (
+        start[name] if isinstance(start.get(name), dict) else {} for name in ("flags", "fingerprints")
+    )
+    history = RunHistory(flags, fingerprints=fingerprints, end=end)
     for kind, mine, beside in (
         ("losses", history.losses, history.learning_rates),
         ("scores", history.scores, history.samples),

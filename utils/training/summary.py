@@ -87,7 +87,7 @@ def _next_steps(run: "TrainingRun") -> list[str]:
     }
     good = f"{of_best} on {args.nle_data_val_path} ({len(run.evaluator.records)} images)"
     commands = [
-        module("utils.explain", example_picture(args), "--ckpt", args.ckpt_path),
+        module("utils.explain", example_image(args), "--ckpt", args.ckpt_path),
         module("utils.gallery", args.caption_save_path),
         test_command(args),
     ]
@@ -178,8 +178,8 @@ def of_test(path: Path) -> Path:
     return path.with_name(re.sub(r"_val(?![a-zA-Z0-9])", "_test", path.name))
 
 
-def example_picture(args: argparse.Namespace) -> Path:
-    """A picture to be explained: the first in the image folder, or the folder where there is none."""
+def example_image(args: argparse.Namespace) -> Path:
+    """An image to be explained: the first in the image folder, or the folder where there is none."""
     if args.image_root is None:  # a feature cache is trained on
         return Path("PICTURE.jpg")
     return next(image_files(args.image_root), args.image_root)

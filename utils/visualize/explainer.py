@@ -1,4 +1,4 @@
-"""What a model says of a picture, and how that is written down. No torch here."""
+"""What a model says of an image, and how that is written down. No torch here."""
 
 import argparse
 import hashlib
@@ -32,7 +32,7 @@ from utils.evaluation.generation import (
 )
 from utils.training.load_checkpoint import load_checkpoint
 from utils.visualize.heat_map import (
-    PictureHeat,
+    ImageHeat,
     TextHeat,
     WordHeat,
     cross_attention,
@@ -41,7 +41,7 @@ from utils.visualize.heat_map import (
     write_png,
 )
 
-# ---- What a model says of a picture, and how that is written down. No torch here -------------------------------------
+# ---- What a model says of an image, and how that is written down. No torch here -------------------------------------
 
 
 SHOWN = 0.01  # smallest probability that is printed
@@ -49,7 +49,7 @@ SHOWN = 0.01  # smallest probability that is printed
 
 @dataclass
 class Explanation:
-    """One text about a picture.
+    """One text about an image.
 
     text: the whole, "<emotion> because <explanation>". given: whether the emotion was. tokens: of the whole, without the stop
     token. given_tokens: how many of them are the given emotion's.
@@ -65,7 +65,7 @@ class Explanation:
 
 @dataclass
 class Answer:
-    """What a model says of a picture.
+    """What a model says of an image.
 
     distribution: emotion -> probability, by the likelihood of the nine names; their sum is 1. named: the probability that
     the model names one of the nine at all. head: as distribution, of the 9-way head; None without one.
@@ -119,7 +119,7 @@ def in_percent(distribution: dict[str, float]) -> str:
     return ", ".join(shown)
 
 
-# ---- Ask a model about the pictures of a batch: emotion, its distribution and explanations ---------------------------
+# ---- Ask a model about the images of a batch: emotion, its distribution and explanations ---------------------------
 
 
 @torch.inference_mode()
@@ -173,15 +173,15 @@ def _by_emotion(probabilities: Tensor | list[float]) -> dict[str, float]:
     return dict(zip(EMOTIONS, values, strict=True))
 
 
-# ---- A trained model that explains pictures, batch by batch: what utils.explain does once the command ----------------
+# ---- A trained model that explains images, batch by batch: what utils.explain does once the command ----------------
 
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
-HEAT_SIDE = 448  # pixels; longest side of the pictures kept for heat maps
+HEAT_SIDE = 448  # pixels; longest side of the images kept for heat maps
 
 
-class PictureExplainer:
-    """Paths of pictures -> answers. `args` are utils.explain's, checked.
+class ImageExplainer:
+    """Paths of images -> answers. `args` are utils.explain's, checked.
 
     Raises:
         InputError: the checkpoint cannot be loaded, or the device is not there.
@@ -200,10 +200,10 @@ class PictureExplainer:
         self.lexicon = None if self.trained.vad is None else self.trained.vad.lexicon  # tints the words of heat maps
         if args.heat is not None and self.lexicon is None and args.vad_lexicon is not None:
             self.lexicon = read_lexicon(args.vad_lexicon)
-        self.heats: list[PictureHeat] = []
+        self.heats: list[ImageHeat] = []
 
     def __call__(self, paths: list[Path]) -> tuple[list[tuple[Path, Answer]], list[str]]:
-        """Answers about the pictures that could be read, and a line about each of the others."""
+        """Answers about the images that could be read, and a line about each of the others."""
         read: list[tuple[Path, Image.Image]] = []
         bad: list[str] = []
         for path in paths:
@@ -266,7 +266,7 @@ class PictureExplainer:
         for index, ((path, picture), answer) in enumerate(zip(read, answers, strict=True)):
             picture = picture.copy()
             picture.thumbnail((HEAT_SIDE, HEAT_SIDE), Image.Resampling.LANCZOS)
-            heat = PictureHeat(str(path), picture, answer.distribution_lines(), [])
+            heat = ImageHeat(str(path), picture, answer.distribution_lines(), [])
             for said in answer.explanations:
                 of_tokens = next(rows)[: len(said.tokens)]
                 words = heat_of_words(said.tokens, of_tokens, trained.codec, self.lexicon, said.given_tokens)
@@ -280,7 +280,7 @@ class PictureExplainer:
             self.heats.append(heat)
 
     def write_heat(self, path: Path) -> None:
-        """Write the heat maps of all pictures so far."""
+        """Write the heat maps of all images so far."""
         blocks = self.args.heat_blocks
         named = f"block {', '.join(map(str, blocks))}" if blocks else "all blocks"
         if path.suffix.lower() == ".png":
@@ -290,7 +290,7 @@ class PictureExplainer:
 
 
 def _seed(seed: int, pixels: Tensor) -> int:
-    """Of a picture's samples: 63 bits of the seed and of the picture as the model takes it, wherever its file lies."""
+    """Of an image's samples: 63 bits of the seed and of the image as the model takes it, wherever its file lies."""
     digest = hashlib.sha256(f"{seed} ".encode() + pixels.numpy().tobytes()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

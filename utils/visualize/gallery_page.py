@@ -1,4 +1,4 @@
-"""One HTML page of pictures with what is said of them: self-contained, no server, no outside resource.
+"""One HTML page of images with what is said of them: self-contained, no server, no outside resource.
 
 The template is utils/templates/page.html; jinja2 escapes every text, so that markup in texts and names stays text. A
 Content-Security-Policy beside it lets a browser run the page's own script alone and load nothing.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # it brings torch along
     from utils.evaluation.evaluator import Evaluator
 
 
-# ---- One HTML page of pictures with what is said of them: self-contained, no server, no outside resource -------------
+# ---- One HTML page of images with what is said of them: self-contained, no server, no outside resource -------------
 
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
@@ -57,9 +57,9 @@ class Reference:
 
 @dataclass
 class Card:
-    """One picture. thumbnail: a data: URI of width x height pixels; missing: why there is none.
+    """One image. thumbnail: a data: URI of width x height pixels; missing: why there is none.
 
-    emotion, words: the generated ones, or the annotators' emotion and no words. scores: of this picture, by title.
+    emotion, words: the generated ones, or the annotators' emotion and no words. scores: of this image, by title.
     """
 
     name: str
@@ -161,7 +161,7 @@ def references(record: dict, tint: Callable[[str], list[Word]]) -> list[Referenc
     ]
 
 
-# ---- Small pictures inside a page ------------------------------------------------------------------------------------
+# ---- Small images inside a page ------------------------------------------------------------------------------------
 
 
 SIDE = 400  # pixels of the longer side
@@ -170,7 +170,7 @@ QUALITIES = (84, 70, 55, 40, 25)
 
 
 def add_thumbnail(card: Card, folder: Path | None) -> None:
-    """Give a card its picture, or the reason why it has none."""
+    """Give a card its image, or the reason why it has none."""
     if folder is None:
         card.missing = "no image folder was named"
         return
@@ -197,22 +197,22 @@ def _jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-# ---- What a model says of held-out pictures, as the cards of a page: the worst, the best, and some at ----------------
+# ---- What a model says of held-out images, as the cards of a page: the worst, the best, and some at ----------------
 
 
 # The first of these ways to a distribution over the emotions that a model has is drawn, and named on the page.
 WAYS = {"head": "the model's emotion head", "likelihood": "the model's text (probability of each emotion's name)"}
 GROUPS = ("worst", "best", "random")
-# The first of these that was computed ranks the pictures: BLEU-4 of one picture is 0 too often to rank by.
+# The first of these that was computed ranks the images: BLEU-4 of one image is 0 too often to rank by.
 RANKING = ("CIDEr", "METEOR", "ROUGE_L", "SPICE", "Bleu_4")
 SHOWN = ("Bleu_1", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE")
 
 
 def choose(scores: Mapping[int, float], number: int, seed: int) -> dict[int, str]:
-    """Pictures to show: a third with the lowest scores, a third with the highest, the others drawn at random.
+    """Images to show: a third with the lowest scores, a third with the highest, the others drawn at random.
 
     Args:
-        scores: image id -> score. number: of pictures; all where there are no more. seed: of the draw.
+        scores: image id -> score. number: of images; all where there are no more. seed: of the draw.
 
     Returns:
         image id -> one of GROUPS, in this order; the worst and the best begin with their extreme.
@@ -227,7 +227,7 @@ def choose(scores: Mapping[int, float], number: int, seed: int) -> dict[int, str
 
 
 def ranking_score(of_images: Mapping[int, Mapping[str, float]]) -> str:
-    """The score by which pictures are ranked, of those that they have."""
+    """The score by which images are ranked, of those that they have."""
     scores = next(iter(of_images.values()))
     return next(name for name in RANKING if name in scores)
 
@@ -250,9 +250,9 @@ def gallery_page(
 
     Args:
         full, explanations: image id -> whole generated text, and its explanation.
-        of_images: image id -> scores of that picture alone (`CaptionScorer.score`'s second result).
-        scores: of the whole split. number: of pictures to show. seed: of those that are drawn at random.
-        folder: of the pictures. lexicon: whose values tint words. shares_of: way of `WAYS` -> image id -> the model's
+        of_images: image id -> scores of that image alone (`CaptionScorer.score`'s second result).
+        scores: of the whole split. number: of images to show. seed: of those that are drawn at random.
+        folder: of the images. lexicon: whose values tint words. shares_of: way of `WAYS` -> image id -> the model's
             shares of the nine emotions. split: name of the scored file.
     """
     ranking = ranking_score(of_images)
@@ -281,7 +281,7 @@ def gallery_page(
         cards.append(card)
     ranked_by = CAPTION_SCORES[ranking]
     lead = (
-        f"{len(cards)} of the {len(full)} pictures of {split or 'the split'}: those with the lowest and the highest "
+        f"{len(cards)} of the {len(full)} images of {split or 'the split'}: those with the lowest and the highest "
         f"{ranked_by}, the others drawn at random (seed {seed}). Right: the emotion named is that of more than half of "
         "the annotators."
     )
@@ -306,14 +306,14 @@ def write_gallery(
         args.seed,
         args.image_root,
         None if evaluator.vad is None else evaluator.vad.lexicon,
-        evaluation.shares,
+        evaluation.distributions,
         args.nle_data_val_path.name,
     )
     write_page(gallery_path(args.caption_save_path, epoch, step), page)
 
 
 def names_of(image_name: str) -> dict[str, str]:
-    """Title and byline of a picture as people write them: "Cubism/ann-lee_red-sea-7.jpg" -> Red sea 7, Ann Lee, Cubism."""
+    """Title and byline of an image as people write them: "Cubism/ann-lee_red-sea-7.jpg" -> Red sea 7, Ann Lee, Cubism."""
     path = PurePosixPath(image_name)
     stem = split_name(path.name)[0]
     artist, _, work = stem.partition("_")

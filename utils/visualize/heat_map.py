@@ -119,8 +119,8 @@ class TextHeat:
 
 
 @dataclass
-class PictureHeat:
-    """A picture (RGB, any size) with its texts; `lines` are said above them."""
+class ImageHeat:
+    """An image (RGB, any size) with its texts; `lines` are said above them."""
 
     name: str
     picture: Image.Image
@@ -154,7 +154,7 @@ def heat_of_words(
 
 
 def shade(weights: np.ndarray) -> Image.Image:
-    """The darkness to lay over a picture: RGBA, one pixel per patch, black, clear where the attention is strongest."""
+    """The darkness to lay over an image: RGBA, one pixel per patch, black, clear where the attention is strongest."""
     alpha = DIMMED * (1 - weights / weights.max())
     layer = np.zeros((*weights.shape, 4), dtype=np.uint8)
     layer[..., 3] = np.round(255 * alpha)
@@ -165,13 +165,13 @@ def shade(weights: np.ndarray) -> Image.Image:
 
 
 def draw_panel(picture: Image.Image, weights: np.ndarray) -> Image.Image:
-    """A picture under its shade. The model sees it stretched to a square, so the grid is stretched back over all of it."""
+    """An image under its shade. The model sees it stretched to a square, so the grid is stretched back over all of it."""
     layer = shade(weights).resize(picture.size, Image.Resampling.NEAREST)
     return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
 
 
-def write_png(path: Path, heat: PictureHeat, blocks: str) -> None:
-    """One picture: its lines and itself, then panels for each text, a word each."""
+def write_png(path: Path, heat: ImageHeat, blocks: str) -> None:
+    """One image: its lines and itself, then panels for each text, a word each."""
     font, line = ImageFont.load_default(TEXT_SIZE), TEXT_SIZE + 8
     scale = PANEL / max(heat.picture.size)
     panel = heat.picture.resize([max(1, round(side * scale)) for side in heat.picture.size], Image.Resampling.LANCZOS)
@@ -179,7 +179,7 @@ def write_png(path: Path, heat: PictureHeat, blocks: str) -> None:
     width = COLUMNS * cell_width + MARGIN
     wrap = lambda text: _wrapped(text, font, width - 2 * MARGIN)  # noqa: E731
     parts: list[list[str] | TextHeat] = [[part for text in (heat.name, *heat.lines) for part in wrap(text)]]
-    whole = WordHeat("(the picture)", np.ones((1, 1)), None)
+    whole = WordHeat("(the image)", np.ones((1, 1)), None)
     for text in heat.texts:
         parts += [wrap(text.title), TextHeat(text.title, [whole, *text.words])]
     parts.append(wrap(NOTE.format(blocks=blocks)))
@@ -238,8 +238,8 @@ def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 # ---- HTML ------------------------------------------------------------------------------------------------------------
 
 
-def write_html(path: Path, heats: list[PictureHeat], blocks: str) -> None:
-    """One self-contained page for all pictures: no script, nothing loaded from elsewhere."""
+def write_html(path: Path, heats: list[ImageHeat], blocks: str) -> None:
+    """One self-contained page for all images: no script, nothing loaded from elsewhere."""
     import jinja2
 
     environment = jinja2.Environment(

@@ -31,7 +31,7 @@
     if (sorted.some((card, index) => card !== order[index])) main.prepend(...sorted.map((card) => card.element));
     order = sorted;
     const number = shown().length;
-    count.textContent = number === cards.length ? `${number} pictures` : `${number} of ${cards.length} pictures`;
+    count.textContent = number === cards.length ? `${number} images` : `${number} of ${cards.length} images`;
     none.hidden = number > 0;
   }
 
