@@ -1,0 +1,162 @@
+"""The README's main road with its default flags: from the downloads, in the layouts they have, to the test report.
+
+The commands are the README's own, run in a copy of the repository with invented downloads: an archive in WikiArt's layout,
+a release of ArtEmis with more texts than one process tags, a lexicon, NLTK's data as its downloader leaves them, and the two
+models' ids on a hub of this machine. Only the number of epochs is cut.
+"""
+
+import csv
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import REPOSITORY, TINY_GPT2, TINY_VIT
+from tests.hub_server import Hub
+from tests.test_data.test_nltk import write_data
+from utils.constants import EMOTIONS
+
+pytestmark = pytest.mark.slow
+
+STYLES = ("Art_Nouveau_Modern", "Cubism", "Ukiyo_e")
+IMAGES, TEXTS = 66, 38  # more training texts than one process tags; ArtEmis drops artworks of more than 40
+WORDS = "the sky boat paint red blue water calm storm woman looks is and of a with dark light well".split()
+
+
+def write_wikiart(folder: Path) -> list[tuple[str, str]]:
+    """The archive as it unpacks, with names damaged and images stored as in the real one; returns (style, painting)."""
+    draw = np.random.default_rng(0)
+    names = []
+    for number in range(IMAGES):
+        style, painting = STYLES[number % 3], f"artist-{number % 7}_title-{number}"
+        stored = painting
+        if number == 4:
+            painting, stored = f"josé-é_{number}", f"jos#U00e9-#U00e9_{number}"
+        names.append((style, painting))
+        image = Image.fromarray(draw.integers(256, size=(40 + number, 90, 3), dtype=np.uint8))
+        exif = Image.Exif()
+        exif[0x0112] = 6 if number == 5 else 1
+        path = folder / "wikiart" / style / f"{stored}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.convert("CMYK" if number == 6 else "L" if number == 7 else "RGB").save(path, exif=exif)
+    (folder / "__MACOSX").mkdir()
+    (folder / "wikiart" / "wclasses.csv").write_text("file,class\n")
+    return names
+
+
+def write_release(path: Path, names: list[tuple[str, str]]) -> None:
+    draw = random.Random(3)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["art_style", "painting", "emotion", "utterance", "repetition"])
+        for style, painting in names:
+            emotions = draw.sample(EMOTIONS, 3)
+            for _ in range(TEXTS):
+                words = draw.choices(WORDS, k=draw.randint(6, 14))
+                rows.writerow([style, painting, draw.choice(emotions), " ".join(words).capitalize() + ".", TEXTS])
+
+
+def write_models(hub: Hub, folder: Path) -> None:
+    """The two default models under their ids, tiny, with the files that the real ones have."""
+    import torch
+    from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    CLIPVisionModel(CLIPVisionConfig(**TINY_VIT)).save_pretrained(folder / "clip")
+    GPT2LMHeadModel(GPT2Config(**TINY_GPT2)).save_pretrained(folder / "gpt2")
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(REPOSITORY / "models" / "gpt2-bpe" / name, folder / "gpt2")
+    hub.push("openai/clip-vit-base-patch16", folder / "clip")
+    hub.push("distilgpt2", folder / "gpt2")
+
+
+def commands_of_readme() -> list[str]:
+    """The commands of the README's main road, in order."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    section = re.search(r"^## From the downloads to the test report$(.*?)^## ", text, re.MULTILINE | re.DOTALL)[1]
+    block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1].replace("\\\n", " ")
+    return [line for line in block.splitlines() if line.startswith(("python", "accelerate"))]
+
+
+class Road:
+    """A copy of the repository with the downloads in it, prepared as the README says."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for name in ("models", "utils", "preprocess", "cococaption"):
+            ignored = shutil.ignore_patterns("__pycache__", "annotations")
+            shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
+        shutil.copy(REPOSITORY / "artEmisX_train.py", folder)
+        self.commands = {}
+        for command in commands_of_readme():
+            self.commands[next(re.finditer(r"\w+(?=\.py)|utils\.\w+|nltk", command))[0], "--eval_only" in command] = (
+                command
+            )
+        names = write_wikiart(folder / "WikiArt")
+        write_release(folder / "artemis_dataset_release_v0.csv", names)
+        (folder / "data" / "artEmis").mkdir(parents=True)
+        lexicon = "".join(f"{word}\t0.{place}\t0.5\t0.{9 - place % 9}\n" for place, word in enumerate(WORDS[1:9], 1))
+        (folder / "data" / "artEmis" / "NRC-VAD-Lexicon.txt").write_text(lexicon)
+        write_data(folder / "nltk_data", "downloaded")
+        self.hub = Hub()
+        write_models(self.hub, folder / "hub")
+
+    def run(self, script: str, eval_only: bool = False, more: str = "", launcher: str = "accelerate launch") -> str:
+        """Run the README's command of a script; returns what it printed."""
+        command = self.commands[script, eval_only].replace("accelerate launch", launcher) + more
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTEST"))}
+        environment |= {"HF_HOME": f"{self.folder}/hf", "HF_ENDPOINT": self.hub.address, "OMP_NUM_THREADS": "1"}
+        environment |= {
+            "NLTK_DATA": f"{self.folder}/nltk_data",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory) -> Road:
+    return Road(tmp_path_factory.mktemp("road") / "SEVLM")
+
+
+def test_the_road(road):
+    """Every step in order, on one process and on two, without and with cached features."""
+    assert f"{IMAGES} images: {IMAGES} without a problem" in road.run("resize_wikiart")
+    road.run("prepare_artemis")
+    assert f"{IMAGES} images: {IMAGES} without a problem" in road.run("build_splits")
+    splits = {
+        split: json.loads((road.folder / f"data/artEmis/artEmisX_{split}.json").read_text())
+        for split in ("train", "cl_train", "val", "test")
+    }
+    assert [len(splits[split]) for split in ("train", "cl_train", "val", "test")] == [56, 56, 3, 7]
+    assert sum(len(record["explanations"]) for record in splits["cl_train"].values()) > 2000
+    road.run("build_annotations")
+
+    short = " --num_train_epochs 1"
+    uncached = re.sub(r"--feature_cache \S+", "", road.commands["artEmisX_train", False])
+    road.commands["artEmisX_train", False], cached = uncached, road.commands["artEmisX_train", False]
+    printed = road.run("artEmisX_train", more=f"{short} --ckpt_path uncached/ --caption_save_path uncached/")
+    assert "best-res is of epoch 0: ACC" in printed and "METEOR" in printed
+    assert sum("model.safetensors" in line for line in road.hub.asked if line.startswith("GET")) == 2
+
+    assert f"{IMAGES} images in data/features, {IMAGES} of them new" in road.run("cache_features")
+    road.commands["artEmisX_train", False] = cached
+    printed = road.run("artEmisX_train", more=f"{short} --metrics bleu", launcher="torchrun --nproc_per_node 2")
+    assert "processes: 2, images per update: 64" in printed and "best-res is of epoch 0: ACC" in printed
+
+    printed = road.run("artEmisX_train", eval_only=True)
+    assert "best-res: ACC" in printed and "(7 images)" in printed
+    table = road.run("utils.report")
+    assert "SEVLM (published)" in table and "test set: v1.0" in table
