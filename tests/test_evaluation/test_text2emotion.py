@@ -1,4 +1,4 @@
-"""The text-to-emotion judge: ArtEmis' logits from both of its files, and training one anew."""
+"""The text-to-emotion classifier: ArtEmis' logits from both of its files, and training a new one."""
 
 import json
 import pickle
@@ -83,7 +83,7 @@ def test_saved_and_read_again(tmp_path):
         assert again.state_dict()[name].equal(tensor)
 
 
-def test_files_that_are_no_judge(tmp_path):
+def test_other_files_are_refused(tmp_path):
     model, vocabulary = load_text2emotion(LSTM / "best_model.pt")
     with pytest.raises(InputError, match="no such file"):
         load_text2emotion(tmp_path / "m.safetensors")
