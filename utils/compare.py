@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def table(scores: dict[str, dict]) -> str:
-    """The scores of both runs for people. scores: of `paired_difference`."""
+    """The scores of both runs as lines to print. scores: of `paired_difference`."""
     lines = [f"{'':18} {'A':>8} {'B':>8} {'B - A':>8} {'interval':>18} {'p':>7}"]
     for name, row in scores.items():
         scale = 1 if name in PLAIN_SCORES else 100

@@ -30,8 +30,8 @@ def floor(references: References, records: Sequence[dict]) -> dict:
     """The scores of one constant answer, which is chosen on the scored split itself.
 
     Returns:
-        "emotion": the one most often chosen by the annotators (of equals the first of `EMOTIONS`); "sentence": the
-        tokenised reference that occurs most often (of equals the first); "scores": ROUGE_L, Bleu_1 ... and sub_acc, over
+        "emotion": the one most often chosen by the annotators (in a tie the first of `EMOTIONS`); "sentence": the
+        tokenised reference that occurs most often (in a tie the first); "scores": ROUGE_L, Bleu_1 ... and sub_acc, over
         the images where one emotion has more than half of the votes.
     """
     votes = Counter(emotion for record in records for emotion in record["emotions"])

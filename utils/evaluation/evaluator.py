@@ -26,14 +26,14 @@ from utils.evaluation.generation import (
 from utils.memory import give_back_freed_memory
 from utils.progress import ProgressLine
 
-# The first of these scores that --metrics gives decides on best-res and, beside the accuracy, on the early stop.
+# The first of these scores that --metrics asks for decides on best-res and, with the accuracy, on the early stop.
 DECIDING_SCORES = {"bleu": "Bleu_4", "cider": "CIDEr", "meteor": "METEOR", "rouge": "ROUGE_L", "spice": "SPICE"}
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of --mixed_precision
 
 
 def deciding_score(metrics: list[str]) -> str:
-    """The score that best-res keeps the best of: BLEU-4 as published, or the next there is."""
+    """The score that decides on best-res: BLEU-4 as published, or the next one that is computed."""
     return next(score for metric, score in DECIDING_SCORES.items() if metric in metrics)
 
 
@@ -67,11 +67,11 @@ class Evaluator:
         self.args, self.accelerator, self.records, self.codec, self.vad = args, accelerator, records, codec, vad
         self.scorer = scorer  # on the main process only
         self.dataset = EvaluationImages(records, images)
-        share = range(accelerator.process_index, len(records), accelerator.num_processes)
+        places = range(accelerator.process_index, len(records), accelerator.num_processes)
         self.loader = DataLoader(
-            Subset(self.dataset, share),
+            Subset(self.dataset, places),
             batch_size=args.eval_batch_size,
-            **loader_processes(min(args.num_workers, max(len(share) // args.eval_batch_size, 0))),
+            **loader_processes(min(args.num_workers, max(len(places) // args.eval_batch_size, 0))),
             generator=torch.Generator(),  # the default one would draw from the training's random numbers
         )
 

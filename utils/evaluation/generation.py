@@ -162,7 +162,7 @@ def greedy_decode(
 ) -> Generated:
     """Generate one text per image, always taking the most probable token, as in the paper (nucleus filtering keeps it).
 
-    A text ends before the first of the prompt's stop tokens; if there are none, all steps are made.
+    A text ends before the first of the prompt's stop tokens; if there are none, it gets all its tokens.
     """
     # Image keys and values pay only in blocks that compute many positions at every step.
     one_position = vad_of is None or model.vad_encoder.causal

@@ -75,7 +75,7 @@ def image_scores(
     """Collect the scores of each image: those of an evaluation, and others.
 
     Args:
-        values: score -> image id -> value, of the images that count. sums: score -> image id -> what is summed, likewise.
+        values: score -> image id -> value, of the images that count. sums: score -> image id -> what is summed.
     """
     images = list(evaluation.explanations)
     found: dict[str, Mapping[int, float]] = {

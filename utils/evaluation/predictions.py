@@ -93,7 +93,7 @@ def full_caption(text: str) -> str:
 
 
 def emotion_of(text: str) -> str | None:
-    """The one of the nine emotions that a text names, in any spelling that `full_caption` understands; None: none of them."""
+    """The one of the nine emotions that a text names, in any spelling that `full_caption` understands, or None."""
     match = _EMOTION.fullmatch(text)
     return next((name for name in EMOTIONS if match and _letters(name) == _letters(match[1])), None)
 

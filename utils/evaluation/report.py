@@ -1,4 +1,4 @@
-"""The test report of --eval_only and of other programs' captions: every score of the paper, and what makes them comparable."""
+"""The test report of a checkpoint or of other programs' captions: every score of the paper, and the facts to compare by."""
 
 import argparse
 from collections.abc import Mapping
@@ -131,14 +131,14 @@ def write_test_report(
     clip: "ClipScorer | None" = None,
     append_to: Path | None = None,
 ) -> str:
-    """Score what is beside COCO-caption, write the report and the scores of single images; returns the table to print.
+    """Compute the scores beyond COCO-caption's, write the report and the scores of images; returns the table to print.
 
     Args:
         path: of the report (JSON); the same as Markdown and the scores of single images are written beside it.
         split: the file of `records`.
         scorer: it has the reference explanations.
         facts: about the captions, written along.
-        test_set: what the captions are said to be of, one of `TEST_SETS`, or None.
+        test_set: name of the scored set as the user gave it, one of `TEST_SETS`, or None.
         training, lexicon, classifier, clip: for novelty, VAD distance, emotion alignment and CLIPScore.
         append_to: CSV file that gets the report as a row.
     """
@@ -187,7 +187,7 @@ def values_of_images(
     classifier: EmotionClassifier | None,
     clip: "ClipScorer | None",
 ) -> tuple[dict[str, dict[int, float]], dict[str, dict[int, list[float]]]]:
-    """Score -> image id -> value, of the images that count: the score of the split is their mean; likewise what is summed."""
+    """Score -> image id -> value, of the images that count: the split's score is their mean; and the same of what is summed."""
     explanations, full = evaluation.explanations, evaluation.full
     values: dict[str, dict[int, float]] = {}
     sums: dict[str, dict[int, list[float]]] = {}
@@ -226,7 +226,7 @@ def split_warnings(
     test_set: str | None,
     note: str | None = None,
 ) -> list[str]:
-    """Reasons to doubt that the scored file is the test split that it is said to be, a line each.
+    """Reasons to doubt that the scored file is the test split that `test_set` names, a line each.
 
     Args:
         path: the JSON split that was scored.

@@ -133,7 +133,7 @@ def left_out_line(scores: dict[str, str]) -> str:
 
 
 def in_words(facts: Iterable[str]) -> str:
-    """Names of facts for people."""
+    """The facts' names, readable."""
     return ", ".join(dict.fromkeys(fact.removesuffix("_sha256").replace("_", " ") for fact in facts))
 
 

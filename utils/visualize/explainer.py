@@ -103,7 +103,7 @@ class Answer:
         ]
 
     def lines(self, prompt: str) -> list[str]:
-        """The answer for people, in lines: the prompt with each text, then the distributions."""
+        """The answer as lines to print: the prompt with each text, then the distributions."""
         texts = [f"{prompt} {one.text}" + (" (emotion given)" if one.given else "") for one in self.explanations]
         return [*texts, *self.distribution_lines()]
 

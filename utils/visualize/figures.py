@@ -1,4 +1,4 @@
-"""Figures of runs, which differ in colour, line style and marker, so that they can also be told apart in grey.
+"""Figures of runs, which differ in colour, line style and marker, so that they can be distinguished in grey as well.
 
 Data in, matplotlib figures out; no display is needed and nothing is written.
 """

@@ -171,7 +171,7 @@ def thumbnail(folder: Path | None, image_name: str) -> Thumbnail:
 
 
 def title_and_byline(image_name: str) -> tuple[str, str]:
-    """For people: "Cubism/ann-lee_red-sea-7.jpg" -> "Red sea 7" and "Ann Lee, Cubism"."""
+    """Readable names: "Cubism/ann-lee_red-sea-7.jpg" -> "Red sea 7" and "Ann Lee, Cubism"."""
     path = PurePosixPath(image_name)
     stem = split_name(path.name)[0]
     artist, _, work = stem.partition("_")
