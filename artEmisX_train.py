@@ -38,8 +38,15 @@ from models.losses import LossCounts
 from utils.data.datasets import worker_errors
 from utils.data.text2emotion_files import load_text2emotion
 from utils.evaluation.clip_score import load_clip_scorer
-from utils.evaluation.evaluator import deciding_score, write_evaluation
-from utils.evaluation.report import EmotionClassifier, classifier_name, report_checkpoint, training_texts
+from utils.evaluation.evaluation import write_evaluation
+from utils.evaluation.evaluator import deciding_score
+from utils.evaluation.report import (
+    EmotionClassifier,
+    checkpoint_facts,
+    classifier_name,
+    training_texts,
+    write_test_report,
+)
 from utils.evaluation.text_metrics import collapse_warning
 from utils.files import run_lock
 from utils.memory import give_back_freed_memory, peak_memory, without_collections
@@ -309,12 +316,12 @@ def log_end(run: TrainingRun) -> None:
 def score_checkpoint(run: TrainingRun) -> None:
     """--eval_only: score one checkpoint; write captions and scores under its name, and the report."""
     args, accelerator, evaluator = run.args, run.accelerator, run.evaluator
-    # read before hours of captioning, not behind them
-    judge = None
+    # read before hours of captioning, not after
+    classifier = None
     if args.text2emotion is not None:
         name = classifier_name(args.text2emotion, args.vocabulary)
-        judge = EmotionClassifier(name, *load_text2emotion(args.text2emotion, args.vocabulary))
-    train = training_texts(args) if accelerator.is_main_process else None
+        classifier = EmotionClassifier(name, *load_text2emotion(args.text2emotion, args.vocabulary))
+    training = training_texts(args) if accelerator.is_main_process else None
     clip = None
     if args.clip_score and accelerator.is_main_process:
         clip = load_clip_scorer(args.clip_score, args.image_root, accelerator.device)
@@ -324,8 +331,19 @@ def score_checkpoint(run: TrainingRun) -> None:
         records = evaluator.records
         write_evaluation(args.caption_save_path, evaluation, records, args.load_from_epoch, 0)
         write_gallery(args, evaluation, evaluator, args.load_from_epoch, 0)
-        table = report_checkpoint(
-            args, evaluation, records, run.fingerprints, train, run.lexicon, evaluator.scorer, judge, clip
+        table = write_test_report(
+            args.caption_save_path / "report.json",
+            args.nle_data_val_path,
+            records,
+            evaluation,
+            evaluator.scorer,
+            checkpoint_facts(args, run.fingerprints),
+            test_set=args.test_set,
+            training=training,
+            lexicon=run.lexicon,
+            classifier=classifier,
+            clip=clip,
+            append_to=args.append_to,
         )
         accelerator.print(table)
         if warning := collapse_warning(list(evaluation.explanations.values())):

@@ -54,7 +54,7 @@ from utils.data.records import TrainingRecords
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.vad_lexicon import Lexicon, VADLookup
 from utils.errors import InputError, OneLineParser, run_script
-from utils.evaluation.generation import greedy_decode, places_kept
+from utils.evaluation.generation import compact_order, greedy_decode
 from utils.files import write_json
 from utils.memory import reuse_freed_memory
 from utils.opts import get_parser as get_training_parser
@@ -369,7 +369,7 @@ def forced_lengths(decoder: Explainer, lengths: list[int], stop_ids: tuple[int, 
         nonlocal wanted, step
         values, ids = top_two(hidden)
         if len(ids) < len(wanted):
-            wanted = wanted[places_kept(wanted >= step)]
+            wanted = wanted[compact_order(wanted >= step)]
         if len(ids) != len(wanted):
             raise RuntimeError(f"{len(ids)} texts are being written, {len(wanted)} should be")
         stops = torch.isin(ids, torch.tensor(stop_ids, device=ids.device))

@@ -37,38 +37,38 @@ def main(argv: list[str] | None = None) -> None:
         check_place(args.json)
     paths = [path / "report.json" if path.is_dir() else path for path in (args.a, args.b)]
     reports = [read_report(path) for path in paths]
-    (a, texts_a), (b, texts_b) = map(read_images, paths)
+    (a, content_a), (b, content_b) = map(read_images, paths)
     if a.images != b.images:
         raise InputError(f"{args.b}: scored other images than {args.a}; score both runs on the same split")
-    if texts_a["references"] != texts_b["references"]:
+    if content_a["references"] != content_b["references"]:
         raise InputError(f"{args.b}: scored against other references than {args.a}; give both the same --annFileExp")
-    out = {name: fact for name, fact in not_comparable(reports).items() if name in a.values and name in b.values}
-    a.values = {name: of for name, of in a.values.items() if name not in out}
-    found = paired_difference(a, b, args.resamples, args.seed)
-    print(table(found))
+    left_out = {name: fact for name, fact in not_comparable(reports).items() if name in a.values and name in b.values}
+    a.values = {name: values for name, values in a.values.items() if name not in left_out}
+    scores = paired_difference(a, b, args.resamples, args.seed)
+    print(table(scores))
     print(f"{len(a.images)} images, {args.resamples} resamples, 95 % interval; A: {args.a}, B: {args.b}")
-    if out:
-        print(left_out_line(out))
-    ranking = next((name for name in RANKING if name in found), None)
-    pictures = []
+    if left_out:
+        print(left_out_line(left_out))
+    ranking = next((name for name in RANKING if name in scores), None)
+    images = []
     if ranking and args.pictures:
-        of_a, of_b = a.of_images()[ranking], b.of_images()[ranking]
-        for place in np.argsort(-np.abs(of_b - of_a), kind="stable")[: args.pictures].tolist():
-            pictures.append({"image_id": a.images[place], "image_name": texts_a["names"][place]})
-            for run, of, texts in (("a", of_a, texts_a), ("b", of_b, texts_b)):
-                pictures[-1][run] = {"caption": texts["captions"][place], ranking: float(of[place])}
+        values_a, values_b = a.of_images()[ranking], b.of_images()[ranking]
         print(f"\nthe images that differ most in {HEADINGS[ranking]}:")
-        for picture in pictures:
-            print(escaped(picture["image_name"]))
-            for run in "ab":
-                print(f"  {run.upper()} {100 * picture[run][ranking]:5.1f}  {escaped(picture[run]['caption'])}")
+        for place in np.argsort(-np.abs(values_b - values_a), kind="stable")[: args.pictures].tolist():
+            images.append({"image_id": a.images[place], "image_name": content_a["names"][place]})
+            print(escaped(images[-1]["image_name"]))
+            for run, values, content in (("a", values_a, content_a), ("b", values_b, content_b)):
+                value, caption = float(values[place]), content["captions"][place]
+                images[-1][run] = {"caption": caption, ranking: value}
+                print(f"  {run.upper()} {100 * value:5.1f}  {escaped(caption)}")
     if args.json:
-        write_json(args.json, {"scores": found, "pictures": pictures}, indent=1)
+        write_json(args.json, {"scores": scores, "pictures": images}, indent=1)
 
 
-def table(found: dict) -> str:
+def table(scores: dict[str, dict]) -> str:
+    """The scores of both runs as lines to print. scores: of `paired_difference`."""
     lines = [f"{'':18} {'A':>8} {'B':>8} {'B - A':>8} {'interval':>18} {'p':>7}"]
-    for name, row in found.items():
+    for name, row in scores.items():
         scale = 1 if name in PLAIN_SCORES else 100
         low, high = (f"{scale * value:+.2f}" for value in row["interval"])
         lines.append(

@@ -1,4 +1,4 @@
-"""What a trained model says of held-out images beside what people said: one HTML page.
+"""A page of held-out images with a trained model's texts beside the annotators': one HTML file.
 
 python -m utils.gallery runs/demo
 python -m utils.gallery results/ --records artEmisX_val.json --annFileExp artEmisX_val_annot_exp.json --image_root images/
@@ -11,13 +11,20 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from utils.constants import DEFAULT_METRICS, EMOTIONS, IMAGE_FOLDERS, LEXICON_FILES, METRICS
+from cococaption import CaptionScorer
+from cococaption.references import read_results
+from utils.constants import DEFAULT_METRICS, IMAGE_FOLDERS, LEXICON_FILES, METRICS
+from utils.data.records import read_records
+from utils.data.vad_lexicon import read_lexicon
 from utils.errors import InputError, OneLineParser, number, run_script
-from utils.files import check_place, read_json
+from utils.evaluation.evaluation import evaluation_file, read_distributions, score_captions
+from utils.files import check_place
+from utils.training.run_log import LOG_FILE, read_log
+from utils.visualize.gallery_page import SOURCES, gallery_page, gallery_path, write_page
 
 CAPTIONS = re.compile(r"unf_captions_full_(.+)_(\d+)_step\.json")
-# Flags of the training that name the paths needed here, by our own flags.
-PATHS = {
+# flag -> the training's flag for the same path
+TRAINING_FLAGS = {
     "records": "nle_data_val_path",
     "annFileExp": "annFileExp",
     "image_root": "image_root",
@@ -28,8 +35,8 @@ PATHS = {
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="python -m utils.gallery",
-        description="Make a page of held-out images with what the model says of them: the worst, the best and some at random.",
-        epilog="Paths that are not given are those of the run, as its log.jsonl has them.",
+        description="Write a page of held-out images with the model's texts about them: the worst, the best and some at random.",
+        epilog="Paths that are not given are those of the run, from its log.jsonl.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -44,7 +51,7 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--evaluation",
         metavar="EPOCH_STEP",
-        help="as in the captions' file names, e.g. 4_152; the last one unless given",
+        help="as in the captions' file names, e.g. 4_152; if not given, the last one",
     )
     add("--records", type=Path, help="split that was captioned, e.g. artEmisX_val.json")
     add("--annFileExp", type=Path, help="its reference explanations in COCO's format")
@@ -61,49 +68,41 @@ def main(argv: list[str] | None = None) -> int | None:
     args = get_parser().parse_args(argv)
     results = results_folder(args)
     epoch, step = find_evaluation(results, args.evaluation)
-    out = args.out or results / f"gallery_{epoch}_{step}.html"
+    out = args.out or gallery_path(results, epoch, step)
     check_place(out)
     fill_in_paths(args, results)
 
-    # after the checks, as they bring numpy, simplemma and Java along
-    from cococaption.scorer import CaptionScorer
-    from cococaption.tokenizer import printable
-    from utils.data.records import read_records
-    from utils.data.vad_lexicon import read_lexicon
-    from utils.evaluation.emotion_metrics import emotion_accuracy
-    from utils.visualize.gallery_page import WAYS, gallery_page, write_page
-
     records = read_records(args.records)
     full, explanations = (
-        read_captions(results / f"unf_captions_{kind}_{epoch}_{step}_step.json") for kind in ("full", "exp")
+        read_results(evaluation_file(results, kind, epoch, step)) for kind in ("unf_captions_full", "unf_captions_exp")
     )
-    check_same(full, explanations, results)
-    check_split(full, records, args.records)
-    shares_of = {way: read_shares(results / f"emotion_{way}_{epoch}_{step}_step.json") for way in WAYS}
+    unknown = [image for image in full if str(image) not in records]
+    if unknown:
+        raise InputError(
+            f"{args.records}: lacks {len(unknown)} of the {len(full)} captioned images, {unknown[0]} for one: the captions "
+            "are of another split; name theirs with --records, and its references with --annFileExp"
+        )
+    files = {source: evaluation_file(results, f"emotion_{source}", epoch, step) for source in SOURCES}
+    distributions = {source: read_distributions(path) for source, path in files.items() if path.is_file()}
     lexicon = None if args.vad_lexicon is None else read_lexicon(args.vad_lexicon)
     with CaptionScorer(args.annFileExp, args.metrics) as scorer:
-        scores, of_images = scorer.score({image: printable(text) for image, text in explanations.items()})
-    scores["sub_acc"] = emotion_accuracy(full, records)[0]
+        evaluation = score_captions(scorer, records, full, explanations, distributions)
     page = gallery_page(
-        title_of(results, epoch, step),
+        page_title(results, epoch, step),
+        args.records.name,
         records,
-        full,
-        explanations,
-        of_images,
-        scores,
+        evaluation,
         args.number,
         args.seed,
         args.image_root,
         lexicon,
-        shares_of,
-        args.records.name,
     )
     size = write_page(out, page)
     print(f"{out}: {len(page.cards)} images, {size / 1e6:.1f} MB; open it in a browser")
 
 
-def title_of(results: Path, epoch: str, step: int) -> str:
-    """The page's title: the run's name and its evaluation."""
+def page_title(results: Path, epoch: str, step: int) -> str:
+    """The run's name and its evaluation."""
     folder = results.resolve()
     run = folder.parent.name if folder.name == "results" else folder.name
     return f"{run}, epoch {epoch}, step {step}" if epoch.isdigit() else f"{run}, {epoch}"
@@ -113,14 +112,14 @@ def results_folder(args: argparse.Namespace) -> Path:
     """The folder of captions that the command line names."""
     if (args.run is None) == (args.results is None):
         raise InputError("name one folder: a run (RUN), e.g. runs/demo, or its results (--results)")
-    named = args.run or args.results
-    if not named.is_dir():
-        raise InputError(f"{named}: no such folder; name that of a run, e.g. runs/demo")
-    for folder in (named, named / "results"):
-        if any(CAPTIONS.fullmatch(path.name) for path in folder.glob("unf_captions_full_*")):
+    path = args.run or args.results
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; name that of a run, e.g. runs/demo")
+    for folder in (path, path / "results"):
+        if any(CAPTIONS.fullmatch(file.name) for file in folder.glob("unf_captions_full_*")):
             return folder
     raise InputError(
-        f"{named}: holds no captions (unf_captions_full_...json), as no evaluation was made yet; wait for the first one, or "
+        f"{path}: holds no captions (unf_captions_full_...json): no evaluation has finished yet; wait for the first one, or "
         "name another run"
     )
 
@@ -140,7 +139,7 @@ def find_evaluation(results: Path, wanted: str | None) -> tuple[str, int]:
         wanted = max(found, key=age)
     if wanted not in found:
         raise InputError(
-            f"--evaluation {wanted}: {results} holds none of that name; there are {', '.join(sorted(found, key=age)[-20:])}"
+            f"--evaluation {wanted}: not in {results}; give one of {', '.join(sorted(found, key=age)[-20:])}"
         )
     return found[wanted][:2]
 
@@ -152,22 +151,22 @@ def fill_in_paths(args: argparse.Namespace, results: Path) -> None:
         InputError: records or references are not there.
     """
     flags = recorded_flags(results)
-    for ours, theirs in PATHS.items():
-        if getattr(args, ours) is None and isinstance(flags.get(theirs), str):
-            path = beside_results(flags[theirs], str(flags.get("caption_save_path", "results")), results)
-            setattr(args, ours, path if path.exists() or ours in ("records", "annFileExp") else None)
-    for name in ("records", "annFileExp"):
-        path = getattr(args, name)
+    for flag, training_flag in TRAINING_FLAGS.items():
+        if getattr(args, flag) is None and flags.get(training_flag) is not None:
+            path = beside_results(flags[training_flag], str(flags.get("caption_save_path", "results")), results)
+            setattr(args, flag, path if path.exists() or flag in ("records", "annFileExp") else None)
+    for flag in ("records", "annFileExp"):
+        path = getattr(args, flag)
         if path is None:
-            raise InputError(f"{results}: has no log.jsonl that tells the scored split; name it with --{name}")
+            raise InputError(f"{results}: no log.jsonl names the scored split; name it with --{flag}")
         if not path.is_file():
-            raise InputError(f"{path}: no such file; name the scored split's with --{name}")
+            raise InputError(f"{path}: no such file; name the scored split's with --{flag}")
     folders = (args.records.parent, args.records.parent.parent)
     args.image_root = args.image_root or _first(folder / name for folder in folders for name in IMAGE_FOLDERS)
     args.vad_lexicon = args.vad_lexicon or _first(folder / name for folder in folders for name in LEXICON_FILES)
-    for name, loss in (("image_root", "the page shows no images"), ("vad_lexicon", "words are not tinted")):
-        if getattr(args, name) is None:
-            print(f"no --{name} was given or found: {loss}")
+    for flag, consequence in (("image_root", "the page shows no images"), ("vad_lexicon", "words are not tinted")):
+        if getattr(args, flag) is None:
+            print(f"no --{flag} was given or found: {consequence}")
 
 
 def _first(paths: Iterable[Path]) -> Path | None:
@@ -176,61 +175,14 @@ def _first(paths: Iterable[Path]) -> Path | None:
 
 def recorded_flags(results: Path) -> dict:
     """The flags of the run, from its log here or one folder up; empty where there is none."""
-    from utils.training.run_log import LOG_FILE, read_log
-
     path = _first(folder / LOG_FILE for folder in (results, results.absolute().parent))
     return {} if path is None else read_log(path).flags
 
 
 def beside_results(path: str, recorded_results: str, results: Path) -> Path:
-    """A recorded path as seen from here: a run may have been moved, or is looked at from another working directory."""
+    """A recorded path from here: a run may have been moved, and the working directory may be another one."""
     moved = Path(os.path.normpath(results.absolute() / os.path.relpath(path, recorded_results)))
     return moved if moved.exists() else Path(path)
-
-
-def read_captions(path: Path) -> dict[int, str]:
-    """image id -> text of a file that an evaluation wrote."""
-    from cococaption.references import read_results
-
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such file; an evaluation writes it beside the others, so take another --evaluation"
-        )
-    return read_results(path)
-
-
-def read_shares(path: Path) -> dict[int, list[float]]:
-    """image id -> the model's nine probabilities; empty where the evaluation wrote none."""
-    if not path.is_file():
-        return {}
-    found = {}
-    listed = read_json(path)
-    for entry in listed if isinstance(listed, list) else [None]:
-        shares = entry.get("probabilities") if isinstance(entry, dict) else None
-        fits = isinstance(shares, list) and len(shares) == len(EMOTIONS)
-        if not fits or not all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares):
-            raise InputError(
-                f"{path}: not a list of images with {len(EMOTIONS)} probabilities each; remove the file, or evaluate anew"
-            )
-        found[entry.get("image_id")] = shares
-    return found
-
-
-def check_same(full: dict[int, str], explanations: dict[int, str], results: Path) -> None:
-    if full.keys() != explanations.keys():
-        raise InputError(
-            f"{results}: unf_captions_full and unf_captions_exp are of other images; take another --evaluation"
-        )
-
-
-def check_split(full: dict[int, str], records: dict[str, dict], path: Path) -> None:
-    """InputError when the captions are of another split than the records."""
-    unknown = [image for image in full if str(image) not in records]
-    if unknown:
-        raise InputError(
-            f"{path}: lacks {len(unknown)} of the {len(full)} captioned images, {unknown[0]} for one: the captions are of "
-            "another split; name theirs with --records, and its references with --annFileExp"
-        )
 
 
 if __name__ == "__main__":

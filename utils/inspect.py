@@ -1,4 +1,4 @@
-"""A look at the data before training: what the splits hold, as text, as JSON, and as a page of random records.
+"""A look at the data before training: statistics of splits, as text, as JSON, and as a page of random records.
 
 python -m utils.inspect runs/demo/data/artEmisX_train.json runs/demo/data/artEmisX_val.json --html look.html
 """
@@ -16,26 +16,28 @@ import numpy as np
 
 from utils.constants import BECAUSE, EMOTIONS, PROMPT_TEXT
 from utils.data.images import find_image, image_size, split_name
-from utils.data.records import Records, dominant_emotion
+from utils.data.records import Records, dominant_emotion, read_records
+from utils.data.vad_lexicon import Lexicon, read_lexicon
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import check_place, write_json
-
-# ---- What a split holds: counts, lengths, emotions, agreement, lexicon coverage, repeats. No torch here --------------
-
+from utils.visualize.gallery_page import Page, record_card, write_page
+from utils.visualize.word_colors import tinter, word_value
 
 BPE = Path(__file__).resolve().parents[1] / "models" / "gpt2-bpe"
 WORD = re.compile(r"[^\W\d_]+")
 
+# ---- statistics ------------------------------------------------------------------------------------------------------
+
 
 def split_facts(records: Records, max_seq_len: int) -> dict:
-    """Figures of one split.
+    """Statistics of one split.
 
     Returns:
         images; explanations; explanations_per_image (mean); tokens: of a whole training text, prompt and end included
-        (mean, p95, max), and cut: how many texts are longer than max_seq_len; emotions: share of all votes of each;
+        (mean, p95, max), and cut: number of texts longer than max_seq_len; emotions: share of all votes of each;
         majority: share of images where one emotion has more than half of the votes; agreement: probability that two
-        annotators of one image, drawn at random, name one emotion, averaged over the images with two or more (None:
-        no such image); repeated: explanations that another one of the split equals.
+        annotators of one image, drawn at random, name the same emotion, averaged over the images with two or more (None:
+        no such image); repeated: number of explanations that repeat an earlier one of the split.
     """
     texts = [text for record in records.values() for text in record["explanations"]]
     votes = Counter(emotion for record in records.values() for emotion in record["emotions"])
@@ -61,14 +63,14 @@ def split_facts(records: Records, max_seq_len: int) -> dict:
 
 def text_lengths(records: Records) -> np.ndarray:
     """Tokens of every training text, int64 [N]: beginning, prompt, emotion, " because " and explanation, end."""
-    from tokenizers import ByteLevelBPETokenizer  # its import takes most of a second
+    from tokenizers import ByteLevelBPETokenizer  # not for --help, as its import takes most of a second
 
     bpe = ByteLevelBPETokenizer(str(BPE / "vocab.json"), str(BPE / "merges.txt"))
-    heads = {emotion: len(bpe.encode(f"{PROMPT_TEXT} {emotion}").ids) for emotion in EMOTIONS}
+    beginnings = {emotion: len(bpe.encode(f"{PROMPT_TEXT} {emotion}").ids) for emotion in EMOTIONS}
     emotions = [emotion for record in records.values() for emotion in record["emotions"]]
     texts = [f" {BECAUSE} {text}" for record in records.values() for text in record["explanations"]]
     encoded = bpe.encode_batch(texts)
-    return np.array([2 + heads[emotion] + len(code.ids) for emotion, code in zip(emotions, encoded, strict=True)])
+    return np.array([2 + beginnings[emotion] + len(code.ids) for emotion, code in zip(emotions, encoded, strict=True)])
 
 
 def _agreement(emotions: list[str]) -> float:
@@ -105,7 +107,7 @@ def overlaps(splits: Mapping[str, Records]) -> list[dict]:
 
 
 def image_sizes(records: Records, folder: Path) -> dict:
-    """How many images are found, missing and unreadable, and their sides in pixels, from the files' headers."""
+    """Numbers of images found, missing and unreadable, and [min, median, max] of their sides in pixels, from the headers."""
     sizes, missing, unreadable = [], 0, 0
     for record in records.values():
         try:
@@ -116,32 +118,28 @@ def image_sizes(records: Records, folder: Path) -> dict:
                 sizes.append(image_size(path))
         except InputError:
             unreadable += 1
-    longer = [max(size) for size in sizes]
-    shorter = [min(size) for size in sizes]
-    return {
-        "found": len(sizes),
-        "missing": missing,
-        "unreadable": unreadable,
-        "longer_side": [min(longer), int(np.median(longer)), max(longer)] if sizes else None,
-        "shorter_side": [min(shorter), int(np.median(shorter)), max(shorter)] if sizes else None,
-    }
+    facts = {"found": len(sizes), "missing": missing, "unreadable": unreadable}
+    for name, side in (("longer_side", max), ("shorter_side", min)):
+        sides = [side(size) for size in sizes]
+        facts[name] = [min(sides), int(np.median(sides)), max(sides)] if sizes else None
+    return facts
 
 
-# ---- A look at the data before training: what the splits hold, as text, as JSON, and as a page of random -------------
+# ---- the command -----------------------------------------------------------------------------------------------------
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="python -m utils.inspect",
-        description="Say what splits hold: counts, lengths, emotions, agreement, lexicon coverage, repeats, overlap.",
+        description="Print statistics of splits: counts, lengths, emotions, agreement, lexicon coverage, repeats, overlap.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("splits", nargs="+", type=Path, metavar="SPLIT.json", help="splits, e.g. artEmisX_train.json")
     add("--max_seq_len", type=number(int, 8, 1024), default=30, help="tokens per text; longer ones are cut")
-    add("--vad_lexicon", type=Path, help="lexicon whose coverage is told, and whose values tint words")
-    add("--image_root", type=Path, help="image folder: tells the images' sizes")
-    add("--json", type=Path, help="write the figures to this file as well")
+    add("--vad_lexicon", type=Path, help="lexicon, for its coverage and the tints of words")
+    add("--image_root", type=Path, help="image folder, for the images and their sizes")
+    add("--json", type=Path, help="write the statistics to this file as well")
     add("--html", type=Path, help="write a page of random records to this file")
     add("--number", type=number(int, 1, 100_000), default=60, help="of records on the page, of all splits together")
     add("--seed", type=number(int, 0, 2**32 - 1), default=42, help="of the records that are drawn")
@@ -155,18 +153,13 @@ def main(argv: list[str] | None = None) -> int | None:
     if args.image_root is not None and not args.image_root.is_dir():
         raise InputError(f"--image_root {args.image_root}: no such folder; make it with preprocess/resize_wikiart.py")
 
-    # after the checks, as they bring numpy and tokenizers along
-    from utils.data.records import read_records
-    from utils.data.vad_lexicon import read_lexicon
-    from utils.visualize.word_colors import word_value
-
     splits = {str(path): read_records(path) for path in dict.fromkeys(args.splits)}
     lexicon = None if args.vad_lexicon is None else read_lexicon(args.vad_lexicon)
     facts = {"splits": {path: split_facts(records, args.max_seq_len) for path, records in splits.items()}}
     for path, records in splits.items():
         if lexicon is not None:
-            coverage = lexicon_coverage(records, lambda word: word_value(word, lexicon) is not None)
-            facts["splits"][path]["lexicon"] = coverage
+            known = lambda word: word_value(word, lexicon) is not None  # noqa: E731
+            facts["splits"][path]["lexicon"] = lexicon_coverage(records, known)
         if args.image_root is not None:
             facts["splits"][path]["pictures"] = image_sizes(records, args.image_root)
     facts["overlaps"] = overlaps(splits)
@@ -180,13 +173,13 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def describe(path: str, facts: dict, max_seq_len: int) -> str:
-    """A split's figures in a few lines."""
+    """A split's statistics in a few lines."""
     tokens = facts["tokens"]
     agreement = "-" if facts["agreement"] is None else f"{facts['agreement']:.1%}"
     lines = [
         path,
         f"  {facts['images']} images, {facts['explanations']} explanations ({facts['explanations_per_image']:.1f} each), "
-        f"{facts['repeated']} of them said before",
+        f"{facts['repeated']} of them repeated",
         f"  tokens per text: {tokens['mean']:.1f} on average, 95 % have at most {tokens['p95']}, the longest {tokens['max']}; "
         f"{tokens['cut']} ({tokens['cut'] / facts['explanations']:.1%}) are cut at {max_seq_len}",
         "  emotions: " + ", ".join(f"{emotion} {facts['emotions'][emotion]:.1%}" for emotion in EMOTIONS),
@@ -197,46 +190,36 @@ def describe(path: str, facts: dict, max_seq_len: int) -> str:
         unknown = f"; the most frequent others: {', '.join(lexicon['unknown'])}" if lexicon["unknown"] else ""
         lines.append(f"  the lexicon knows {lexicon['known']:.1%} of {lexicon['words']} words{unknown}")
     if "pictures" in facts:
-        found = facts["pictures"]
-        sides = ""
-        if found["found"]:
-            sides = ", ".join(
-                f"{side} side {'-'.join(str(found[f'{side}_side'][index]) for index in (0, 2))} (median {found[f'{side}_side'][1]})"
-                for side in ("longer", "shorter")
-            )
-            sides = f"; {sides} pixels"
-        lines.append(
-            f"  images: {found['found']} found, {found['missing']} missing, {found['unreadable']} unreadable{sides}"
-        )
+        images = facts["pictures"]
+        line = f"  images: {images['found']} found, {images['missing']} missing, {images['unreadable']} unreadable"
+        if images["found"]:
+            sides = [(side, *images[f"{side}_side"]) for side in ("longer", "shorter")]
+            ranges = [f"{side} side {low}-{high} (median {median})" for side, low, median, high in sides]
+            line += f"; {', '.join(ranges)} pixels"
+        lines.append(line)
     return "\n".join(lines)
 
 
-def write_records(args: argparse.Namespace, splits: dict[str, dict], lexicon) -> None:
-    """The page of random records."""
-    from utils.data.records import dominant_emotion
-    from utils.visualize.gallery_page import Card, Page, add_thumbnail, bars, names_of, references, write_page
-    from utils.visualize.word_colors import tinter
-
-    everything = [(path, record) for path, records in splits.items() for record in records.values()]
-    drawn = random.Random(args.seed).sample(everything, min(args.number, len(everything)))
+def write_records(args: argparse.Namespace, splits: dict[str, Records], lexicon: Lexicon | None) -> None:
+    """--html: write a page of random records."""
+    candidates = [(path, record) for path, records in splits.items() for record in records.values()]
+    chosen = random.Random(args.seed).sample(candidates, min(args.number, len(candidates)))
     tint = tinter(lexicon)
     cards = []
-    for path, record in drawn:
-        shares = record["origin_emotion_distribution"]
-        card = Card(
-            name=record["image_name"],
-            **names_of(record["image_name"]),
-            emotion=dominant_emotion(shares) or "no majority",
-            references=references(record, tint),
-            bars=bars(shares),
-            group=Path(path).stem,
-        )
-        add_thumbnail(card, args.image_root)
-        cards.append(card)
-    lead = f"{len(cards)} of {len(everything)} images, drawn at random (seed {args.seed})."
+    for path, record in chosen:
+        emotion = dominant_emotion(record["origin_emotion_distribution"]) or "no majority"
+        cards.append(record_card(record, emotion, args.image_root, tint, group=Path(path).stem))
+    lead = f"{len(cards)} of {len(candidates)} images, drawn at random (seed {args.seed})."
     counts = [(Path(path).name, f"{len(records)} images") for path, records in splits.items()]
-    page = Page("A look at the data", lead, cards, counts, references_name="explanations", references_open=True)
-    page.tinted = lexicon is not None
+    page = Page(
+        "A look at the data",
+        lead,
+        cards,
+        counts,
+        tinted=lexicon is not None,
+        references_name="explanations",
+        references_open=True,
+    )
     size = write_page(args.html, page)
     print(f"\n{args.html}: {len(cards)} records, {size / 1e6:.1f} MB; open it in a browser")
 

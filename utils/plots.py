@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cococaption.references import read_results
-from utils.constants import EMOTIONS
 from utils.data.records import Records, read_records
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.emotion_metrics import confusion_matrix, reliability
-from utils.files import atomic_path, check_place, read_json
+from utils.evaluation.evaluation import evaluation_file, read_distributions
+from utils.evaluation.tables import read_report
+from utils.files import atomic_path, check_place
 from utils.training.run_log import LOG_FILE, PLACE, RunHistory, finite, read_log
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Run:
-    """A run to be drawn: its name in legends, the folder that holds log.jsonl, and what the log tells."""
+    """A run to be drawn: its name in legends, the folder that holds log.jsonl, and the log's content."""
 
     name: str
     folder: Path
@@ -39,9 +40,9 @@ class Run:
         return {name: finite(points, name) for name in names}
 
     def file_of_last_evaluation(self, kind: str) -> Path:
-        """Where the last evaluation wrote its captions, or what the emotion head says."""
+        """See `evaluation_file`."""
         last = self.history.scores[-1]
-        return self.folder / f"{kind}_{last['epoch']}_{last['step']}_step.json"
+        return evaluation_file(self.folder, kind, last["epoch"], last["step"])
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -69,25 +70,23 @@ def read_run(path: Path) -> Run:
 
 
 def records_of(run: Run) -> Records:
-    """The split that a run was scored on; InputError where its file is not there or is another now."""
+    """The split that a run was scored on; InputError where its file is missing or is not a split."""
     path = Path(str(run.history.flags.get("nle_data_val_path")))
     if not path.is_file():
-        raise InputError(f"{path}: the scored split is not there; work in the folder where the run was started")
+        raise InputError(
+            f"{path}: no such file, which is the scored split; work in the folder where the run was started"
+        )
     return read_records(path)
 
 
 def captions_of(run: Run, kind: str, records: Records) -> dict[int, str]:
-    """Texts of the last evaluation; InputError where they are of another split."""
+    """Texts of the last evaluation, kind "full" or "exp"; InputError where they are of another split."""
     path = run.file_of_last_evaluation(f"unf_captions_{kind}")
     captions = read_results(path)
-    _check_same_split(path, list(captions), records)
+    unknown = [image_id for image_id in captions if str(image_id) not in records]
+    if unknown:
+        raise InputError(f"{path}: image {unknown[0]} is not in the scored split; give the split that the run had")
     return captions
-
-
-def _check_same_split(path: Path, image_ids: list[int], records: Records) -> None:
-    strange = [image_id for image_id in image_ids if str(image_id) not in records]
-    if strange:
-        raise InputError(f"{path}: image {strange[0]} is not in the scored split; give the split that the run had")
 
 
 def confusion_of(run: Run, records: Records) -> np.ndarray:
@@ -95,16 +94,9 @@ def confusion_of(run: Run, records: Records) -> np.ndarray:
     path = run.folder / "report.json"
     if not path.is_file():
         return confusion_matrix(captions_of(run, "full", records), records)
-    report = read_json(path)
-    counts = report.get("confusion_matrix") if isinstance(report, dict) else None
-    rows = counts if isinstance(counts, list) and len(counts) == len(EMOTIONS) else [None]
-    if not all(
-        isinstance(row, list)
-        and len(row) == len(EMOTIONS) + 1
-        and all(type(count) is int and 0 <= count < 2**40 for count in row)
-        for row in rows
-    ):
-        raise InputError(f"{path}: has no confusion matrix of 9 rows and 10 columns; score the checkpoint again")
+    counts = read_report(path).get("confusion_matrix")
+    if counts is None:
+        raise InputError(f"{path}: has no confusion matrix, as its captions name no emotion")
     return np.array(counts)
 
 
@@ -113,13 +105,7 @@ def calibration_of(run: Run, records: Records) -> tuple[np.ndarray, np.ndarray, 
     path = run.file_of_last_evaluation("emotion_head")
     if not path.is_file():
         raise InputError(f"{run.name}: has no emotion head (--use_emotion_loss)")
-    rows = read_json(path)
-    try:
-        shares = {int(row["image_id"]): row["probabilities"] for row in rows}
-        _check_same_split(path, list(shares), records)
-        return reliability(shares, records)
-    except (TypeError, KeyError, ValueError):
-        raise InputError(f"{path}: does not hold nine probabilities for each image; score the model again") from None
+    return reliability(read_distributions(path), records)
 
 
 def words_of(texts: list[str]) -> list[int]:
@@ -128,7 +114,7 @@ def words_of(texts: list[str]) -> list[int]:
 
 def figures(runs: list[Run]) -> "tuple[dict[str, Figure], list[str]]":
     """Every figure that the runs have data for, by file name, and a line for each that a run is missing from."""
-    # they bring matplotlib along, whose import takes a second and fails on a notebook's MPLBACKEND until that is removed
+    # matplotlib, whose import takes a second and fails on a notebook's MPLBACKEND until that is removed
     from utils.visualize.figures import (
         calibration_figure,
         confusion_figure,

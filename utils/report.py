@@ -8,6 +8,7 @@ python -m utils.report --predictions captions.json --records artEmisX_test.json 
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from cococaption import CaptionScorer
@@ -17,8 +18,8 @@ from utils.data.vad_lexicon import read_lexicon
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.evaluation import score_captions
 from utils.evaluation.image_scores import images_path
-from utils.evaluation.predictions import KINDS, doubtful, example, is_full, read_predictions
-from utils.evaluation.report import EmotionClassifier, TrainingTexts, classifier_name, report_texts
+from utils.evaluation.predictions import KINDS, is_full, quoted, read_predictions, unread
+from utils.evaluation.report import EmotionClassifier, TrainingTexts, classifier_name, write_test_report
 from utils.evaluation.tables import SAME, aggregate, format_summary, in_words, read_report
 from utils.files import check_append_to, check_place, sha256, write_json
 
@@ -64,22 +65,22 @@ def main(argv: list[str] | None = None) -> int | None:
     if not args.reports:
         raise InputError("no reports: name report.json files, or give --predictions FILE")
     summaries = aggregate({str(path): read_report(path) for path in dict.fromkeys(args.reports)})
-    print("\n\n".join(format_summary(summary) for summary in summaries))
+    print("\n\n".join([format_summary(summary) for summary in summaries]))
     if len(summaries) > 1:
-        found = [fact for fact in SAME if any(summary[fact] != summaries[0][fact] for summary in summaries)]
-        print(f"\n{len(summaries)} groups, not averaged with each other: the runs differ in {in_words(found)}.")
+        different = [fact for fact in SAME if any(summary[fact] != summaries[0][fact] for summary in summaries)]
+        print(f"\n{len(summaries)} groups, not averaged with each other: the runs differ in {in_words(different)}.")
     if args.json:
         write_json(args.json, summaries, indent=1)
 
 
 def score_predictions(args: argparse.Namespace) -> None:
-    """--predictions: read everything first, score, print and write the report.
+    """--predictions: read everything first, then score, write the report and print it.
 
     Raises:
         InputError: a file or flag is wrong.
     """
     if args.reports:
-        raise InputError("--predictions makes one report: give no report.json files with it")
+        raise InputError("--predictions writes one report: give no report.json files with it")
     for flag in ("records", "annFileExp"):
         if getattr(args, flag) is None:
             raise InputError(f"--predictions needs --{flag} FILE, of the split that was captioned")
@@ -92,54 +93,55 @@ def score_predictions(args: argparse.Namespace) -> None:
         check_append_to(args.append_to)
     records = read_records(args.records)
     full, explanations = read_predictions(args.predictions, records, args.captions)
-    train, train_path = TrainingTexts(), args.nle_data_train_path or args.records.with_name(WHOLE_TRAINING_SPLIT)
-    if args.nle_data_train_path or train_path.is_file():
-        train_path = whole_training_split(train_path)
-        train = TrainingTexts(train_path, read_records(train_path))
+    training, path = TrainingTexts(), args.nle_data_train_path or args.records.with_name(WHOLE_TRAINING_SPLIT)
+    if args.nle_data_train_path or path.is_file():
+        path = whole_training_split(path)
+        training = TrainingTexts(path, read_records(path))
     lexicon = None if args.vad_lexicon is None else read_lexicon(args.vad_lexicon)
-    judge = None
+    classifier = clip = None
     if args.text2emotion:
         from utils.data.text2emotion_files import load_text2emotion  # it imports torch
 
-        judge = EmotionClassifier(
-            classifier_name(args.text2emotion, args.vocabulary), *load_text2emotion(args.text2emotion, args.vocabulary)
-        )
-    clip = None
+        name = classifier_name(args.text2emotion, args.vocabulary)
+        classifier = EmotionClassifier(name, *load_text2emotion(args.text2emotion, args.vocabulary))
     if args.clip_score:
         from utils.evaluation.clip_score import load_clip_scorer  # it imports torch
 
         clip = load_clip_scorer(args.clip_score, args.image_root)
     with CaptionScorer(args.annFileExp, args.metrics) as scorer:
-        evaluation = score_captions(scorer, records, full, explanations)
-        facts = {"predictions": args.predictions.name, "predictions_sha256": sha256(args.predictions)}
-        print(
-            report_texts(
-                out,
-                args.records,
-                args.test_set,
-                evaluation,
-                records,
-                scorer,
-                train,
-                facts,
-                lexicon,
-                judge,
-                clip,
-                args.append_to,
-            )
+        table = write_test_report(
+            out,
+            args.records,
+            records,
+            score_captions(scorer, records, full, explanations),
+            scorer,
+            {"predictions": args.predictions.name, "predictions_sha256": sha256(args.predictions)},
+            test_set=args.test_set,
+            training=training,
+            lexicon=lexicon,
+            classifier=classifier,
+            clip=clip,
+            append_to=args.append_to,
         )
-    if not full:
-        print("the captions name no emotion (explanations alone), so there is no ACC")
-        if args.captions is None and (found := doubtful(explanations)):
-            print(
-                f"{len(found)} of them may name one in words that are not understood, {example(found)}: scored as they are"
-            )
-    elif other := {image: text for image, text in full.items() if not is_full(text)}:
-        print(
-            f"{len(other)} of {len(full)} captions do not begin with one of the nine emotions and because, {example(other)}: "
-            "scored as they are, and their emotion counts as wrong"
-        )
+    print(table)
+    for note in notes(full, explanations, args.captions):
+        print(note)
     print(f"report: {out}")
+
+
+def notes(full: dict[int, str], explanations: dict[int, str], kind: str | None) -> Iterator[str]:
+    """Lines about captions that name no emotion, or none that was understood. kind: of --captions."""
+    if not full:
+        yield "the captions name no emotion (explanations alone), so there is no ACC"
+        if kind is None and (texts := unread(explanations)):
+            yield (
+                f"{len(texts)} of them may name one in words that are not understood, {quoted(texts)}: scored unchanged"
+            )
+    elif texts := {image: text for image, text in full.items() if not is_full(text)}:
+        yield (
+            f"{len(texts)} of {len(full)} captions do not begin with one of the nine emotions and because, "
+            f"{quoted(texts)}: scored unchanged, and their emotion counts as wrong"
+        )
 
 
 if __name__ == "__main__":

@@ -161,8 +161,8 @@ def test_results(content):
 @fuzz
 @given(damaged(b'{"test_set": "v1.0", "seed": 3, "scores": {"sub_acc": 0.5}}'))
 def test_reports(content):
-    for value in (outcome(read_report, content) or {"scores": {}})["scores"].values():
-        assert abs(value) < 1e10
+    scores = (outcome(read_report, content) or {"scores": {}})["scores"]
+    assert all(isinstance(value, int | float) for value in scores.values())
 
 
 @fuzz

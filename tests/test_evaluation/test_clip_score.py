@@ -44,9 +44,9 @@ def clip(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """Four noisy images, wide, tall, square and of the model's size."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     draw = np.random.default_rng(0)
     for image, size in enumerate([(101, 40), (33, 90), (64, 64), (SIZE, SIZE)], 1):
         pixels = draw.integers(256, size=(size[1], size[0], 3), dtype=np.uint8)
@@ -55,16 +55,16 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def test_pictures_are_prepared_as_clip_prepares_them(pictures):
+def test_images_are_prepared_as_clip_prepares_them(images):
     processor = CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
-    for path in sorted(pictures.rglob("*.png")):
+    for path in sorted(images.rglob("*.png")):
         image = Image.open(path)
         expected = processor(image, return_tensors="pt")["pixel_values"][0]
         assert torch.allclose(clip_pixels(image, SIZE), expected, atol=1e-5), path
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_scores_are_those_of_the_definition(clip, pictures, tmp_path, whole):
+def test_scores_are_those_of_the_definition(clip, images, tmp_path, whole):
     """One image and one text at a time, through transformers' own forward; tokenizer.json or vocab.json and merges.txt."""
     folder = tmp_path / "copy"
     shutil.copytree(clip, folder)
@@ -74,7 +74,7 @@ def test_scores_are_those_of_the_definition(clip, pictures, tmp_path, whole):
         (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, bpe["merges"])) + "\n")
         (folder / "tokenizer.json").unlink()
     names = {image: f"style/{image}.png" for image in TEXTS}
-    found = load_clip_scorer(str(folder), pictures).scores(TEXTS, REFERENCES, names)
+    found = load_clip_scorer(str(folder), images).scores(TEXTS, REFERENCES, names)
     model, tokenizer = CLIPModel.from_pretrained(clip).eval(), CLIPTokenizer.from_pretrained(clip)
 
     def vector(text: str):
@@ -84,20 +84,15 @@ def test_scores_are_those_of_the_definition(clip, pictures, tmp_path, whole):
     values = set()
     with torch.no_grad():
         for image, text in TEXTS.items():
-            pixels = clip_pixels(Image.open(pictures / names[image]), SIZE)[None]
-            picture = model.get_image_features(pixels).pooler_output[0]
-            clip_score = 2.5 * max(torch.cosine_similarity(vector(text), picture, dim=0).item(), 0)
+            pixels = clip_pixels(Image.open(images / names[image]), SIZE)[None]
+            vector_of_image = model.get_image_features(pixels).pooler_output[0]
+            clip_score = 2.5 * max(torch.cosine_similarity(vector(text), vector_of_image, dim=0).item(), 0)
             nearest = max(torch.cosine_similarity(vector(text), vector(other), dim=0) for other in REFERENCES[image])
             nearest = max(nearest.item(), 0)
             both = 2 * clip_score * nearest / (clip_score + nearest) if clip_score + nearest else 0
             assert found["CLIPScore"][image] == pytest.approx(clip_score, abs=1e-5)
             assert found["RefCLIPScore"][image] == pytest.approx(both, abs=1e-5)
             values.add(round(clip_score, 4))
-            print("VAL", clip_score, both)
-            print("VAL", clip_score, both)
-            print("VAL", clip_score, both)
-            print("VAL", clip_score, both)
-            print("VAL", clip_score, both)
     assert len(values) > 2
 
 
@@ -105,24 +100,23 @@ def test_report_of_predictions(clip, workspace, tmp_path):
     """The report names the model; an image's scores are among those of single images, and have an interval."""
     records = json.loads((workspace.data / "artEmisX_val.json").read_text())
     rows = [{"image_id": int(image), "caption": "awe because the sea is dark"} for image in records]
-    (tmp_path / "theirs.json").write_text(json.dumps(rows))
-    pictures = next(folder for name in IMAGE_FOLDERS if (folder := workspace.data / name).is_dir())
-    argv = ["--predictions", str(tmp_path / "theirs.json"), "--records", str(workspace.data / "artEmisX_val.json")]
+    (tmp_path / "captions.json").write_text(json.dumps(rows))
+    folder = next(folder for name in IMAGE_FOLDERS if (folder := workspace.data / name).is_dir())
+    argv = ["--predictions", str(tmp_path / "captions.json"), "--records", str(workspace.data / "artEmisX_val.json")]
     argv += ["--annFileExp", str(workspace.data / "annotations" / "artEmisX_val_annot_exp.json"), "--metrics", "bleu"]
     argv += ["--json", str(tmp_path / "report.json")]
-    report_module.main([*argv, "--clip_score", str(clip), "--image_root", str(pictures)])
+    report_module.main([*argv, "--clip_score", str(clip), "--image_root", str(folder)])
     report = json.loads((tmp_path / "report.json").read_text())
     of_images = json.loads((tmp_path / "report_images.json").read_text())["values"]
     assert report["clip_score"] == str(clip)
     for name in ("CLIPScore", "RefCLIPScore"):
         assert report["scores"][name] == pytest.approx(np.mean(of_images[name])) and name in report["intervals"]
-    for half in (["--clip_score", str(clip)], ["--image_root", str(pictures)]):
+    for half in (["--clip_score", str(clip)], ["--image_root", str(folder)]):
         with pytest.raises(InputError, match="give both"):
             report_module.main([*argv, *half])
 
 
-def test_bad_input(clip, pictures, tmp_path):
-    folder = pictures
+def test_bad_input(clip, images, tmp_path):
     spoiled = tmp_path / "spoiled"
 
     def refused(words: str, spoil) -> None:
@@ -130,7 +124,7 @@ def test_bad_input(clip, pictures, tmp_path):
         shutil.copytree(clip, spoiled)
         spoil()
         with pytest.raises(InputError, match=words) as caught:
-            load_clip_scorer(str(spoiled), folder)
+            load_clip_scorer(str(spoiled), images)
         assert "\n" not in str(caught.value)
 
     def config(**fields) -> None:
@@ -146,7 +140,7 @@ def test_bad_input(clip, pictures, tmp_path):
     refused("no weights", lambda: (spoiled / "model.safetensors").unlink())
     refused("another shape", lambda: config(projection_dim=9))
     with pytest.raises(InputError, match="no image style/7.png"):
-        load_clip_scorer(str(clip), folder).scores({7: "a"}, {7: ["b"]}, {7: "style/7.png"})
+        load_clip_scorer(str(clip), images).scores({7: "a"}, {7: ["b"]}, {7: "style/7.png"})
     with pytest.raises(InputError, match="--eval_only"):
         parse_args(["--demo", "--clip_score", str(clip)])
 
@@ -155,6 +149,6 @@ def test_a_reference_of_the_opposite_direction_counts_as_0(monkeypatch):
     """Text and image agree; the cosine to the only reference is -1."""
     right, left = torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]])
     monkeypatch.setattr(ClipScorer, "_texts", lambda self, texts: torch.cat([right, left]))
-    monkeypatch.setattr(ClipScorer, "_pictures", lambda self, names: [right])
+    monkeypatch.setattr(ClipScorer, "_images", lambda self, names: [right])
     found = ClipScorer("", None, None, None).scores({1: "a"}, {1: ["b"]}, {1: "c"})
     assert found == {"CLIPScore": {1: 2.5}, "RefCLIPScore": {1: 0.0}}

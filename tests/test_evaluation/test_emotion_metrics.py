@@ -1,7 +1,6 @@
-"""Emotion metrics against hand-computed values and the reference accuracy."""
+"""Scores of emotions against values worked out by hand, and the accuracy against the published code's."""
 
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +10,18 @@ import pytest
 
 from utils.constants import EMOTIONS
 from utils.data.records import read_records
+from utils.evaluation.bootstrap import resampled_weights
 from utils.evaluation.emotion_metrics import (
+    accuracy_and_ece,
+    calibration_of_images,
     confusion_matrix,
-    diversity,
+    distribution_distances,
     emotion_accuracy,
     emotion_alignment,
-    max_lcs,
     named_emotion,
+    vad_distances,
 )
+from utils.evaluation.image_scores import ImageScores
 
 GOLDEN = Path(__file__).parents[1] / "data/golden/emotion_accuracy"
 CASES = json.loads((GOLDEN / "cases.json").read_text(encoding="utf-8"))
@@ -26,28 +29,28 @@ CASES = json.loads((GOLDEN / "cases.json").read_text(encoding="utf-8"))
 
 def records_with(*dominant: str | None) -> dict:
     """Images 1, 2, ... with these dominant emotions."""
-    shares = {}
+    records = {}
     for image, emotion in enumerate(dominant, start=1):
         distribution = [1 / 9] * 9 if emotion is None else [0.4 / 8] * 9
         if emotion is not None:
             distribution[EMOTIONS.index(emotion)] = 0.6
-        shares[str(image)] = {"origin_emotion_distribution": distribution}
-    return shares
+        records[str(image)] = {"origin_emotion_distribution": distribution}
+    return records
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_accuracy_is_the_references(case):
+def test_accuracy_is_the_published_codes(case):
+    """But for its -1 where no caption is right."""
     records = read_records(GOLDEN / "records.json")
     records = {image: records[image] for image in case["record_ids"]}
     captions = {prediction["image_id"]: prediction["caption"] for prediction in case["predictions"]}
-    assert emotion_accuracy(captions, records, published=True) == (case["accuracy"], case["n_dominant"])
     assert emotion_accuracy(captions, records) == (max(case["accuracy"], 0), case["n_dominant"])
     counts = confusion_matrix(captions, records)
     assert counts.shape == (9, 10) and counts.sum() == case["n_dominant"]
     assert np.trace(counts) == max(case["accuracy"], 0) * case["n_dominant"]
 
 
-def test_the_share_must_be_above_one_half():
+def test_a_dominant_emotion_has_more_than_half_of_the_votes():
     records = records_with("awe", "awe")
     records["2"]["origin_emotion_distribution"] = [0.5, 0.5] + [0] * 7
     assert emotion_accuracy({1: "awe because x", 2: "amusement because x"}, records) == (1.0, 1)
@@ -70,11 +73,10 @@ def test_named_emotion(caption, emotion):
 def test_confusion_matrix():
     records = records_with("awe", "awe", "fear", "something else", None, "fear")
     captions = {1: "awe because", 2: "fear because", 3: "Fear because", 4: "something else", 5: "awe because", 9: "awe"}
-    counts = confusion_matrix(captions, records)
     expected = np.zeros((9, 10), dtype=int)
     expected[1, 1] = expected[1, 6] = expected[8, 8] = 1
     expected[6, 9] = 2  # "Fear" is no emotion's name, and image 6 has no caption
-    assert counts.tolist() == expected.tolist()
+    assert confusion_matrix(captions, records).tolist() == expected.tolist()
 
 
 def test_emotion_alignment():
@@ -85,68 +87,84 @@ def test_emotion_alignment():
         4: ["fear"],
         5: ["awe", "fear", "sadness"],  # below half
         6: ["anger", "anger", "anger", "awe"],  # no explanation
-        7: [],
     }
-    predicted = {1: "awe", 2: "awe", 3: "awe", 4: "awe", 5: "awe", 7: "awe", 99: "awe"}
-    assert emotion_alignment(predicted, votes, "a judge") == {
-        "judge": "a judge",
-        "EA_more_than_half": 1 / 3,
-        "EA_more_than_half_images": 3,
-        "EA_at_least_half": 2 / 4,
-        "EA_at_least_half_images": 4,
+    predicted = {1: "awe", 2: "awe", 3: "awe", 4: "awe", 5: "awe", 99: "awe"}
+    assert emotion_alignment(predicted, votes) == {
+        "EA_more_than_half": {1: True, 4: False, 6: False},
+        "EA_at_least_half": {1: True, 2: True, 4: False, 6: False},
     }
-    assert emotion_alignment({}, {}, "a judge")["EA_more_than_half"] == 0.0
 
 
-def test_diversity():
-    texts = ["The sky looks  like fire", "the sky looks like fire", "a dog", "this is likely nothing"]
-    assert diversity(texts) == {
-        "Unique": 3 / 4,
-        "metaphors": 3 / 4,  # "is like" also stands in "is likely", as a search for the phrase finds it
-        "mean_length": (5 + 5 + 2 + 4) / 4,
-        "distinct_words": 5 + 2 + 4,
-    }
-    assert diversity([]) == {"Unique": 0.0, "metaphors": 0.0, "mean_length": 0.0, "distinct_words": 0}
+# ---- calibration -----------------------------------------------------------------------------------------------------
 
 
-def lcs(a: list[str], b: list[str]) -> int:
-    """The textbook's table."""
-    table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
-    for i, word in enumerate(a):
-        for j, other in enumerate(b):
-            table[i + 1][j + 1] = table[i][j] + 1 if word == other else max(table[i][j + 1], table[i + 1][j])
-    return table[-1][-1]
+def distributions_of(*rows: dict[int, float]) -> dict[int, list[float]]:
+    return {image: [row.get(label, 0.0) for label in range(9)] for image, row in enumerate(rows, 1)}
 
 
-def test_max_lcs_by_hand():
-    training = ["the dark sky scares me", "a b", "me me me"]
-    assert max_lcs(["the sky looks dark and scares"], training) == [3]  # the, sky (or dark), scares
-    assert max_lcs(["me"], training) == [1]
-    assert max_lcs(["me and me", "nothing here"], training) == [2, 0]
-    assert max_lcs(["THE Dark"], training) == [2]
-    assert max_lcs([], training) == [] and max_lcs(["a"], []) == max_lcs(["a"], ["", "  "]) == [0]
-    assert max_lcs([""], training) == [0]
+def test_accuracy_and_calibration_by_hand(monkeypatch):
+    # right, bin ]13/15, 14/15]; wrong, the same bin; right, another bin; no dominant emotion
+    four = distributions_of({1: 0.9, 0: 0.1}, {0: 0.91, 1: 0.09}, {6: 0.6, 0: 0.4}, {0: 1.0})
+    records = records_with("awe", "awe", "fear", None)
+    scores = accuracy_and_ece(four, records)
+    assert scores["acc"] == pytest.approx(2 / 3)
+    assert scores["ece"] == pytest.approx((2 * abs(0.5 - 0.905) + abs(1 - 0.6)) / 3)
+    assert accuracy_and_ece({image: four[image] for image in (3, 1, 4, 2)}, records) == pytest.approx(scores)
+    assert accuracy_and_ece({4: four[4]}, records) == {"acc": 0.0, "ece": 0.0}
+    monkeypatch.setattr("utils.evaluation.emotion_metrics.BINS", 1)
+    assert accuracy_and_ece(four, records)["ece"] == pytest.approx(abs(2 / 3 - (0.9 + 0.91 + 0.6) / 3))
 
 
-def test_max_lcs_equals_the_table():
-    draw = random.Random(0)
-    words = [f"w{index}" for index in range(12)]
-    training = [" ".join(draw.choices(words, k=draw.randint(1, 90))) for _ in range(60)]
-    for _ in range(40):
-        text = " ".join(draw.choices([*words, "unseen"], k=draw.randint(1, 80)))
-        assert max_lcs([text], training) == [max(lcs(text.split(), other.split()) for other in training)]
+def test_a_confidence_on_the_border_belongs_to_the_bin_below(monkeypatch):
+    """Two bins: one half, right, is alone in ]0, 1/2]; three quarters, wrong, in ]1/2, 1]. Together they would be 1/8 off."""
+    monkeypatch.setattr("utils.evaluation.emotion_metrics.BINS", 2)
+    records = {str(n): {"origin_emotion_distribution": [1.0] + [0.0] * 8} for n in (1, 2)}
+    distributions = distributions_of({0: 0.5, 1: 0.5}, {0: 0.25, 1: 0.75})
+    assert accuracy_and_ece(distributions, records)["ece"] == (abs(1 - 0.5) + abs(0 - 0.75)) / 2
 
 
-def test_max_lcs_sample_is_seeded():
-    draw = random.Random(0)
-    words = [f"w{index}" for index in range(300)]
-    training = [" ".join(draw.choices(words, k=10)) for _ in range(2000)]
-    texts = training[::100]
-    assert set(max_lcs(texts, training, sample=0)) == {10}
-    scores = [sum(max_lcs(texts, training, sample=50, seed=seed)) for seed in (1, 1, 2, 3)]
-    assert scores[0] == scores[1] < 200 and len(set(scores)) > 1
+def test_resampled_calibration_is_that_of_the_drawn_images():
+    """The error of a sample, from the sums, is that of the same images scored again as a split of their own."""
+    draw = np.random.default_rng(0)
+    emotions = [("awe", "fear", "sadness", None)[index] for index in draw.integers(4, size=60)]
+    distributions = {image: row.tolist() for image, row in enumerate(draw.dirichlet(np.full(9, 0.2), size=60), 1)}
+    right, rows = calibration_of_images(distributions, records_with(*emotions))
+    scores = ImageScores(
+        list(distributions),
+        {"head_acc": np.array([float(right.get(image, np.nan)) for image in distributions])},
+        {"head_ece": np.array([rows.get(image, [0.0] * 16) for image in distributions])},
+    )
+    weights = resampled_weights(60, resamples=5)
+    found = scores.scores(weights)
+    for sample, counts in enumerate(weights.astype(int).tolist()):
+        drawn = [place for place, count in enumerate(counts) for _ in range(count)]
+        again = {number: distributions[place + 1] for number, place in enumerate(drawn, 1)}
+        expected = accuracy_and_ece(again, records_with(*(emotions[place] for place in drawn)))
+        assert found["head_ece"][sample] == pytest.approx(expected["ece"], abs=1e-12)
+        assert found["head_acc"][sample] == pytest.approx(expected["acc"], abs=1e-12)
 
 
-def test_no_torch():
-    code = "import sys, utils.evaluation.emotion_metrics, utils.report; sys.exit('torch' in sys.modules)"
+# ---- distances -------------------------------------------------------------------------------------------------------
+
+
+def test_vad_distance():
+    lexicon = {"calm": (1.0, -1.0, 0.0), "dark": (-1.0, 1.0, 0.0), "sea": (0.5, 0.0, 0.0)}
+    texts = {1: "Calm, a sea", 2: "nothing known", 3: "dark", 4: "dark"}
+    references = {1: ["calm", "calm dark dark"], 2: ["calm"], 3: ["unknown"], 4: ["The dark!"]}
+    # 1: (0.75, -0.5, 0) against (0, 0, 0)
+    assert vad_distances(texts, references, lexicon) == {1: pytest.approx((0.75**2 + 0.5**2) ** 0.5), 4: 0}
+
+
+def test_distances_to_the_annotators_distribution():
+    equal, far = [0.5, 0.5, *[0.0] * 7], [0.0, 0.0, 1.0, *[0.0] * 6]
+    records = {str(image): {"origin_emotion_distribution": equal} for image in (1, 2, 3)}
+    distances = distribution_distances({1: equal, 2: [0.25, 0.75, *[0.0] * 7], 3: far}, records)
+    assert all(of_images[1] == pytest.approx(0) for of_images in distances.values())
+    assert distances["KL"][2] == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
+    assert distances["brier"][2] == pytest.approx(0.125) and distances["brier"][3] == pytest.approx(1.5)
+    assert distances["JS"][3] == pytest.approx(1) and np.isfinite(distances["KL"][3])
+
+
+def test_scoring_captions_imports_no_torch():
+    code = "import sys, utils.report, utils.compare, utils.gallery; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

@@ -1,9 +1,7 @@
-"""utils.explain: what it says is what the evaluation said; files, bad images and bad flags."""
+"""utils.explain: its texts are the evaluation's; files, bad images and bad flags."""
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,6 @@ import torch
 from PIL import Image
 
 import artEmisX_train
-from tests.conftest import REPOSITORY
 from utils import explain
 from utils.constants import EMOTIONS
 from utils.data.records import read_records
@@ -42,7 +39,7 @@ def ask(trained, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pictures(workspace) -> dict[str, Path]:
+def images(workspace) -> dict[str, Path]:
     """Image id -> file, of the evaluated split."""
     folder = workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
     records = read_records(workspace.data / "artEmisX_val.json")
@@ -50,23 +47,23 @@ def pictures(workspace) -> dict[str, Path]:
 
 
 def captions_of_best(out: Path, kind: str) -> dict[str, str]:
-    """What the evaluation wrote that best-res was kept for: the first of the best BLEU-4."""
+    """The captions of the evaluation that best-res is from: the first of the best BLEU-4."""
     scores = {path: json.loads(path.read_text())["Bleu_4"] for path in sorted((out / "results").glob("scores_exp_*"))}
     best = max(scores, key=scores.get).name.replace("scores_exp", f"unf_captions_{kind}")
     return {str(line["image_id"]): line["caption"] for line in json.loads((out / "results" / best).read_text())}
 
 
 def texts_of(answers: list[dict]) -> list[str]:
-    return [said["text"] for answer in answers for said in answer["explanations"]]
+    return [explanation["text"] for answer in answers for explanation in answer["explanations"]]
 
 
-def test_it_says_what_evaluation_said(trained, pictures, ask):
-    answers = ask(*pictures.values(), "--batch_size", "3")
+def test_texts_are_the_evaluations(trained, images, ask):
+    answers = ask(*images.values(), "--batch_size", "3")
     full, explanations = captions_of_best(trained, "full"), captions_of_best(trained, "exp")
-    assert texts_of(answers) == [full[image_id] for image_id in pictures]
-    assert [answer["explanations"][0]["explanation"] for answer in answers] == [explanations[i] for i in pictures]
-    assert [answer["image"] for answer in answers] == list(map(str, pictures.values()))
-    assert len(set(full.values())) > 1, "one text for all pictures would hide a wrong order"
+    assert texts_of(answers) == [full[image_id] for image_id in images]
+    assert [answer["explanations"][0]["explanation"] for answer in answers] == [explanations[i] for i in images]
+    assert [answer["image"] for answer in answers] == list(map(str, images.values()))
+    assert len(set(full.values())) > 1, "one text for all images would hide a wrong order"
     for answer in answers:
         assert list(answer["distribution"]) == list(answer["head"]) == list(EMOTIONS)
         assert sum(answer["distribution"].values()) == pytest.approx(1, abs=1e-5)
@@ -74,15 +71,15 @@ def test_it_says_what_evaluation_said(trained, pictures, ask):
     assert len({answer["head"]["awe"] for answer in answers}) > 1
 
 
-def folder_of(tmp_path: Path, pictures: dict[str, Path]) -> Path:
-    """Two images, one of them below, a broken one, and files that are none."""
+def folder_of(tmp_path: Path, images: dict[str, Path]) -> Path:
+    """Two images, one of them in a subfolder, a broken one, and other files."""
     folder = tmp_path / "folder"
     (folder / "below").mkdir(parents=True)
-    first, second, *_ = pictures.values()
+    first, second, *_ = images.values()
     (folder / "a.jpg").write_bytes(first.read_bytes())
     (folder / "below" / "c.PNG").write_bytes(second.read_bytes())
     (folder / "b.jpg").write_bytes(first.read_bytes()[:300])
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     (folder / "._a.jpg").write_bytes(b"of another system")
     (folder / "__MACOSX").mkdir()
     (folder / "__MACOSX" / "a.jpg").write_bytes(b"of another system")
@@ -90,27 +87,27 @@ def folder_of(tmp_path: Path, pictures: dict[str, Path]) -> Path:
     return folder
 
 
-def test_a_folder_with_a_broken_picture(tmp_path, pictures, ask, capsys):
-    folder = folder_of(tmp_path, pictures)
+def test_a_broken_image_of_a_folder_is_left_out(tmp_path, images, ask, capsys):
+    folder = folder_of(tmp_path, images)
     answers = ask(folder, folder / "a.jpg", "--batch_size", "1")
     assert [answer["image"] for answer in answers] == [str(folder / "a.jpg"), str(folder / "below" / "c.PNG")]
-    said = capsys.readouterr()
-    assert f"left out: {folder / 'b.jpg'}: unreadable image" in said.err and "notes.txt" not in said.err
-    assert "2 explained, 1 left out; wrote" in said.out.splitlines()[-1]
-    assert f"the emotion is {texts_of(answers)[0]}" in said.out and "by its emotion head: " in said.out
+    printed = capsys.readouterr()
+    assert f"left out: {folder / 'b.jpg'}: unreadable image" in printed.err and "notes.txt" not in printed.err
+    assert "2 explained, 1 left out; wrote" in printed.out.splitlines()[-1]
+    assert f"the emotion is {texts_of(answers)[0]}" in printed.out and "by its emotion head: " in printed.out
 
 
-def test_no_readable_picture(tmp_path, pictures, trained):
-    folder = folder_of(tmp_path, pictures)
+def test_no_readable_image(tmp_path, images, trained):
+    folder = folder_of(tmp_path, images)
     out = tmp_path / "out.json"
     with pytest.raises(InputError, match="none of 1 images could be read"):
         explain.main([str(folder / "b.jpg"), "--ckpt", str(trained / "ckpts"), "--json", str(out)])
     assert not out.exists()
 
 
-def test_table(tmp_path, pictures, trained, monkeypatch):
+def test_table(tmp_path, images, trained, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first = next(iter(pictures.values()))
+    first = next(iter(images.values()))
     Path("=1+1.jpg").write_bytes(first.read_bytes())
     argv = ["=1+1.jpg", str(first), "--ckpt", str(trained / "ckpts"), "--emotion", "all", "--csv", "out/table.csv"]
     assert explain.main(argv) == 0
@@ -122,20 +119,20 @@ def test_table(tmp_path, pictures, trained, monkeypatch):
 
 
 @pytest.mark.slow
-def test_given_emotions(pictures, ask):
-    chosen = list(pictures.values())[:3]
+def test_given_emotions(images, ask):
+    chosen = list(images.values())[:3]
     every = ask(*chosen, "--emotion", "all")
     for answer in every:
-        assert [said["emotion"] for said in answer["explanations"]] == list(EMOTIONS)
-        assert all(said["text"].startswith(f"{said['emotion']} because") for said in answer["explanations"])
+        assert [explanation["emotion"] for explanation in answer["explanations"]] == list(EMOTIONS)
+        assert all(one["text"].startswith(f"{one['emotion']} because") for one in answer["explanations"])
     awe = ask(*chosen, "--emotion", "awe")
     assert [answer["explanations"] for answer in awe] == [answer["explanations"][1:2] for answer in every]
     assert [answer["distribution"]["awe"] for answer in awe] == pytest.approx([a["distribution"]["awe"] for a in every])
 
 
 @pytest.mark.slow
-def test_samples(pictures, ask):
-    chosen = list(pictures.values())[:3]
+def test_samples(images, ask):
+    chosen = list(images.values())[:3]
     sampled = ask(*chosen, "--num_samples", "4", "--temperature", "1.5", "--top_p", "1")
     assert [len(answer["explanations"]) for answer in sampled] == [4] * 3 and len(set(texts_of(sampled))) > 4
     again = ask(chosen[1], "--num_samples", "4", "--temperature", "1.5", "--top_p", "1", "--seed", "0")
@@ -147,7 +144,7 @@ def test_samples(pictures, ask):
 
 
 @pytest.mark.slow
-def test_beams(pictures, ask, trained, workspace):
+def test_beams(images, ask, trained, workspace):
     """--num_beams is the same search in the evaluation as here."""
     out = trained / "beams"
     scoring = (
@@ -160,17 +157,15 @@ def test_beams(pictures, ask, trained, workspace):
         str(trained / "ckpts"),
     )
     assert artEmisX_train.main(workspace.argv(out, *scoring)) == 0
-    said = {
-        str(line["image_id"]): line["caption"]
-        for line in json.loads((out / "results" / "unf_captions_full_best-res_0_step.json").read_text())
-    }
-    beams, greedy = ask(*pictures.values(), "--num_beams", "3"), ask(*pictures.values())
-    assert texts_of(beams) == [said[image_id] for image_id in pictures] and texts_of(beams) != texts_of(greedy)
+    rows = json.loads((out / "results" / "unf_captions_full_best-res_0_step.json").read_text())
+    captions = {str(row["image_id"]): row["caption"] for row in rows}
+    beams, greedy = ask(*images.values(), "--num_beams", "3"), ask(*images.values())
+    assert texts_of(beams) == [captions[image_id] for image_id in images] and texts_of(beams) != texts_of(greedy)
 
 
-def test_heat(tmp_path, pictures, trained, monkeypatch):
+def test_heat(tmp_path, images, trained, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first, second, *_ = pictures.values()
+    first, second, *_ = images.values()
     hostile = Path("<img onerror=alert(1)>.jpg")
     hostile.write_bytes(first.read_bytes())
     ckpt = ["--ckpt", str(trained / "ckpts")]
@@ -192,12 +187,12 @@ def test_heat(tmp_path, pictures, trained, monkeypatch):
     Image.new("RGB", (300, 300), "white").save("white.png")
     assert explain.main(["white.png", *ckpt, "--heat", "heat.png", "--emotion", "awe"]) == 0
     assert seen[0].sum(-1).numpy() == pytest.approx(np.ones(seen[0].shape[:3]), abs=1e-5)
-    picture = np.asarray(Image.open("heat.png").convert("L")).astype(int)
-    dark = np.abs(picture - 51) <= 1
+    page = np.asarray(Image.open("heat.png").convert("L")).astype(int)
+    dark = np.abs(page - 51) <= 1
     top = np.flatnonzero(dark.sum(axis=1) > 60)[0]
     left = np.flatnonzero(dark[top])[0]
     assert left == 12 + 192  # beside the image itself
-    panel = picture[top : top + 180, left : left + 180]
+    panel = page[top : top + 180, left : left + 180]
     assert (panel[95:, :85] == 255).all() and (panel[:85] < 60).all() and (panel[95:, 95:] < 60).all()
 
 
@@ -211,17 +206,13 @@ def test_heat(tmp_path, pictures, trained, monkeypatch):
         (["--num_samples", "2", "--top_p", "nan"], "nan is not between"),
         (["--num_samples", "2", "--num_beams", "2"], "give one of them"),
         (["--heat", "x.gif"], "neither .png nor .html"),
-        (
-            ["--heat", "x.png", "--num_samples", "30"],
-            "up to 20 texts, here are 1 and 30; give a name that ends in .html",
-        ),
+        (["a.jpg", "b.jpg", "--heat", "x.png"], "shows one image, not 2; give a name that ends in .html"),
         (["--heat", "x.html", "--heat_blocks", "3"], "the decoder has 2 blocks"),
         (["--heat_blocks", "1"], "give --heat FILE"),
         (["--json", "same", "--csv", "./same"], "same file"),
         (["--json", "a.jpg"], "is one of the images"),
         (["--json", "a.jpg/x.json"], "a.jpg is a file; name another folder"),
         (["--json", "/sys/x.json"], "x.json: nothing can be written in /sys"),
-        (["--name", "../x"], "a name as best-res was expected"),
         (["--name", "77"], "no checkpoint '77' in it; give --name best-acc or best-res"),
         (["--ckpt", "nowhere"], "--ckpt nowhere: no such folder; give the --ckpt_path"),
         (["--ckpt", "."], "no checkpoint 'best-res' in it; give the --ckpt_path of a training"),
@@ -235,15 +226,16 @@ def test_refused_before_the_model_is_loaded(flags, message, tmp_path, trained, m
     monkeypatch.setattr(explainer, "load_checkpoint", None)
     if "/sys/x.json" in flags:
         monkeypatch.setattr("os.access", lambda path, mode: str(path) != "/sys")
-    Image.new("RGB", (9, 9)).save("a.jpg")
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (9, 9)).save(name)
     Path("empty").mkdir()
     with pytest.raises(InputError, match=message) as raised:
-        named = flags if flags[0][0] != "-" else ["a.jpg", *flags]
-        explain.main([*named[:1], "--ckpt", str(trained / "ckpts"), *named[1:]])
+        images = ["a.jpg"] if flags[0].startswith("-") else []
+        explain.main(["--ckpt", str(trained / "ckpts"), *images, *flags])
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "meta", "nonsense"])
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
 def test_device_that_is_not_there(device, tmp_path, trained, monkeypatch):
     monkeypatch.setattr(explainer, "load_checkpoint", None)
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
@@ -251,13 +243,7 @@ def test_device_that_is_not_there(device, tmp_path, trained, monkeypatch):
         explain.main([str(tmp_path / "a.png"), "--ckpt", str(trained / "ckpts"), "--device", device])
 
 
-def test_help_without_torch():
-    code = "import sys; sys.modules['torch'] = None; from utils import explain; explain.main(['--help'])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0 and "--heat_blocks" in done.stdout and not done.stderr
-
-
-def test_pictures_have_random_numbers_of_their_own():
+def test_images_have_seeds_of_their_own():
     dark, light = torch.zeros(3, 4, 4), torch.ones(3, 4, 4)
-    seeds = [explainer._seed(0, dark), explainer._seed(0, light), explainer._seed(1, dark)]
-    assert len(set(seeds)) == 3 and seeds[0] == explainer._seed(0, dark.clone())
+    seeds = [explainer.sample_seed(0, dark), explainer.sample_seed(0, light), explainer.sample_seed(1, dark)]
+    assert len(set(seeds)) == 3 and seeds[0] == explainer.sample_seed(0, dark.clone())

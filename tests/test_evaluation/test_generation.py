@@ -14,7 +14,7 @@ from utils.data.text_codec import Prompt, TextCodec, load_tokenizer
 from utils.evaluation.generation import (
     beam_decode,
     caption_batch,
-    draw,
+    draw_tokens,
     emotion_log_likelihoods,
     emotions_in_text,
     generate,
@@ -196,12 +196,12 @@ def test_draw_follows_the_distribution():
     probabilities = torch.tensor([0.1, 0.4, 0.05, 0.3, 0.15])
     uniform = (torch.arange(10_000) + 0.5) / 10_000
     for top_p, kept in ((1.0, [0, 1, 2, 3, 4]), (0.7, [1, 3]), (0.71, [1, 3, 4]), (1e-6, [1])):
-        drawn = draw(probabilities.expand(10_000, 5), top_p, uniform)
+        drawn = draw_tokens(probabilities.expand(10_000, 5), top_p, uniform)
         shares = torch.bincount(drawn, minlength=5) / 10_000
         expected = torch.zeros(5)
         expected[kept] = probabilities[kept] / probabilities[kept].sum()
         torch.testing.assert_close(shares, expected, atol=2e-4, rtol=0)
-    extremes = draw(probabilities.expand(2, 5), 1.0, torch.tensor([0.0, 1 - 2**-24]))
+    extremes = draw_tokens(probabilities.expand(2, 5), 1.0, torch.tensor([0.0, 1 - 2**-24]))
     assert extremes.tolist() == [1, 2]
 
 

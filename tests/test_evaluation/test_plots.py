@@ -1,4 +1,4 @@
-"""utils.plots: what is drawn of a run, runs overlaid, and folders that are none."""
+"""utils.plots: the figures of a run, runs overlaid, and folders that are not runs."""
 
 import json
 import shutil
@@ -73,15 +73,15 @@ def test_values_are_those_of_the_files(run, workspace):
     read = plots.read_run(run)
     records = json.loads((workspace.data / "artEmisX_val.json").read_text())
     captions = json.loads((run / "unf_captions_full_1_5_step.json").read_text())
-    said = {line["image_id"]: line["caption"] for line in captions}
-    assert (plots.confusion_of(read, records) == confusion_matrix(said, records)).all()
+    captions = {line["image_id"]: line["caption"] for line in captions}
+    assert (plots.confusion_of(read, records) == confusion_matrix(captions, records)).all()
     heads = json.loads((run / "emotion_head_1_5_step.json").read_text())
     expected = accuracy_and_ece({row["image_id"]: row["probabilities"] for row in heads}, records)
     majority = sum(max(records[str(row["image_id"])]["origin_emotion_distribution"]) > 0.5 for row in heads)
     images, right, confidence = plots.calibration_of(read, records)
     assert images.sum() == majority and right.sum() / images.sum() == pytest.approx(expected["acc"])
     assert np.abs(right - confidence).sum() / images.sum() == pytest.approx(expected["ece"])
-    (run / "report.json").write_text(json.dumps({"confusion_matrix": [[3] * 10] * 9}))
+    (run / "report.json").write_text(json.dumps({"scores": {}, "confusion_matrix": [[3] * 10] * 9}))
     assert (plots.confusion_of(read, records) == 3).all()
     updates, values = read.curves(read.history.losses)["vad_loss"]
     assert updates == list(range(1, 13)) and values == [point["vad_loss"] for point in read.history.losses]
@@ -110,26 +110,24 @@ def test_a_run_without_evaluations_has_losses(run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "line"),
+    ("name", "content", "line"),
     [
-        (lambda run: (run / "unf_captions_exp_1_5_step.json").unlink(), "unf_captions_exp_1_5_step.json: no such file"),
-        (
-            lambda run: (run / "unf_captions_exp_1_5_step.json").write_text('[{"image_id": 7, "caption": "a"}]'),
-            "image 7 is",
-        ),
-        (lambda run: (run / "emotion_head_1_5_step.json").write_text("[1]"), "does not hold nine probabilities"),
-        (lambda run: (run / "report.json").write_text('{"confusion_matrix": [[1]]}'), "has no confusion matrix"),
+        ("unf_captions_exp_1_5_step.json", None, "unf_captions_exp_1_5_step.json: no such file"),
+        ("unf_captions_exp_1_5_step.json", '[{"image_id": 7, "caption": "a"}]', "image 7 is not in the scored split"),
+        ("emotion_head_1_5_step.json", "[1]", "not a list of images with probabilities"),
+        ("report.json", '{"confusion_matrix": [[1]]}', "not a test report"),
+        ("report.json", '{"scores": {}, "confusion_matrix": null}', "has no confusion matrix"),
     ],
 )
-def test_what_cannot_be_drawn_is_said(run, capsys, spoil, line):
-    spoil(run)
+def test_a_damaged_file_leaves_one_figure_out(run, capsys, name, content, line):
+    (run / name).unlink(missing_ok=True) if content is None else (run / name).write_text(content)
     plots.main([str(run)])
-    said = [said for said in capsys.readouterr().out.splitlines() if said.startswith("not drawn: ")]
-    assert len(said) == 1 and line in said[0]
+    notes = [printed for printed in capsys.readouterr().out.splitlines() if printed.startswith("not drawn: ")]
+    assert len(notes) == 1 and line in notes[0]
     assert (run / "plots" / "scores.svg").is_file()
 
 
-def test_folders_that_are_none(run, tmp_path):
+def test_folders_that_are_not_runs(run, tmp_path):
     for argv, message in (
         ([tmp_path / "nowhere"], "no such folder; name the folder of a run"),
         ([tmp_path], "holds no log.jsonl; name the --caption_save_path of a training run"),

@@ -1,4 +1,4 @@
-"""Captions of other programs: every form gives the same scores, bad files are refused in one line; intervals; comparison."""
+"""Captions of other programs: every form gives the same scores, bad files are refused in one line; comparing two runs."""
 
 import json
 import re
@@ -10,16 +10,16 @@ from cococaption import CaptionScorer
 from tests.conftest import REPOSITORY
 from utils import compare, report
 from utils.errors import InputError
-from utils.evaluation import report as score_report
-from utils.evaluation.bootstrap import BLEU, ImageScores, intervals, paired_difference, resampled_weights
+from utils.evaluation.bootstrap import resampled_weights
 from utils.evaluation.emotion_metrics import emotion_accuracy
 from utils.evaluation.evaluation import score_captions
-from utils.evaluation.image_scores import image_scores
+from utils.evaluation.image_scores import BLEU, image_scores
 from utils.evaluation.predictions import read_predictions
+from utils.evaluation.report import EmotionClassifier
 from utils.files import sha256, write_json
 
 EMOTIONS = ("awe", "fear", "sadness")
-JUDGE = REPOSITORY / "tests/data/artemis/preprocess_data_nets/txt_to_emotion/lstm_based/best_model.pt"
+CLASSIFIER = REPOSITORY / "tests/data/artemis/preprocess_data_nets/txt_to_emotion/lstm_based/best_model.pt"
 WORDS = "the sky is dark and a big tree looks sad it makes me feel calm by the sea".split()
 
 
@@ -30,14 +30,14 @@ def split(tmp_path_factory):
     text = lambda: " ".join(draw.choice(WORDS, size=draw.integers(5, 12)))  # noqa: E731
     records, notes, captions = {}, [], {}
     for image in range(1, 13):
-        shares = [0.0] * 9
-        shares[(1, 6, 7)[image % 3]], shares[8] = (0.7, 0.3) if image % 4 else (0.5, 0.5)
+        distribution = [0.0] * 9
+        distribution[(1, 6, 7)[image % 3]], distribution[8] = (0.7, 0.3) if image % 4 else (0.5, 0.5)
         explanations = [text() for _ in range(3)]
         records[str(image)] = {
             "emotions": ["awe", "fear", "sadness"],
             "explanations": explanations,
             "image_name": f"Cubism/a_{image}.jpg",
-            "origin_emotion_distribution": shares,
+            "origin_emotion_distribution": distribution,
         }
         notes += [
             {"id": 3 * image + n, "image_id": image, "caption": caption} for n, caption in enumerate(explanations)
@@ -50,9 +50,9 @@ def split(tmp_path_factory):
 
 
 FORMS = {
-    "full": lambda image, emotion, said: {"image_id": image, "caption": f"{emotion} because {said}"},
-    "apart": lambda image, emotion, said: {"image_id": image, "emotion": emotion, "explanation": said},
-    "alone": lambda image, emotion, said: {"image_id": image, "caption": said},
+    "full": lambda image, emotion, text: {"image_id": image, "caption": f"{emotion} because {text}"},
+    "apart": lambda image, emotion, text: {"image_id": image, "emotion": emotion, "explanation": text},
+    "alone": lambda image, emotion, text: {"image_id": image, "caption": text},
 }
 
 
@@ -60,7 +60,7 @@ def test_every_form_gives_the_same_scores(split, tmp_path, capsys):
     flags, _, captions, _ = split
     reports = {}
     for form, row in FORMS.items():
-        write_json(tmp_path / f"{form}.json", [row(image, *said) for image, said in reversed(captions.items())])
+        write_json(tmp_path / f"{form}.json", [row(image, *caption) for image, caption in reversed(captions.items())])
         report.main(["--predictions", str(tmp_path / f"{form}.json"), *flags])
         reports[form] = json.loads((tmp_path / f"{form}_report.json").read_text())
         assert ("no ACC" in capsys.readouterr().out) == (form == "alone")
@@ -79,14 +79,14 @@ def test_every_form_gives_the_same_scores(split, tmp_path, capsys):
         (lambda rows: rows.append(rows[0]), r"record 12: a second caption for image 1 \(the first is in record 0\)"),
         (lambda rows: rows[2].update(image_id=99), "record 2: image 99 is not in the split"),
         (lambda rows: rows[2].update(image_id="3"), "record 2: image_id '3' is not an integer"),
-        (lambda rows: rows[1].update(emotion="joy"), "record 1: emotion 'joy' is none of the nine"),
+        (lambda rows: rows[1].update(emotion="joy"), "record 1: emotion 'joy' is not one of the nine"),
         (lambda rows: rows[1].pop("emotion"), "record 1: has no text under emotion and explanation"),
         (lambda rows: rows[1].update(explanation="\ud800"), "record 1: its text holds half a character"),
         (lambda rows: rows.clear(), "at least one record"),
     ],
 )
 def test_bad_predictions(split, tmp_path, change, message):
-    rows = [FORMS["apart"](image, *said) for image, said in split[2].items()]
+    rows = [FORMS["apart"](image, *caption) for image, caption in split[2].items()]
     change(rows)
     (tmp_path / "bad.json").write_text(json.dumps(rows))
     with pytest.raises(InputError, match=message) as caught:
@@ -94,8 +94,8 @@ def test_bad_predictions(split, tmp_path, change, message):
     assert str(caught.value).isprintable() and str(tmp_path / "bad.json") in str(caught.value)
 
 
-def test_mixed_captions_are_not_guessed(split, tmp_path):
-    rows = [FORMS["full" if image < 3 else "alone"](image, *said) for image, said in split[2].items()]
+def test_mixed_captions_are_refused_unless_named(split, tmp_path):
+    rows = [FORMS["full" if image < 3 else "alone"](image, *caption) for image, caption in split[2].items()]
     write_json(tmp_path / "mixed.json", rows)
     with pytest.raises(InputError, match="only 2 of 12 captions begin with an emotion"):
         read_predictions(tmp_path / "mixed.json", split[3])
@@ -119,27 +119,25 @@ SPELLINGS = (
 )
 
 
-def spelt(form: str, emotion: str, said: str) -> str:
-    return form.format(e=emotion, E=emotion.title(), EE=emotion.upper(), _=emotion.replace(" ", "_"), t=said)
+def spelled(form: str, emotion: str, text: str) -> str:
+    return form.format(e=emotion, E=emotion.title(), EE=emotion.upper(), _=emotion.replace(" ", "_"), t=text)
 
 
 @pytest.mark.parametrize("form", SPELLINGS)
-def test_other_spellings_are_read(split, tmp_path, form):
+def test_other_spellings_are_understood(split, tmp_path, form):
     """A file of one spelling is the same file in the paper's: emotions and explanations."""
     emotions = ("awe", "something else")
-    said = {image: (emotions[image % 2], f"it's {text}") for image, (_, text) in split[2].items()}
-    rows = [{"image_id": image, "caption": spelt(form, *of)} for image, of in said.items()]
-    write_json(tmp_path / "spelt.json", rows)
-    full, explanations = read_predictions(tmp_path / "spelt.json", split[3])
-    assert full == {image: f"{emotion} because {text}" for image, (emotion, text) in said.items()}
-    assert explanations == {image: text for image, (_, text) in said.items()}
+    captions = {image: (emotions[image % 2], f"it's {text}") for image, (_, text) in split[2].items()}
+    rows = [{"image_id": image, "caption": spelled(form, *caption)} for image, caption in captions.items()]
+    write_json(tmp_path / "spelled.json", rows)
+    full, explanations = read_predictions(tmp_path / "spelled.json", split[3])
+    assert full == {image: f"{emotion} because {text}" for image, (emotion, text) in captions.items()}
+    assert explanations == {image: text for image, (_, text) in captions.items()}
     if "{t}" in form.partition("because")[2]:  # the fields of a file that has them apart
-        apart = [
-            row
-            | {"emotion": row["caption"].partition("because")[0], "explanation": f"Because {said[row['image_id']][1]}"}
-            for row in rows
-        ]
-        write_json(tmp_path / "apart.json", apart)
+        for row in rows:
+            row["emotion"] = row["caption"].partition("because")[0]
+            row["explanation"] = f"Because {explanations[row['image_id']]}"
+        write_json(tmp_path / "apart.json", rows)
         assert read_predictions(tmp_path / "apart.json", split[3]) == (full, explanations)
 
 
@@ -147,22 +145,22 @@ OTHERS = ("joy because {t}", "awe and fear because {t}", "I don't feel awe becau
 
 
 @pytest.mark.parametrize("form", OTHERS)
-def test_spellings_that_are_not_read_are_named(split, tmp_path, capsys, form):
-    """A file of them is refused unless it is said what they are; a few among others are counted."""
+def test_spellings_that_are_not_understood_are_named(split, tmp_path, capsys, form):
+    """A file of them is refused without --captions; a few among others are counted."""
     flags, _, captions, records = split
     for name, odd in (("all", 12), ("some", 2), ("few among explanations", 3)):
         rest = FORMS["alone" if "alone" in name or "explanations" in name else "full"]
         rows = [
-            {"image_id": image, "caption": spelt(form, *of)} if image <= odd else rest(image, *of)
+            {"image_id": image, "caption": spelled(form, *of)} if image <= odd else rest(image, *of)
             for image, of in captions.items()
         ]
         write_json(tmp_path / f"{name}.json", rows)
-    first = re.escape(repr(spelt(form, *captions[1])[:60]))
+    first = re.escape(repr(spelled(form, *captions[1])[:60]))
     with pytest.raises(
         InputError, match=f"12 of 12 captions may name an emotion, .*, e.g. {first} of image 1; .*--captions"
     ):
         read_predictions(tmp_path / "all.json", records)
-    assert read_predictions(tmp_path / "all.json", records, "explanation")[1][1] == spelt(form, *captions[1])
+    assert read_predictions(tmp_path / "all.json", records, "explanation")[1][1] == spelled(form, *captions[1])
     report.main(["--predictions", str(tmp_path / "some.json"), *flags])
     assert re.search(
         f"2 of 12 captions do not begin .*, e.g. {first} of image 1: .* counts as wrong", capsys.readouterr().out
@@ -178,7 +176,7 @@ def test_references_of_other_images_are_not_counted(split, tmp_path):
     annotations["images"] += [{"id": 99}]
     annotations["annotations"] += [{"id": 1000 + n, "image_id": 99, "caption": "the sky"} for n in range(50)]
     write_json(tmp_path / "more.json", annotations)
-    write_json(tmp_path / "full.json", [FORMS["full"](image, *said) for image, said in captions.items()])
+    write_json(tmp_path / "full.json", [FORMS["full"](image, *caption) for image, caption in captions.items()])
     report.main(["--predictions", str(tmp_path / "full.json"), *flags, "--annFileExp", str(tmp_path / "more.json")])
     assert json.loads((tmp_path / "full_report.json").read_text())["references_per_image"] == 3
 
@@ -186,7 +184,7 @@ def test_references_of_other_images_are_not_counted(split, tmp_path):
 def test_novelty_against_other_training_texts_is_not_compared(split, tmp_path, capsys):
     """The report names the training texts, all of them where those with several emotions are given."""
     flags, _, captions, records = split
-    write_json(tmp_path / "full.json", [FORMS["full"](image, *said) for image, said in captions.items()])
+    write_json(tmp_path / "full.json", [FORMS["full"](image, *caption) for image, caption in captions.items()])
     for name, part in (("a", records), ("b", {"1": records["1"]})):
         write_json(tmp_path / name / "artEmisX_train.json", part)
         write_json(tmp_path / name / "artEmisX_cl_train.json", {"2": records["2"]})
@@ -211,10 +209,10 @@ def test_novelty_against_other_training_texts_is_not_compared(split, tmp_path, c
 
 
 def test_samples_are_what_rescoring_gives(split, tmp_path):
-    """The same images drawn, scored anew as a split of their own: BLEU, ROUGE-L and accuracy agree to 1e-9."""
+    """BLEU, ROUGE-L and accuracy of drawn images, which are scored again as a split of their own."""
     _, folder, captions, records = split
-    full = {image: f"{emotion} because {said}" for image, (emotion, said) in captions.items()}
-    explanations = {image: said for image, (_, said) in captions.items()}
+    full = {image: f"{emotion} because {text}" for image, (emotion, text) in captions.items()}
+    explanations = {image: text for image, (_, text) in captions.items()}
     metrics, weights, rescored = ("bleu", "rouge"), resampled_weights(12, 5, seed=1), []
     with CaptionScorer(folder / "references.json", metrics) as scorer:
         fast = image_scores(score_captions(scorer, records, full, explanations), records).scores(weights)
@@ -234,27 +232,11 @@ def test_samples_are_what_rescoring_gives(split, tmp_path):
         assert len(set(fast[name].round(6))) > 1
 
 
-def test_interval_of_a_mean():
-    """0.5 of 400 images: the normal interval is 0.5 -+ 1.96 * 0.025; an image that does not count changes nothing."""
-    values = np.array([0.0, 1.0, np.nan] * 200)
-    low, high = intervals(ImageScores(list(range(600)), {"x": values}, {}))["x"]
-    assert (low, high) == (pytest.approx(0.451, abs=0.006), pytest.approx(0.549, abs=0.006))
-
-
-def test_paired_difference_uses_the_same_images():
-    """Two runs that differ by 0.01 on every image differ surely, however much the images vary."""
-    values = np.random.default_rng(0).uniform(size=200)
-    a, b, c = (ImageScores(list(range(200)), {"x": of}, {}) for of in (values, values + 0.01, values[::-1].copy()))
-    sure, chance = paired_difference(a, b)["x"], paired_difference(a, c)["x"]
-    assert sure["interval"] == pytest.approx([0.01, 0.01]) and sure["p"] < 0.01
-    assert chance["p"] > 0.5 and chance["interval"][0] < 0 < chance["interval"][1]
-
-
 def test_compare(split, tmp_path, capsys):
     flags, folder, captions, _ = split
     other = captions | {7: (captions[7][0], "nothing of this")}
-    for name, said in (("a", captions), ("b", other)):
-        write_json(tmp_path / f"{name}.json", [FORMS["full"](image, *of) for image, of in said.items()])
+    for name, texts in (("a", captions), ("b", other)):
+        write_json(tmp_path / f"{name}.json", [FORMS["full"](image, *caption) for image, caption in texts.items()])
         report.main(["--predictions", str(tmp_path / f"{name}.json"), "--json", str(tmp_path / name / "report.json"), *flags])  # fmt: skip
     capsys.readouterr()
     compare.main([str(tmp_path / "a"), str(tmp_path / "b" / "report.json"), "--json", str(tmp_path / "c.json")])
@@ -268,15 +250,15 @@ def test_compare(split, tmp_path, capsys):
     for change, message in (
         ({"references": "x"}, "against other references"),
         ({"images": good["images"][::-1]}, "other images"),
-        ({"sums": {"bleu": [[1]]}}, "does not hold the scores of single images"),
+        ({"sums": None}, "does not hold the scores of single images"),
     ):
         images.write_text(json.dumps(good | change))
         with pytest.raises(InputError, match=message):
             compare.main([str(tmp_path / "a"), str(tmp_path / "b")])
 
 
-def test_the_judge_reads_explanations(split, tmp_path, monkeypatch):
-    """Not whole captions, whose first word would tell it the emotion."""
+def test_the_emotion_classifier_reads_explanations(split, tmp_path, monkeypatch):
+    """Not whole captions, whose first word would give the emotion away."""
     flags, _, captions, _ = split
     read = {}
 
@@ -284,9 +266,9 @@ def test_the_judge_reads_explanations(split, tmp_path, monkeypatch):
         read.update(texts)
         return dict.fromkeys(texts, "awe")
 
-    monkeypatch.setattr(score_report.EmotionClassifier, "emotions", emotions)
-    write_json(tmp_path / "full.json", [FORMS["full"](image, *said) for image, said in captions.items()])
-    report.main(["--predictions", str(tmp_path / "full.json"), *flags, "--text2emotion", str(JUDGE)])
-    assert read == {image: said for image, (_, said) in captions.items()}
+    monkeypatch.setattr(EmotionClassifier, "emotions", emotions)
+    write_json(tmp_path / "full.json", [FORMS["full"](image, *caption) for image, caption in captions.items()])
+    report.main(["--predictions", str(tmp_path / "full.json"), *flags, "--text2emotion", str(CLASSIFIER)])
+    assert read == {image: text for image, (_, text) in captions.items()}
     scores = json.loads((tmp_path / "full_report.json").read_text())["scores"]
     assert scores["self_consistency"] == np.mean([emotion == "awe" for emotion, _ in captions.values()])

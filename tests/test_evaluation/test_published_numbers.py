@@ -1,4 +1,4 @@
-"""Numbers that stand in papers, typed a second time: scores beside ours, statistics, and what makes two runs comparable."""
+"""Numbers of papers, typed a second time: published scores, statistics, default places, and what makes runs comparable."""
 
 import inspect
 from pathlib import Path
@@ -8,10 +8,11 @@ from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT
 
 from utils import constants
 from utils.command_line import check_paths, parse_args
-from utils.evaluation import tables as published_scores
-from utils.evaluation.emotion_metrics import BINS, accuracy_and_ece, max_lcs
+from utils.evaluation import tables
+from utils.evaluation.emotion_metrics import BINS
 from utils.evaluation.report import V1_TEST_IMAGES
 from utils.evaluation.tables import aggregate, data_set_of
+from utils.evaluation.text_metrics import max_lcs
 
 # ACC, BLEU-1 .. 4, METEOR, ROUGE-L
 PUBLISHED = {
@@ -30,10 +31,10 @@ PUBLISHED = {
 
 @pytest.mark.parametrize(("test_set", "name"), PUBLISHED)
 def test_scores_of_the_papers(test_set, name):
-    rows = [values for title, values in published_scores.PUBLISHED[test_set].items() if title.startswith(name)]
+    rows = [values for title, values in tables.PUBLISHED[test_set].items() if title.startswith(name)]
     assert rows == [PUBLISHED[test_set, name]]
     order = ("sub_acc", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L")
-    assert order == published_scores.PUBLISHED_SCORES and V1_TEST_IMAGES == 7933
+    assert order == tables.PUBLISHED_SCORES and V1_TEST_IMAGES == 7933
 
 
 def test_data_sets():
@@ -41,7 +42,7 @@ def test_data_sets():
     assert {test_set: data_set_of(test_set) for test_set in sets} == sets
 
 
-def test_statistics_of_pictures():
+def test_statistics_of_images():
     """The paper normalises by ImageNet's; --image_normalization own by CLIP's."""
     assert (constants.IMAGENET_MEAN, constants.IMAGENET_STD) == (
         tuple(IMAGENET_DEFAULT_MEAN),
@@ -59,23 +60,8 @@ def test_sizes_of_the_paper():
 
 
 def test_samples_and_bins():
-    def default(function, name: str):
-        return inspect.signature(function).parameters[name].default
-
-    assert (default(max_lcs, "sample"), default(max_lcs, "seed")) == (5000, 2021)
-    assert BINS == default(accuracy_and_ece, "bins") == 15
-
-
-def test_novelty_counts_all_productions():
-    """Also those that are written more than once."""
-    assert max_lcs(["a b c", "a b c", "a b c", "x"], ["a b c d"]) == [3, 3, 3, 0]
-
-
-def test_a_confidence_on_the_border_belongs_to_the_bin_below():
-    """Two bins: one half, right, is alone in ]0, 1/2]; three quarters, wrong, in ]1/2, 1]. Together they would be 1/8 off."""
-    records = {str(n): {"origin_emotion_distribution": [1.0] + [0.0] * 8} for n in (1, 2)}
-    shares = {1: [0.5, 0.5] + [0] * 7, 2: [0.25, 0.75] + [0] * 7}
-    assert accuracy_and_ece(shares, records, bins=2)["ece"] == (abs(1 - 0.5) + abs(0 - 0.75)) / 2
+    defaults = {name: parameter.default for name, parameter in inspect.signature(max_lcs).parameters.items()}
+    assert (defaults["sample"], defaults["seed"], BINS) == (5000, 2021, 15)
 
 
 @pytest.mark.parametrize("fact", ["data_set", "test_set", "images", "references_per_image", "lexicon_sha256", "judge"])

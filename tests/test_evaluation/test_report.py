@@ -1,4 +1,4 @@
-"""The test report: table, files, CSV rows, aggregation over seeds, and doubts about the split."""
+"""The test report: table, files, CSV rows, aggregation over seeds, bad command lines, and doubts about the split."""
 
 import csv
 import json
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.bad_input import ANNOTATIONS, BRACKETS, check_accepted, check_refused, record
 from utils import report
 from utils.errors import InputError
-from utils.evaluation import tables as report_tables
 from utils.evaluation.report import split_warnings
+from utils.evaluation.tables import aggregate, format_summary, write_report
 from utils.files import check_append_to
 
 SCORES = {"sub_acc": 0.6561, "Bleu_1": 0.5, "Bleu_4": 0.0951, "METEOR": 0.139, "ROUGE_L": 0.304, "CIDEr": 0.114}
@@ -35,7 +36,7 @@ def rows_of(table: str) -> dict[str, list[str]]:
 
 
 def test_the_run_stands_beside_the_published_rows(tmp_path):
-    text = report_tables.write_report(tmp_path / "r", run())
+    text = write_report(tmp_path / "r", run())
     rows = rows_of(text)
     assert rows[""] == ["ACC", "B-1", "B-2", "B-3", "B-4", "METEOR", "ROUGE-L", "CIDEr"]
     assert rows["this run"] == ["65.6", "50.0", "-", "-", "9.5", "13.9", "30.4", "11.4"]
@@ -51,11 +52,11 @@ def test_the_run_stands_beside_the_published_rows(tmp_path):
 
 
 def test_v2_and_unnamed_test_sets(tmp_path):
-    rows = rows_of(report_tables.write_report(tmp_path, run(test_set="test_all")))
+    rows = rows_of(write_report(tmp_path, run(test_set="test_all")))
     assert rows["SEVLM (published)"][:5] == ["44.2", "51.8", "30.4", "17.2", "10.1"]
     assert rows["SAEA, 2026 (published)"][:3] == ["56.2", "54.7", "33.4"] and "NLX-GPT (published)" not in rows
     for test_set, words in (("test_new", "published for test_new"), (None, "an unnamed test set")):
-        text = report_tables.write_report(tmp_path, run(test_set=test_set))
+        text = write_report(tmp_path, run(test_set=test_set))
         assert words in text and "SEVLM" not in text
     assert json.loads((tmp_path / "report.json").read_text())["data_set"] is None
 
@@ -64,7 +65,7 @@ def test_warnings_come_first_and_all_scores_are_shown(tmp_path):
     scores = SCORES | {"Unique": 0.5, "max_lcs": 4.567, "distinct_words": 1234, "EA_more_than_half": 0.5}
     matrix = [[0] * 10 for _ in range(9)]
     matrix[1][9] = 77
-    text = report_tables.write_report(tmp_path, run(scores=scores, warnings=["val scored"], confusion_matrix=matrix))
+    text = write_report(tmp_path, run(scores=scores, warnings=["val scored"], confusion_matrix=matrix))
     assert text.startswith("**WARNING: val scored**")
     assert rows_of(text)[""][-3:] == ["EA > 1/2", "Unique", "max-LCS"]
     assert rows_of(text)["this run"][-3:] == ["50.0", "50.0", "4.57"] and "- distinct words: 1234" in text
@@ -74,8 +75,8 @@ def test_warnings_come_first_and_all_scores_are_shown(tmp_path):
 
 def test_rows_are_appended(tmp_path):
     table = tmp_path / "deep/all.csv"
-    report_tables.write_report(tmp_path / "a", run(1, note='a "quoted", one\nof two lines'), table)
-    report_tables.write_report(tmp_path / "b", run(2, judge=None, extra=3), table)
+    write_report(tmp_path / "a", run(1, note='a "quoted", one\nof two lines'), table)
+    write_report(tmp_path / "b", run(2, judge=None, extra=3), table)
     check_append_to(table)
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -88,8 +89,7 @@ def test_rows_are_appended(tmp_path):
 def test_runs_that_end_together_lose_no_row(tmp_path):
     table = tmp_path / "all.csv"
     threads = [
-        threading.Thread(target=report_tables.write_report, args=(tmp_path / str(seed), run(seed), table))
-        for seed in range(8)
+        threading.Thread(target=write_report, args=(tmp_path / str(seed), run(seed), table)) for seed in range(8)
     ]
     for thread in threads:
         thread.start()
@@ -99,51 +99,37 @@ def test_runs_that_end_together_lose_no_row(tmp_path):
         assert sorted(row["seed"] for row in csv.DictReader(file)) == list("01234567")
 
 
-HOSTILE = "a|b\n# c <script>alert(1)</script> [x](javascript:y) `z` **w** \x1b[2J"
-
-
-def test_texts_from_files_cannot_act_as_markdown_or_html(tmp_path):
-    text = report_tables.write_report(tmp_path, run(checkpoint=HOSTILE, test_set=HOSTILE, warnings=[HOSTILE]))
-    shown = (tmp_path / "report.md").read_text(encoding="utf-8")
-    escaped = r"a\|b # c \<script\>alert(1)\</script\> \[x\](javascript:y) \`z\` \*\*w\*\*  \[2J"
-    assert f"- checkpoint: {escaped}\n" in shown and f"**WARNING: {escaped}**\n" in shown
-    assert f"published for {escaped}.\n" in shown and "\x1b" not in text + shown
-    summary = report_tables.format_summary(report_tables.aggregate({"r": run(seed=HOSTILE, judge=HOSTILE)})[0])
-    assert f"- judge: {escaped}\n" in summary and f"- seeds: {escaped}" in summary
+def test_facts_cannot_act_as_markdown(tmp_path):
+    text = write_report(tmp_path, run(checkpoint="a|b\n# <c> [x](y) `z` **w** \x1b[2J"))
+    escaped = r"a\|b # \<c\> \[x\](y) \`z\` \*\*w\*\*  \[2J"
+    assert f"- checkpoint: {escaped}\n" in text and text in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_texts_from_files_cannot_act_as_formulas(tmp_path):
     path = tmp_path / "rows.csv"
-    path.write_text("test_set,=1+1,checkpoint\n@SUM(A1),2,-0.5\n")
-    for seed, text in enumerate(("=cmd|' /C calc'!A0", "+1+1", "-2+3", "\t=1", "@x", "plain = text")):
-        report_tables.write_report(tmp_path / "r", run(seed=seed, checkpoint=text, warnings=["=warn"]), path)
+    for seed, text in enumerate(("=cmd|' /C calc'!A0", "+1+1", "-2+3", "plain = text")):
+        write_report(tmp_path / "r", run(seed=seed, checkpoint=text), path)
     with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    assert not [
-        cell for row in rows for cell in row if cell[:1] in ("=", "+", "@", "\t", "\r") or cell.startswith("-2")
-    ]
-    assert rows[0][:3] == ["test_set", "'=1+1", "checkpoint"] and rows[1][:3] == ["'@SUM(A1)", "2", "-0.5"]
-    assert [row[2] for row in rows[2:]] == ["'=cmd|' /C calc'!A0", "'+1+1", "'-2+3", "'\t=1", "'@x", "plain = text"]
+        checkpoints = [row["checkpoint"] for row in csv.DictReader(file)]
+    assert checkpoints == ["'=cmd|' /C calc'!A0", "'+1+1", "'-2+3", "plain = text"]
 
 
-@pytest.mark.parametrize(
-    "content", [b"hello", b"a,b\n1,2\n", b"\xff\xfe\x00", b"test_set,b\n1,2,3\n", b'test_set\n"a', b"\n.0ts"]
-)
+@pytest.mark.parametrize("content", [b"hello", b"a,b\n1,2\n", b"\xff\xfe\x00", b"test_set,b\n1,2,3\n"])
 def test_another_files_content_is_never_overwritten(tmp_path, content):
     table = tmp_path / "all.csv"
     table.write_bytes(content)
     with pytest.raises(InputError, match="all.csv: not a CSV file"):
         check_append_to(table)
     with pytest.raises(InputError, match="all.csv: not a CSV file"):
-        report_tables.write_report(tmp_path / "r", run(), table)
+        write_report(tmp_path / "r", run(), table)
     assert table.read_bytes() == content
     assert (tmp_path / "r/report.json").exists()  # the scores themselves are kept
 
 
 def test_aggregation(tmp_path, capsys):
     for seed, accuracy in enumerate((0.6, 0.62, 0.67)):
-        report_tables.write_report(tmp_path / f"{seed}", run(seed, scores=SCORES | {"sub_acc": accuracy}))
-    report_tables.write_report(tmp_path / "other", run(0, test_set="test_new"))
+        write_report(tmp_path / f"{seed}", run(seed, scores=SCORES | {"sub_acc": accuracy}))
+    write_report(tmp_path / "other", run(0, test_set="test_new"))
     paths = [str(tmp_path / name / "report.json") for name in ("0", "1", "2", "other")]
     assert not report.main([*paths, "--json", str(tmp_path / "summary.json")])
     output = capsys.readouterr().out
@@ -157,46 +143,81 @@ def test_aggregation(tmp_path, capsys):
     assert one["test_set"] == "test_new" and "std" not in one
 
 
-def test_aggregation_says_when_a_seed_repeats_and_leaves_out_what_not_all_have():
+def test_aggregation_warns_of_a_repeated_seed_and_leaves_out_scores_that_not_all_runs_have():
     runs = {"a": run(1), "b": run(1, scores={"sub_acc": 0.5})}
-    (summary,) = report_tables.aggregate(runs)
+    (summary,) = aggregate(runs)
     assert list(summary["mean"]) == ["sub_acc"]
-    assert "the same seed more than once" in report_tables.format_summary(summary)
+    assert "the same seed more than once" in format_summary(summary)
 
 
-def test_aggregation_says_in_what_the_runs_differ(tmp_path, capsys):
-    """Other training texts: no max-LCS. Another encoder: said. Other references or another lexicon: not averaged."""
+def test_aggregation_names_the_facts_in_which_runs_differ(tmp_path, capsys):
+    """Other training texts: no max-LCS. Another encoder: a warning. Other references or another lexicon: not averaged."""
     base = run(1, scores=SCORES | {"max_lcs": 2.0}, training_texts_sha256="a", image_encoder_sha256="a", num_beams=1)
-    (same,) = report_tables.aggregate({"a": base, "b": base | {"seed": 2}})
+    (same,) = aggregate({"a": base, "b": base | {"seed": 2}})
     assert same["mean"]["max_lcs"] == 2 and same["notes"] == []
     changes = {"seed": 2, "training_texts_sha256": "b", "image_encoder_sha256": "b", "num_beams": 4}
-    (summary,) = report_tables.aggregate({"a": base, "b": base | changes})
+    (summary,) = aggregate({"a": base, "b": base | changes})
     assert "max_lcs" not in summary["mean"] and "max_lcs" not in summary["std"] and summary["mean"]["Bleu_1"] == 0.5
-    shown = report_tables.format_summary(summary)
+    shown = format_summary(summary)
     assert "- **left out: max-LCS, as the runs differ in training texts**" in shown
     assert "- **WARNING: a mean of runs that differ in image encoder, num beams**" in shown
     for fact in ("references_sha256", "evaluated_sha256", "lexicon_sha256"):
         for name, other in (("a", base), ("b", base | {fact: "b"})):
-            report_tables.write_report(tmp_path / name, other)
+            write_report(tmp_path / name, other)
         report.main([str(tmp_path / name / "report.json") for name in "ab"])
         words = fact.removesuffix("_sha256")
         assert f"2 groups, not averaged with each other: the runs differ in {words}." in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"scores": {"a": "b"}}', '{"scores": 3}', "x"])
-def test_what_is_no_report_is_refused(tmp_path, content):
-    path = tmp_path / "report.json"
-    path.write_text(content)
-    with pytest.raises(InputError, match="report.json: "):
-        report.main([str(path)])
+# ---- bad files and command lines -------------------------------------------------------------------------------------
+
+NO_REPORT = "report.json: not a test report"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (BRACKETS, "report.json: JSON nested too deeply"),
+        ("x", "report.json: "),
+        ("[]", NO_REPORT),
+        ('{"scores": 3}', NO_REPORT),
+        ('{"scores": {"sub_acc": "high"}}', NO_REPORT),
+    ],
+    ids=["brackets", "no JSON", "list", "no scores", "text"],
+)
+def test_other_files_are_refused(box, content, message):
+    box.write("report.json", content)
+    check_refused(box, report.main, "report.json", message)
+
+
+# command line -> message
+ARGV = {
+    "": "reports",
+    "gone.json": "gone.json: no such file",
+    ANNOTATIONS: "not a test report .it has no scores.; name the report.json",
+    "report.json --json data": "data: is a folder",
+    "report.json --json vit/config.json/a.json": "vit/config.json",
+}
+
+
+@pytest.mark.parametrize(("argv", "message"), ARGV.items())
+def test_bad_command_lines(box, argv, message):
+    check_refused(box, report.main, argv, message)
+
+
+def test_good_files_are_accepted(box):
+    check_accepted(box, report.main, "report.json --json out/summary.json")
+
+
+# ---- doubts about the split ------------------------------------------------------------------------------------------
 
 
 def records(*images: int) -> dict:
     return {str(image): {"image_name": f"Baroque/{image}.jpg"} for image in images}
 
 
-def warnings(name: str, evaluated: dict, train: dict | None, test_set: str | None, folder: Path = Path("nowhere")):
-    return split_warnings(folder / name, evaluated, train, test_set)
+def warnings(name: str, evaluated: dict, training: dict | None, test_set: str | None, folder: Path = Path("nowhere")):
+    return split_warnings(folder / name, evaluated, training, test_set)
 
 
 def test_a_sound_split_gives_no_warning():
@@ -218,8 +239,10 @@ def test_doubts_about_the_split(tmp_path):
     assert "has 2 images, the v1.0 test split has 7933" in found
     (found,) = warnings("artEmisX_test.json", records(1), None, "test_all")
     assert "no training file" in found
-    assert split_warnings("test.json", records(1), None, "test_all", "the texts are gone") == ["the texts are gone"]
-    assert len(split_warnings("test.json", records(1), records(1), "test_all", "other texts")) == 2
+    assert split_warnings(Path("test.json"), records(1), None, "test_all", "the texts are gone") == [
+        "the texts are gone"
+    ]
+    assert len(split_warnings(Path("test.json"), records(1), records(1), "test_all", "other texts")) == 2
     (found,) = warnings("artEmisX_val.json", records(1, 2, 3), records(3, 1), None)
     assert found.startswith("2 of the 3 images of artEmisX_val.json are in the training file") and "Baroque/1" in found
     renumbered = {"77": {"image_name": "Baroque/2.jpg"}}  # another preprocessing's id for the same image
@@ -228,8 +251,9 @@ def test_doubts_about_the_split(tmp_path):
 
 
 def test_a_validation_split_under_another_name_is_noticed(tmp_path):
-    (tmp_path / "artEmisX_val.json").write_text(json.dumps(records(1, 2)))
-    (found,) = warnings("artEmisX_test.json", records(2, 3), records(9), "test_all", tmp_path)
+    (tmp_path / "artEmisX_val.json").write_text(json.dumps({"1": record(1), "2": record(2)}))
+    split = {"2": record(2), "3": record(3)}
+    (found,) = warnings("artEmisX_test.json", split, records(9), "test_all", tmp_path)
     assert "1 of the 2 images of artEmisX_test.json are in artEmisX_val.json" in found
     (tmp_path / "artEmisX_val.json").write_text("damaged")
-    assert warnings("artEmisX_test.json", records(2, 3), records(9), "test_all", tmp_path) == []
+    assert warnings("artEmisX_test.json", split, records(9), "test_all", tmp_path) == []

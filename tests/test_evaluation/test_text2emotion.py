@@ -1,4 +1,4 @@
-"""The text-to-emotion judge: ArtEmis' logits from both of its files, and training one anew."""
+"""The text-to-emotion classifier: ArtEmis' logits from both of its files, and training a new one."""
 
 import json
 import pickle
@@ -83,7 +83,7 @@ def test_saved_and_read_again(tmp_path):
         assert again.state_dict()[name].equal(tensor)
 
 
-def test_files_that_are_no_judge(tmp_path):
+def test_other_files_are_refused(tmp_path):
     model, vocabulary = load_text2emotion(LSTM / "best_model.pt")
     with pytest.raises(InputError, match="no such file"):
         load_text2emotion(tmp_path / "m.safetensors")
@@ -153,12 +153,6 @@ def test_same_seed_same_bytes_and_the_best_epoch_is_kept(data_dir, capsys):
     assert kept.endswith(f"validation {max(epochs):.1f} %")
 
 
-def test_patience_ends_training(data_dir, capsys):
-    train(data_dir, "--epochs=40", "--patience=1", "--learning_rate=1e-12")
-    output = capsys.readouterr().out
-    assert "stopped: 1 epochs in a row" in output and "epoch 40" not in output
-
-
 def test_interrupted_training_leaves_nothing(data_dir, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -173,11 +167,6 @@ def test_interrupted_training_leaves_nothing(data_dir, monkeypatch):
 def test_word_vectors(data_dir, capsys):
     glove = data_dir / "glove.txt"
     glove.write_text("this 1 2 3\nother 0 0 0\nugly -1 -2 -3.5\n", encoding="utf-8")
-    vocabulary = load_vocabulary(data_dir / "vocabulary.pkl")
-    vectors = train_text2emotion.read_glove(glove, vocabulary, seed=0)
-    assert vectors.shape == (16, 3)
-    assert vectors[vocabulary["this"]].tolist() == [1, 2, 3] and vectors[0].tolist() == [0, 0, 0]
-    assert vectors[vocabulary["ugly"]].tolist() == [-1, -2, -3.5] and vectors[vocabulary["calm"]].abs().min() > 0
     train(data_dir, "--epochs=1", f"--glove={glove}")
     assert "2 of 16 words found, width 3" in capsys.readouterr().out
     for content, problem in (("this 1 2\nugly 1\n", "line 2"), ("this x\n", "not a GloVe"), ("nobody 1\n", "no word")):

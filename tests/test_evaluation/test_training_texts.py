@@ -1,4 +1,4 @@
-"""Which training texts novelty is measured against when a checkpoint is scored: its own, or those that the user names."""
+"""The training texts that novelty is measured against when a checkpoint is scored: its own, or those the user names."""
 
 import json
 
@@ -47,11 +47,11 @@ def found(*flags: str) -> tuple[str | None, str | None, str | None]:
     """Path, first explanation and note."""
     argv = ["--eval_only", "--load_from_epoch", "best-res", "--nle_data_val_path", "test/artEmisX_test.json", *flags]
     texts = training_texts(parse_args(argv))
-    said = None if texts.records is None else texts.records["1"]["explanations"][0]
-    return None if texts.path is None else str(texts.path), said, texts.note
+    first = None if texts.records is None else texts.records["1"]["explanations"][0]
+    return None if texts.path is None else str(texts.path), first, texts.note
 
 
-def test_the_checkpoints_own(here):
+def test_the_checkpoints_texts_without_the_flag(here):
     assert found() == ("mine/artEmisX_train.json", "trained on, train", None)
     (here / "mine").rename(here / "test")  # moved, together with the scored split
     assert found() == ("test/artEmisX_train.json", "trained on, train", None)
@@ -66,12 +66,12 @@ def test_the_training_file_where_there_is_no_whole_one(here, name):
 
 
 @pytest.mark.parametrize(("change", "words"), [("gone", "have gone"), ("changed", "have changed")])
-def test_what_is_no_longer_there_is_not_replaced(here, change, words):
-    """Not by what lies at the default path, nor by the images with several emotions."""
+def test_missing_or_changed_texts_are_not_replaced(here, change, words):
+    """Neither by the default path's, nor by those of images with several emotions."""
     path = here / "mine" / "artEmisX_train.json"
     path.unlink() if change == "gone" else path.write_text(json.dumps(split("edited")))
-    path, said, note = found()
-    assert path is said is None
+    path, first, note = found()
+    assert path is first is None
     assert note.startswith(
         f"mine/artEmisX_train.json: the training texts of ckpts/nle_model_best-res {words}: max-LCS is"
     )
@@ -79,15 +79,15 @@ def test_what_is_no_longer_there_is_not_replaced(here, change, words):
 
 def test_a_checkpoint_that_records_none(here):
     write_json(here / "ckpts" / "nle_model_best-res" / "config.json", {"n_layer": 6})
-    path, said, note = found()
-    assert path is said is None and note.startswith("ckpts/nle_model_best-res does not record its training texts: ")
+    path, first, note = found()
+    assert path is first is None and note.startswith("ckpts/nle_model_best-res does not record its training texts: ")
     assert found("--nle_data_train_path", "other/artEmisX_cl_train.json")[1:] == ("of others, train", None)
 
 
-def test_the_users_own_choice_wins_and_is_said(here):
+def test_the_flag_wins_with_a_warning(here):
     assert found("--nle_data_train_path", "mine/artEmisX_train.json")[1:] == ("trained on, train", None)
-    path, said, note = found("--nle_data_train_path", "other/artEmisX_cl_train.json")
-    assert (path, said) == ("other/artEmisX_train.json", "of others, train")
+    path, first, note = found("--nle_data_train_path", "other/artEmisX_cl_train.json")
+    assert (path, first) == ("other/artEmisX_train.json", "of others, train")
     assert note.startswith("other/artEmisX_train.json: not what ckpts/nle_model_best-res was trained on; max-LCS")
     args = parse_args("--eval_only --load_from_epoch best-res --nle_data_train_path gone.json".split())
     args.nle_data_val_path = here / "mine" / "artEmisX_train.json"

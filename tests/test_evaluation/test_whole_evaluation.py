@@ -1,4 +1,4 @@
-"""Captions and scores of a whole evaluation against a plain loop that computes everything anew, image by image."""
+"""Captions and scores of a whole evaluation against a plain loop that computes everything from scratch, image by image."""
 
 import json
 import math
@@ -36,7 +36,7 @@ from utils.files import write_json
 PAD, PREFIX, EMOTION, EXPLANATION, END = 50257, 50258, 50259, 50260, 50256
 PROMPT = [END, 262, 9942, 318]  # <|endoftext|> the emotion is
 IMAGES = "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
-JUDGE = REPOSITORY / "tests/data/artemis/preprocess_data_nets/txt_to_emotion/lstm_based/best_model.pt"
+CLASSIFIER = REPOSITORY / "tests/data/artemis/preprocess_data_nets/txt_to_emotion/lstm_based/best_model.pt"
 
 
 def by_hand(full: str) -> tuple[str, str]:
@@ -104,7 +104,7 @@ def test_whole_text_and_explanation(codec, monkeypatch, drop_last_token):
     written = [" awe because it glows because of the sky", " fear because" + " dark" * 23, " awe"]
     rows = [codec.bpe([text])[0] for text in written]
     ids = torch.tensor([row + [-1] * (25 - len(row)) for row in rows])
-    generated = Generated(ids, torch.tensor([len(row) for row in rows]), torch.zeros(3, 25, 2))
+    generated = Generated(ids, torch.tensor([len(row) for row in rows]))
     assert generated.lengths.tolist() == [9, 25, 1]
     monkeypatch.setattr(generation, "greedy_decode", lambda *_, **__: generated)
     dark = " ".join(["dark"] * (22 if drop_last_token else 23))
@@ -140,8 +140,8 @@ def plain_captions(
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     found = {}
     for image_id, record in records.items():
-        picture = Image.open(data / IMAGES / record["image_name"]).convert("RGB").resize((32, 32), Image.BILINEAR)
-        pixels = (torch.tensor(np.array(picture)).float() / 255 - torch.tensor(mean)) / torch.tensor(std)
+        image = Image.open(data / IMAGES / record["image_name"]).convert("RGB").resize((32, 32), Image.BILINEAR)
+        pixels = (torch.tensor(np.array(image)).float() / 255 - torch.tensor(mean)) / torch.tensor(std)
         stops = codec.stop_ids
         (row,) = reference.generate(
             pixels.permute(2, 0, 1)[None], PROMPT, [EMOTION] * 4, codec.because_id, (EMOTION, EXPLANATION), vad_of, 25, stops
@@ -244,7 +244,7 @@ def scored(workspace, split, tmp_path_factory):
         training = ("--num_train_epochs", "1", "--batch_size", "45", "--use_emotion_loss", "--eval_batch_size", "5")
         assert artEmisX_train.main(workspace.argv(out, *flags, *training)) == 0
         left = iter(texts.values())
-        scoring = ("--eval_only", "--load_from_epoch", "best-acc", "--text2emotion", str(JUDGE))
+        scoring = ("--eval_only", "--load_from_epoch", "best-acc", "--text2emotion", str(CLASSIFIER))
         argv = workspace.argv(out / "again", *flags, *scoring, "--ckpt_path", str(out / "ckpts"))
         assert artEmisX_train.main(argv) == 0
     return out, records, texts
@@ -291,28 +291,27 @@ def test_report_by_hand(scored, split):
     expected = novelty(explanations, whole_training)
     assert report["scores"]["max_lcs"] == pytest.approx(expected) != pytest.approx(novelty(explanations, pairs_alone))
 
-    for way in ("head", "likelihood"):
-        rows = json.loads((out / "again" / "results" / f"emotion_{way}_best-acc_0_step.json").read_text())
+    for source in ("head", "likelihood"):
+        rows = json.loads((out / "again" / "results" / f"emotion_{source}_best-acc_0_step.json").read_text())
         brier, right = [], []
         for row in rows:
             felt = np.array(records[str(row["image_id"])]["origin_emotion_distribution"])
             brier.append(((felt - row["probabilities"]) ** 2).sum())
             if felt.max() > 0.5:
                 right.append(felt.argmax() == np.argmax(row["probabilities"]))
-        assert len(brier) == len(records) and report["scores"][f"{way}_brier"] == pytest.approx(np.mean(brier))
-        assert report["scores"][f"{way}_acc"] == pytest.approx(np.mean(right))
+        assert len(brier) == len(records) and report["scores"][f"{source}_brier"] == pytest.approx(np.mean(brier))
+        assert report["scores"][f"{source}_acc"] == pytest.approx(np.mean(right))
 
     named = Counter(text.split("because")[0].strip() for text in texts.values())
     assert named["fear"] and sum(map(sum, report["confusion_matrix"])) == with_majority
     assert sum(row[EMOTIONS.index("fear")] for row in report["confusion_matrix"]) > 1
 
-    judge, vocabulary = load_text2emotion(JUDGE)
-    verdicts = predict_emotions(judge, explanations, vocabulary)
+    classifier, vocabulary = load_text2emotion(CLASSIFIER)
     agreed = []
-    for verdict, record in zip(verdicts, records.values(), strict=True):
+    for predicted, record in zip(predict_emotions(classifier, explanations, vocabulary), records.values(), strict=True):
         (emotion, count), *_ = Counter(record["emotions"]).most_common()
         if 2 * count > len(record["emotions"]):
-            agreed.append(verdict == emotion)
+            agreed.append(predicted == emotion)
     assert report["scores"]["EA_more_than_half"] == pytest.approx(np.mean(agreed)) and 0 < np.mean(agreed) < 1
     assert report["scores"]["EA_more_than_half_images"] == len(agreed)
 
@@ -356,29 +355,24 @@ def test_calibration_of_the_head_is_of_a_softmax(workspace, split, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_own_captions_scored_as_predictions_give_the_figures_of_eval_only(workspace, scored, split, tmp_path):
+def test_captions_scored_as_predictions_give_the_scores_of_eval_only(workspace, scored, split, tmp_path):
     out, _, folder = scored[0], scored[1], split[2]
     report_module.main(
-        ["--predictions", str(out / "again" / "results" / "unf_captions_full_best-acc_0_step.json")]
-        + ["--records", str(folder / "artEmisX_val.json"), "--annFileExp", str(folder / "annotations.json")]
-        + [
+        [
+            "--predictions",
+            str(out / "again" / "results" / "unf_captions_full_best-acc_0_step.json"),
             "--captions",
             "full",
-            "--metrics",
-            "bleu",
-            "--text2emotion",
-            str(JUDGE),
-            "--vad_lexicon",
-            str(workspace.data / "demo-VAD-Lexicon.txt"),
-            "--json",
-            str(tmp_path / "theirs.json"),
         ]
+        + ["--records", str(folder / "artEmisX_val.json"), "--annFileExp", str(folder / "annotations.json")]
+        + ["--metrics", "bleu", "--text2emotion", str(CLASSIFIER), "--json", str(tmp_path / "predictions.json")]
+        + ["--vad_lexicon", str(workspace.data / "demo-VAD-Lexicon.txt")]
     )
-    ours = json.loads((out / "again" / "results" / "report.json").read_text())
-    theirs = json.loads((tmp_path / "theirs.json").read_text())
-    of_model = {name for name in ours["scores"] if name.startswith(("head_", "likelihood_"))}
-    assert len(of_model) == 2 * 5 and of_model <= set(ours["intervals"])
-    assert theirs["scores"] == {name: value for name, value in ours["scores"].items() if name not in of_model}
-    assert theirs["intervals"] == {name: of for name, of in ours["intervals"].items() if name not in of_model}
-    assert "vad_distance" in theirs["scores"] and theirs["confusion_matrix"] == ours["confusion_matrix"]
-    assert 0 < ours["scores"]["self_consistency"] < 1
+    of_model = json.loads((out / "again" / "results" / "report.json").read_text())
+    of_predictions = json.loads((tmp_path / "predictions.json").read_text())
+    names = {name for name in of_model["scores"] if name.startswith(("head_", "likelihood_"))}
+    assert len(names) == 2 * 5 and names <= set(of_model["intervals"])
+    for key in ("scores", "intervals"):
+        assert of_predictions[key] == {name: value for name, value in of_model[key].items() if name not in names}
+    assert "vad_distance" in of_predictions["scores"] and 0 < of_model["scores"]["self_consistency"] < 1
+    assert of_predictions["confusion_matrix"] == of_model["confusion_matrix"]

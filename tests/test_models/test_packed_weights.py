@@ -12,7 +12,7 @@ from models.cpu.screening import ScreenedTopTwo
 from models.image_encoder import ImageFeatures
 from tests.test_evaluation.tiny import build, features, vad_table
 from utils.data.text_codec import Prompt
-from utils.evaluation.generation import greedy_decode, places_kept
+from utils.evaluation.generation import compact_order, greedy_decode
 
 SIZE, BECAUSE, STOPS, SEGMENTS = 40, 4, (7, 30, 38), (5, 6)
 PROMPT, PROMPT_SEGMENTS = [0, 1, 2, 1, 2, 1], [5] * 6
@@ -227,7 +227,7 @@ def test_attention_to_the_grid_is_that_to_its_keys_and_values(queries):
 
 def test_the_last_rows_fill_the_gaps():
     for kept in itertools.product([True, False], repeat=7):
-        order = places_kept(torch.tensor(kept)).tolist()
+        order = compact_order(torch.tensor(kept)).tolist()
         assert sorted(order) == [row for row in range(7) if kept[row]]
         assert all(order[place] == place for place in range(len(order)) if kept[place])
 

@@ -1,4 +1,4 @@
-"""What gives a score its meaning: the floor of a constant answer, and the ceiling of one annotator against the others."""
+"""Bounds for the scores: the floor of a constant answer, and the ceiling of one annotator against the others."""
 
 import random
 from collections import Counter
@@ -17,7 +17,7 @@ SEED = 2021
 
 
 def baselines(scorer: CaptionScorer, images: Sequence[int], records: Records) -> dict[str, dict]:
-    """Both, as "floor" and, where an image has several references, "ceiling": facts, and "scores" (fractions, CIDEr 0 .. 10)."""
+    """ "floor" and, where an image has several references, "ceiling" -> facts, and "scores" (fractions, CIDEr 0 .. 10)."""
     references = scorer.prepared(images)
     rows = [records[str(image)] for image in images]
     found = {"floor": floor(references, rows)}
@@ -27,11 +27,11 @@ def baselines(scorer: CaptionScorer, images: Sequence[int], records: Records) ->
 
 
 def floor(references: References, records: Sequence[dict]) -> dict:
-    """The scores of one constant answer, made of the scored split itself.
+    """The scores of one constant answer, which is chosen on the scored split itself.
 
     Returns:
-        "emotion": the one most often chosen by the annotators (of equals the first of `EMOTIONS`); "sentence": the
-        tokenised reference that occurs most often (of equals the first); "scores": ROUGE_L, Bleu_1 ... and sub_acc, over
+        "emotion": the one most often chosen by the annotators (in a tie the first of `EMOTIONS`); "sentence": the
+        tokenised reference that occurs most often (in a tie the first); "scores": ROUGE_L, Bleu_1 ... and sub_acc, over
         the images where one emotion has more than half of the votes.
     """
     votes = Counter(emotion for record in records for emotion in record["emotions"])
@@ -45,16 +45,16 @@ def floor(references: References, records: Sequence[dict]) -> dict:
     return {"emotion": emotion, "sentence": sentence, "scores": scores}
 
 
-def ceiling(references: References, records: Sequence[dict], seed: int = SEED) -> dict:
-    """The scores of one reference of each image, drawn with `seed`, against the image's others.
+def ceiling(references: References, records: Sequence[dict]) -> dict:
+    """The scores of one reference of each image, drawn at random, against the image's others.
 
-    Captions are scored against one reference more, which lifts their scores a little. sub_acc asks whether one
-    annotator's emotion, drawn too, is that of more than half of the other annotators of the record, where there is one.
+    Captions are scored against one reference more, which raises their scores a little. sub_acc asks whether one
+    annotator's emotion, drawn too, is that of more than half of the other annotators of the image, where there is one.
 
     Returns:
         "images": how many have several references; "scores".
     """
-    draw = random.Random(seed)
+    draw = random.Random(SEED)
     candidates, others, per_image = [], [], []
     for texts in references.texts:
         if len(texts) > 1:

@@ -1,58 +1,10 @@
 """Bootstrap over images (Efron, 1979): a score's interval, and whether two runs differ, from counts without rescoring."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from cococaption.bleu import bleu_of_counts
-from cococaption.meteor import meteor_of_statistics
-from utils.evaluation.emotion_metrics import ece_of_sums
+from utils.evaluation.image_scores import ImageScores
 
 RESAMPLES, SEED, LEVEL = 1000, 2021, 0.95
-BLEU = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")
-
-
-@dataclass
-class ImageScores:
-    """What the scores of one run are made of, image by image.
-
-    images: the I ids. values: score -> [I] floats, NaN where the image does not count: the score is their mean.
-    sums: "bleu", "meteor", "head_ece", "likelihood_ece" -> [I, K]: the scores are made of the sum over the images.
-    """
-
-    images: list[int]
-    values: dict[str, np.ndarray]
-    sums: dict[str, np.ndarray]
-
-    def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """The scores of B samples: `weights` [B, I] says how often each image is in each; score -> [B] floats.
-
-        A score is NaN in samples that hold none of the images it counts. CIDEr's document frequencies stay those of
-        the whole split.
-        """
-        found = {}
-        if "bleu" in self.sums:
-            found |= dict(zip(BLEU, bleu_of_counts(weights @ self.sums["bleu"]).T, strict=True))
-        if "meteor" in self.sums:
-            found["METEOR"] = meteor_of_statistics(weights @ self.sums["meteor"])
-        found |= {name: ece_of_sums(weights @ of) for name, of in self.sums.items() if name.endswith("_ece")}
-        names = list(self.values)
-        if names:
-            table = np.column_stack([self.values[name] for name in names])
-            counted = ~np.isnan(table)
-            with np.errstate(invalid="ignore"):
-                means = (weights @ np.where(counted, table, 0)) / (weights @ counted.astype(float))
-            found |= dict(zip(names, means.T, strict=True))
-        return found
-
-    def of_images(self) -> dict[str, np.ndarray]:
-        """Score -> [I]: the score of each image alone."""
-        found = dict(self.values)
-        if "bleu" in self.sums:
-            found |= dict(zip(BLEU, bleu_of_counts(self.sums["bleu"]).T, strict=True))
-        if "meteor" in self.sums:
-            found["METEOR"] = meteor_of_statistics(self.sums["meteor"])
-        return found
 
 
 def resampled_weights(images: int, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
@@ -61,9 +13,9 @@ def resampled_weights(images: int, resamples: int = RESAMPLES, seed: int = SEED)
     return np.stack([np.bincount(row, minlength=images) for row in draws]).astype(np.float64)
 
 
-def intervals(scores: ImageScores, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, list[float]]:
+def intervals(scores: ImageScores) -> dict[str, list[float]]:
     """The 95 % percentile interval [low, high] of every score."""
-    sampled = scores.scores(resampled_weights(len(scores.images), resamples, seed))
+    sampled = scores.scores(resampled_weights(len(scores.images)))
     return {name: _interval(values) for name, values in sampled.items() if not np.isnan(values).all()}
 
 
@@ -77,18 +29,20 @@ def paired_difference(
         two-sided: 2 (k + 1) / (B + 1), at most 1, for k samples in which the difference is 0 or has the other sign.
     """
     whole, weights = np.ones((1, len(a.images))), resampled_weights(len(a.images), resamples, seed)
-    (of_a, of_b), (drawn_a, drawn_b) = [(a.scores(w), b.scores(w)) for w in (whole, weights)]
+    scores_a, scores_b = a.scores(whole), b.scores(whole)
+    samples_a, samples_b = a.scores(weights), b.scores(weights)
     found = {}
-    for name in (name for name in of_a if name in of_b):
-        differences = drawn_b[name] - drawn_a[name]
+    for name in (name for name in scores_a if name in scores_b):
+        differences = samples_b[name] - samples_a[name]
         differences = differences[~np.isnan(differences)]
         if not len(differences):
             continue
         tail = min((differences <= 0).sum(), (differences >= 0).sum())
+        score_a, score_b = float(scores_a[name][0]), float(scores_b[name][0])
         found[name] = {
-            "a": float(of_a[name][0]),
-            "b": float(of_b[name][0]),
-            "difference": float(of_b[name][0] - of_a[name][0]),
+            "a": score_a,
+            "b": score_b,
+            "difference": score_b - score_a,
             "interval": _interval(differences),
             "p": float(min(1.0, 2 * (tail + 1) / (len(differences) + 1))),
         }

@@ -1,4 +1,4 @@
-"""CLIPScore and RefCLIPScore (Hessel et al., 2021): does an explanation suit the image, by a whole CLIP model."""
+"""CLIPScore and RefCLIPScore (Hessel et al., 2021): how well an explanation fits the image, by a whole CLIP model."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,8 +22,8 @@ PREFIX = "A photo depicts "
 WEIGHT = 2.5
 BATCH = 32
 REMEDY = (
-    "give the folder or id of a whole CLIP model with text half and tokenizer, e.g. openai/clip-vit-base-patch32, which the "
-    "paper of CLIPScore uses"
+    "give the folder or id of a whole CLIP model with text half and tokenizer, e.g. openai/clip-vit-base-patch32 as in "
+    "CLIPScore's paper"
 )
 TEXT_FIELDS = (
     *TRANSFORMER_FIELDS,
@@ -34,10 +34,7 @@ TEXT_FIELDS = (
 
 
 class ClipScorer(NamedTuple):
-    """A CLIP model of both halves.
-
-    name: as it was given. model: in evaluation mode. folder: of the images.
-    """
+    """A whole CLIP model. name: as it was given. model: in evaluation mode. folder: of the images."""
 
     name: str
     model: CLIPModel
@@ -63,17 +60,16 @@ class ClipScorer(NamedTuple):
         Raises:
             InputError: an image is missing or damaged.
         """
-        of_texts = self._texts([*texts.values(), *(text for image in texts for text in references[image])])
-        own, others = of_texts[: len(texts)], iter(of_texts[len(texts) :])
-        pictures = torch.cat(list(self._pictures([image_names[image] for image in texts])))
-        found: dict[str, dict[int, float]] = {"CLIPScore": {}, "RefCLIPScore": {}}
-        for row, image in enumerate(texts):
-            score = WEIGHT * max(float(own[row] @ pictures[row]), 0.0)
-            nearest = max(float(own[row] @ next(others)) for _ in references[image])
-            nearest = max(nearest, 0.0)
-            found["CLIPScore"][image] = score
-            found["RefCLIPScore"][image] = 2 * score * nearest / (score + nearest) if score + nearest else 0.0
-        return found
+        vectors = self._texts([*texts.values(), *(text for image in texts for text in references[image])])
+        text_vectors, reference_vectors = vectors[: len(texts)], iter(vectors[len(texts) :])
+        image_vectors = torch.cat(list(self._images([image_names[image] for image in texts])))
+        scores: dict[str, dict[int, float]] = {"CLIPScore": {}, "RefCLIPScore": {}}
+        for image, text_vector, image_vector in zip(texts, text_vectors, image_vectors, strict=True):
+            score = WEIGHT * max(float(text_vector @ image_vector), 0.0)
+            nearest = max(0.0, *(float(text_vector @ next(reference_vectors)) for _ in references[image]))
+            scores["CLIPScore"][image] = score
+            scores["RefCLIPScore"][image] = 2 * score * nearest / (score + nearest) if score + nearest else 0.0
+        return scores
 
     def _texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [N, D] of texts, cut at the model's length as CLIP cuts them."""
@@ -87,10 +83,10 @@ class ClipScorer(NamedTuple):
         places = {text: place for place, text in enumerate(distinct)}
         return _unit(torch.cat(vectors))[[places[text] for text in texts]]
 
-    def _pictures(self, names: Sequence[str]) -> Iterable[Tensor]:
+    def _images(self, names: Sequence[str]) -> Iterable[Tensor]:
         """Unit vectors of images, batch by batch."""
         size = self.model.config.vision_config.image_size
-        with ProgressLine("CLIPScore", len(names), "pictures") as line:
+        with ProgressLine("CLIPScore", len(names), "images") as line:
             for start in range(0, len(names), BATCH):
                 batch = names[start : start + BATCH]
                 pixels = torch.stack([clip_pixels(open_image(self._path(name)), size) for name in batch])
@@ -100,7 +96,7 @@ class ClipScorer(NamedTuple):
     def _path(self, name: str) -> Path:
         path = find_image(self.folder, name)
         if path is None:
-            raise InputError(f"{self.folder}: no image {shorten(name)}, which CLIPScore looks at; add it")
+            raise InputError(f"{self.folder}: no image {shorten(name)}, which CLIPScore needs; add it")
         return path
 
 
@@ -109,25 +105,24 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def clip_pixels(image: Image.Image, size: int) -> Tensor:
-    """An image as CLIP was trained on it: float32 [3, size, size].
+    """An image prepared as in CLIP's training: float32 [3, size, size].
 
-    The shorter side is resized to `size` (bicubic), the middle square is cut out, and channels are normalised by CLIP's own
-    statistics. The image encoder of SEVLM sees its images otherwise.
+    The shorter side is resized to `size` (bicubic), the middle square is cropped, and channels are normalised by CLIP's own
+    statistics. SEVLM's image encoder has its own preparation.
     """
-    width, height = image.size
-    short = min(width, height)
-    width, height = size * width // short, size * height // short
+    shorter = min(image.size)
+    width, height = (size * side // shorter for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2
-    cut = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
-    pixels = torch.from_numpy(np.array(cut, dtype=np.uint8)).permute(2, 0, 1).float() / 255
+    square = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
+    pixels = torch.from_numpy(np.array(square, dtype=np.uint8)).permute(2, 0, 1).float() / 255
     return (pixels - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
 
 
 def load_clip_scorer(name: str, folder: Path, device: torch.device | str = "cpu") -> ClipScorer:
-    """Load a CLIP model with both halves.
+    """Load a whole CLIP model, image and text half.
 
     Args:
-        name: folder or Hugging Face id.
+        name: folder or Hugging Face id. folder: of the images.
 
     Raises:
         InputError: there is no such model, a half or the tokenizer is missing, or a file is damaged.
@@ -144,18 +139,14 @@ def load_clip_scorer(name: str, folder: Path, device: torch.device | str = "cpu"
     tokenizer = read_clip_tokenizer(name)
     if len(tokenizer) > config.text_config.vocab_size:
         raise InputError(f"{source}: its tokenizer has more tokens than its model's vocabulary; {REMEDY}")
-    model, lacking, _ = load_pretrained(CLIPModel, name, config, source, REMEDY)
-    if lacking:
-        raise InputError(f"{source}: lacks weights of a whole CLIP model ({', '.join(sorted(lacking)[:3])}); {REMEDY}")
+    model, missing, _ = load_pretrained(CLIPModel, name, config, source, REMEDY)
+    if missing:
+        raise InputError(f"{source}: lacks weights of a whole CLIP model ({', '.join(sorted(missing)[:3])}); {REMEDY}")
     return ClipScorer(name, model.eval().to(device), tokenizer, folder)
 
 
 def _clip_config(saved: dict[str, Any]) -> CLIPConfig:
-    """Build the config of a whole CLIP model, both halves, from its config.json. Fields that are in no list are ignored.
-
-    Raises:
-        KeyError, TypeError: a half is missing.
-    """
+    """The config of a whole CLIP model from the known fields of its config.json; others are ignored."""
     text = {name: saved["text_config"][name] for name in TEXT_FIELDS if name in saved["text_config"]}
     fields = VISION_KINDS["clip_vision_model"].fields
     vision = {name: saved["vision_config"][name] for name in fields if name in saved["vision_config"]}

@@ -1,8 +1,7 @@
-"""Caption a split, score it, write what was said and how it scored."""
+"""Caption a split with a model, on all processes, and score the captions."""
 
 import argparse
-from collections.abc import Iterator
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -24,19 +23,32 @@ from utils.evaluation.generation import (
     head_distribution,
     most_probable,
 )
-from utils.files import write_json
 from utils.memory import give_back_freed_memory
 from utils.progress import ProgressLine
 
-# The first of these scores that --metrics gives decides on best-res and, beside the accuracy, on the early stop.
+# The first of these scores that --metrics asks for decides on best-res and, with the accuracy, on the early stop.
 DECIDING_SCORES = {"bleu": "Bleu_4", "cider": "CIDEr", "meteor": "METEOR", "rouge": "ROUGE_L", "spice": "SPICE"}
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of --mixed_precision
 
 
 def deciding_score(metrics: list[str]) -> str:
-    """The score that best-res keeps the best of: BLEU-4 as published, or the next there is."""
+    """The score that decides on best-res: BLEU-4 as published, or the next one that is computed."""
     return next(score for metric, score in DECIDING_SCORES.items() if metric in metrics)
+
+
+class Caption(NamedTuple):
+    """The generated text of one image.
+
+    full: the whole text. explanation: its second part. named: the emotion that the model's own text names, where `full` was
+    written for another one. distributions: "head" and "likelihood", where they were computed -> nine probabilities.
+    """
+
+    image_id: int
+    full: str
+    explanation: str
+    named: str | None
+    distributions: dict[str, list[float]]
 
 
 class Evaluator:
@@ -55,11 +67,11 @@ class Evaluator:
         self.args, self.accelerator, self.records, self.codec, self.vad = args, accelerator, records, codec, vad
         self.scorer = scorer  # on the main process only
         self.dataset = EvaluationImages(records, images)
-        share = range(accelerator.process_index, len(records), accelerator.num_processes)
+        places = range(accelerator.process_index, len(records), accelerator.num_processes)
         self.loader = DataLoader(
-            Subset(self.dataset, share),
+            Subset(self.dataset, places),
             batch_size=args.eval_batch_size,
-            **loader_processes(min(args.num_workers, max(len(share) // args.eval_batch_size, 0))),
+            **loader_processes(min(args.num_workers, max(len(places) // args.eval_batch_size, 0))),
             generator=torch.Generator(),  # the default one would draw from the training's random numbers
         )
 
@@ -67,77 +79,63 @@ class Evaluator:
     def __call__(self, model: SEVLM) -> Evaluation:
         """Caption every image of the split and score the explanations."""
         model.eval()
-        generated = gather_object(list(self._captions(model)))
+        captions = gather_object(self._captions(model))
         model.train()
-        outcome: list[Evaluation | None] = [None]
+        evaluation: list[Evaluation | None] = [None]
         if self.accelerator.is_main_process:
-            outcome = [self._score({image_id: rest for image_id, *rest in generated})]
-        return broadcast_object_list(outcome)[0]
+            evaluation = [self._score(captions)]
+        return broadcast_object_list(evaluation)[0]
 
-    def _captions(self, model: SEVLM) -> Iterator[tuple]:
-        """(image id, full text, explanation, emotion its own text names, way -> nine probabilities) of this process's images."""
-        hidden, share = not self.accelerator.is_main_process, len(self.loader.dataset)
-        with ProgressLine("captioning", share, "pictures", hidden=hidden) as line:
-            for texts in self._captions_of_batches(model):
-                yield from texts
-                line.advance(line.done + len(texts))
+    def _captions(self, model: SEVLM) -> list[Caption]:
+        """Captions of this process's images."""
+        captions: list[Caption] = []
+        give_back_freed_memory()
+        hidden = not self.accelerator.is_main_process
+        with (
+            ProgressLine("captioning", len(self.loader.dataset), "images", hidden=hidden) as line,
+            packed_weights(model.decoder, DTYPES[self.accelerator.mixed_precision]),
+        ):
+            for batch in self.loader:
+                captions += self._captions_of_batch(model, batch)
+                line.advance(len(captions))
         if self.vad is not None:
             self.vad.forget()
+        return captions
 
-    def _captions_of_batches(self, model: SEVLM) -> Iterator[list[tuple]]:
-        give_back_freed_memory()
-        with packed_weights(model.decoder, DTYPES[self.accelerator.mixed_precision]):
-            for batch in self.loader:
-                yield self._captions_of_batch(model, batch)
-
-    def _captions_of_batch(self, model: SEVLM, batch: dict[str, torch.Tensor]) -> list[tuple]:
+    def _captions_of_batch(self, model: SEVLM, batch: dict[str, torch.Tensor]) -> list[Caption]:
+        args = self.args
         batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
         with torch.inference_mode(), self.accelerator.autocast():
             image = model.image_features(batch.get("pixels"), batch.get("cls"), batch.get("grid"))
             vad_of = None if self.vad is None else self.vad.of_generated
-            chosen_by, distributions = self.args.emotion_from, {}
+            distributions = {}
             if model.emotion_head is not None:
                 distributions["head"] = head_distribution(model, image).tolist()
-            if self.args.gallery or self.args.eval_only or chosen_by == "likelihood":
-                names = emotion_log_likelihoods(model, image, self.codec, vad_of)
-                distributions["likelihood"] = names.softmax(dim=-1).tolist()
-            emotions = None if chosen_by == "text" else most_probable(distributions[chosen_by])
-            rest = (self.args.drop_last_token, self.args.num_beams)
-            texts = caption_batch(model, image, self.codec, vad_of, *rest, emotions)
+            if args.gallery or args.eval_only or args.emotion_from == "likelihood":
+                likelihoods = emotion_log_likelihoods(model, image, self.codec, vad_of)
+                distributions["likelihood"] = likelihoods.softmax(dim=-1).tolist()
+            emotions = None if args.emotion_from == "text" else most_probable(distributions[args.emotion_from])
+            texts = caption_batch(model, image, self.codec, vad_of, args.drop_last_token, args.num_beams, emotions)
             named = [None] * len(texts)
-            if emotions is not None and self.args.eval_only:
+            if emotions is not None and args.eval_only:
                 named = emotions_in_text(model, image, self.codec, vad_of)
-        rows = zip(batch["image_id"].tolist(), texts, named, *distributions.values(), strict=True)
         return [
-            (image_id, *text, name, dict(zip(distributions, nine, strict=True))) for image_id, text, name, *nine in rows
+            Caption(image_id, *text, named[row], {source: rows[row] for source, rows in distributions.items()})
+            for row, (image_id, text) in enumerate(zip(batch["image_id"].tolist(), texts, strict=True))
         ]
 
-    def _score(self, generated: dict[int, list]) -> Evaluation:
-        generated = {int(image_id): generated[int(image_id)] for image_id in self.records}  # in the split's order
-        full = {image_id: text for image_id, (text, *_) in generated.items()}
-        explanations = {image_id: explanation for image_id, (_, explanation, *_) in generated.items()}
-        ways = next(iter(generated.values()))[-1]
-        distributions = {way: {image_id: of_way[way] for image_id, (*_, of_way) in generated.items()} for way in ways}
-        named = {image_id: row[2] for image_id, row in generated.items() if row[2] is not None}
-        return score_captions(self.scorer, self.records, full, explanations, distributions, named)
-
-
-def write_evaluation(folder: Path, evaluation: Evaluation, records: Records, epoch: int | str, step: int) -> None:
-    """Write captions, scores and the distributions of the nine emotions, under their published names where they have one.
-
-    Captions are COCO's lists of {"image_id", "caption"}, with "image_name" beside; scores one flat object; the files
-    emotion_head and emotion_likelihood lists of {"image_id", "image_name", "probabilities"}, nine in the order of `EMOTIONS`.
-    """
-    files = [
-        ("unf_captions_full", "caption", evaluation.full),
-        ("unf_captions_exp", "caption", evaluation.explanations),
-        *((f"emotion_{way}", "probabilities", of_way) for way, of_way in evaluation.distributions.items()),
-    ]
-    for name, key, values in files:
-        listed = [
-            {"image_id": image_id, key: value, "image_name": records[str(image_id)]["image_name"]}
-            for image_id, value in values.items()
-        ]
-        if listed:
-            write_json(folder / f"{name}_{epoch}_{step}_step.json", listed)
-    write_json(folder / f"scores_exp_{epoch}_{step}_step.json", evaluation.scores)
+    def _score(self, captions: list[Caption]) -> Evaluation:
+        by_image = {caption.image_id: caption for caption in captions}
+        by_image = {int(image_id): by_image[int(image_id)] for image_id in self.records}  # in the split's order
+        sources = next(iter(by_image.values())).distributions
+        return score_captions(
+            self.scorer,
+            self.records,
+            full={image: caption.full for image, caption in by_image.items()},
+            explanations={image: caption.explanation for image, caption in by_image.items()},
+            distributions={
+                source: {image: caption.distributions[source] for image, caption in by_image.items()}
+                for source in sources
+            },
+            named={image: caption.named for image, caption in by_image.items() if caption.named is not None},
+        )

@@ -1,9 +1,9 @@
-"""Writing texts about images: greedy, by beam search or by sampling; and the likelihood of the nine emotions' names.
+"""Generating texts about images: greedily (as in the paper), by beam search or by sampling; likelihoods of the emotions.
 
-Each works on a `DecodingState`, whose `next_hidden` is one exact step of the model. The paper's texts are greedy.
+Each of them advances a `DecodingState`, whose `next_hidden` is one exact step of the model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from utils.constants import EMOTIONS, MAX_NEW_TOKENS
 from utils.data.text_codec import Prompt, TextCodec
 from utils.evaluation.emotion_metrics import named_emotion, split_generated
 
-LIKELY = 512  # tokens that mostly hold the nucleus: the whole vocabulary is sorted only where they do not
+NUCLEUS = 512  # tokens that mostly hold the nucleus: the whole vocabulary is sorted only where they do not
 
 VADOfTokens = Callable[[np.ndarray], np.ndarray]  # ids [N, L] -> VAD [N, L, 3]
 
@@ -34,16 +34,16 @@ class Generated:
 
     token_ids: Tensor
     lengths: Tensor
-    top_logits: Tensor
+    top_logits: Tensor | None = None
 
-    def texts(self, codec: TextCodec, drop_last_token: bool = False, given: list[int] | None = None) -> list[str]:
+    def texts(self, codec: TextCodec, drop_last_token: bool = False, given: Sequence[int] = ()) -> list[str]:
         """Decoded texts.
 
         Args:
             drop_last_token: as published, a text without a stop token loses its last one.
             given: tokens of the emotion, where generation began after it; they are part of the text.
         """
-        return [codec.decode([*(given or []), *tokens]) for tokens in self.tokens(drop_last_token)]
+        return [codec.decode([*given, *tokens]) for tokens in self.tokens(drop_last_token)]
 
     def tokens(self, drop_last_token: bool = False) -> list[list[int]]:
         """The new tokens of each text, without its stop token."""
@@ -53,16 +53,17 @@ class Generated:
 
 
 class DecodingState:
-    """The texts being written, with the keys and values that later steps reuse.
+    """The texts being generated, with the keys and values that later steps reuse.
 
     What is reused, and why it is exact: the keys and values of the image, always; self-attention keys and values of the
     first len_prefix + emotion_span positions, which VAD never reaches, so that no later token changes them. With a causal
-    VAD encoder also those of every position whose VAD, and that of all positions before it, is what it was a step ago.
+    VAD encoder also those of every position whose VAD, and that of all positions before it, has not changed since the
+    previous step.
 
     Args:
         model: in evaluation mode.
         image: features of the B images.
-        prompt: what every text starts from.
+        prompt: the beginning of every text.
         vad_of: VAD look-up of generated ids, or None for a model without VAD fusion.
         texts_per_image: texts of an image are adjacent rows and share its keys and values.
     """
@@ -73,15 +74,15 @@ class DecodingState:
         self.model, self.prompt, self.vad_of = model, prompt, vad_of
         image = model.decoder.transformer.project_image(image)
         device, texts = image.grid.device, len(image.grid) * texts_per_image
-        self.index = torch.arange(texts)  # position of each row in the whole batch
+        self.index = torch.arange(texts)  # of each row in the whole batch, from which `select` removes rows
         self.ids = torch.tensor([prompt.ids], device=device).repeat(texts, 1)
         self.segments = torch.tensor([prompt.segments], device=device).repeat(texts, 1)
         self.cls = image.cls.repeat_interleave(texts_per_image, dim=0)
-        grid = image.grid.clone(memory_format=torch.contiguous_format)  # `keep` writes into what is made of it
+        grid = image.grid.clone(memory_format=torch.contiguous_format)  # `select` writes into its keys and values
         self.image = model.decoder.transformer.image_keys_values(grid)
         self.past: list[KeysValues] | None = None
         self.past_length = 0
-        self.vad: Tensor | None = None  # of the previous step, to see which cached positions still hold
+        self.vad: Tensor | None = None  # of the previous step, to find the cached positions that are still valid
 
     def next_hidden(self) -> Tensor:
         """Final hidden state of the last position, [rows, D], which predicts the next token.
@@ -118,25 +119,24 @@ class DecodingState:
         self.ids = torch.cat([self.ids, next_ids[:, None]], dim=1)
         self.segments = torch.cat([self.segments, next_segments[:, None]], dim=1)
 
-    def keep(self, kept: Tensor) -> None:
-        """Go on with the texts `kept` only, bool [rows] (one text per image).
+    def select(self, chosen: Tensor) -> None:
+        """Continue with the `chosen` texts only, bool [rows] (one text per image).
 
         The last of them take the places of those that leave, so that little of the image keys and values is moved, which
         are by far the largest tensors here.
         """
-        order = places_kept(kept)
+        order = compact_order(chosen)
         self.index = self.index[order]
         moved = (order != torch.arange(len(order))).nonzero().flatten().to(self.ids.device)
         order = order.to(self.ids.device)
-        for tensor in {
-            id(tensor): tensor for entry in self.image for tensor in entry
-        }.values():  # blocks may share them
+        distinct = {id(tensor): tensor for entry in self.image for tensor in entry}  # blocks may share them
+        for tensor in distinct.values():
             tensor[moved] = tensor[order[moved]]
         self.image = [tuple(tensor[: len(order)] for tensor in entry) for entry in self.image]
         self.reorder(order)
 
     def reorder(self, rows: Tensor) -> None:
-        """Go on with texts `rows`, each of which may be there several times, and as many per image as before."""
+        """Continue with the texts `rows`, each any number of times, but as many per image as before."""
         self.ids, self.segments = self.ids[rows], self.segments[rows]
         if self.past is not None:
             self.past = [(keys[rows], values[rows]) for keys, values in self.past]
@@ -144,11 +144,11 @@ class DecodingState:
             self.vad = self.vad[rows]
 
 
-def places_kept(kept: Tensor) -> Tensor:
-    """Which row is in which place once only the rows `kept`, bool [rows], are there: the last ones fill the gaps."""
-    order = torch.arange(int(kept.sum()))
-    gaps = ~kept[: len(order)]
-    order[gaps] = kept.nonzero().flatten()[len(order) - int(gaps.sum()) :]
+def compact_order(chosen: Tensor) -> Tensor:
+    """The row for each place once only the `chosen` rows, bool [rows], remain: the last of them fill the gaps."""
+    order = torch.arange(int(chosen.sum()))
+    gaps = ~chosen[: len(order)]
+    order[gaps] = chosen.nonzero().flatten()[len(order) - int(gaps.sum()) :]
     return order
 
 
@@ -160,9 +160,9 @@ def greedy_decode(
     vad_of: VADOfTokens | None,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Generated:
-    """Write one text per image, most probable token first (nucleus filtering at 0.9 keeps the arg max), as in the paper.
+    """Generate one text per image, always taking the most probable token, as in the paper (nucleus filtering keeps it).
 
-    A text ends before the first of the prompt's stop tokens; if there are none, all steps are made.
+    A text ends before the first of the prompt's stop tokens; if there are none, it gets all its tokens.
     """
     # Image keys and values pay only in blocks that compute many positions at every step.
     one_position = vad_of is None or model.vad_encoder.causal
@@ -185,7 +185,7 @@ def greedy_decode(
             if not live.any():
                 break
             if not live.all():
-                state.keep(live)
+                state.select(live)
     return Generated(all_ids, lengths, all_top)
 
 
@@ -198,52 +198,55 @@ def beam_decode(
     num_beams: int,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Generated:
-    """Write the most probable text per token among those that `num_beams` partial texts per image lead to.
+    """Generate the most probable text per token among those that `num_beams` partial texts per image lead to.
 
     A text's score is the mean log-probability of its new tokens, its stop token included (length penalty 1). At each step
-    the `num_beams` most probable unfinished texts of an image go on. A text ends when a stop token is among its image's
-    `num_beams` best continuations; the best ended text wins. The search of an image is over when no unfinished text can
-    still win, whatever follows.
+    the `num_beams` most probable unfinished texts of an image are continued. A text ends when a stop token is among its
+    image's `num_beams` best continuations; the best ended text wins. The search of an image is over when no unfinished
+    text can still win, whatever follows.
     """
     state = DecodingState(model, image, prompt, vad_of, num_beams)
-    device, prompt_length = state.ids.device, len(prompt.ids)
-    batch = len(image.grid)
+    device, images, prompt_length = state.ids.device, len(image.grid), len(prompt.ids)
     stops = torch.tensor(prompt.stop_ids, device=device, dtype=torch.long)
-    first_row = torch.arange(batch, device=device)[:, None] * num_beams
+    first_row = torch.arange(images, device=device)[:, None] * num_beams
+    best = _BestTexts(images, max_new_tokens, device)
     # log-probability of each beam's new tokens; the beams of an image start equal, so all but one are out of the first step
-    sums = torch.full((batch, num_beams), -torch.inf, device=device)
+    sums = torch.full((images, num_beams), -torch.inf, device=device)
     sums[:, 0] = 0.0
-    best_scores = torch.full((batch,), -torch.inf, device=device)
-    best_ids = torch.full((batch, max_new_tokens), -1, device=device)
-    best_lengths = torch.zeros(batch, dtype=torch.long, device=device)
-
-    def end(candidates: Tensor, scores: Tensor, length: int) -> None:
-        """Keep, per image, the best of ended texts: rows [B] and their mean log-probabilities [B]."""
-        better = scores > best_scores
-        best_scores[better], best_lengths[better] = scores[better], length
-        best_ids[better] = -1
-        best_ids[better, :length] = state.ids[candidates[better], prompt_length : prompt_length + length]
-
     for step in range(max_new_tokens):
         log_probabilities = model.decoder.lm_head(state.next_hidden()).float().log_softmax(dim=-1)
         vocabulary = log_probabilities.shape[-1]
-        totals = sums[..., None] + log_probabilities.view(batch, num_beams, vocabulary)
-
-        worst_kept = totals.flatten(1).topk(num_beams, dim=1).values[:, -1]
+        totals = sums[..., None] + log_probabilities.view(images, num_beams, vocabulary)
         if len(stops):
+            threshold = totals.flatten(1).topk(num_beams, dim=1).values[:, -1]
             stop_scores, beam = totals[..., stops].amax(dim=-1).max(dim=1)
-            stop_scores[stop_scores < worst_kept] = -torch.inf
-            end(first_row[:, 0] + beam, stop_scores / (step + 1), step)
+            stop_scores[stop_scores < threshold] = -torch.inf
+            best.update(state.ids[first_row[:, 0] + beam, prompt_length:], stop_scores / (step + 1))
             totals[..., stops] = -torch.inf
-
         sums, choice = totals.flatten(1).topk(num_beams, dim=1)
         state.reorder((first_row + choice // vocabulary).flatten())
         state.append((choice % vocabulary).flatten())
-        if bool((best_scores >= sums[:, 0] / max_new_tokens).all()):  # later tokens only lower a sum
+        if bool((best.scores >= sums[:, 0] / max_new_tokens).all()):  # later tokens only lower a sum
             break
     else:
-        end(first_row[:, 0], sums[:, 0] / max_new_tokens, max_new_tokens)
-    return Generated(best_ids.cpu(), best_lengths.cpu(), torch.zeros(batch, 0, 2))
+        best.update(state.ids[first_row[:, 0], prompt_length:], sums[:, 0] / max_new_tokens)
+    return Generated(best.token_ids.cpu(), best.lengths.cpu())
+
+
+class _BestTexts:
+    """The best ended text of each of B images so far: its mean log-probability, new tokens and their number."""
+
+    def __init__(self, images: int, max_new_tokens: int, device: torch.device):
+        self.scores = torch.full((images,), -torch.inf, device=device)
+        self.token_ids = torch.full((images, max_new_tokens), -1, device=device)
+        self.lengths = torch.zeros(images, dtype=torch.long, device=device)
+
+    def update(self, token_ids: Tensor, scores: Tensor) -> None:
+        """Take over the texts that are better than the best so far. token_ids: [B, length]. scores: [B]."""
+        better, length = scores > self.scores, token_ids.shape[1]
+        self.scores[better], self.lengths[better] = scores[better], length
+        self.token_ids[better] = -1
+        self.token_ids[better, :length] = token_ids[better]
 
 
 @torch.inference_mode()
@@ -262,10 +265,10 @@ def sample_decode(
     """Draw `num_samples` texts for each of the B images from the model's distribution.
 
     Args:
-        seeds: of each image's random numbers [B], so that its samples do not depend on the images beside it.
+        seeds: of each image's random numbers [B], so that its samples do not depend on the rest of the batch.
         temperature: the logits are divided by it; above 0.
         top_p: nucleus: only the most probable tokens that together reach this probability are drawn from; in (0, 1].
-        min_new_tokens: no text ends before it has so many tokens after the prompt.
+        min_new_tokens: no text ends before it has this many tokens after the prompt.
 
     Returns:
         B num_samples texts, those of an image one after the other.
@@ -283,7 +286,7 @@ def sample_decode(
             logits[:, stops] = -torch.inf
         # also for texts that have ended: what a text draws must not depend on the length of another
         uniform = torch.cat([torch.rand(num_samples, generator=generator) for generator in generators])
-        next_ids = draw(logits.softmax(dim=-1), top_p, uniform.to(device))
+        next_ids = draw_tokens(logits.softmax(dim=-1), top_p, uniform.to(device))
         state.append(next_ids)
         stopped = running & torch.isin(next_ids, stops).cpu()
         lengths[stopped] = step
@@ -291,21 +294,21 @@ def sample_decode(
         all_ids[running, step] = next_ids.cpu()[running]
         if not running.any():
             break
-    return Generated(all_ids, lengths, torch.zeros(texts, 0, 2))
+    return Generated(all_ids, lengths)
 
 
-def draw(probabilities: Tensor, top_p: float, uniform: Tensor) -> Tensor:
+def draw_tokens(probabilities: Tensor, top_p: float, uniform: Tensor) -> Tensor:
     """Draw a token for each row from the nucleus: probabilities [N, V], uniform [N] in [0, 1) -> ids [N].
 
     The nucleus is the smallest set of most probable tokens whose probabilities add up to top_p or more.
     """
-    ordered, ids = probabilities.topk(min(LIKELY, probabilities.shape[-1]), dim=-1)
+    ordered, ids = probabilities.topk(min(NUCLEUS, probabilities.shape[-1]), dim=-1)
     if bool((ordered.sum(dim=-1) < top_p).any()):
         ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
-    reached = ordered.cumsum(dim=-1)
-    size = ((reached - ordered) < top_p).sum(dim=-1, keepdim=True)
-    mass = reached.gather(-1, size - 1)
-    place = torch.searchsorted(reached, uniform[:, None] * mass, right=True).minimum(size - 1)
+    cumulative = ordered.cumsum(dim=-1)
+    size = ((cumulative - ordered) < top_p).sum(dim=-1, keepdim=True)
+    mass = cumulative.gather(-1, size - 1)
+    place = torch.searchsorted(cumulative, uniform[:, None] * mass, right=True).minimum(size - 1)
     return ids.gather(-1, place).squeeze(-1)
 
 
@@ -313,10 +316,9 @@ def draw(probabilities: Tensor, top_p: float, uniform: Tensor) -> Tensor:
 def emotion_log_likelihoods(model: SEVLM, image: ImageFeatures, codec: TextCodec, vad_of: VADOfTokens | None) -> Tensor:
     """log p(" <emotion> because" | image, prompt) of the nine emotions: float32 [B, 9].
 
-    " because" counts: it ends the name. Without it a name would also get the probability of every text that only
-    begins like it, and names of one token would have one factor less than those of two. With it the nine are disjoint
-    events, and their sum is the probability that the model names one of the nine at all. A name of several tokens is the
-    product of all of them.
+    " because" is included, as it ends the name. Without it a name would also get the probability of every text that only
+    begins like it. With it the nine are disjoint events, and their sum is the probability that the model names one of the
+    nine at all. The probability of a name is the product over all its tokens.
     """
     names = [codec.given(emotion) for emotion in EMOTIONS]
     state = DecodingState(model, image, codec.prompt(), vad_of, len(EMOTIONS))
@@ -337,15 +339,15 @@ def head_distribution(model: SEVLM, image: ImageFeatures) -> Tensor | None:
 
 
 def most_probable(distributions: list[list[float]]) -> list[str]:
-    """The emotion with the largest of nine probabilities, for each image; of equals the first of `EMOTIONS`."""
-    return [EMOTIONS[max(range(len(EMOTIONS)), key=row.__getitem__)] for row in distributions]
+    """The emotion with the largest of nine probabilities, for each image; the first of `EMOTIONS` if several are equal."""
+    return [EMOTIONS[row.index(max(row))] for row in distributions]
 
 
 def emotions_in_text(model: SEVLM, image: ImageFeatures, codec: TextCodec, vad_of: VADOfTokens | None) -> list[str]:
-    """What the greedy text of each image says the emotion is; no more of the text is generated."""
+    """The emotion that the greedy text of each image names; no more of the text is generated."""
     limit = max(len(codec.given(emotion)) for emotion in EMOTIONS)
-    begun = greedy_decode(model, image, codec.prompt(), vad_of, limit)
-    return [named_emotion(text) for text in begun.texts(codec)]
+    beginnings = greedy_decode(model, image, codec.prompt(), vad_of, limit).texts(codec)
+    return [named_emotion(text) for text in beginnings]
 
 
 def generate(
@@ -358,7 +360,7 @@ def generate(
 ) -> Generated:
     """One text per image, greedy or the best of a beam search; for a given emotion it starts after "<emotion> because"."""
     prompt = codec.prompt(emotion)
-    limit = MAX_NEW_TOKENS - len(codec.given(emotion))  # with the emotion the text is as long as others may be
+    limit = MAX_NEW_TOKENS - len(codec.given(emotion))  # a given emotion's tokens count as the text's
     if num_beams == 1:
         return greedy_decode(model, image, prompt, vad_of, limit)
     return beam_decode(model, image, prompt, vad_of, num_beams, limit)
@@ -388,7 +390,7 @@ def caption_batch(
 
 
 def rows_by_emotion(emotions: list[str | None]) -> dict[str | None, list[int]]:
-    """Emotion -> its rows: texts that start from the same tokens are written together."""
+    """Emotion -> its rows: texts that start with the same tokens are generated together."""
     rows: dict[str | None, list[int]] = {}
     for row, emotion in enumerate(emotions):
         rows.setdefault(emotion, []).append(row)

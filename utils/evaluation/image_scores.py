@@ -1,64 +1,115 @@
-"""The scores of single images, as a file beside report.json, of which intervals and comparisons are made."""
+"""The scores of single images: collected, written beside report.json, and summed up for samples and groups of images."""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cococaption.bleu import bleu_of_counts
+from cococaption.meteor import meteor_of_statistics
 from utils.constants import EMOTIONS
 from utils.data.records import Records, dominant_emotion
 from utils.errors import InputError
-from utils.evaluation.bootstrap import ImageScores
-from utils.evaluation.emotion_metrics import BINS, METAPHORS, named_emotion
+from utils.evaluation.emotion_metrics import dominant_emotions, ece_of_sums, named_emotion
 from utils.evaluation.evaluation import Evaluation
+from utils.evaluation.text_metrics import has_metaphor
 from utils.files import read_json, write_json
 
-# ---- The scores of single images, as a file beside report.json, of which intervals and comparisons are ---------------
-
-
-REMEDY = "score the captions again"
+BLEU = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")
 MEANS = ("ROUGE_L", "CIDEr", "SPICE")  # of the caption scores, those that are means over images
+
+
+@dataclass
+class ImageScores:
+    """What the scores of one run are computed from, image by image.
+
+    images: the I ids. values: score -> [I] floats, NaN where the image does not count: the score is their mean.
+    sums: "bleu", "meteor", "head_ece", "likelihood_ece" -> [I, K]: the score is computed from the sum over the images.
+    """
+
+    images: list[int]
+    values: dict[str, np.ndarray]
+    sums: dict[str, np.ndarray]
+
+    def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The scores of B samples: `weights` [B, I] says how often each image is in each; score -> [B] floats.
+
+        A score is NaN in samples that hold none of the images it counts. CIDEr's document frequencies stay those of
+        the whole split.
+        """
+        scores = _caption_scores({name: weights @ rows for name, rows in self.sums.items()})
+        scores |= {name: ece_of_sums(weights @ rows) for name, rows in self.sums.items() if name.endswith("_ece")}
+        if self.values:
+            table = np.column_stack(list(self.values.values()))
+            counted = ~np.isnan(table)
+            with np.errstate(invalid="ignore"):
+                means = (weights @ np.where(counted, table, 0)) / (weights @ counted.astype(float))
+            scores |= dict(zip(self.values, means.T, strict=True))
+        return scores
+
+    def of_images(self) -> dict[str, np.ndarray]:
+        """Score -> [I]: the score of each image alone."""
+        return self.values | _caption_scores(self.sums)
+
+
+def _caption_scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """BLEU and METEOR of N rows of sums, each [N]."""
+    scores = {}
+    if "bleu" in sums:
+        scores |= dict(zip(BLEU, bleu_of_counts(sums["bleu"]).T, strict=True))
+    if "meteor" in sums:
+        scores["METEOR"] = meteor_of_statistics(sums["meteor"])
+    return scores
 
 
 def image_scores(
     evaluation: Evaluation,
     records: Records,
-    more: Mapping[str, Mapping[int, float]] | None = None,
-    more_sums: Mapping[str, Mapping[int, list[float]]] | None = None,
+    values: Mapping[str, Mapping[int, float]] | None = None,
+    sums: Mapping[str, Mapping[int, list[float]]] | None = None,
 ) -> ImageScores:
-    """Collect what an evaluation says of each image.
+    """Collect the scores of each image: those of an evaluation, and others.
 
     Args:
-        more: score -> image id -> value, of the images that count. more_sums: score -> image id -> what is summed, likewise.
+        values: score -> image id -> value, of the images that count. sums: score -> image id -> what is summed.
     """
     images = list(evaluation.explanations)
-    values: dict[str, Mapping[int, float]] = {}
-    for name in MEANS:
-        if name in evaluation.scores:
-            values[name] = {image: row[name] for image, row in evaluation.of_images.items()}
+    found: dict[str, Mapping[int, float]] = {
+        name: {image: scores[name] for image, scores in evaluation.of_images.items()}
+        for name in MEANS
+        if name in evaluation.scores
+    }
     if evaluation.full:
-        dominant = {image: dominant_emotion(records[str(image)]["origin_emotion_distribution"]) for image in images}
-        values["sub_acc"] = {
-            image: named_emotion(evaluation.full[image]) == answer for image, answer in dominant.items() if answer
+        answers = dominant_emotions(records)
+        found["sub_acc"] = {
+            image: named_emotion(evaluation.full[image]) == answers[image] for image in images if image in answers
         }
-    texts = {image: " ".join(text.lower().split()) for image, text in evaluation.explanations.items()}
-    values["metaphors"] = {image: any(phrase in text for phrase in METAPHORS) for image, text in texts.items()}
-    values["mean_length"] = {image: len(text.split()) for image, text in texts.items()}
-    values |= more or {}
+    found["metaphors"] = {image: has_metaphor(text) for image, text in evaluation.explanations.items()}
+    found["mean_length"] = {image: len(text.split()) for image, text in evaluation.explanations.items()}
+    found |= values or {}
     return ImageScores(
         images,
-        {name: np.array([of.get(image, np.nan) for image in images], np.float64) for name, of in values.items()},
-        {name: _rows(of, images) for name, of in (evaluation.sums | dict(more_sums or {})).items() if of},
+        {name: np.array([of.get(image, np.nan) for image in images], np.float64) for name, of in found.items()},
+        {name: _rows(of, images) for name, of in (evaluation.sums | dict(sums or {})).items() if of},
     )
 
 
-def _rows(of: Mapping[int, list[float]], images: list[int]) -> np.ndarray:
+def _rows(of_images: Mapping[int, list[float]], images: list[int]) -> np.ndarray:
     """[I, K]; zeros, which change no sum, for images that do not count."""
-    nothing = [0.0] * len(next(iter(of.values())))
-    return np.array([of.get(image, nothing) for image in images], np.float64)
+    zeros = [0.0] * len(next(iter(of_images.values())))
+    return np.array([of_images.get(image, zeros) for image in images], np.float64)
+
+
+# ---- the file beside report.json -------------------------------------------------------------------------------------
+
+
+def images_path(report: Path) -> Path:
+    """The file with the scores of single images that belongs to a report."""
+    return report.with_name(f"{report.stem}_images.json")
 
 
 def references_hash(references: Mapping[int, list[str]], images: list[int]) -> str:
@@ -67,59 +118,44 @@ def references_hash(references: Mapping[int, list[str]], images: list[int]) -> s
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def images_path(report: Path) -> Path:
-    """The file of the single images that belongs to a report."""
-    return report.with_name(f"{report.stem}_images.json")
-
-
 def write_images(
-    report: Path, scores: ImageScores, records: Records, texts: Mapping[int, str], references: str
+    report: Path, scores: ImageScores, records: Records, captions: Mapping[int, str], references: str
 ) -> None:
-    """Write the file beside `report`. texts: image id -> the caption to show. references: `references_hash`."""
-    of_images = {
+    """Write the file beside `report`. captions: image id -> the text to show. references: `references_hash`."""
+    content = {
         "references": references,
         "images": scores.images,
         "names": [records[str(image)]["image_name"] for image in scores.images],
-        "captions": [texts[image] for image in scores.images],
+        "captions": [captions[image] for image in scores.images],
         "values": {
             name: [None if np.isnan(value) else value for value in row.tolist()] for name, row in scores.values.items()
         },
         "sums": {name: row.tolist() for name, row in scores.sums.items()},
     }
-    write_json(images_path(report), of_images)
+    write_json(images_path(report), content)
 
 
 def read_images(report: Path) -> tuple[ImageScores, dict[str, Any]]:
     """Read the file beside `report`: the scores, and "references", "names" and "captions".
 
     Raises:
-        InputError: it is missing or no such file.
+        InputError: it is missing or is not such a file.
     """
     path = images_path(report)
-    data = read_json(path)
+    content = read_json(path)
     try:
-        images = data["images"]
-        values = {
-            name: np.array([np.nan if value is None else value for value in row], np.float64)
-            for name, row in data["values"].items()
+        values = {name: np.array(row, np.float64) for name, row in content["values"].items()}  # null becomes NaN
+        sums = {name: np.array(rows, np.float64) for name, rows in content["sums"].items()}
+        return ImageScores(content["images"], values, sums), {
+            name: content[name] for name in ("references", "names", "captions")
         }
-        sums = {name: np.array(row, np.float64) for name, row in data["sums"].items()}
-        width = {"bleu": 10, "meteor": 23, "head_ece": BINS + 1, "likelihood_ece": BINS + 1}
-        whole = all(row.shape == (len(images),) for row in values.values())
-        whole &= all(row.shape == (len(images), width[name]) for name, row in sums.items())
-        whole &= all(len(data[name]) == len(images) > 0 for name in ("names", "captions"))
-        whole &= len({int(image) for image in images}) == len(images) and isinstance(data["references"], str)
-        whole &= all(isinstance(text, str) for name in ("names", "captions") for text in data[name])
     except (KeyError, TypeError, ValueError, AttributeError):
-        whole = False
-    if not whole:
-        raise InputError(f"{path}: does not hold the scores of single images; {REMEDY}")
-    return ImageScores(images, values, sums), data
+        raise InputError(f"{path}: does not hold the scores of single images; score the captions again") from None
 
 
-# ---- The scores of some of the images: those with the right emotion, those of one emotion, those of one --------------
+# ---- groups of images ------------------------------------------------------------------------------------------------
 
-
+# key in a report -> title
 GROUPS = {
     "of_right_emotion": "Images whose named emotion is the majority's",
     "per_emotion": "Images by majority emotion",
@@ -137,17 +173,17 @@ def group_scores(scores: ImageScores, records: Records) -> dict[str, dict[str, A
         Images without a majority, or without a folder, are in no group. A score that no image of a group counts for
         is left out.
     """
-    found: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     if "sub_acc" in scores.values:
         right = _scores_of(scores, {"right": scores.values["sub_acc"] == 1})["right"]
-        found["of_right_emotion"] = {name: value for name, value in right.items() if name != "sub_acc"}  # always 1
+        groups["of_right_emotion"] = {name: value for name, value in right.items() if name != "sub_acc"}  # always 1
     rows = [records[str(image)] for image in scores.images]
     emotion = np.array([dominant_emotion(row["origin_emotion_distribution"]) or "" for row in rows])
     style = np.array([row["image_name"].rpartition("/")[0].partition("/")[0] for row in rows])
     emotions = [name for name in EMOTIONS if (emotion == name).any()]
-    found["per_emotion"] = _scores_of(scores, {name: emotion == name for name in emotions})
-    found["per_style"] = _scores_of(scores, {name: style == name for name in sorted({*style.tolist()} - {""})})
-    return found
+    groups["per_emotion"] = _scores_of(scores, {name: emotion == name for name in emotions})
+    groups["per_style"] = _scores_of(scores, {name: style == name for name in sorted({*style.tolist()} - {""})})
+    return groups
 
 
 def _scores_of(scores: ImageScores, groups: dict[str, np.ndarray]) -> dict[str, dict[str, float | int]]:
@@ -157,9 +193,8 @@ def _scores_of(scores: ImageScores, groups: dict[str, np.ndarray]) -> dict[str, 
     columns = scores.scores(np.stack(list(groups.values())).astype(np.float64))
     found = {}
     for place, (group, chosen) in enumerate(groups.items()):
-        images = int(chosen.sum())
-        found[group] = {"images": images}
-        if images:
-            values = {name: float(column[place]) for name, column in columns.items()}
+        found[group] = {"images": int(chosen.sum())}
+        values = {name: float(column[place]) for name, column in columns.items()}
+        if chosen.any():
             found[group] |= {name: value for name, value in values.items() if not np.isnan(value)}
     return found

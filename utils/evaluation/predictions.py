@@ -1,7 +1,7 @@
 """Captions that another program wrote, read for scoring.
 
-Our own texts are split as the paper's script does: the emotion is what precedes "because", letter by letter. Other programs
-write the same in other spellings ("The emotion is Awe, because ..."), which mean no other emotion; here they are read.
+SEVLM's texts are split as in the paper's script: the emotion is exactly the text before "because". Other programs write the
+same in other spellings ("The emotion is Awe, because ..."), which are understood here.
 """
 
 import re
@@ -23,8 +23,8 @@ _INTRODUCTION = rf"(?:{_FEELING}|{_WORD}\s*[:=][\W_]*)?"
 _EMOTION = re.compile(rf"[\W\d_]*{_INTRODUCTION}({_NAMES})[\W_]*", re.IGNORECASE)
 _FULL = re.compile(rf"{_EMOTION.pattern}(?<=[\W_])because\b[\s,:;.-]*(.*)", re.IGNORECASE | re.DOTALL)
 _BECAUSE = re.compile(r"\A\W*because\b[\s,:;.-]*", re.IGNORECASE)
-# What may be a spelling that is not understood: a "because" that does not begin the text, or an emotion and a sign.
-_DOUBTFUL = re.compile(rf"(?s).*\w\W+because\b|[\W_]*{_INTRODUCTION}(?:{_NAMES})\s*[^\w\s'’]", re.IGNORECASE)
+# Perhaps a spelling that is not understood: a "because" that does not begin the text, or an emotion and a sign.
+_UNREAD = re.compile(rf"(?s).*\w\W+because\b|[\W_]*{_INTRODUCTION}(?:{_NAMES})\s*[^\w\s'’]", re.IGNORECASE)
 _QUOTES = "\"'`*_“”‘’«» \t\r\n"
 REMEDY = 'give one record per image: {"image_id": integer, "caption": text}, or "emotion" and "explanation" apart'
 
@@ -34,42 +34,41 @@ def read_predictions(path: Path, records: Records, kind: str | None = None) -> t
 
     Args:
         records: the split; there must be one prediction for each of its images and no other.
-        kind: what "caption" holds: "full" is "<emotion> because <explanation>", in any spelling that `full_caption` reads,
-            "explanation" is that alone. None: full when most captions begin so, explanation when none does.
+        kind: what "caption" holds: "full" is "<emotion> because <explanation>", in any spelling that `full_caption`
+            understands, "explanation" is that alone. None: full when most captions begin so, explanation when none does.
 
     Returns:
         image id -> whole text, "<emotion> because <explanation>" where it was understood (empty for explanations alone),
         and image id -> explanation; in the order of the records.
 
     Raises:
-        InputError: the file is no such list, an image is missing, doubled or of another split, an "emotion" is none of
-            the nine, captions of both kinds are mixed, or most may name an emotion in a spelling that is not understood.
+        InputError: the file is not such a list, an image is missing, has two captions or is of another split, an "emotion" is
+            not one of the nine, captions of both kinds are mixed, or most may name an emotion in a spelling that is not
+            understood.
     """
     rows = read_json(path)
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{path}: a JSON list with at least one record was expected; {REMEDY}")
-    seen: dict[int, int] = {}
     apart = isinstance(rows[0], dict) and "explanation" in rows[0]
+    places: dict[int, int] = {}
     for index, row in enumerate(rows):
-        if problem := _problem(row, apart, seen, records):
+        if problem := _problem(row, apart, places, records):
             raise InputError(f"{path}: record {index}: {problem}")
-        seen[row["image_id"]] = index
-    missing = [image for image in records if int(image) not in seen]
+        places[row["image_id"]] = index
+    missing = [image for image in records if int(image) not in places]
     if missing:
         raise InputError(
             f"{path}: lacks {len(missing)} of the {len(records)} images of the split, {missing[0]} for one; add their "
             "captions, or give --records the split that was captioned"
         )
-    rows_of = {int(image): rows[seen[int(image)]] for image in records}
+    rows = {int(image): rows[places[int(image)]] for image in records}
     if apart:
-        explanations = {image: _BECAUSE.sub("", row["explanation"]).strip() for image, row in rows_of.items()}
-        full = {
-            image: f"{emotion_of(row['emotion'])} {BECAUSE} {explanations[image]}" for image, row in rows_of.items()
-        }
+        explanations = {image: _BECAUSE.sub("", row["explanation"]).strip() for image, row in rows.items()}
+        full = {image: f"{emotion_of(row['emotion'])} {BECAUSE} {explanations[image]}" for image, row in rows.items()}
         return full, explanations
-    captions = {image: full_caption(row["caption"]) for image, row in rows_of.items()}
+    captions = {image: full_caption(row["caption"]) for image, row in rows.items()}
     if (kind or _guess(path, captions)) == "explanation":
-        return {}, {image: _BECAUSE.sub("", row["caption"]) for image, row in rows_of.items()}
+        return {}, {image: _BECAUSE.sub("", row["caption"]) for image, row in rows.items()}
     return captions, {image: split_generated(text)[1] for image, text in captions.items()}
 
 
@@ -79,10 +78,10 @@ def is_full(caption: str) -> bool:
 
 
 def full_caption(text: str) -> str:
-    """A caption that names an emotion and then says because, as "<emotion> because <explanation>"; others as they are.
+    """A caption that names an emotion and then says because, as "<emotion> because <explanation>"; others unchanged.
 
-    Read are capitals, quotes and other signs around the words, "something_else", and introductions as "The emotion is",
-    "Emotion:" and "I feel". A caption in the paper's own spelling is left as it is.
+    Understood are capitals, quotes and other signs around the words, "something_else", and introductions such as "The
+    emotion is", "Emotion:" and "I feel". A caption in the paper's own spelling is left unchanged.
     """
     match = None if is_full(text) else _FULL.fullmatch(text)
     if match is None:
@@ -94,7 +93,7 @@ def full_caption(text: str) -> str:
 
 
 def emotion_of(text: str) -> str | None:
-    """The one of the nine emotions that a text names, in any spelling that `full_caption` reads; None: none of them."""
+    """The one of the nine emotions that a text names, in any spelling that `full_caption` understands, or None."""
     match = _EMOTION.fullmatch(text)
     return next((name for name in EMOTIONS if match and _letters(name) == _letters(match[1])), None)
 
@@ -103,32 +102,33 @@ def _letters(text: str) -> str:
     return re.sub(r"[\W_]", "", text).lower()
 
 
-def doubtful(captions: Mapping[int, str]) -> dict[int, str]:
-    """Those that may name an emotion in words that `full_caption` does not read."""
-    return {image: text for image, text in captions.items() if not is_full(text) and _DOUBTFUL.match(text)}
+def unread(captions: Mapping[int, str]) -> dict[int, str]:
+    """Those that may name an emotion in words that `full_caption` does not understand."""
+    return {image: text for image, text in captions.items() if not is_full(text) and _UNREAD.match(text)}
 
 
-def example(captions: Mapping[int, str]) -> str:
-    """The first of these captions, to be quoted in a message."""
+def quoted(captions: Mapping[int, str]) -> str:
+    """The first of these captions, for a message."""
     image, text = next(iter(captions.items()))
     return f"e.g. {text[:60]!r} of image {image}"
 
 
-def _problem(row: object, apart: bool, seen: dict[int, int], records: Records) -> str | None:
+def _problem(row: object, apart: bool, places: dict[int, int], records: Records) -> str | None:
+    """What is wrong with a record; None if nothing is. places: image id -> record, of those before it."""
     fields = ("emotion", "explanation") if apart else ("caption",)
     if not isinstance(row, dict) or not all(isinstance(row.get(field), str) for field in fields):
         return f"has no text under {' and '.join(fields)}; {REMEDY}"
     image = row.get("image_id")
     if not isinstance(image, int) or isinstance(image, bool):
         return f"image_id {str(image)[:40]!r} is not an integer; {REMEDY}"
-    if image in seen:
-        return f"a second caption for image {image} (the first is in record {seen[image]}); remove one of them"
+    if image in places:
+        return f"a second caption for image {image} (the first is in record {places[image]}); remove one of them"
     if str(image) not in records:
         return f"image {image} is not in the split; give --records the split that was captioned"
     if apart and emotion_of(row["emotion"]) is None:
         return (
-            f"emotion {row['emotion'][:40]!r} is none of the nine ({', '.join(EMOTIONS)}); correct its spelling, or give "
-            'the whole text as "caption", where an emotion that is none counts as wrong'
+            f"emotion {row['emotion'][:40]!r} is not one of the nine ({', '.join(EMOTIONS)}); correct its spelling, or give "
+            'the whole text as "caption", where any other emotion counts as wrong'
         )
     try:
         "".join(row[field] for field in fields).encode()
@@ -138,13 +138,14 @@ def _problem(row: object, apart: bool, seen: dict[int, int], records: Records) -
 
 
 def _guess(path: Path, captions: dict[int, str]) -> str:
-    full, unread = sum(map(is_full, captions.values())), doubtful(captions)
-    ask = "say what they are with --captions full or --captions explanation"
+    """What captions hold, one of `KINDS`."""
+    full, not_understood = sum(map(is_full, captions.values())), unread(captions)
+    remedy = "say what they are with --captions full or --captions explanation"
     if 0 < full <= len(captions) / 2:
-        raise InputError(f"{path}: only {full} of {len(captions)} captions begin with an emotion and because; {ask}")
-    if not full and len(unread) > len(captions) / 2:
+        raise InputError(f"{path}: only {full} of {len(captions)} captions begin with an emotion and because; {remedy}")
+    if not full and len(not_understood) > len(captions) / 2:
         raise InputError(
-            f"{path}: {len(unread)} of {len(captions)} captions may name an emotion, but not one of the nine and then "
-            f'because, {example(unread)}; write "awe because ...", or {ask}'
+            f"{path}: {len(not_understood)} of {len(captions)} captions may name an emotion, but not one of the nine and then "
+            f'because, {quoted(not_understood)}; write "awe because ...", or {remedy}'
         )
     return "full" if full else "explanation"

@@ -1,4 +1,4 @@
-"""What --eval_only says of a checkpoint: every score of the paper, with the facts that make them comparable."""
+"""The test report of a checkpoint or of other programs' captions: every score of the paper, and the facts to compare by."""
 
 import argparse
 from collections.abc import Mapping
@@ -16,84 +16,59 @@ from utils.errors import InputError
 from utils.evaluation.baselines import baselines
 from utils.evaluation.bootstrap import intervals
 from utils.evaluation.emotion_metrics import (
-    alignment_of_images,
     calibration_of_images,
     confusion_matrix,
     distribution_distances,
-    diversity,
     dominant_emotions,
     emotion_alignment,
-    max_lcs,
     named_emotion,
     vad_distances,
 )
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.image_scores import group_scores, image_scores, references_hash, write_images
 from utils.evaluation.tables import write_report
-from utils.evaluation.text_metrics import text_diversity
-from utils.files import read_json, sha256
+from utils.evaluation.text_metrics import max_lcs, text_diversity
+from utils.files import sha256
 
 if TYPE_CHECKING:
     from models.text2emotion import Text2Emotion
     from utils.evaluation.clip_score import ClipScorer
 
-
-# ---- What --eval_only says of a checkpoint: every score of the paper, with the facts that make them ------------------
-
-
-def report_checkpoint(
-    args: argparse.Namespace,
-    evaluation: Evaluation,
-    records: Records,
-    fingerprints: dict[str, Any],
-    train: "TrainingTexts",
-    lexicon: Lexicon | None,
-    scorer: CaptionScorer,
-    judge: "EmotionClassifier | None",
-    clip: "ClipScorer | None" = None,
-) -> str:
-    """Write report.json and report.md beside the captions; returns the table to print.
-
-    Args:
-        records: the scored split. fingerprints: of the run, see utils/training/fingerprints.py. train: `training_texts`.
-        scorer: it has the reference explanations.
-        judge: the text-to-emotion classifier of --text2emotion, for emotion alignment.
-        clip: the CLIP model of --clip_score.
-    """
-    fingerprints = {
-        "checkpoint": str(checkpoint_config(args).parent),
-        "image_encoder_sha256": fingerprints["image_encoder_sha256"],
-        "decoder_sha256": fingerprints["decoder_sha256"],
-        "lemmatizer": args.lemmatizer,
-        "num_beams": args.num_beams,
-        "seed": args.seed,
-        "emotion_from": args.emotion_from,
-    }
-    return report_texts(
-        args.caption_save_path / "report.json",
-        args.nle_data_val_path,
-        args.test_set,
-        evaluation,
-        records,
-        scorer,
-        train,
-        fingerprints,
-        lexicon,
-        judge,
-        clip,
-        args.append_to,
-    )
+V1_TEST_IMAGES = 7933
 
 
 class TrainingTexts(NamedTuple):
-    """What novelty and images shared with training are measured against: the file and its records, None where there are none.
+    """The training split that novelty is measured against and that images are compared with; None where there is none.
 
-    note: what the report has to say of it.
+    note: a warning about it for the report.
     """
 
     path: Path | None = None
     records: Records | None = None
     note: str | None = None
+
+
+class EmotionClassifier(NamedTuple):
+    """The text-to-emotion classifier, its `classifier_name` and its vocabulary."""
+
+    name: str
+    classifier: "Text2Emotion"
+    vocabulary: dict[str, int]
+
+    def emotions(self, texts: Mapping[int, str]) -> dict[int, str]:
+        """Image id -> the emotion that the classifier finds in the image's text."""
+        from models.text2emotion import predict_emotions  # it imports torch
+
+        return dict(zip(texts, predict_emotions(self.classifier, list(texts.values()), self.vocabulary), strict=True))
+
+
+def classifier_name(path: Path, vocabulary: Path | None = None) -> str:
+    """The name of a text-to-emotion classifier in reports: its file's name, and the hashes of what it computes with.
+
+    vocabulary: of --vocabulary.
+    """
+    vocabulary = vocabulary_path(path, vocabulary)
+    return f"{path.name} {sha256(path)[:12]}" + (f", vocabulary {sha256(vocabulary)[:12]}" if vocabulary else "")
 
 
 def training_texts(args: argparse.Namespace) -> TrainingTexts:
@@ -102,10 +77,10 @@ def training_texts(args: argparse.Namespace) -> TrainingTexts:
     The recorded file is looked for at its place and beside the scored split.
 
     Raises:
-        InputError: the file of --nle_data_train_path is no split.
+        InputError: the file of --nle_data_train_path is not a split.
     """
     record = recorded_settings(args) or {"flags": {}, "fingerprints": {}}
-    name, digest = (record["fingerprints"].get(fact) for fact in ("training_texts", "training_texts_sha256"))
+    name, digest = (record["fingerprints"].get(key) for key in ("training_texts", "training_texts_sha256"))
     source = checkpoint_config(args).parent
     if args.nle_data_train_path is not None:
         path = whole_training_split(args.nle_data_train_path)
@@ -125,136 +100,141 @@ def training_texts(args: argparse.Namespace) -> TrainingTexts:
     )
 
 
-def classifier_name(path: Path, vocabulary: Path | None = None) -> str:
-    """What a report calls a text-to-emotion classifier: its file's name, and the hashes of what it computes with.
-
-    vocabulary: of --vocabulary.
-    """
-    vocabulary = vocabulary_path(path, vocabulary)
-    return f"{path.name} {sha256(path)[:12]}" + (f", vocabulary {sha256(vocabulary)[:12]}" if vocabulary else "")
+# ---- scores and report -----------------------------------------------------------------------------------------------
 
 
-class EmotionClassifier(NamedTuple):
-    """The text-to-emotion classifier, its `classifier_name` and its vocabulary."""
+def checkpoint_facts(args: argparse.Namespace, fingerprints: dict[str, Any]) -> dict[str, Any]:
+    """Facts about a scored checkpoint for its report. fingerprints: of the run, see utils/training/fingerprints.py."""
+    return {
+        "checkpoint": str(checkpoint_config(args).parent),
+        "image_encoder_sha256": fingerprints["image_encoder_sha256"],
+        "decoder_sha256": fingerprints["decoder_sha256"],
+        "lemmatizer": args.lemmatizer,
+        "num_beams": args.num_beams,
+        "seed": args.seed,
+        "emotion_from": args.emotion_from,
+    }
 
-    name: str
-    classifier: "Text2Emotion"
-    vocabulary: dict[str, int]
 
-    def emotions(self, texts: Mapping[int, str]) -> dict[int, str]:
-        """Image id -> the emotion that the classifier finds in the image's text."""
-        from models.text2emotion import predict_emotions  # it imports torch
-
-        return dict(zip(texts, predict_emotions(self.classifier, list(texts.values()), self.vocabulary), strict=True))
-
-
-def report_texts(
+def write_test_report(
     path: Path,
     split: Path,
-    test_set: str | None,
-    evaluation: Evaluation,
     records: Records,
+    evaluation: Evaluation,
     scorer: CaptionScorer,
-    train: TrainingTexts,
-    fingerprints: dict,
+    facts: dict[str, Any],
+    *,
+    test_set: str | None,
+    training: TrainingTexts,
     lexicon: Lexicon | None = None,
-    judge: EmotionClassifier | None = None,
+    classifier: EmotionClassifier | None = None,
     clip: "ClipScorer | None" = None,
     append_to: Path | None = None,
 ) -> str:
-    """Write the report to `path` (JSON), the same as Markdown, and the scores of single images beside; returns the table.
+    """Compute the scores beyond COCO-caption's, write the report and the scores of images; returns the table to print.
 
     Args:
-        split: the file of `records`. scorer: it has the reference explanations. fingerprints: written along. Others as
-            `report_checkpoint`.
+        path: of the report (JSON); the same as Markdown and the scores of single images are written beside it.
+        split: the file of `records`.
+        scorer: it has the reference explanations.
+        facts: about the captions, written along.
+        test_set: name of the scored set as the user gave it, one of `TEST_SETS`, or None.
+        training, lexicon, classifier, clip: for novelty, VAD distance, emotion alignment and CLIPScore.
+        append_to: CSV file that gets the report as a row.
     """
-    explanations, references = list(evaluation.explanations.values()), scorer.references
-    of_scored = [text for image in evaluation.explanations for text in references[image]]
-    scores = evaluation.scores | diversity(explanations) | text_diversity(explanations, of_scored)
-    values: dict[str, dict[int, float]] = {}
-    sums: dict[str, dict[int, list[float]]] = {}
-    for way, distributions in evaluation.distributions.items():
-        values |= {f"{way}_{name}": of for name, of in distribution_distances(distributions, records).items()}
-        values[f"{way}_acc"], sums[f"{way}_ece"] = calibration_of_images(distributions, records)
-    if evaluation.named:
-        answers = dominant_emotions(records)
-        values["text_acc"] = {image: evaluation.named[image] == answer for image, answer in answers.items()}
-    if lexicon is not None:
-        values["vad_distance"] = vad_distances(evaluation.explanations, references, lexicon.values)
-    classifier_name = None
-    if judge is not None:
-        predicted = judge.emotions(evaluation.explanations)
-        votes = {int(image_id): record["emotions"] for image_id, record in records.items()}
-        alignment = emotion_alignment(predicted, votes, judge=judge.name)
-        classifier_name = alignment.pop("judge")
-        scores |= alignment
-        of_images = alignment_of_images(predicted, votes)
-        values |= dict(zip(("EA_more_than_half", "EA_at_least_half"), of_images, strict=True))
-        named = {image: named_emotion(text) for image, text in evaluation.full.items()}
-        agreed = {image: predicted[image] == name for image, name in named.items() if name in EMOTION_INDEX}
-        if agreed:
-            values["self_consistency"] = agreed
-    if clip is not None:
-        names = {image: records[str(image)]["image_name"] for image in evaluation.explanations}
-        values |= clip.scores(evaluation.explanations, references, names)
-    if train.records is not None:
-        learnt = [text for record in train.records.values() for text in record["explanations"]]
-        values["max_lcs"] = dict(zip(evaluation.explanations, max_lcs(explanations, learnt), strict=True))
-    scores |= {name: sum(of.values()) / len(of) for name, of in values.items() if of}
-    of_each = image_scores(evaluation, records, values, sums)
+    references = scorer.references
+    values, sums = values_of_images(evaluation, records, references, training, lexicon, classifier, clip)
+    reference_texts = [text for image in evaluation.explanations for text in references[image]]
+    scores = evaluation.scores | text_diversity(list(evaluation.explanations.values()), reference_texts)
+    for name in ("EA_more_than_half", "EA_at_least_half"):
+        if name in values:
+            scores |= {name: 0.0, f"{name}_images": len(values[name])}
+    scores |= {name: sum(of_images.values()) / len(of_images) for name, of_images in values.items() if of_images}
+    of_images = image_scores(evaluation, records, values, sums)
     report = {
         "test_set": test_set,
         "images": evaluation.counts["images"],
         "images_with_majority": evaluation.counts["with_majority"],
-        "references_per_image": round(len(of_scored) / len(evaluation.explanations), 2),
+        "references_per_image": round(len(reference_texts) / len(evaluation.explanations), 2),
         "evaluated_file": split.name,
         "evaluated_sha256": sha256(split),
         "references_sha256": sha256(scorer.annotation_file),
-        "training_texts": None if train.path is None else train.path.name,
-        "training_texts_sha256": None if train.path is None else sha256(train.path),
+        "training_texts": None if training.path is None else training.path.name,
+        "training_texts_sha256": None if training.path is None else sha256(training.path),
         "lexicon": None if lexicon is None else lexicon.path.name,
         "lexicon_sha256": None if lexicon is None else lexicon.sha256,
-        "judge": classifier_name,
+        "judge": None if classifier is None else classifier.name,
         "clip_score": None if clip is None else clip.name,
-        **fingerprints,
-        "warnings": split_warnings(split, records, train.records, test_set, train.note),
+        **facts,
+        "warnings": split_warnings(split, records, training.records, test_set, training.note),
         "confusion_matrix": confusion_matrix(evaluation.full, records).tolist() if evaluation.full else None,
         "scores": scores,
-        "intervals": intervals(of_each),
-        **baselines(scorer, of_each.images, records),
-        **group_scores(of_each, records),
+        "intervals": intervals(of_images),
+        **baselines(scorer, of_images.images, records),
+        **group_scores(of_images, records),
     }
-    texts = evaluation.full or evaluation.explanations
-    write_images(path, of_each, records, texts, references_hash(references, of_each.images))
+    captions = evaluation.full or evaluation.explanations
+    write_images(path, of_images, records, captions, references_hash(references, of_images.images))
     return write_report(path.parent, report, append_to, path.name)
 
 
-# ---- What speaks against a scored file being the test split that it is said to be ------------------------------------
+def values_of_images(
+    evaluation: Evaluation,
+    records: Records,
+    references: Mapping[int, list[str]],
+    training: TrainingTexts,
+    lexicon: Lexicon | None,
+    classifier: EmotionClassifier | None,
+    clip: "ClipScorer | None",
+) -> tuple[dict[str, dict[int, float]], dict[str, dict[int, list[float]]]]:
+    """Score -> image id -> value, of the images that count: the split's score is their mean; and the same of what is summed."""
+    explanations, full = evaluation.explanations, evaluation.full
+    values: dict[str, dict[int, float]] = {}
+    sums: dict[str, dict[int, list[float]]] = {}
+    for source, distributions in evaluation.distributions.items():
+        distances = distribution_distances(distributions, records)
+        values |= {f"{source}_{name}": of_images for name, of_images in distances.items()}
+        values[f"{source}_acc"], sums[f"{source}_ece"] = calibration_of_images(distributions, records)
+    if evaluation.named:
+        answers = dominant_emotions(records)
+        values["text_acc"] = {image: evaluation.named[image] == answer for image, answer in answers.items()}
+    if lexicon is not None:
+        values["vad_distance"] = vad_distances(explanations, references, lexicon.values)
+    if classifier is not None:
+        predicted = classifier.emotions(explanations)
+        values |= emotion_alignment(predicted, {int(image): record["emotions"] for image, record in records.items()})
+        named = {image: named_emotion(text) for image, text in full.items()}
+        consistent = {image: predicted[image] == name for image, name in named.items() if name in EMOTION_INDEX}
+        if consistent:
+            values["self_consistency"] = consistent
+    if clip is not None:
+        names = {image: records[str(image)]["image_name"] for image in explanations}
+        values |= clip.scores(explanations, references, names)
+    if training.records is not None:
+        texts = [text for record in training.records.values() for text in record["explanations"]]
+        values["max_lcs"] = dict(zip(explanations, max_lcs(list(explanations.values()), texts), strict=True))
+    return values, sums
 
 
-V1_TEST_IMAGES = 7933
+# ---- doubts about the scored file ------------------------------------------------------------------------------------
 
 
 def split_warnings(
-    evaluated_path: str | Path,
+    path: Path,
     records: Records,
-    train_records: Records | None,
+    training_records: Records | None,
     test_set: str | None,
     note: str | None = None,
 ) -> list[str]:
-    """What speaks against the evaluated file being the test split that it is said to be.
+    """Reasons to doubt that the scored file is the test split that `test_set` names, a line each.
 
     Args:
-        evaluated_path: the JSON split that was scored.
+        path: the JSON split that was scored.
         records: its records.
-        train_records: the training images, or None when there is no such file, which is said too.
+        training_records: the training images, or None when there is no such file, which is a finding too.
         test_set: what the run claims to score, one of `TEST_SETS`, or None when it claims nothing (validation).
-        note: a finding about the training file itself, which takes the place of saying that there is none.
-
-    Returns:
-        one line for each finding; empty when there is none.
+        note: a finding about the training file itself; it replaces the one that there is none.
     """
-    path = Path(evaluated_path)
     found = []
     name = path.stem.lower()
     if test_set is not None:
@@ -266,34 +246,24 @@ def split_warnings(
             found.append(f"{path.name} is scored as test set {test_set}, but its name says {named[0]}")
         if test_set == "v1.0" and len(records) != V1_TEST_IMAGES:
             found.append(f"{path.name} has {len(records)} images, the v1.0 test split has {V1_TEST_IMAGES}")
-        found += _shared_with_siblings(path, records)
+        for sibling in sorted(path.parent.glob("*_val.json")):
+            if sibling.resolve() != path.resolve():
+                try:
+                    found += _shared_images(path, records, read_records(sibling), sibling.name)
+                except InputError:
+                    continue  # not a split
     if note is not None:
         found.append(note)
-    elif train_records is None and test_set is not None:
+    elif training_records is None and test_set is not None:
         found.append("no training file was found, so images shared with training were not looked for")
-    if train_records is not None:
-        found += _shared(path, records, train_records, "the training file")
+    if training_records is not None:
+        found += _shared_images(path, records, training_records, "the training file")
     return found
 
 
-def _shared_with_siblings(path: Path, records: Records) -> list[str]:
-    """Images in common with a validation split that lies beside the evaluated file."""
-    found = []
-    for sibling in sorted(path.parent.glob("*_val.json")):
-        if sibling.resolve() == path.resolve():
-            continue
-        try:
-            others = read_json(sibling)
-        except InputError:
-            continue
-        if isinstance(others, dict):
-            found += _shared(path, records, others, sibling.name)
-    return found
-
-
-def _shared(path: Path, records: Records, others: dict, where: str) -> list[str]:
+def _shared_images(path: Path, records: Records, others: Records, where: str) -> list[str]:
     """By image id, and by name without extension: ids of other preprocessing differ for the same image."""
-    names = {split_name(str(record.get("image_name")))[0] for record in others.values() if isinstance(record, dict)}
+    names = {split_name(record["image_name"])[0] for record in others.values()}
     shared = [
         record["image_name"]
         for image, record in records.items()

@@ -12,10 +12,9 @@ from utils.errors import InputError
 from utils.evaluation.image_scores import GROUPS
 from utils.files import append_row, read_json, write_json, write_text
 
-# ---- Test reports as files and tables: one run's scores beside the published ones, several runs' mean ----------------
+# ---- scores and their headings ---------------------------------------------------------------------------------------
 
-
-# score in a report -> heading; fractions 0 .. 1, shown in percent (CIDEr as well, as its papers do)
+# score in a report -> heading, in the order of a table's columns; a score in neither table is listed below it
 CAPTION_SCORES = {
     "sub_acc": "ACC",
     "Bleu_1": "B-1",
@@ -54,21 +53,44 @@ MORE_SCORES = {
     "self_consistency": "consistency",
 }
 HEADINGS = CAPTION_SCORES | MORE_SCORES
-# in words or in units of their own, not in percent
+# not fractions 0 .. 1, which are shown in percent (CIDEr as well, as in its papers)
 PLAIN_SCORES = {"max_lcs", "mean_length", "distinct_words", "vad_distance"}
-PLAIN_SCORES |= {f"{way}_{name}" for way in ("head", "likelihood") for name in ("KL", "JS", "brier")}
+PLAIN_SCORES |= {f"{source}_{name}" for source in ("head", "likelihood") for name in ("KL", "JS", "brier")}
 
 BASELINES = {"floor": "constant answer", "ceiling": "one annotator"}
-HIDDEN = (
-    "scores",
-    "warnings",
-    "confusion_matrix",
-    "intervals",
-    *BASELINES,
-    *GROUPS,
-)  # not among the facts below the table
+# not among the facts below the table
+HIDDEN = ("scores", "warnings", "confusion_matrix", "intervals", *BASELINES, *GROUPS)
 
-MAX_SCORE = 1e9  # NaN, infinity and numbers beyond it are no scores
+# ---- scores of the papers, in percent, as they were published --------------------------------------------------------
+
+# score in a report, in the order of the rows: ACC, BLEU-1 .. 4, METEOR, ROUGE-L
+PUBLISHED_SCORES = ("sub_acc", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L")
+
+# test set -> row -> scores. The papers' v2.0 is test_all.
+PUBLISHED = {
+    "v1.0": {
+        "NLX-GPT (published)": (63.6, 53.8, 29.9, 16.3, 9.3, 13.8, 30.3),
+        "SEVLM (published)": (65.6, 54.2, 30.3, 16.4, 9.2, 13.9, 30.4),
+        "LLaVA-OV (published)": (69.8, 49.9, 27.2, 15.0, 8.4, 14.3, 28.8),
+        "SAEA, 2026 (published)": (70.5, 56.3, 32.2, 17.8, 10.3, 14.8, 31.2),
+    },
+    "test_all": {
+        "SEVLM (published)": (44.2, 51.8, 30.4, 17.2, 10.1, 13.9, 30.4),
+        "LLaVA-OV (published)": (53.7, 50.7, 29.8, 17.6, 10.7, 14.9, 29.9),
+        "SAEA, 2026 (published)": (56.2, 54.7, 33.4, 19.9, 12.2, 15.2, 32.0),
+    },
+    "affection": {
+        "SEVLM (published)": (69.4, 62.0, 36.3, 21.0, 12.3, 15.5, 30.9),
+        "LLaVA-OV (published)": (76.6, 61.2, 36.0, 21.4, 12.9, 16.5, 30.8),
+        "SAEA, 2026 (published)": (78.2, 64.5, 38.9, 23.1, 13.7, 16.6, 32.3),
+    },
+}
+FOOTNOTE = (
+    "SAEA's accuracy is that of an image head, not of the generated text, and its published script chooses the epoch on "
+    "the test file."
+)
+
+# ---- which reports can be compared -----------------------------------------------------------------------------------
 
 # facts whose equality makes two runs comparable
 SAME = (
@@ -83,8 +105,8 @@ SAME = (
     "clip_score",
     "emotion_from",
 )
-# facts in which runs that are averaged may differ, which is said
-SAID = ("image_encoder_sha256", "decoder_sha256", "lemmatizer", "num_beams")
+# facts in which runs that are averaged may differ, with a warning
+WARN = ("image_encoder_sha256", "decoder_sha256", "lemmatizer", "num_beams")
 # a fact -> the scores that mean the same only where the runs agree in it
 RESTING_ON = {
     "judge": ("EA_more_than_half", "EA_at_least_half", "self_consistency"),
@@ -95,24 +117,27 @@ RESTING_ON = {
 
 
 def differing(reports: Iterable[dict], facts: Iterable[str]) -> list[str]:
-    """Those of the facts in which the reports (or records of runs) that have them differ."""
+    """Those of the facts in which the reports (or run records) that have them differ."""
     values = {fact: {json.dumps(report.get(fact)) for report in reports} for fact in facts}
-    return [fact for fact, found in values.items() if len(found - {"null"}) > 1]
+    return [fact for fact, distinct in values.items() if len(distinct - {"null"}) > 1]
 
 
 def not_comparable(reports: Sequence[dict]) -> dict[str, str]:
-    """Score -> the fact that it rests on, of scores that mean different things in these reports."""
+    """Score -> the fact in which the reports differ, of scores that mean something else with another."""
     return {score: fact for fact in differing(reports, RESTING_ON) for score in RESTING_ON[fact]}
 
 
 def left_out_line(scores: dict[str, str]) -> str:
-    """The line that says so. scores: `not_comparable`'s."""
+    """A line about scores that are left out. scores: as from `not_comparable`."""
     return f"left out: {', '.join(map(HEADINGS.get, scores))}, as the runs differ in {in_words(scores.values())}"
 
 
 def in_words(facts: Iterable[str]) -> str:
-    """Names of facts as people read them."""
+    """The facts' names, readable."""
     return ", ".join(dict.fromkeys(fact.removesuffix("_sha256").replace("_", " ") for fact in facts))
+
+
+# ---- one report ------------------------------------------------------------------------------------------------------
 
 
 def data_set_of(test_set: str | None) -> str | None:
@@ -126,17 +151,16 @@ def write_report(folder: Path, report: dict, append_to: Path | None = None, name
     """Write `name` and the same as `.md` into `folder`, and one more row to the CSV file `append_to`.
 
     Args:
-        report: {"scores": {name: fraction 0 .. 1, or words for the lengths}, and facts beside it, of which these are
-            known: "test_set" (one of `TEST_SETS` or None), "data_set" (derived from it when absent), "images",
-            "references_per_image", "checkpoint", "lexicon", "lexicon_sha256", "judge", "seed", "warnings" (list of
-            texts), "confusion_matrix" ([9][10] counts). Others are written along.
+        report: "scores" (name -> fraction 0 .. 1, but for `PLAIN_SCORES`), "test_set" (one of `TEST_SETS` or None), and
+            optionally "intervals", "warnings" (list of texts), "confusion_matrix" ([9][10] counts), `BASELINES` and
+            `GROUPS`. Everything else is a fact, listed below the table.
         append_to: columns that the file lacks are added to it; runs that end together do not lose each other's row.
 
     Returns:
         the table to print: warnings, this run beside the published scores of the same test set, and the facts.
 
     Raises:
-        InputError: `append_to` is there and no CSV file of ours.
+        InputError: `append_to` exists and is not such a CSV file.
     """
     test_set = report.get("test_set")
     report = {"data_set": data_set_of(test_set), "test_set": test_set} | report
@@ -161,20 +185,23 @@ def format_report(report: dict) -> str:
     for name, title in BASELINES.items():
         if name in report:
             rows[title] = {score: _shown(score, value) for score, value in report[name]["scores"].items()}
-    for name, values in PUBLISHED.get(test_set, {}).items():
-        rows[name] = dict(zip(PUBLISHED_SCORES, (f"{value:.1f}" for value in values), strict=True))
     lines = [f"**WARNING: {_escaped(warning)}**\n" for warning in warnings]
-    lines.append(_table(rows))
+    lines.append(_table(rows | _published_rows(test_set)))
     if test_set in PUBLISHED:
         lines.append(f"{FOOTNOTE}\n")
     else:
-        lines.append(
-            f"No scores are published for {'an unnamed test set' if test_set is None else _escaped(str(test_set))}.\n"
-        )
+        lines.append(f"No scores are published for {_escaped(test_set or 'an unnamed test set')}.\n")
     others = {name: _shown(name, value) for name, value in scores.items() if name not in HEADINGS}
     facts = {name: value for name, value in report.items() if name not in HIDDEN}
     lines += [f"- {name.replace('_', ' ')}: {_fact(value)}" for name, value in (others | facts).items()]
     return "\n".join(lines)
+
+
+def _published_rows(test_set: str | None) -> dict[str, dict[str, str]]:
+    return {
+        name: dict(zip(PUBLISHED_SCORES, (f"{value:.1f}" for value in values), strict=True))
+        for name, values in PUBLISHED.get(test_set, {}).items()
+    }
 
 
 def _shown(name: str, value: float) -> str:
@@ -188,7 +215,7 @@ def _fact(value: Any) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A text out of a file, in one line and without effect on Markdown, HTML or the terminal."""
+    """A text in one line, without effect on Markdown or the terminal."""
     line = "".join(letter if letter.isprintable() else " " for letter in text)
     return re.sub(r"[\\`|*<>\[\]]", r"\\\g<0>", line)
 
@@ -221,23 +248,37 @@ def _confusion_table(counts: list[list[int]]) -> str:
 
 def _group_tables(report: dict) -> str:
     text = ""
-    for group, title in GROUPS.items():
-        of_groups = report.get(group) or {}
-        if "images" in of_groups:
-            of_groups = {"all of them": of_groups}
-        if of_groups:
+    for key, title in GROUPS.items():
+        groups = report.get(key) or {}
+        if "images" in groups:
+            groups = {"all of them": groups}
+        if groups:
             rows = {
                 f"{_escaped(name)} ({scores['images']})": {score: _shown(score, scores[score]) for score in scores}
-                for name, scores in of_groups.items()
+                for name, scores in groups.items()
             }
-            text += f"\n{title} (how many):\n\n{_table(rows)}"
+            text += f"\n{title} (number of images):\n\n{_table(rows)}"
     return text
 
 
 def _flat(report: dict) -> dict[str, Any]:
-    """What fits into a CSV row: facts, then scores; warnings joined, matrices left out."""
+    """A report as a CSV row: facts, then scores; warnings joined, matrices left out."""
     facts = {name: value for name, value in report.items() if isinstance(value, str | int | float | None)}
     return facts | {"warnings": "; ".join(report.get("warnings") or [])} | report["scores"]
+
+
+def read_report(path: str | Path) -> dict:
+    """Read a report.json; InputError when it is not one."""
+    report = read_json(path)
+    scores = report.get("scores") if isinstance(report, dict) else None
+    if not isinstance(scores, dict) or not all(isinstance(value, int | float) for value in scores.values()):
+        raise InputError(
+            f"{path}: not a test report (it has no scores); name the report.json files of --eval_only runs"
+        )
+    return report
+
+
+# ---- several reports -------------------------------------------------------------------------------------------------
 
 
 def aggregate(reports: dict[str, dict]) -> list[dict]:
@@ -249,31 +290,30 @@ def aggregate(reports: dict[str, dict]) -> list[dict]:
     Returns:
         one dictionary for each group of runs that agree in all of `SAME`, in the order of the files: these facts,
         "runs", "seeds", "files", "mean" and "std" (of the sample, n - 1; absent for a single run), by score, and "notes".
-        A score that a run of the group lacks is left out, and one that `not_comparable` names, which a note says.
+        A score that a run of the group lacks is left out, and one that `not_comparable` names, with a note.
     """
     groups: dict[tuple, list[str]] = {}
-    reports = {
-        file: {"emotion_from": "text"} | report for file, report in reports.items()
-    }  # of older reports, and of texts
+    # captions of other programs name their emotions in the text
+    reports = {file: {"emotion_from": "text"} | report for file, report in reports.items()}
     for file, report in reports.items():
         groups.setdefault(tuple(json.dumps(report.get(fact)) for fact in SAME), []).append(file)
-    summaries = []
-    for files in groups.values():
-        runs = [reports[file] for file in files]
-        shared = [name for name in runs[0]["scores"] if all(name in run["scores"] for run in runs)]
-        out = {name: fact for name, fact in not_comparable(runs).items() if name in shared}
-        scores = [name for name in shared if name not in out]
-        values = {name: [run["scores"][name] for run in runs] for name in scores}
-        summary = {fact: runs[0].get(fact) for fact in SAME}
-        summary |= {"runs": len(runs), "seeds": [run.get("seed") for run in runs], "files": files}
-        summary["mean"] = {name: statistics.fmean(values[name]) for name in scores}
-        if len(runs) > 1:
-            summary["std"] = {name: statistics.stdev(values[name]) for name in scores}
-        summary["notes"] = [left_out_line(out)] if out else []
-        if found := differing(runs, SAID):
-            summary["notes"].append(f"WARNING: a mean of runs that differ in {in_words(found)}")
-        summaries.append(summary)
-    return summaries
+    return [_summary({file: reports[file] for file in files}) for files in groups.values()]
+
+
+def _summary(reports: dict[str, dict]) -> dict:
+    runs = list(reports.values())
+    shared = [name for name in runs[0]["scores"] if all(name in run["scores"] for run in runs)]
+    left_out = {name: fact for name, fact in not_comparable(runs).items() if name in shared}
+    values = {name: [run["scores"][name] for run in runs] for name in shared if name not in left_out}
+    summary = {fact: runs[0].get(fact) for fact in SAME}
+    summary |= {"runs": len(runs), "seeds": [run.get("seed") for run in runs], "files": list(reports)}
+    summary["mean"] = {name: statistics.fmean(of_runs) for name, of_runs in values.items()}
+    if len(runs) > 1:
+        summary["std"] = {name: statistics.stdev(of_runs) for name, of_runs in values.items()}
+    summary["notes"] = [left_out_line(left_out)] if left_out else []
+    if different := differing(runs, WARN):
+        summary["notes"].append(f"WARNING: a mean of runs that differ in {in_words(different)}")
+    return summary
 
 
 def format_summary(summary: dict) -> str:
@@ -285,60 +325,10 @@ def format_summary(summary: dict) -> str:
         rows["standard deviation"] = {
             name: f"{value:.2f}" if name in PLAIN_SCORES else f"{100 * value:.2f}" for name, value in std.items()
         }
-    for name, values in PUBLISHED.get(test_set, {}).items():
-        rows[name] = dict(zip(PUBLISHED_SCORES, (f"{value:.1f}" for value in values), strict=True))
-    lines = [_table(rows), *([f"{FOOTNOTE}\n"] if test_set in PUBLISHED else [])]
+    lines = [_table(rows | _published_rows(test_set)), *([f"{FOOTNOTE}\n"] if test_set in PUBLISHED else [])]
     lines += [f"- {fact.replace('_', ' ')}: {_fact(summary[fact])}" for fact in SAME]
     lines.append(f"- seeds: {', '.join(map(_fact, summary['seeds']))}")
     if len(set(summary["seeds"])) < summary["runs"]:
         lines.append("- **WARNING: the same seed more than once: the deviation says less than it seems to**")
     lines += [f"- **{note}**" for note in summary["notes"]]
     return "\n".join(lines)
-
-
-def read_report(path: str | Path) -> dict:
-    """Read a report.json; InputError when it is none."""
-    report = read_json(path)
-    scores = report.get("scores") if isinstance(report, dict) else None
-    if not isinstance(scores, dict) or not all(
-        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_SCORE
-        for value in scores.values()
-    ):
-        raise InputError(f"{path}: no test report (it has no scores); name the report.json files of --eval_only runs")
-    for fact in ("test_set", "seed"):
-        if not isinstance(report.get(fact), str | int | None):
-            raise InputError(
-                f"{path}: no test report ({fact} is no name or number); name the report.json files of runs"
-            )
-    return report
-
-
-# ---- Scores of the papers, in percent, as they were published: rows to hold one's own beside -------------------------
-
-
-# score in a report, in the order of the rows: ACC, BLEU-1 .. 4, METEOR, ROUGE-L
-PUBLISHED_SCORES = ("sub_acc", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L")
-
-# test set -> row -> scores. The papers' v2.0 is test_all.
-PUBLISHED = {
-    "v1.0": {
-        "NLX-GPT (published)": (63.6, 53.8, 29.9, 16.3, 9.3, 13.8, 30.3),
-        "SEVLM (published)": (65.6, 54.2, 30.3, 16.4, 9.2, 13.9, 30.4),
-        "LLaVA-OV (published)": (69.8, 49.9, 27.2, 15.0, 8.4, 14.3, 28.8),
-        "SAEA, 2026 (published)": (70.5, 56.3, 32.2, 17.8, 10.3, 14.8, 31.2),
-    },
-    "test_all": {
-        "SEVLM (published)": (44.2, 51.8, 30.4, 17.2, 10.1, 13.9, 30.4),
-        "LLaVA-OV (published)": (53.7, 50.7, 29.8, 17.6, 10.7, 14.9, 29.9),
-        "SAEA, 2026 (published)": (56.2, 54.7, 33.4, 19.9, 12.2, 15.2, 32.0),
-    },
-    "affection": {
-        "SEVLM (published)": (69.4, 62.0, 36.3, 21.0, 12.3, 15.5, 30.9),
-        "LLaVA-OV (published)": (76.6, 61.2, 36.0, 21.4, 12.9, 16.5, 30.8),
-        "SAEA, 2026 (published)": (78.2, 64.5, 38.9, 23.1, 13.7, 16.6, 32.3),
-    },
-}
-FOOTNOTE = (
-    "SAEA's accuracy is that of an image head, not of the generated text, and its published script chooses the epoch on "
-    "the test file."
-)

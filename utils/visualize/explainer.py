@@ -1,4 +1,4 @@
-"""What a model says of an image, and how that is written down. No torch here."""
+"""A trained model that explains images: its answers, and the heat maps of where it looked. The engine of utils.explain."""
 
 import argparse
 import hashlib
@@ -41,18 +41,19 @@ from utils.visualize.heat_map import (
     write_png,
 )
 
-# ---- What a model says of an image, and how that is written down. No torch here -------------------------------------
+PRINTED = 0.01  # smallest probability that is printed by itself
+HEAT_SIDE = 448  # pixels; longest side of the images in heat maps
 
 
-SHOWN = 0.01  # smallest probability that is printed
+# ---- answers ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Explanation:
     """One text about an image.
 
-    text: the whole, "<emotion> because <explanation>". given: whether the emotion was. tokens: of the whole, without the stop
-    token. given_tokens: how many of them are the given emotion's.
+    text: the whole, "<emotion> because <explanation>". given: whether the user chose the emotion. tokens: of the whole text,
+    without the stop token. given_tokens: how many of them were not generated, as the emotion was chosen before.
     """
 
     text: str
@@ -65,10 +66,10 @@ class Explanation:
 
 @dataclass
 class Answer:
-    """What a model says of an image.
+    """A model's answer about an image.
 
     distribution: emotion -> probability, by the likelihood of the nine names; their sum is 1. named: the probability that
-    the model names one of the nine at all. head: as distribution, of the 9-way head; None without one.
+    the model names one of the nine at all. head: the 9-way head's distribution; None without one.
     """
 
     distribution: dict[str, float]
@@ -83,8 +84,8 @@ class Answer:
             "named": self.named,
             "head": self.head,
             "explanations": [
-                {"emotion": said.emotion, "given": said.given, "explanation": said.explanation, "text": said.text}
-                for said in self.explanations
+                {name: getattr(explanation, name) for name in ("emotion", "given", "explanation", "text")}
+                for explanation in self.explanations
             ],
         }
 
@@ -94,16 +95,17 @@ class Answer:
         if self.head is not None:
             probabilities |= {f"head_{emotion}": value for emotion, value in self.head.items()}
         return [
-            {"image": str(path), "emotion": said.emotion, "given": said.given, "explanation": said.explanation}
+            {"image": str(path)}
+            | {name: getattr(explanation, name) for name in ("emotion", "given", "explanation")}
             | {"named": self.named}
             | probabilities
-            for said in self.explanations
+            for explanation in self.explanations
         ]
 
     def lines(self, prompt: str) -> list[str]:
-        """The answer for people, in lines: its texts behind the prompt, then the distributions."""
-        said = [f"{prompt} {said.text}" + (" (emotion given)" if said.given else "") for said in self.explanations]
-        return [*said, *self.distribution_lines()]
+        """The answer as lines to print: the prompt with each text, then the distributions."""
+        texts = [f"{prompt} {one.text}" + (" (emotion given)" if one.given else "") for one in self.explanations]
+        return [*texts, *self.distribution_lines()]
 
     def distribution_lines(self) -> list[str]:
         lines = [f"by its words: {in_percent(self.distribution)}"]
@@ -113,13 +115,10 @@ class Answer:
 def in_percent(distribution: dict[str, float]) -> str:
     """The emotions, most probable first; those below one per cent are added up."""
     ordered = sorted(distribution.items(), key=lambda entry: -entry[1])
-    shown = [f"{emotion} {100 * value:.0f}%" for emotion, value in ordered if value >= SHOWN]
-    if len(shown) < len(ordered):
-        shown.append(f"others {100 * sum(value for _, value in ordered if value < SHOWN):.1f}%")
-    return ", ".join(shown)
-
-
-# ---- Ask a model about the images of a batch: emotion, its distribution and explanations ---------------------------
+    printed = [f"{emotion} {100 * value:.0f}%" for emotion, value in ordered if value >= PRINTED]
+    if len(printed) < len(ordered):
+        printed.append(f"others {100 * sum(value for _, value in ordered if value < PRINTED):.1f}%")
+    return ", ".join(printed)
 
 
 @torch.inference_mode()
@@ -136,55 +135,48 @@ def ask(
     """Answers about the B images.
 
     Args:
-        write: given an emotion or None and rows of the batch, generates as many texts for each of these images; those of an
-            image are neighbours.
+        write: (emotion or None, rows of the batch) -> as many texts for each of these images; those of an image are
+            neighbours.
         emotions: which to ask about: [None] lets the model choose.
         drop_last_token, emotion_from: as in the evaluation.
     """
     likelihoods = emotion_log_likelihoods(model, image, codec, vad_of)
     distributions, named = likelihoods.softmax(dim=-1).tolist(), likelihoods.logsumexp(dim=-1).exp().tolist()
     heads = head_distribution(model, image)
+    heads = [None] * len(named) if heads is None else heads.tolist()
     answers = [
-        Answer(
-            _by_emotion(distributions[index]), named[index], None if heads is None else _by_emotion(heads[index]), []
-        )
-        for index in range(len(named))
+        Answer(_by_emotion(distribution), probability, None if head is None else _by_emotion(head), [])
+        for distribution, probability, head in zip(distributions, named, heads, strict=True)
     ]
-    turns = [(emotion, list(range(len(answers)))) for emotion in emotions]
+    rows_of = {emotion: list(range(len(answers))) for emotion in emotions}
     if emotions == [None] and emotion_from != "text":
-        shares = distributions if emotion_from == "likelihood" else heads.tolist()
-        turns = list(rows_by_emotion(most_probable(shares)).items())
-    for emotion, rows in turns:
+        rows_of = rows_by_emotion(most_probable(distributions if emotion_from == "likelihood" else heads))
+    for emotion, rows in rows_of.items():
         given, generated = codec.given(emotion), write(emotion, rows)
         tokens = generated.tokens(drop_last_token)
-        texts = len(tokens) // len(rows)
+        texts_per_image = len(tokens) // len(rows)
         for place, (text, new) in enumerate(zip(generated.texts(codec, drop_last_token, given), tokens, strict=True)):
-            named_emotion, explanation = split_generated(text)
-            if emotion is not None:  # it ends where its own "because" stands, whatever is written behind it
-                named_emotion = emotion
-            answers[rows[place // texts]].explanations.append(
-                Explanation(text, named_emotion, explanation, emotions != [None], given + new, len(given))
+            text_emotion, explanation = split_generated(text)
+            if emotion is not None:  # also where it holds "because" itself
+                text_emotion = emotion
+            answers[rows[place // texts_per_image]].explanations.append(
+                Explanation(text, text_emotion, explanation, emotions != [None], given + new, len(given))
             )
     return answers
 
 
-def _by_emotion(probabilities: Tensor | list[float]) -> dict[str, float]:
-    values = probabilities.tolist() if isinstance(probabilities, Tensor) else probabilities
-    return dict(zip(EMOTIONS, values, strict=True))
+def _by_emotion(probabilities: list[float]) -> dict[str, float]:
+    return dict(zip(EMOTIONS, probabilities, strict=True))
 
 
-# ---- A trained model that explains images, batch by batch: what utils.explain does once the command ----------------
-
-
-DEVICES = ("cpu", "cuda", "mps", "xpu")
-HEAT_SIDE = 448  # pixels; longest side of the images kept for heat maps
+# ---- from files to answers and heat maps -----------------------------------------------------------------------------
 
 
 class ImageExplainer:
     """Paths of images -> answers. `args` are utils.explain's, checked.
 
     Raises:
-        InputError: the checkpoint cannot be loaded, or the device is not there.
+        InputError: the checkpoint cannot be loaded, or the device does not exist.
     """
 
     def __init__(self, args: argparse.Namespace):
@@ -204,77 +196,79 @@ class ImageExplainer:
 
     def __call__(self, paths: list[Path]) -> tuple[list[tuple[Path, Answer]], list[str]]:
         """Answers about the images that could be read, and a line about each of the others."""
-        read: list[tuple[Path, Image.Image]] = []
-        bad: list[str] = []
+        images: dict[Path, Image.Image] = {}
+        unread: list[str] = []
         for path in paths:
             try:
                 str(path).encode()
-                read.append((path, open_image(path)))
+                images[path] = open_image(path)
             except InputError as error:
-                bad.append(str(error))
+                unread.append(str(error))
             except UnicodeEncodeError:
-                bad.append(str(InputError(f"{path}: its name is not UTF-8; rename it")))
-        if not read:
-            return [], bad
-        pixels = torch.stack([self.trained.pixels.transform(picture) for _, picture in read])
+                unread.append(str(InputError(f"{path}: its name is not UTF-8; rename it")))
+        if not images:
+            return [], unread
         trained = self.trained
+        pixels = torch.stack([trained.pixels.transform(image) for image in images.values()])
         with torch.inference_mode(), torch.autocast(trained.device.type, self.precision, self.precision is not None):
-            image = trained.model.image_features(pixels.to(trained.device), None, None)
+            features = trained.model.image_features(pixels.to(trained.device), None, None)
+
+            def write(emotion: str | None, rows: list[int]) -> Generated:
+                return self._generate(ImageFeatures(features.cls[rows], features.grid[rows]), pixels[rows], emotion)
+
             answers = ask(
                 trained.model,
-                image,
+                features,
                 trained.codec,
                 self.vad_of,
-                lambda emotion, rows: self._write(
-                    ImageFeatures(image.cls[rows], image.grid[rows]), pixels[rows], emotion
-                ),
+                write,
                 self.emotions,
                 trained.args.drop_last_token,
                 trained.args.emotion_from,
             )
             if self.args.heat is not None:
-                self._keep_heat(read, image, answers)
+                self._add_heat(images, features, answers)
         if trained.vad is not None:
             trained.vad.forget()
-        return list(zip([path for path, _ in read], answers, strict=True)), bad
+        return list(zip(images, answers, strict=True)), unread
 
-    def _write(self, image: ImageFeatures, pixels: Tensor, emotion: str | None) -> Generated:
+    def _generate(self, image: ImageFeatures, pixels: Tensor, emotion: str | None) -> Generated:
         args, trained = self.args, self.trained
         if args.num_samples is None:
             return generate(trained.model, image, trained.codec, self.vad_of, trained.args.num_beams, emotion)
-        chosen = {name: getattr(args, name) for name in ("temperature", "top_p", "min_new_tokens")}
+        flags = {name: getattr(args, name) for name in ("temperature", "top_p", "min_new_tokens")}
         return sample_decode(
             trained.model,
             image,
             trained.codec.prompt(emotion),
             self.vad_of,
-            [_seed(args.seed or 0, picture) for picture in pixels],
+            [sample_seed(args.seed or 0, image_pixels) for image_pixels in pixels],
             args.num_samples,
             max_new_tokens=MAX_NEW_TOKENS - len(trained.codec.given(emotion)),
-            **{name: value for name, value in chosen.items() if value is not None},
+            **{name: value for name, value in flags.items() if value is not None},
         )
 
-    def _keep_heat(self, read: list[tuple[Path, Image.Image]], image: ImageFeatures, answers: list[Answer]) -> None:
+    def _add_heat(self, images: dict[Path, Image.Image], features: ImageFeatures, answers: list[Answer]) -> None:
+        """Add the heat maps of a batch to `self.heats`."""
         trained, blocks = self.trained, [block - 1 for block in self.args.heat_blocks or []]
-        texts = [said.tokens for answer in answers for said in answer.explanations]
-        weights = cross_attention(trained.model, image, trained.codec, self.vad_of, texts)
+        texts = [explanation.tokens for answer in answers for explanation in answer.explanations]
+        weights = cross_attention(trained.model, features, trained.codec, self.vad_of, texts)
         weights = (weights[:, :, blocks] if blocks else weights).mean(dim=2).cpu().numpy()
         rows = iter(weights)
-        head, prototypes, side = trained.model.emotion_head, None, math.isqrt(image.grid.shape[1])
+        head, prototypes, side = trained.model.emotion_head, None, math.isqrt(features.grid.shape[1])
         if head is not None and head.pooling == "prototypes":
-            prototypes = head.patch_scores(image.grid).float().cpu().numpy()
-        for index, ((path, picture), answer) in enumerate(zip(read, answers, strict=True)):
-            picture = picture.copy()
-            picture.thumbnail((HEAT_SIDE, HEAT_SIDE), Image.Resampling.LANCZOS)
-            heat = ImageHeat(str(path), picture, answer.distribution_lines(), [])
-            for said in answer.explanations:
-                of_tokens = next(rows)[: len(said.tokens)]
-                words = heat_of_words(said.tokens, of_tokens, trained.codec, self.lexicon, said.given_tokens)
-                heat.texts.append(TextHeat(f"{self.prompt} {said.text}", words))
+            prototypes = head.patch_scores(features.grid).float().cpu().numpy()
+        for index, ((path, image), answer) in enumerate(zip(images.items(), answers, strict=True)):
+            image.thumbnail((HEAT_SIDE, HEAT_SIDE), Image.Resampling.LANCZOS)
+            heat = ImageHeat(str(path), image, answer.distribution_lines(), [])
+            for one in answer.explanations:
+                weights = next(rows)[: len(one.tokens)]
+                words = heat_of_words(one.tokens, weights, trained.codec, self.lexicon, one.given_tokens)
+                heat.texts.append(TextHeat(f"{self.prompt} {one.text}", words))
             if prototypes is not None:
                 maps = [
-                    WordHeat(name, of.reshape(side, side), None)
-                    for name, of in zip(EMOTIONS, prototypes[index], strict=True)
+                    WordHeat(emotion, scores.reshape(side, side), None)
+                    for emotion, scores in zip(EMOTIONS, prototypes[index], strict=True)
                 ]
                 heat.texts.append(TextHeat("where the emotion head's prototypes look", maps))
             self.heats.append(heat)
@@ -282,15 +276,15 @@ class ImageExplainer:
     def write_heat(self, path: Path) -> None:
         """Write the heat maps of all images so far."""
         blocks = self.args.heat_blocks
-        named = f"block {', '.join(map(str, blocks))}" if blocks else "all blocks"
+        block_names = f"block {', '.join(map(str, blocks))}" if blocks else "all blocks"
         if path.suffix.lower() == ".png":
-            write_png(path, self.heats[0], named)
+            write_png(path, self.heats[0], block_names)
         else:
-            write_html(path, self.heats, named)
+            write_html(path, self.heats, block_names)
 
 
-def _seed(seed: int, pixels: Tensor) -> int:
-    """Of an image's samples: 63 bits of the seed and of the image as the model takes it, wherever its file lies."""
+def sample_seed(seed: int, pixels: Tensor) -> int:
+    """The seed of an image's samples: 63 bits of a hash of the seed and of the pixels as the model sees them."""
     digest = hashlib.sha256(f"{seed} ".encode() + pixels.numpy().tobytes()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -300,8 +294,6 @@ def _check_device(name: str | None) -> None:
     if name is None:
         return
     try:
-        if torch.device(name).type not in DEVICES:
-            raise RuntimeError(f"one of {', '.join(DEVICES)} was expected")
         torch.ones(1, device=name).sum().item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name}: {brief(error)}; give another, or leave it out") from None

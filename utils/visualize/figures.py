@@ -1,4 +1,4 @@
-"""Figures of runs. Several runs are told apart by colour, line style and marker, so that they are in grey as well.
+"""Figures of runs, which differ in colour, line style and marker, so that they can be distinguished in grey as well.
 
 Data in, matplotlib figures out; no display is needed and nothing is written.
 """
@@ -15,7 +15,7 @@ from utils.constants import EMOTIONS
 from utils.evaluation.tables import HEADINGS, PLAIN_SCORES, PUBLISHED, PUBLISHED_SCORES
 
 matplotlib.rcParams |= {
-    "text.parse_math": False,  # names of folders are no formulas
+    "text.parse_math": False,  # folder names are not formulas
     "svg.fonttype": "none",
     "svg.hashsalt": "sevlm",  # the same file for the same data
     "axes.spines.top": False,
@@ -25,7 +25,7 @@ matplotlib.rcParams |= {
     "font.size": 9,
 }
 
-# Okabe and Ito's colours, which colour-blind people tell apart, from dark to light; the counts have no common divisor
+# Okabe and Ito's colours, which colour-blind people can distinguish, from dark to light; the counts have no common divisor
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v")
@@ -35,7 +35,7 @@ Curve = tuple[Sequence[float], Sequence[float]]  # x, y
 
 
 def style(number: int, points: int = 1) -> dict:
-    """How run `number` is drawn; on long curves only some points have a marker."""
+    """Line and marker of run `number`; on long curves only some points have a marker."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": LINES[number % len(LINES)],
@@ -64,13 +64,13 @@ def scores_figure(curves: Mapping[str, Mapping[str, Curve]], test_set: str | Non
         curves: run -> score -> (updates, fractions 0 .. 1).
         test_set: what was scored, one of `TEST_SETS`; None: nothing is published for it.
     """
-    found = _in_order(curves)
-    names = [name for name in HEADINGS if name in found] + [name for name in found if name not in HEADINGS]
+    scores = _in_order(curves)
+    names = [name for name in HEADINGS if name in scores] + [name for name in scores if name not in HEADINGS]
     figure, panels = _panels(len(names))
     for name, axes in zip(names, panels, strict=True):
         factor = 1 if name in PLAIN_SCORES else 100
-        own = {run: of_run[name] for run, of_run in curves.items() if name in of_run}
-        _draw(axes, {run: (x, [factor * value for value in y]) for run, (x, y) in own.items()}, list(curves))
+        of_runs = {run: of_run[name] for run, of_run in curves.items() if name in of_run}
+        _draw(axes, {run: (x, [factor * value for value in y]) for run, (x, y) in of_runs.items()}, list(curves))
         if name in PUBLISHED_SCORES:
             place = PUBLISHED_SCORES.index(name)
             for (row, values), line in zip(PUBLISHED.get(test_set, {}).items(), PUBLISHED_LINES, strict=False):
@@ -87,12 +87,12 @@ def confusion_figure(matrices: Mapping[str, np.ndarray]) -> Figure:
     figure = Figure(figsize=(6.2 * columns, 5.4 * rows), layout="constrained")
     for number, (run, counts) in enumerate(matrices.items(), start=1):
         axes = figure.add_subplot(rows, columns, number)
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axes.imshow(shares, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+        fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(fractions, cmap="Greys", vmin=0, vmax=1, aspect="auto")
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 bold = "bold" if row == column else "normal"
-                colour = "white" if shares[row, column] > 0.5 else "black"
+                colour = "white" if fractions[row, column] > 0.5 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, weight=bold)
         axes.set_xticks(range(10), [*EMOTIONS, "other text"], rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(9), EMOTIONS)
@@ -105,19 +105,20 @@ def calibration_figure(bins: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarr
     """Accuracy of the emotion head against its confidence, bin by bin, and how many images each bin has.
 
     Args:
-        bins: run -> images, right ones and sum of confidences by bin, see `reliability`. runs: all, for their looks.
+        bins: run -> images, right ones and sum of confidences by bin, see `reliability`. runs: all, for their styles.
     """
     figure = Figure(figsize=(5.2, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="calibrated")
     for run, (images, right, confidence) in bins.items():
-        met, look = images > 0, style(runs.index(run))
+        filled, look = images > 0, style(runs.index(run))
         error = np.abs(right - confidence).sum() / max(images.sum(), 1)
         label = f"{run} (ECE {100 * error:.1f} %)"
-        upper.plot(confidence[met] / images[met], right[met] / images[met], label=label, clip_on=False, **look)
+        x, y = confidence[filled] / images[filled], right[filled] / images[filled]
+        upper.plot(x, y, label=label, clip_on=False, **look)
         edges = np.linspace(0, 1, len(images) + 1)
         lower.stairs(images, edges, color=look["color"], linestyle=look["linestyle"])
-    upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1), title="emotion head")
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="emotion head")
     lower.set(xlabel="confidence", ylabel="images")
     figure.legend(loc="outside lower center", frameon=False)
     return figure
@@ -127,19 +128,19 @@ def lengths_figure(lengths: Mapping[str, Sequence[int]], references: Sequence[in
     """Distribution of the explanations' lengths over that of the references.
 
     Args:
-        lengths: run -> words of each explanation. references: the same of people's. runs: all, for their looks.
+        lengths: run -> words of each explanation. references: words of each reference. runs: all, for their styles.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     most = max((max(words, default=0) for words in (references, *lengths.values())), default=0)
 
-    def shares(words: Sequence[int]) -> np.ndarray:
+    def percent(words: Sequence[int]) -> np.ndarray:
         return 100 * np.bincount(words, minlength=most + 1) / max(len(words), 1)
 
-    people = f"references (mean {np.mean(references):.1f})"
-    axes.stairs(shares(references), np.arange(most + 2) - 0.5, fill=True, color="0.85", label=people)
+    label = f"references (mean {np.mean(references):.1f})"
+    axes.stairs(percent(references), np.arange(most + 2) - 0.5, fill=True, color="0.85", label=label)
     for run, words in lengths.items():
-        axes.plot(range(most + 1), shares(words), label=f"{run} (mean {np.mean(words):.1f})", **style(runs.index(run)))
+        axes.plot(range(most + 1), percent(words), label=f"{run} (mean {np.mean(words):.1f})", **style(runs.index(run)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(title="length of the explanations", xlabel="words", ylabel="% of the explanations")
     figure.legend(loc="outside lower center", frameon=False)
@@ -164,9 +165,9 @@ def _draw(axes: Axes, curves: Mapping[str, Curve], runs: list[str]) -> None:
 
 def _legend(figure: Figure, panels: list[Axes], runs: list[str]) -> None:
     """One for all panels, runs first, below them."""
-    found = {}
+    handles = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    order = [run for run in runs if run in found] + [label for label in found if label not in runs]
-    figure.legend([found[label] for label in order], order, loc="outside lower center", ncols=3, frameon=False)
+            handles.setdefault(label, handle)
+    order = [run for run in runs if run in handles] + [label for label in handles if label not in runs]
+    figure.legend([handles[label] for label in order], order, loc="outside lower center", ncols=3, frameon=False)

@@ -1,13 +1,6 @@
-"""One HTML page of images with what is said of them: self-contained, no server, no outside resource.
-
-The template is utils/templates/page.html; jinja2 escapes every text, so that markup in texts and names stays text. A
-Content-Security-Policy beside it lets a browser run the page's own script alone and load nothing.
-"""
+"""The gallery: a page of images with the annotators' emotions and explanations, and the model's where there are any."""
 
 import argparse
-import base64
-import hashlib
-import io
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,81 +18,91 @@ from utils.evaluation.emotion_metrics import named_emotion
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.tables import CAPTION_SCORES
 from utils.files import write_text
+from utils.visualize.html_page import data_url, render
 from utils.visualize.word_colors import Word, tinter
 
-if TYPE_CHECKING:  # it brings torch along
+if TYPE_CHECKING:  # it imports torch
     from utils.evaluation.evaluator import Evaluator
 
+SIDE = 400  # pixels of a thumbnail's longer side
 
-# ---- One HTML page of images with what is said of them: self-contained, no server, no outside resource -------------
+# The first of these distributions that a model has is shown, under this name.
+SOURCES = {"head": "the model's emotion head", "likelihood": "the model's text (probability of each emotion's name)"}
+# The first of these that was computed ranks the images: BLEU-4 of one image is 0 too often to rank by.
+RANKING = ("CIDEr", "METEOR", "ROUGE_L", "SPICE", "Bleu_4")
+SHOWN = ("Bleu_1", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE")
 
 
-TEMPLATES = Path(__file__).with_name("templates")
+# ---- the page, as its template takes it ------------------------------------------------------------------------------
 
 
 @dataclass
 class Bar:
-    """One emotion's shares in percent. marked: the emotion that most annotators feel."""
+    """One emotion's probabilities in percent. marked: the emotion that most annotators feel."""
 
     emotion: str
-    people: int
-    model: int = 0
-    marked: bool = False
+    annotators: int
+    model: int
+    marked: bool
 
 
 @dataclass
 class Reference:
-    """What one annotator said."""
+    """The emotion and explanation of one annotator."""
 
     emotion: str
     words: list[Word]
 
 
 @dataclass
-class Card:
-    """One image. thumbnail: a data: URI of width x height pixels; missing: why there is none.
+class Thumbnail:
+    """A small image. url: a data: URL of width x height pixels; missing: why there is none."""
 
-    emotion, words: the generated ones, or the annotators' emotion and no words. scores: of this image, by title.
-    """
-
-    name: str
-    title: str
-    byline: str
-    emotion: str
-    references: list[Reference]
-    bars: list[Bar]
-    words: list[Word] = field(default_factory=list)
-    has_model: bool = False
-    verdict: str = ""
-    group: str = ""
-    scores: dict[str, float] = field(default_factory=dict)
-    thumbnail: str = ""
+    url: str = ""
     width: int = 0
     height: int = 0
     missing: str = ""
 
+
+@dataclass
+class Card:
+    """One image.
+
+    emotion, words: the generated ones, or the annotators' emotion and no words. correctness: of the generated emotion,
+    "right", "wrong" or "no majority". group: why the image is on the page. scores: of this image, by heading.
+    """
+
+    name: str
+    emotion: str
+    references: list[Reference]
+    bars: list[Bar]
+    thumbnail: Thumbnail
+    words: list[Word] = field(default_factory=list)
+    correctness: str = ""
+    group: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
+
     @property
-    def verdict_class(self) -> str:
-        """CSS class of the verdict."""
-        return self.verdict if self.verdict in ("right", "wrong") else "open"
+    def title(self) -> str:
+        return title_and_byline(self.name)[0]
+
+    @property
+    def byline(self) -> str:
+        return title_and_byline(self.name)[1]
 
 
 @dataclass
 class Page:
-    """What the template shows. facts: (name, value) pairs below the title; lead: one sentence above them."""
+    """A page. lead: one sentence below the title. facts: (name, value) pairs. model_name: of the model's bars; "": none."""
 
     title: str
     lead: str
     cards: list[Card]
-    facts: list[tuple[str, str]] = field(default_factory=list)
-    model_name: str = "model"  # what the model's bars are
+    facts: list[tuple[str, str]]
+    tinted: bool
+    model_name: str = ""
     references_name: str = "references"
     references_open: bool = False
-    tinted: bool = False
-
-    @property
-    def has_model(self) -> bool:
-        return any(card.has_model for card in self.cards)
 
     @property
     def score_names(self) -> list[str]:
@@ -107,105 +110,79 @@ class Page:
 
     @property
     def emotions(self) -> list[str]:
-        """Those of the cards: the nine in their order, then what else a model has named."""
-        found = {card.emotion for card in self.cards}
-        return [name for name in EMOTIONS if name in found] + sorted(found - {*EMOTIONS, ""})
+        """Those of the cards: the nine in their order, then any other text that a model has named."""
+        named = {card.emotion for card in self.cards}
+        return [name for name in EMOTIONS if name in named] + sorted(named - {*EMOTIONS, ""})
 
-    @property
-    def verdicts(self) -> list[str]:
-        return list(dict.fromkeys(card.verdict for card in self.cards if card.verdict))
-
-    @property
-    def groups(self) -> list[str]:
-        return list(dict.fromkeys(card.group for card in self.cards if card.group))
-
-
-def render(page: Page) -> str:
-    """The page as HTML."""
-    import jinja2  # here, as a training without --gallery needs none of it
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    css, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    safe = jinja2.filters.do_mark_safe  # our own two files, which hold nothing that a user brings
-    return environment.get_template("page.html").render(page=page, css=safe(css), js=safe(script), script_hash=digest)
+    def distinct(self, name: str) -> list[str]:
+        """The distinct values of a field of the cards that are not empty, in order."""
+        return list(dict.fromkeys(value for card in self.cards if (value := getattr(card, name))))
 
 
 def write_page(path: Path, page: Page) -> int:
-    """Write the page whole or not at all; returns its size in bytes."""
-    text = render(page)
+    """Write the page as HTML; returns its size in bytes."""
+    text = render("page.html", page=page)
     write_text(path, text)
     return len(text.encode())
 
 
-def bars(annotators: list[float], model: list[float] | None = None) -> list[Bar]:
-    """Nine shares each, in the order of `EMOTIONS`, as bars."""
-    most = max(annotators)
-    shares = [0.0] * len(EMOTIONS) if model is None else model
-    return [
-        Bar(emotion, round(100 * people), round(100 * share), people == most)
-        for emotion, people, share in zip(EMOTIONS, annotators, shares, strict=True)
-    ]
+def record_card(
+    record: dict,
+    emotion: str,
+    folder: Path | None,
+    tint: Callable[[str], list[Word]],
+    model: list[float] | None = None,
+    **fields,
+) -> Card:
+    """The card of one image.
+
+    Args:
+        folder: of the images. tint: `tinter`'s. model: the model's distribution over the nine emotions.
+        fields: further ones of `Card`.
+    """
+    annotators = record["origin_emotion_distribution"]
+    references = zip(record["emotions"], record["explanations"], strict=True)
+    return Card(
+        name=record["image_name"],
+        emotion=emotion,
+        references=[Reference(reference_emotion, tint(text)) for reference_emotion, text in references],
+        bars=[
+            Bar(name, round(100 * share), round(100 * probability), share == max(annotators))
+            for name, share, probability in zip(EMOTIONS, annotators, model or [0.0] * len(EMOTIONS), strict=True)
+        ],
+        thumbnail=thumbnail(folder, record["image_name"]),
+        **fields,
+    )
 
 
-def references(record: dict, tint: Callable[[str], list[Word]]) -> list[Reference]:
-    """What the annotators of one record said."""
-    return [
-        Reference(emotion, tint(text)) for emotion, text in zip(record["emotions"], record["explanations"], strict=True)
-    ]
-
-
-# ---- Small images inside a page ------------------------------------------------------------------------------------
-
-
-SIDE = 400  # pixels of the longer side
-MOST_BYTES = 45_000  # of one JPEG: with 200 of them a page stays under 15 MB
-QUALITIES = (84, 70, 55, 40, 25)
-
-
-def add_thumbnail(card: Card, folder: Path | None) -> None:
-    """Give a card its image, or the reason why it has none."""
+def thumbnail(folder: Path | None, image_name: str) -> Thumbnail:
+    """The image of a card, or why there is none."""
     if folder is None:
-        card.missing = "no image folder was named"
-        return
+        return Thumbnail(missing="no image folder was named")
     try:
-        path = find_image(folder, card.name)
+        path = find_image(folder, image_name)
         if path is None:
-            card.missing = f"no image file {card.name}"
-            return
+            return Thumbnail(missing=f"no image file {image_name}")
         image = open_image(path, SIDE)
     except InputError as error:
-        card.missing = str(error)
-        return
+        return Thumbnail(missing=str(error))
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    card.width, card.height = image.size
-    card.thumbnail = f"data:image/jpeg;base64,{base64.b64encode(_jpeg(image)).decode()}"
+    return Thumbnail(data_url(image, "JPEG", quality=84, optimize=True), *image.size)
 
 
-def _jpeg(image: Image.Image) -> bytes:
-    for quality in QUALITIES:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=quality, optimize=True)
-        if buffer.tell() <= MOST_BYTES:
-            break
-    return buffer.getvalue()
+def title_and_byline(image_name: str) -> tuple[str, str]:
+    """Readable names: "Cubism/ann-lee_red-sea-7.jpg" -> "Red sea 7" and "Ann Lee, Cubism"."""
+    path = PurePosixPath(image_name)
+    stem = split_name(path.name)[0]
+    artist, _, work = stem.partition("_")
+    if not artist or not work:
+        return stem or image_name, str(path.parent)
+    words, artist = work.replace("-", " "), artist.replace("-", " ").title()
+    style = path.parent.name.replace("_", " ")
+    return words[:1].upper() + words[1:], f"{artist}, {style}" if style else artist
 
 
-# ---- What a model says of held-out images, as the cards of a page: the worst, the best, and some at ----------------
-
-
-# The first of these ways to a distribution over the emotions that a model has is drawn, and named on the page.
-WAYS = {"head": "the model's emotion head", "likelihood": "the model's text (probability of each emotion's name)"}
-GROUPS = ("worst", "best", "random")
-# The first of these that was computed ranks the images: BLEU-4 of one image is 0 too often to rank by.
-RANKING = ("CIDEr", "METEOR", "ROUGE_L", "SPICE", "Bleu_4")
-SHOWN = ("Bleu_1", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE")
+# ---- an evaluation's gallery: the worst images, the best, and some at random -----------------------------------------
 
 
 def choose(scores: Mapping[int, float], number: int, seed: int) -> dict[int, str]:
@@ -215,7 +192,7 @@ def choose(scores: Mapping[int, float], number: int, seed: int) -> dict[int, str
         scores: image id -> score. number: of images; all where there are no more. seed: of the draw.
 
     Returns:
-        image id -> one of GROUPS, in this order; the worst and the best begin with their extreme.
+        image id -> "worst", "best" or "random", in this order; the worst and the best begin with their extreme.
     """
     ranked = sorted(scores, key=lambda image: (scores[image], image))
     number = min(number, len(ranked))
@@ -226,104 +203,71 @@ def choose(scores: Mapping[int, float], number: int, seed: int) -> dict[int, str
     return dict.fromkeys(worst, "worst") | dict.fromkeys(best, "best") | dict.fromkeys(drawn, "random")
 
 
-def ranking_score(of_images: Mapping[int, Mapping[str, float]]) -> str:
-    """The score by which images are ranked, of those that they have."""
-    scores = next(iter(of_images.values()))
-    return next(name for name in RANKING if name in scores)
-
-
 def gallery_page(
     title: str,
+    split: str,
     records: Records,
-    full: Mapping[int, str],
-    explanations: Mapping[int, str],
-    of_images: Mapping[int, Mapping[str, float]],
-    scores: Mapping[str, float],
+    evaluation: Evaluation,
     number: int,
-    seed: int = 42,
-    folder: Path | None = None,
-    lexicon: Lexicon | None = None,
-    shares_of: Mapping[str, Mapping[int, list[float]]] | None = None,
-    split: str = "",
+    seed: int,
+    folder: Path | None,
+    lexicon: Lexicon | None,
 ) -> Page:
     """The gallery of one evaluation.
 
     Args:
-        full, explanations: image id -> whole generated text, and its explanation.
-        of_images: image id -> scores of that image alone (`CaptionScorer.score`'s second result).
-        scores: of the whole split. number: of images to show. seed: of those that are drawn at random.
-        folder: of the images. lexicon: whose values tint words. shares_of: way of `WAYS` -> image id -> the model's
-            shares of the nine emotions. split: name of the scored file.
+        split: name of the file of `records`. number: of images to show. seed: of those that are drawn at random.
+        folder: of the images. lexicon: whose values tint words.
     """
-    ranking = ranking_score(of_images)
-    chosen = choose({image: row[ranking] for image, row in of_images.items()}, number, seed)
-    way = next((way for way in WAYS if (shares_of or {}).get(way)), None)
-    tint = tinter(lexicon)
+    of_images, tint = evaluation.of_images, tinter(lexicon)
+    ranking = next(name for name in RANKING if name in evaluation.scores)
+    source = next((name for name in SOURCES if name in evaluation.distributions), None)
     cards = []
-    for image, group in chosen.items():
-        record = records[str(image)]
-        shares = record["origin_emotion_distribution"]
-        named, dominant = named_emotion(full[image]), dominant_emotion(shares)
-        model = None if way is None else shares_of[way].get(image)
-        card = Card(
-            name=record["image_name"],
-            **names_of(record["image_name"]),
-            emotion=named if BECAUSE in full[image] else full[image],
-            words=tint(explanations[image]) if BECAUSE in full[image] else [],
-            references=references(record, tint),
-            bars=bars(shares, model),
-            has_model=model is not None,
-            verdict="no majority" if dominant is None else "right" if named == dominant else "wrong",
-            group=group,
-            scores={CAPTION_SCORES[name]: of_images[image][name] for name in SHOWN if name in of_images[image]},
+    for image, group in choose({image: row[ranking] for image, row in of_images.items()}, number, seed).items():
+        record, full = records[str(image)], evaluation.full[image]
+        named, dominant = named_emotion(full), dominant_emotion(record["origin_emotion_distribution"])
+        cards.append(
+            record_card(
+                record,
+                named if BECAUSE in full else full,
+                folder,
+                tint,
+                None if source is None else evaluation.distributions[source][image],
+                words=tint(evaluation.explanations[image]) if BECAUSE in full else [],
+                correctness="no majority" if dominant is None else "right" if named == dominant else "wrong",
+                group=group,
+                scores={CAPTION_SCORES[name]: of_images[image][name] for name in SHOWN if name in of_images[image]},
+            )
         )
-        add_thumbnail(card, folder)
-        cards.append(card)
-    ranked_by = CAPTION_SCORES[ranking]
     lead = (
-        f"{len(cards)} of the {len(full)} images of {split or 'the split'}: those with the lowest and the highest "
-        f"{ranked_by}, the others drawn at random (seed {seed}). Right: the emotion named is that of more than half of "
-        "the annotators."
+        f"{len(cards)} of the {len(of_images)} images of {split}: those with the lowest and the highest "
+        f"{CAPTION_SCORES[ranking]}, the others drawn at random (seed {seed}). Right: the emotion named is that of more "
+        "than half of the annotators."
     )
+    scores = evaluation.scores
     facts = [(heading, f"{100 * scores[name]:.1f}") for name, heading in CAPTION_SCORES.items() if name in scores]
-    return Page(title, lead, cards, facts, model_name=WAYS.get(way, "model"), tinted=lexicon is not None)
+    return Page(title, lead, cards, facts, lexicon is not None, SOURCES.get(source, ""))
+
+
+def gallery_path(folder: Path, epoch: int | str, step: int) -> Path:
+    """The file of an evaluation's gallery."""
+    return folder / f"gallery_{epoch}_{step}.html"
 
 
 def write_gallery(
     args: argparse.Namespace, evaluation: Evaluation, evaluator: "Evaluator", epoch: int | str, step: int
 ) -> None:
-    """--gallery: a page of images with what the model says of them, beside the captions."""
+    """--gallery: write the gallery of an evaluation beside its captions."""
     if not args.gallery:
         return
     page = gallery_page(
         f"Epoch {epoch}, step {step}" if isinstance(epoch, int) else epoch,
+        args.nle_data_val_path.name,
         evaluator.records,
-        evaluation.full,
-        evaluation.explanations,
-        evaluation.of_images,
-        evaluation.scores,
+        evaluation,
         args.gallery,
         args.seed,
         args.image_root,
         None if evaluator.vad is None else evaluator.vad.lexicon,
-        evaluation.distributions,
-        args.nle_data_val_path.name,
     )
     write_page(gallery_path(args.caption_save_path, epoch, step), page)
-
-
-def names_of(image_name: str) -> dict[str, str]:
-    """Title and byline of an image as people write them: "Cubism/ann-lee_red-sea-7.jpg" -> Red sea 7, Ann Lee, Cubism."""
-    path = PurePosixPath(image_name)
-    stem = split_name(path.name)[0]
-    artist, _, work = stem.partition("_")
-    if not artist or not work:
-        return {"title": stem or image_name, "byline": str(path.parent)}
-    words, artist = work.replace("-", " "), artist.replace("-", " ").title()
-    style = path.parent.name.replace("_", " ")
-    return {"title": words[:1].upper() + words[1:], "byline": f"{artist}, {style}" if style else artist}
-
-
-def gallery_path(folder: Path, epoch: int | str, step: int) -> Path:
-    """Where an evaluation's gallery lies."""
-    return folder / f"gallery_{epoch}_{step}.html"

@@ -1,8 +1,8 @@
-"""Where the explainer looks: the cross-attention with which each token of a text was chosen."""
+"""Where the model looked: the cross-attention behind each token, and heat maps of a text's words as PNG or HTML."""
 
-import base64
-import io
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from utils.data.text_codec import TextCodec
 from utils.data.vad_lexicon import Lexicon
 from utils.evaluation.generation import DecodingState, VADOfTokens
 from utils.files import atomic_path, write_text
+from utils.visualize.html_page import data_url, render
 from utils.visualize.word_colors import tinter
 
-# ---- Where the explainer looks: the cross-attention with which each token of a text was chosen -----------------------
+# ---- attention -------------------------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -30,10 +31,10 @@ def cross_attention(
     vad_of: VADOfTokens | None,
     tokens: list[list[int]],
 ) -> Tensor:
-    """The attention over the image behind each token of texts that are written: float32 [T, S, blocks, G].
+    """The attention over the image behind each token of generated texts: float32 [T, S, blocks, G].
 
     Entry [t, s] belongs to token s of text t: the weights at the position before it, from which it was predicted, in the
-    very step in which it was written (later tokens would change the VAD features, and the weights with them). They are
+    very step in which it was generated (later tokens would change the VAD features, and the weights with them). They are
     averaged over the heads and sum to 1 over the G patches of the grid, row by row from the top left. Behind a text's end,
     up to the S tokens of the longest, they mean nothing.
 
@@ -46,37 +47,33 @@ def cross_attention(
     steps = max(map(len, tokens))
     padded = torch.tensor([text + [codec.pad_id] * (steps - len(text)) for text in tokens], device=state.ids.device)
     weights = []
-    with _Queries(model) as queries:
+    with _queries(model) as queries:
         for step in range(steps):
             state.next_hidden()
-            weights.append(torch.stack([_weights(model, state, *of_block) for of_block in enumerate(queries.seen)], 1))
+            of_blocks = [_last_weights(model, state, block, queries[block]) for block in range(len(queries))]
+            weights.append(torch.stack(of_blocks, dim=1))
             state.append(padded[:, step])
     return torch.stack(weights, dim=1)
 
 
-class _Queries:
-    """While it is entered, keeps each block's latest cross-attention queries, [images, texts x positions, D]."""
-
-    def __init__(self, model: SEVLM):
-        self.layers = [block.crossattention.q_attn for block in model.decoder.transformer.h]
-        self.seen: list[Tensor | None] = [None] * len(self.layers)
-
-    def __enter__(self) -> "_Queries":
-        def keep(index: int):
-            def hook(layer, inputs, output: Tensor) -> None:
-                self.seen[index] = output
-
-            return hook
-
-        self.hooks = [layer.register_forward_hook(keep(index)) for index, layer in enumerate(self.layers)]
-        return self
-
-    def __exit__(self, *raised) -> None:
-        for hook in self.hooks:
+@contextlib.contextmanager
+def _queries(model: SEVLM) -> Iterator[dict[int, Tensor]]:
+    """Block -> its latest cross-attention queries, [images, texts x positions, D], within the context."""
+    queries: dict[int, Tensor] = {}
+    hooks = [
+        block.crossattention.q_attn.register_forward_hook(
+            lambda layer, inputs, output, index=index: queries.update({index: output})
+        )
+        for index, block in enumerate(model.decoder.transformer.h)
+    ]
+    try:
+        yield queries
+    finally:
+        for hook in hooks:
             hook.remove()
 
 
-def _weights(model: SEVLM, state: DecodingState, block: int, queries: Tensor) -> Tensor:
+def _last_weights(model: SEVLM, state: DecodingState, block: int, queries: Tensor) -> Tensor:
     """Weights of every text's last position in one block, averaged over the heads: [T, G]."""
     keys, _ = state.image[block]  # [images, heads, G, d]
     texts = state.ids.shape[0]
@@ -86,24 +83,24 @@ def _weights(model: SEVLM, state: DecodingState, block: int, queries: Tensor) ->
     return scores.softmax(dim=-1).mean(dim=1).flatten(0, 1)
 
 
-# ---- Heat maps: for every generated word of a text the patches it attended to, as a PNG file or an HTML --------------
-
+# ---- heat maps -------------------------------------------------------------------------------------------------------
 
 NOTE = (
     "Bright: where the word's cross-attention went, relative to its strongest patch, mean over heads and {blocks}. "
     "Attention shows where the model looked; it does not explain why the model chose a word."
 )
 DIMMED = 0.8  # how dark a patch without attention gets
-POSITIVE, NEGATIVE = (
-    (240, 130, 30),
-    (64, 140, 230),
-)  # of valence, as in the gallery; orange and blue are told apart by colour-blind people
-PANEL, COLUMNS, MARGIN, TEXT_SIZE = 180, 6, 12, 17  # of a PNG: pixels, panels in a row, pixels, pixels
+# of valence, as in the gallery; colour-blind people can tell orange from blue
+POSITIVE, NEGATIVE = (240, 130, 30), (64, 140, 230)
+# of a PNG, in pixels but for the panels in a row
+PANEL, COLUMNS, MARGIN, LINE = 180, 6, 12, 25
+WIDTH = COLUMNS * (PANEL + MARGIN) + MARGIN
+FONT = ImageFont.load_default(17)
 
 
 @dataclass
 class WordHeat:
-    """A word; the share of its attention on each patch, float [rows, columns], sum 1; its valence in [-1, 1] or None."""
+    """A word, its attention to each patch, float [rows, columns], sum 1, and its valence in [-1, 1] or None."""
 
     word: str
     weights: np.ndarray
@@ -112,7 +109,7 @@ class WordHeat:
 
 @dataclass
 class TextHeat:
-    """A text with its words; `title` says whose it is."""
+    """A text, as the title of its words' heat maps."""
 
     title: str
     words: list[WordHeat]
@@ -120,10 +117,10 @@ class TextHeat:
 
 @dataclass
 class ImageHeat:
-    """An image (RGB, any size) with its texts; `lines` are said above them."""
+    """An image (RGB, any size) with the texts about it; `lines` are shown above them."""
 
     name: str
-    picture: Image.Image
+    image: Image.Image
     lines: list[str]
     texts: list[TextHeat]
 
@@ -135,9 +132,9 @@ def heat_of_words(
 
     Args:
         tokens: S of them. weights: [S, G], rows that sum to 1, G = n^2 patches; a word's are the mean of its tokens'.
-        lexicon: for the valence of whole words, see `word_value`; of words joined by signs that of the first which it has.
+        lexicon: for the valence of whole words, see `word_value`; for words joined by signs, of the first that it has.
             None: no valence.
-        skipped: so many tokens at the beginning were given, not generated.
+        skipped: number of tokens at the beginning that were given, not generated.
     """
     side = math.isqrt(weights.shape[1])
     pieces = codec.tokenizer.convert_ids_to_tokens(tokens)
@@ -164,73 +161,79 @@ def shade(weights: np.ndarray) -> Image.Image:
 # ---- PNG -------------------------------------------------------------------------------------------------------------
 
 
-def draw_panel(picture: Image.Image, weights: np.ndarray) -> Image.Image:
-    """An image under its shade. The model sees it stretched to a square, so the grid is stretched back over all of it."""
-    layer = shade(weights).resize(picture.size, Image.Resampling.NEAREST)
-    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
-
-
 def write_png(path: Path, heat: ImageHeat, blocks: str) -> None:
-    """One image: its lines and itself, then panels for each text, a word each."""
-    font, line = ImageFont.load_default(TEXT_SIZE), TEXT_SIZE + 8
-    scale = PANEL / max(heat.picture.size)
-    panel = heat.picture.resize([max(1, round(side * scale)) for side in heat.picture.size], Image.Resampling.LANCZOS)
-    cell_width, cell_height = PANEL + MARGIN, panel.height + line + MARGIN
-    width = COLUMNS * cell_width + MARGIN
-    wrap = lambda text: _wrapped(text, font, width - 2 * MARGIN)  # noqa: E731
-    parts: list[list[str] | TextHeat] = [[part for text in (heat.name, *heat.lines) for part in wrap(text)]]
+    """Write the heat maps of one image: its name and lines, then for each text the image itself and a panel per word.
+
+    blocks: names the decoder blocks whose attention is shown.
+    """
+    scale = PANEL / max(heat.image.size)
+    panel = heat.image.resize([max(1, round(side * scale)) for side in heat.image.size], Image.Resampling.LANCZOS)
     whole = WordHeat("(the image)", np.ones((1, 1)), None)
+    strips = [_text_strip([heat.name, *heat.lines])]
     for text in heat.texts:
-        parts += [wrap(text.title), TextHeat(text.title, [whole, *text.words])]
-    parts.append(wrap(NOTE.format(blocks=blocks)))
-    rows = [
-        line * len(part) + MARGIN if isinstance(part, list) else cell_height * math.ceil(len(part.words) / COLUMNS)
-        for part in parts
-    ]
-    canvas = Image.new("RGB", (width, sum(rows) + MARGIN), "white")
-    drawing, top = ImageDraw.Draw(canvas), MARGIN
-    for part, height in zip(parts, rows, strict=True):
-        if isinstance(part, list):
-            for number, text in enumerate(part):
-                drawing.text((MARGIN, top + line * number), text, "black", font)
-        else:
-            for number, word in enumerate(part.words):
-                x = MARGIN + cell_width * (number % COLUMNS)
-                y = top + cell_height * (number // COLUMNS)
-                canvas.paste(draw_panel(panel, word.weights), (x, y))
-                box = (x, y + panel.height, x + panel.width - 1, y + panel.height + line - 1)
-                drawing.rectangle(box, fill=_on_white(word.valence))
-                drawing.text((x + 4, box[1] + 2), _cut(word.word, font, PANEL - 8), "black", font)
-        top += height
+        strips += [_text_strip([text.title]), _panel_strip(panel, [whole, *text.words])]
+    strips.append(_text_strip([NOTE.format(blocks=blocks)]))
+    canvas = Image.new("RGB", (WIDTH, sum(strip.height for strip in strips) + MARGIN), "white")
+    top = MARGIN
+    for strip in strips:
+        canvas.paste(strip, (0, top))
+        top += strip.height
     with atomic_path(path) as temporary:
         canvas.save(temporary, format="PNG")
 
 
-def _on_white(valence: float | None) -> tuple[int, ...]:
-    colour, strength = tint(valence)
-    return tuple(round(255 + (part - 255) * strength) for part in colour)
+def _text_strip(paragraphs: list[str]) -> Image.Image:
+    """Lines of text as wide as the page."""
+    lines = [line for paragraph in paragraphs for line in _wrapped(paragraph, WIDTH - 2 * MARGIN)]
+    strip = Image.new("RGB", (WIDTH, LINE * len(lines) + MARGIN), "white")
+    for number, text in enumerate(lines):
+        ImageDraw.Draw(strip).text((MARGIN, LINE * number), text, "black", FONT)
+    return strip
 
 
-def tint(valence: float | None) -> tuple[tuple[int, int, int], float]:
+def _panel_strip(image: Image.Image, words: list[WordHeat]) -> Image.Image:
+    """Rows of panels: the image under the shade of each word, and the word on its tint."""
+    cell_width, cell_height = PANEL + MARGIN, image.height + LINE + MARGIN
+    strip = Image.new("RGB", (WIDTH, cell_height * math.ceil(len(words) / COLUMNS)), "white")
+    drawing = ImageDraw.Draw(strip)
+    for number, word in enumerate(words):
+        x, y = MARGIN + cell_width * (number % COLUMNS), cell_height * (number // COLUMNS)
+        strip.paste(draw_panel(image, word.weights), (x, y))
+        colour, strength = word_tint(word.valence)
+        fill = tuple(round(255 + (part - 255) * strength) for part in colour)
+        drawing.rectangle((x, y + image.height, x + image.width - 1, y + image.height + LINE - 1), fill=fill)
+        drawing.text((x + 4, y + image.height + 2), _cut(word.word, PANEL - 8), "black", FONT)
+    return strip
+
+
+def draw_panel(image: Image.Image, weights: np.ndarray) -> Image.Image:
+    """An image under its shade. The model sees it stretched to a square, so the grid is stretched over all of it."""
+    layer = shade(weights).resize(image.size, Image.Resampling.NEAREST)
+    return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+
+
+def word_tint(valence: float | None) -> tuple[tuple[int, int, int], float]:
     """Colour (RGB) and strength (0..1) of a word's background; none for 0 and for a word that the lexicon lacks."""
     if not valence:
         return POSITIVE, 0.0
     return POSITIVE if valence > 0 else NEGATIVE, 0.1 + 0.5 * abs(valence)
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _wrapped(text: str, width: int) -> list[str]:
+    """A text in lines of at most `width` pixels."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
+        if lines[-1] and FONT.getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer
-    return [_cut(line, font, width) for line in lines]
+    return [_cut(line, width) for line in lines]
 
 
-def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    while text and font.getlength(text) > width:
+def _cut(text: str, width: int) -> str:
+    """A text, shortened to at most `width` pixels."""
+    while text and FONT.getlength(text) > width:
         text = text[:-2] + "…" if len(text) > 2 else ""
     return text
 
@@ -239,38 +242,26 @@ def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 
 def write_html(path: Path, heats: list[ImageHeat], blocks: str) -> None:
-    """One self-contained page for all images: no script, nothing loaded from elsewhere."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    pictures = [
+    """Write one self-contained page with the heat maps of all images. blocks: as in `write_png`."""
+    images = [
         {
             "heat": heat,
-            "size": heat.picture.size,
-            "source": _data_url(heat.picture, "JPEG"),
+            "size": heat.image.size,
+            "source": data_url(heat.image, "JPEG"),
             "texts": [(text, [_word(word) for word in text.words]) for text in heat.texts],
         }
         for heat in heats
     ]
-    page = environment.get_template("heat_map.html").render(pictures=pictures, note=NOTE.format(blocks=blocks))
-    write_text(path, page)
+    write_text(path, render("heat_map.html", images=images, note=NOTE.format(blocks=blocks)))
 
 
 def _word(word: WordHeat) -> dict:
     row, column = np.unravel_index(word.weights.argmax(), word.weights.shape)
-    colour, strength = tint(word.valence)
+    colour, strength = word_tint(word.valence)
     return {
         "text": word.word,
-        "shade": _data_url(shade(word.weights), "PNG"),
+        "shade": data_url(shade(word.weights), "PNG"),
         "label": f"{word.word}: strongest in row {row + 1}, column {column + 1} of {word.weights.shape[0]}",
         "background": f"rgb({colour[0]} {colour[1]} {colour[2]} / {strength:.2f})",
         "value": "not in the lexicon" if word.valence is None else f"valence {word.valence:+.2f}",
     }
-
-
-def _data_url(image: Image.Image, kind: str) -> str:
-    content = io.BytesIO()
-    image.save(content, format=kind)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""A text's words with their values in a VAD lexicon, for people to look at."""
+"""A text's words with their values in a VAD lexicon, for the tints of pages and heat maps."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 @dataclass
 class Word:
-    """A piece of a text. vad: its valence, arousal and dominance in -1..1; None for blanks and words without."""
+    """A piece of a text. vad: its valence, arousal and dominance in -1..1; None for spaces and words without."""
 
     text: str
     vad: tuple[float, float, float] | None = None
@@ -33,13 +33,11 @@ class Word:
 
 
 def word_value(word: str, lexicon: Lexicon) -> tuple[float, float, float] | None:
-    """VAD of a whole word in -1..1: as it is, else in lower case, else its lemma (simplemma's); None where there is none.
+    """VAD of a whole word in -1..1: in this spelling, else in lower case, else its lemma's (simplemma); None without one.
 
-    Every page and heat map tints by this rule, so that a word has one colour wherever it stands. It is the readers' rule:
-    the page says "valence in the lexicon", and who looks the word up there finds this value. The model gets the same for a
-    word of one BPE piece whose lemma alone is in the lexicon, which most words of a caption are. It is blind to the rest:
-    of a longer word it gets its pieces' values (" content", "ment"), which say nothing to a reader, and a tagger's lemma
-    depends on the other tokens of the text. None of that can be seen in a page, which knows neither tokens nor tagger.
+    Every page and heat map tints by this rule, so that a word always has the same colour and a reader finds its value in the
+    lexicon. The model gets the same value only for words of one BPE piece: of a longer word it gets its pieces' values
+    (" content", "ment"), and a tagger's lemma depends on the other tokens of the text.
     """
     for spelling in (word, word.lower(), lemmatize_english(word.lower())):
         if spelling in lexicon.values:
@@ -48,7 +46,7 @@ def word_value(word: str, lexicon: Lexicon) -> tuple[float, float, float] | None
 
 
 def tinter(lexicon: Lexicon | None) -> Callable[[str], list[Word]]:
-    """A function text -> pieces, which joined give the text again. Without a lexicon the text is one piece."""
+    """A function text -> pieces, which joined give the text. Without a lexicon the text is one piece."""
     if lexicon is None:
         return lambda text: [Word(text)]
     values: dict[str, tuple[float, float, float] | None] = {}

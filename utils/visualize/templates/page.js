@@ -2,7 +2,7 @@
 (() => {
   const find = (id) => document.getElementById(id);
   const main = find("cards"), none = find("none"), count = find("count");
-  const controls = ["search", "emotion", "verdict", "group", "sort"].map(find).filter(Boolean);
+  const controls = ["search", "emotion", "correctness", "group", "sort"].map(find).filter(Boolean);
   const cards = [...main.querySelectorAll(".card")].map((element, place) => ({
     element,
     place,
@@ -24,7 +24,7 @@
   function update() {
     const words = value("search").toLowerCase().split(/\s+/).filter(Boolean);
     for (const card of cards) {
-      const fits = ["emotion", "verdict", "group"].every((id) => !value(id) || card.element.dataset[id] === value(id));
+      const fits = ["emotion", "correctness", "group"].every((id) => !value(id) || card.element.dataset[id] === value(id));
       card.element.hidden = !(fits && words.every((word) => card.text.includes(word)));
     }
     const sorted = [...cards].sort(compare(value("sort")));

@@ -40,11 +40,8 @@ def stock(model: SEVLM) -> GPT2Model:
     """transformers' own GPT-2 with eager attention and our weights."""
     config = model.decoder.config.__class__(**model.decoder.config.to_dict() | {"attn_implementation": "eager"})
     plain = GPT2Model(config).eval()
-    lacking = plain.load_state_dict(model.decoder.transformer.state_dict(), strict=False)
-    assert (
-        not [name for name in lacking.missing_keys if not name.endswith("bias")]
-        and plain.config._attn_implementation == "eager"
-    )
+    missing = plain.load_state_dict(model.decoder.transformer.state_dict(), strict=False).missing_keys
+    assert all(name.endswith("bias") for name in missing) and plain.config._attn_implementation == "eager"
     return plain
 
 
@@ -52,9 +49,9 @@ def stock(model: SEVLM) -> GPT2Model:
 def test_weights_of_stock_gpt2(codec: TextCodec, causal):
     model, image = build(50261, 6, causal=causal), features(images=2)
     plain, (prompt, segments, *_) = stock(model), codec.prompt()
-    ours = cross_attention(model, image, codec, VAD_OF, TOKENS)
-    assert ours.shape == (4, 7, 2, 4)
-    torch.testing.assert_close(ours.sum(-1), torch.ones(4, 7, 2))
+    weights = cross_attention(model, image, codec, VAD_OF, TOKENS)
+    assert weights.shape == (4, 7, 2, 4)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(4, 7, 2))
     seen = []
     for text, tokens in enumerate(TOKENS):
         for step in range(len(tokens)):
@@ -71,12 +68,12 @@ def test_weights_of_stock_gpt2(codec: TextCodec, causal):
                 attentions = plain(inputs_embeds=x, encoder_hidden_states=grid, output_attentions=True).cross_attentions
             for block in range(2):
                 expected = attentions[block][0, :, -1].mean(dim=0)
-                torch.testing.assert_close(ours[text, step, block], expected, atol=1e-5, rtol=0)
+                torch.testing.assert_close(weights[text, step, block], expected, atol=1e-5, rtol=0)
                 seen.append(expected)
     assert torch.stack(seen).std(dim=0).min() > 0.02, "these weights would not show a wrong row"
 
 
-def test_decoding_is_left_as_it_was(codec):
+def test_later_decoding_is_unchanged(codec):
     model, image = build(50261, 6), features()
     before = generate(model, image, codec, VAD_OF).tokens()
     cross_attention(model, image, codec, VAD_OF, before)
@@ -118,8 +115,8 @@ def test_words_of_a_text(codec):
     assert [word.word for word in heat_of_words(tokens, weights, codec, None, 3)] == ["the", "sunlit,", "hopeful"]
 
 
-def test_one_rule_tints_heat_maps_and_galleries(codec):
-    """Whole words as they are, in lower case, or by their lemma; never by their pieces."""
+def test_heat_maps_and_galleries_tint_alike(codec):
+    """Whole words in their spelling, in lower case, or by their lemma; never by their pieces."""
     values = {"sunlit": 0.1, "tower": 0.2, "towering-high": 0.3, "US": 0.4, "dying": -0.5, "die": -0.6, "content": 0.7}
     lexicon = Lexicon({word: (value, 0.0, 0.0) for word, value in values.items()}, None, "", "-1..1")
     text = "contentment because the SUNLIT, towers (dying!) are towering-high; US it's x_tower/dying"
@@ -164,7 +161,7 @@ def test_shade():
     assert alpha[1, 2] == 0 and (np.delete(alpha.ravel(), 6) == 204).all()
 
 
-def test_html_is_self_contained_and_hostile_names_stay_text(tmp_path):
+def test_html_is_self_contained_and_names_stay_text(tmp_path):
     name = '</h2><script>alert(1)</script>"><img onerror=alert(1)>.png'
     words = [
         WordHeat("<b>sad", one_hot(3, 1), -0.5),

@@ -1,4 +1,4 @@
-"""How the text-to-emotion judge is trained: its rates, its modes, which epoch is kept, and when it stops."""
+"""Training the text-to-emotion classifier: learning rates, modes, which epoch is kept, and when it stops."""
 
 from types import SimpleNamespace
 
@@ -57,13 +57,13 @@ def test_rates_are_halved_after_10_20_and_30_epochs(trained):
     assert made.rates[::2] == made.rates[1::2] == pytest.approx(expected)
 
 
-def test_the_best_epochs_weights_are_kept(trained):
+def test_the_best_epoch_is_kept(trained):
     """A score that is only equalled replaces nothing."""
     made = trained([0.1, 0.4, 0.2, 0.4, 0.3], epochs=5)
     assert all(torch.equal(tensor, made.states[1][name]) for name, tensor in made.model.state_dict().items())
 
 
-def test_patience_counts_from_the_last_gain(trained):
+def test_patience_counts_from_the_last_improvement(trained):
     made = trained([0.1, 0.1, 0.1, 0.2, 0.2, 0.1, 0.2, 0.9], epochs=8, patience=3)
     assert len(made.states) == 7  # three without a gain after the fourth
     assert torch.equal(made.model.embedding.weight, made.states[3]["embedding.weight"])
@@ -77,7 +77,7 @@ def test_gradients_do_not_add_up(trained, monkeypatch):
     assert norms[2:4] == pytest.approx(norms[:2], rel=1e-4) and norms[4:] == pytest.approx(norms[:2], rel=1e-4)
 
 
-def test_prediction_is_without_dropout_and_leaves_the_mode_as_it_was():
+def test_prediction_is_without_dropout_and_restores_the_mode():
     torch.manual_seed(0)
     vocabulary = {word: index for index, word in enumerate(["<pad>", "<sos>", "<eos>", "<unk>", "a", "b", "c"])}
     model = Text2Emotion(7, 8, 8, 8, 8, dropout=0.9)
@@ -89,7 +89,7 @@ def test_prediction_is_without_dropout_and_leaves_the_mode_as_it_was():
         assert all(module.training == training for module in model.modules())
 
 
-def test_word_vectors_are_taken_over_and_others_drawn_as_wide(tmp_path):
+def test_missing_word_vectors_are_drawn_with_the_deviation_of_the_others(tmp_path):
     """GloVe's words to the number, <pad> zero, and unknown words by the deviation of the known numbers."""
     vocabulary = {"<pad>": 0, "<sos>": 1, "<eos>": 2, "<unk>": 3} | {f"w{n}": 4 + n for n in range(400)}
     lines = [f"w{n} " + " ".join(str((n * 7 + k * 3) % 11 * 4 - 20) for k in range(20)) for n in range(0, 400, 2)]
@@ -104,7 +104,6 @@ def test_word_vectors_are_taken_over_and_others_drawn_as_wide(tmp_path):
 
 
 def test_training_starts_from_the_word_vectors(tmp_path, monkeypatch):
-    """--glove is not only read."""
     seen = []
     vocabulary = {"<pad>": 0, "<sos>": 1, "<eos>": 2, "<unk>": 3, "sky": 4, "sea": 5}
     monkeypatch.setattr(train_text2emotion, "load_vocabulary", lambda path: vocabulary)
@@ -112,17 +111,6 @@ def test_training_starts_from_the_word_vectors(tmp_path, monkeypatch):
     monkeypatch.setattr(train_text2emotion, "train", lambda model, *_: seen.append(model.embedding.weight.clone()))
     monkeypatch.setattr(train_text2emotion, "accuracy", lambda *_: 0.5)
     (tmp_path / "glove.txt").write_text("sky 1 2 3\nsea -4 5 -6\n")
-    flags = [
-        "--data_dir",
-        str(tmp_path),
-        "--glove",
-        str(tmp_path / "glove.txt"),
-        "--out",
-        str(tmp_path / "j.safetensors"),
-    ]
+    flags = [f"--data_dir={tmp_path}", f"--glove={tmp_path / 'glove.txt'}", f"--out={tmp_path / 'c.safetensors'}"]
     train_text2emotion.main([*flags, "--device", "cpu", "--sizes", "8", "8", "8", "8"])
     assert seen[0][4:].tolist() == [[1, 2, 3], [-4, 5, -6]] and not seen[0][0].any()
-
-
-def test_published_accuracy():
-    assert train_text2emotion.PUBLISHED_ACCURACY == 0.634
