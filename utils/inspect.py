@@ -23,7 +23,7 @@ from utils.files import check_place, write_json
 # ---- What a split holds: counts, lengths, emotions, agreement, lexicon coverage, repeats. No torch here --------------
 
 
-BPE = Path(__file__).resolve().parents[2] / "models" / "gpt2-bpe"
+BPE = Path(__file__).resolve().parents[1] / "models" / "gpt2-bpe"
 WORD = re.compile(r"[^\W\d_]+")
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # it brings torch along
 # ---- One HTML page of images with what is said of them: self-contained, no server, no outside resource -------------
 
 
-TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
+TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass
