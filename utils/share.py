@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
             )
 
     from utils.training.fingerprints import decoder_identity, encoder_identity
-    from utils.training.load_checkpoint import load_model
+    from utils.training.build_model import load_model
 
     record = recorded_settings(flags)
     checkpoint, codec, model = load_model(flags)

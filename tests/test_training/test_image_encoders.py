@@ -17,7 +17,7 @@ from utils.constants import IMAGE_FOLDERS
 from utils.data.feature_cache import FeatureCache
 from utils.data.image_encoder_weights import load_image_encoder
 from utils.errors import InputError
-from utils.training.load_checkpoint import load_checkpoint
+from utils.training.build_model import load_checkpoint
 from utils.training.resume import state_folders
 
 pytestmark = pytest.mark.slow

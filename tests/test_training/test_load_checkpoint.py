@@ -10,7 +10,7 @@ from models.image_encoder import ImageFeatures
 from utils.data.records import read_records
 from utils.errors import InputError
 from utils.evaluation.generation import caption_batch
-from utils.training.load_checkpoint import load_checkpoint
+from utils.training.build_model import load_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -29,7 +29,7 @@ from utils.processes import cores
 from utils.run_record import RECORD_KEY, compare_fingerprints, compare_flags, flags_of
 from utils.training.checkpoints import NamedCheckpoint, check_disk, save_named
 from utils.training.fingerprints import collect_fingerprints, encoder_identity
-from utils.training.load_checkpoint import load_model
+from utils.training.build_model import load_model
 from utils.training.optimizer import UpdateCheck, build_optimizer, count_parameters, linear_decay, parameter_groups
 from utils.training.run_log import RunLog
 from utils.training.signals import StopSignals
