@@ -118,7 +118,7 @@ def test_rows_that_no_tokenizer_names(tmp_path):
     save(tmp_path, vocab_size=50261, add_cross_attention=True)
     decoder, codec = build(tmp_path)
     check_drawn(decoder, codec, *OURS.split())
-    assert f"; drawn at random: {NEW}, 4 tokens ({OURS}); left out: 4 rows of the token table without" in decoder.origin
+    assert f"; drawn at random: {NEW}, 4 tokens ({OURS}); ignored: 4 rows of the token table without" in decoder.origin
 
 
 def test_padded_token_table(tmp_path):
@@ -127,7 +127,7 @@ def test_padded_token_table(tmp_path):
     decoder, codec = build(tmp_path)
     assert decoder.transformer.wte.weight.shape[0] == decoder.config.vocab_size == 50261
     check_drawn(decoder, codec, *OURS.split())
-    assert f"{ALL_NEW}; left out: 47 rows" in decoder.origin
+    assert f"{ALL_NEW}; ignored: 47 rows" in decoder.origin
 
 
 def test_tokenizer_with_more_tokens_than_rows(tmp_path):
@@ -180,7 +180,7 @@ def test_output_layer_of_its_own(tmp_path):
     assert decoder.lm_head.weight is decoder.transformer.wte.weight
     assert torch.equal(decoder.lm_head.weight[:50261], theirs.transformer.wte.weight[:50261])
     check_drawn(decoder, codec, "<prefix>", "<emotion>")
-    assert "; left out: lm_head.weight, which SEVLM has no place for" in decoder.origin
+    assert "; ignored: lm_head.weight, which SEVLM does not use" in decoder.origin
 
 
 def test_weights_without_a_place(tmp_path):
@@ -188,7 +188,7 @@ def test_weights_without_a_place(tmp_path):
     state = load_file(tmp_path / "model.safetensors")
     state |= {"score.weight": torch.zeros(2), "score.bias": torch.zeros(2), "transformer.h.0.attn.bias": torch.ones(1)}
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
-    assert build(tmp_path)[0].origin.endswith("; left out: score.bias and 1 more, which SEVLM has no place for")
+    assert build(tmp_path)[0].origin.endswith("; ignored: score.bias and 1 more, which SEVLM does not use")
 
 
 # ---- sizes -----------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def test_a_lexicon_that_is_gone(workspace, trained, tmp_path, capsys):
     fields["sevlm_settings"]["flags"]["vad_lexicon"] = "gone.txt"
     config.write_text(json.dumps(fields))
     (config.parent / "manifest.json").unlink()
-    with pytest.raises(InputError, match=r"gone.txt is not there\); name the file with --vad_lexicon"):
+    with pytest.raises(InputError, match=r"gone.txt does not exist\); name the file with --vad_lexicon"):
         load_checkpoint(trained / "ckpts", "best-acc")
     other = tmp_path / "other.txt"
     other.write_text("red\t0.1\t0.1\t0.1\n")
