@@ -137,7 +137,7 @@ def test_the_last_command_brings_every_flag_along(workspace, tmp_path, monkeypat
         assert words[:2] == ["python", str(REPOSITORY / "artEmisX_train.py")]
         args = parse_args(words[2:])
         assert args.eval_only and args.load_from_epoch == "best-res"
-        for name in run_summary.OF_SCORING:
+        for name in run_summary.SCORING_FLAGS:
             assert getattr(args, name) == getattr(trained, name), name
         return args
 
