@@ -136,8 +136,6 @@ def load_named(ckpt_path: Path, name: str) -> NamedCheckpoint:
     config = read_config(folder / "config.json")
     decoder = read_state_dict(found[0], "take another checkpoint")
     stats = read_torch_file(stats_file, "take another checkpoint")
-    if not isinstance(stats, dict):
-        raise InputError(f"{stats_file}: a dictionary was expected; take another checkpoint")
     return NamedCheckpoint(folder, config, decoder, stats)
 
 
