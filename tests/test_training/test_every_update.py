@@ -132,16 +132,6 @@ def test_every_step_has_its_own_dropout(run):
     assert not set(other) & set(states)
 
 
-def test_processes_have_their_own_dropout(run, monkeypatch):
-    """The seed of dropout's masks depends on the number of the process."""
-    seeds = []
-    step_seed = artEmisX_train.step_seed
-    monkeypatch.setattr(artEmisX_train, "step_seed", lambda *numbers: seeds.append(numbers) or step_seed(*numbers))
-    run("--seed", "7", repeat=True)
-    assert seeds == [(7, 0, step, 0) for step in range(6)]
-    assert len({step_seed(7, 0, 0, process) for process in range(8)}) == 8
-
-
 def wrong_modes(made: Recording, fixed: bool) -> dict[int, list[str]]:
     """Step -> modules that are not in training mode, or, of a fixed image encoder, that are."""
     wrong = {}

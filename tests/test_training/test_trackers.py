@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from accelerate import Accelerator
 
 import artEmisX_train
 from utils import command_line, opts
@@ -125,7 +126,7 @@ def test_a_tracker_that_does_not_start(workspace, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise ValueError("no API key\nconfigured")
 
-    monkeypatch.setattr(artEmisX_train.Accelerator, "init_trackers", refuse)
+    monkeypatch.setattr(Accelerator, "init_trackers", refuse)
     with pytest.raises(InputError, match=r"--report_to tensorboard: does not start \(no API key configured\)"):
         artEmisX_train.main(workspace.argv(tmp_path, *REPORTED))
 
