@@ -49,9 +49,9 @@ from utils.training.checkpoints import format_size
 from utils.training.optimizer import UpdateCheck, rates_of_update
 from utils.training.resume import how_to_continue, prepare_folder, save_run, start_or_continue
 from utils.training.run import TrainingRun, build_training, prepare, save_best
+from utils.training.run_log import TENSORBOARD, loss_values, score_values, start_trackers
 from utils.training.signals import StopSignals
 from utils.training.summary import line_of_scores, summary_of_scoring, summary_of_training
-from utils.training.trackers import TENSORBOARD, loss_values, score_values, start_trackers
 from utils.visualize.gallery_page import write_gallery
 
 UPDATES_BEFORE_ESTIMATE = 10  # of the run's duration
@@ -375,7 +375,8 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         build_training(run, signals)
         start_or_continue(run)
-        start_trackers(run)
+        progress = run.progress
+        start_trackers(args, accelerator, run.log, [progress.epoch, progress.step] if progress.evaluation_due else None)
         give_back_freed_memory()  # the loader's processes are forked next
         train(run)
         log_end(run)

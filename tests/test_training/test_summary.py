@@ -121,7 +121,7 @@ def test_the_summary_names_existing_files_and_commands_that_run(finished):
     for name in ("captions", "checkpoint", "log"):
         assert (root / files[name]).exists(), name
     explain, gallery, test = (line.strip() for line in lines[6:])
-    assert "1 explained" in run(explain, root) and "pictures" in run(gallery, root)
+    assert "1 explained" in run(explain, root) and ".html: 4 images" in run(gallery, root)
     assert "WARNING" not in run(test, root)
     report = json.loads((root / files["report"].partition(" (")[0]).read_text())
     assert report["lexicon_sha256"] == sha256(root / "it's mine.txt")

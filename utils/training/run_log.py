@@ -1,4 +1,6 @@
-"""The run's log: one JSON object a line, appended as it happens and never rewritten.
+"""The run's log, and its curves in TensorBoard, Weights & Biases and Trackio (--report_to).
+
+log.jsonl has one JSON object a line, appended as it happens and never rewritten:
 
     {"start": {...}}        flags and fingerprints of the run; with "resumed" or "continued", from what
     {"losses": {...}}       epoch, step, updates done, loss, and each term before its weight; beside it
@@ -11,17 +13,25 @@
 A resumed run repeats the steps after its last state: of two lines with the same epoch and step the later counts.
 """
 
+import argparse
 import json
 import math
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from utils.errors import InputError
+from utils.errors import InputError, brief
 from utils.files import read_bytes
+from utils.run_record import flags_of
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 LOG_FILE = "log.jsonl"
 PLACE = ("epoch", "step", "updates")  # what a point has beside its values
+TENSORBOARD = "tensorboard"  # folder below --caption_save_path
+PROJECT = "sevlm"  # in the trackers
 
 
 class RunLog:
@@ -116,3 +126,64 @@ def finite(points: list[dict[str, float]], name: str) -> tuple[list[int], list[f
     """Updates and values of one curve; points without it, or with NaN or infinity, are left out."""
     found = [(point["updates"], point[name]) for point in points if math.isfinite(point.get(name, math.nan))]
     return [updates for updates, _ in found], [value for _, value in found]
+
+
+# ---- trackers --------------------------------------------------------------------------------------------------------
+
+
+def start_trackers(
+    args: argparse.Namespace, accelerator: "Accelerator", log: RunLog, repeated: list[int] | None
+) -> None:
+    """Start what --report_to names, with the points of the run so far, by optimiser updates; on the main process only.
+
+    None of the trackers can reliably delete points, so a run that is resumed or continued writes all of them again from
+    its log: TensorBoard then forgets the earlier ones; in Weights & Biases and Trackio a new run begins.
+
+    Args:
+        repeated: the [epoch, step] of an evaluation that will be made again, or None; its points are left out.
+
+    Raises:
+        InputError: a tracker does not start, without a login for example.
+    """
+    if not (accelerator.log_with and accelerator.is_main_process):
+        return
+    started = datetime.now().isoformat(sep=" ", timespec="milliseconds")
+    name = f"{args.caption_save_path} {started}"  # two runs of the same name would share their curves
+    kwargs = {
+        "tensorboard": {"purge_step": 0},
+        "wandb": {"name": name, "config": flags_of(args), "dir": str(args.caption_save_path)},
+        "trackio": {"name": name, "config": flags_of(args)},
+    }
+    try:
+        accelerator.init_trackers(PROJECT, init_kwargs=kwargs)
+    except Exception as error:  # each tracker has its own errors, and so has the network
+        raise InputError(
+            f"--report_to {' '.join(args.report_to)}: does not start ({brief(error)}); log in, work offline "
+            "(WANDB_MODE=offline), or leave the flag out"
+        ) from None
+    past = read_log(log.path)
+    points = [
+        (point["updates"], loss_values(point, rates))
+        for point, rates in zip(past.losses, past.learning_rates, strict=True)
+    ]
+    points += [
+        (point["updates"], score_values(point, samples))
+        for point, samples in zip(past.scores, past.samples, strict=True)
+        if [point["epoch"], point["step"] + 1] != repeated
+    ]
+    for updates, values in sorted(points, key=lambda point: point[0]):
+        accelerator.log(values, step=updates)
+
+
+def loss_values(point: dict[str, float], rates: dict[str, float]) -> dict[str, float]:
+    """One point of the curves of losses and learning rates."""
+    losses = {f"train/{name}": value for name, value in point.items() if name not in PLACE}
+    return losses | {f"learning_rate/{part}": rate for part, rate in rates.items()}
+
+
+def score_values(point: dict[str, float], samples: dict[str, str]) -> dict[str, Any]:
+    """One point of the scores' curves, with the sample captions as one text."""
+    values: dict[str, Any] = {f"scores/{name}": value for name, value in point.items() if name not in PLACE}
+    if samples:
+        values["sample captions"] = "\n\n".join(f"{name}: {caption}" for name, caption in samples.items())
+    return values
