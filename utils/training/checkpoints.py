@@ -114,12 +114,13 @@ def _tokenizer_files(ckpt_path: Path) -> dict[str, Path]:
     return {f"{TOKENIZER_FOLDER}/{path.name}": path for path in sorted((ckpt_path / TOKENIZER_FOLDER).glob("*"))}
 
 
-def load_named(ckpt_path: Path, name: str) -> NamedCheckpoint:
+def load_named(ckpt_path: str | Path, name: str) -> NamedCheckpoint:
     """Read checkpoint `name` (best-acc, best-res, an epoch), verified against its manifest; the authors' have none.
 
     Raises:
         InputError: no such checkpoint (the message lists the others), or a truncated or modified file.
     """
+    ckpt_path = Path(ckpt_path)
     folder, stats_file = _paths(ckpt_path, name)
     weights = [folder / "model.safetensors", folder / "pytorch_model.bin"]
     found = [path for path in weights if path.is_file()]
