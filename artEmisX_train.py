@@ -5,7 +5,8 @@
         --nle_data_train_path data/artEmis/artEmisX_cl_train.json --nle_data_val_path data/artEmis/artEmisX_val.json
     torchrun --nproc_per_node 2 artEmisX_train.py ...          (several processes on one machine)
 
-`prepare` makes data and model, `train_epoch` is the loop, `evaluate` the scores; utils/training/ saves and continues runs.
+`train_epoch` is the loop and `evaluate` scores the model; `prepare` (utils/training/run.py) loads data and model, and
+utils/training/ saves and resumes runs.
 """
 
 import contextlib
@@ -24,10 +25,10 @@ from utils.processes import prepare_script
 
 if __name__ == "__main__":
     prepare_script()
-    # wrong flags and variables, and missing files, answer here, seconds before torch is imported
+    # wrong flags and variables and missing files are reported here, seconds before torch is imported
     if status := run_script(lambda: check_launch() or check_paths(parse_args(), early=True)):
         sys.exit(status)
-    gc.disable()  # until `main`: imports leave next to no garbage, and looking for it takes half a second
+    gc.disable()  # until `main`: imports leave almost no garbage, and collecting it takes half a second
 
 import numpy as np
 import torch
@@ -51,32 +52,32 @@ from utils.evaluation.text_metrics import collapse_warning
 from utils.files import run_lock
 from utils.memory import give_back_freed_memory, peak_memory, without_collections
 from utils.progress import ProgressLine, duration
-from utils.training.checkpoints import shown
+from utils.training.checkpoints import format_size
 from utils.training.optimizer import UpdateCheck, rates_of_update
 from utils.training.resume import how_to_continue, prepare_folder, save_run, start_or_continue
 from utils.training.run import TrainingRun, build_training, prepare, save_best
+from utils.training.run_log import TENSORBOARD, loss_values, score_values, start_trackers
 from utils.training.signals import StopSignals
 from utils.training.summary import line_of_scores, summary_of_scoring, summary_of_training
-from utils.training.trackers import TENSORBOARD, loss_values, score_values, start_trackers
 from utils.visualize.gallery_page import write_gallery
 
-UPDATES_BEFORE_ESTIMATE = 10  # of the time that the run will take
+UPDATES_BEFORE_ESTIMATE = 10  # of the run's duration
 SAMPLES = 3  # images whose explanations are logged
 
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
 def step_seed(*numbers: int) -> int:
-    """One seed of seed, epoch, step and process, the same on every machine."""
+    """One seed from seed, epoch, step and process, the same on every machine."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 @worker_errors()
 def train_epoch(run: TrainingRun) -> None:
-    """Train from `run.progress` to the end of its epoch; evaluate, save and stop on the way where that is due.
+    """Train from `run.progress` to the end of its epoch; evaluate, save and stop when that is due.
 
-    An update is made of the gradients of --gradient_accumulation_steps batches, its window; the epoch's last window may
-    be shorter.
+    An update uses the gradients of --gradient_accumulation_steps batches, its window; an epoch's last window may be
+    shorter.
     """
     args, progress = run.args, run.progress
     run.batches.set_position(progress.epoch, progress.step)
@@ -90,7 +91,7 @@ def train_epoch(run: TrainingRun) -> None:
                 log_losses(run, losses, last)
             progress.step = last + 1
             line.advance(pairs_before(run, progress.step))
-            tell_time(run, line)
+            print_time_left(run, line)
             between_updates(run, len(window))
             if stopped_early(run):
                 return
@@ -101,7 +102,7 @@ def accumulate_gradients(run: TrainingRun, window: list[dict[str, torch.Tensor]]
     """Forward and backward passes of one update's batches; returns the window's losses.
 
     Every sum is divided by the count of the whole window over all processes, so that N batches of b images give the
-    gradients of one batch of N b images (the contrastive negatives apart, which come from their own batch).
+    gradients of one batch of N b images (except for the contrastive negatives, which come from their own batch).
     """
     accelerator, progress = run.accelerator, run.progress
     counts = torch.stack([torch.stack(batch["counts"]) for batch in window]).sum(dim=0)
@@ -111,7 +112,7 @@ def accumulate_gradients(run: TrainingRun, window: list[dict[str, torch.Tensor]]
     outputs: list[dict[str, torch.Tensor]] = []
     for index, batch in enumerate(window):
         inputs = {name: tensor for name, tensor in batch.items() if name != "image_ids"} | {"counts": counts}
-        # dropout's random numbers depend on nothing but this, so that a resumed step is the step that was lost
+        # dropout depends on this alone, so that a resumed run repeats a lost step exactly
         torch.manual_seed(step_seed(run.args.seed, progress.epoch, progress.step + index, accelerator.process_index))
         is_last = index + 1 == len(window)
         with contextlib.nullcontext() if is_last else accelerator.no_sync(run.prepared):
@@ -121,15 +122,15 @@ def accumulate_gradients(run: TrainingRun, window: list[dict[str, torch.Tensor]]
 
 
 def update(run: TrainingRun, losses: dict[str, torch.Tensor], image_ids: torch.Tensor) -> None:
-    """One optimiser step, left out where a loss or a gradient is not finite. The schedule goes on in either case.
+    """One optimiser step, skipped if a loss or a gradient is not finite; the schedule advances in either case.
 
-    AdamW itself leaves the step out, on the device. The host learns of it at once on a CPU, one update later on a GPU.
+    AdamW itself skips the step, on the device. The host learns of it at once on a CPU, one update later on a GPU.
     """
     args, accelerator, place = run.args, run.accelerator, (run.progress.epoch, run.progress.step)
     accelerator.unscale_gradients()
     norm = torch.nn.utils.get_total_norm([p.grad for p in run.parameters if p.grad is not None])
     finite = torch.isfinite(losses["loss"])
-    if accelerator.scaler is None:  # fp16's scaler leaves updates with infinite gradients out by itself
+    if accelerator.scaler is None:  # fp16's scaler skips updates with infinite gradients by itself
         finite = finite & torch.isfinite(norm)
     if args.max_grad_norm:
         torch.nn.utils.clip_grads_with_norm_(run.parameters, args.max_grad_norm, norm)
@@ -142,7 +143,7 @@ def update(run: TrainingRun, losses: dict[str, torch.Tensor], image_ids: torch.T
     elif finite:
         run.optimizer.step()
     else:
-        accelerator.scaler.update()  # closes the update that unscale_gradients has opened
+        accelerator.scaler.update()  # ends the update that unscale_gradients began
     run.scheduler.step()
     run.optimizer.zero_grad()
     run.progress.updates += 1
@@ -153,18 +154,18 @@ def update(run: TrainingRun, losses: dict[str, torch.Tensor], image_ids: torch.T
 
 
 def reads_later(device: torch.device) -> bool:
-    """Whether an update's check is read after the next update: a GPU would stand still while the host waits for it."""
+    """Whether an update's check is read after the next update, as a GPU would be idle while the host waits for it."""
     return device.type == "cuda"
 
 
 def read_check(run: TrainingRun) -> None:
-    """If the last update was left out and nothing has been said of it: say so, or end the run (--nan_policy stop)."""
+    """If the last update was skipped, print that once, or end the run (InputError, with --nan_policy stop)."""
     check, run.check = run.check, None
     if check is None or not (problem := check.problem()):
         return
     if run.args.nan_policy == "stop":
         raise InputError(f"{problem}; lower the learning rate, or give --nan_policy skip")
-    run.print(f"{problem}: update left out")
+    run.print(f"{problem}: update skipped")
 
 
 def log_losses(run: TrainingRun, losses: dict[str, torch.Tensor], step: int) -> None:
@@ -179,12 +180,12 @@ def log_losses(run: TrainingRun, losses: dict[str, torch.Tensor], step: int) -> 
 
 
 def epoch_line(run: TrainingRun) -> ProgressLine:
-    """The progress of this epoch, for people: pairs, losses as last logged, memory."""
+    """The progress of this epoch: pairs, losses as last logged, memory."""
 
     def more() -> str:
         losses = "  ".join(f"{name.removesuffix('_loss')} {value:.3f}" for name, value in run.last_losses.items())
         memory = peak_memory(run.accelerator.device)
-        return losses if memory is None else f"{losses}  {shown(memory)}"
+        return losses if memory is None else f"{losses}  {format_size(memory)}"
 
     title = f"epoch {run.progress.epoch} (last: {run.args.num_train_epochs - 1})"
     done, hidden = pairs_before(run, run.progress.step), not run.accelerator.is_main_process
@@ -192,17 +193,15 @@ def epoch_line(run: TrainingRun) -> ProgressLine:
 
 
 def pairs_before(run: TrainingRun, step: int) -> int:
-    """Pairs of an epoch, of all processes, that are trained on before `step`."""
+    """Pairs that all processes together have trained on before `step` of an epoch."""
     return min(step * run.batches.global_batch, run.batches.size)
 
 
-def tell_time(run: TrainingRun, line: ProgressLine) -> None:
-    """Say once, after the first updates, how long the training will take."""
+def print_time_left(run: TrainingRun, line: ProgressLine) -> None:
+    """Print once, after the first updates, how long the training will take."""
     progress = run.progress
-    enough = progress.step == run.steps_per_epoch or line.done - line.first >= (
-        UPDATES_BEFORE_ESTIMATE * run.args.gradient_accumulation_steps * run.batches.global_batch
-    )
-    if run.time_logged or not enough:
+    enough = UPDATES_BEFORE_ESTIMATE * run.args.gradient_accumulation_steps * run.batches.global_batch
+    if run.time_logged or (progress.step < run.steps_per_epoch and line.done - line.first < enough):
         return
     run.time_logged = True
     left = (run.args.num_train_epochs - progress.epoch) * run.batches.size - line.done
@@ -212,11 +211,10 @@ def tell_time(run: TrainingRun, line: ProgressLine) -> None:
 
 
 def between_updates(run: TrainingRun, steps: int) -> None:
-    """What may be due after an update of so many steps: a state, a stop, an evaluation."""
+    """Save a state, stop or evaluate if that is due after an update of so many steps."""
     args, progress = run.args, run.progress
     done = progress.epoch * run.steps_per_epoch + progress.step
-    if run.signals.immediate:  # before the first update, which may compile for minutes, there was nothing to save
-        run.signals.immediate = False
+    run.signals.set_immediate(False)  # there was nothing to save before the first update, which may compile for minutes
 
     def due(every: int) -> bool:
         return every > 0 and done // every > (done - steps) // every
@@ -261,13 +259,13 @@ def stopped_early(run: TrainingRun) -> bool:
 
 
 def evaluate(run: TrainingRun) -> None:
-    """Score the model, write captions and scores, keep it where it is the best so far."""
+    """Score the model, write captions and scores, and save it if it is the best so far."""
     args, progress = run.args, run.progress
     save_run(run)
-    _, stop = run.agreed_signals(now=True)  # of one process's stop the others would learn only by its end
+    _, stop = run.agreed_signals(now=True)  # else the others would learn of one process's stop only by its end
     if stop:
         run.signals.end(stop)
-    run.signals.immediate = True  # nothing is lost by stopping within an evaluation
+    run.signals.set_immediate(True)  # a stop within an evaluation loses nothing
     evaluation = run.evaluator(run.model)
     accuracy, result = evaluation.scores["sub_acc"], evaluation.scores[deciding_score(args.metrics)]
     better = {"best-acc": accuracy > progress.best_acc, "best-res": result > progress.best_res}
@@ -285,7 +283,7 @@ def evaluate(run: TrainingRun) -> None:
         for name in (name for name, is_better in better.items() if is_better):
             save_best(run, name)
     run.accelerator.wait_for_everyone()
-    run.signals.immediate = False
+    run.signals.set_immediate(False)
     run.print(line_of_scores(progress.scores[-1]))
     if warning := collapse_warning(list(evaluation.explanations.values())):
         run.print(warning)
@@ -304,19 +302,19 @@ def log_scores(run: TrainingRun) -> None:
 
 
 def log_end(run: TrainingRun) -> None:
-    """Log that the training is done, and which evaluation is best-res: by this others know a finished run."""
+    """Log that the training is done, and which evaluation is best-res: utils.sweep recognises finished runs by this."""
     if run.accelerator.is_main_process:
         epoch, steps_done = run.progress.best_res_at or (None, None)
         run.log.write("end", {"epoch": epoch, "step": None if steps_done is None else steps_done - 1})
 
 
-# ---- the whole -------------------------------------------------------------------------------------------------------
+# ---- the script ------------------------------------------------------------------------------------------------------
 
 
 def score_checkpoint(run: TrainingRun) -> None:
     """--eval_only: score one checkpoint; write captions and scores under its name, and the report."""
     args, accelerator, evaluator = run.args, run.accelerator, run.evaluator
-    # read before hours of captioning, not after
+    # what the report needs is read before hours of captioning, not after them
     classifier = None
     if args.text2emotion is not None:
         name = classifier_name(args.text2emotion, args.vocabulary)
@@ -355,7 +353,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns 0. See `--help` for the flags.
 
     Raises:
-        InputError: for everything a user can put right.
+        InputError: for every error that a user can correct.
     """
     gc.enable()
     args = parse_args(argv)
@@ -386,8 +384,8 @@ def main(argv: list[str] | None = None) -> int:
             if not args.eval_only:
                 prepare_folder(args.ckpt_path, args.resume, continued=bool(args.load_from_epoch))
             scorer = CaptionScorer(args.annFileExp, args.metrics, args.cache_dir, args.meteor_jvms)
-            stack.enter_context(scorer).start()  # METEOR's tables load while the data do
-        # the other processes find what the main one has checked and computed in the cache folder
+            stack.enter_context(scorer).start()  # METEOR's tables load in parallel with the data
+        # the other processes find in the cache folder what the main process has checked and computed
         with without_collections(), accelerator.main_process_first():
             run = prepare(args, accelerator, scorer)
         if args.eval_only:
@@ -395,11 +393,12 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         build_training(run, signals)
         start_or_continue(run)
-        start_trackers(run)
-        give_back_freed_memory()  # the loader's processes come next
+        progress = run.progress
+        start_trackers(args, accelerator, run.log, [progress.epoch, progress.step] if progress.evaluation_due else None)
+        give_back_freed_memory()  # the loader's processes are forked next
         train(run)
         log_end(run)
-        signals.immediate = True
+        signals.set_immediate(True)
         run.print(summary_of_training(run))
     accelerator.end_training()
     return 0

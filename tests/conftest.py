@@ -1,4 +1,4 @@
-"""What several tests share: a tiny data set with tiny models, and (tests/background.py) the demo, trained once per run."""
+"""What several tests share: a tiny data set with tiny models."""
 
 import json
 import os
@@ -13,10 +13,7 @@ os.environ.setdefault(
 
 import pytest
 
-pytest_plugins = [
-    "tests.background",  # the longest runs, beside the tests
-    "tests.bad_input",  # its fixtures: a folder of good files to spoil
-]
+pytest_plugins = ["tests.bad_input"]  # its fixtures: a folder of good files to spoil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = REPOSITORY / "tests" / "data" / "golden"

@@ -47,6 +47,7 @@ sys.path.insert(0, {repository!r})
 from utils.processes import prepare_script
 prepare_script()
 import artEmisX_train as script
+import utils.training.run as run
 from utils.errors import run_script
 
 def slowed(module, name, moment, seconds):
@@ -60,7 +61,7 @@ def slowed(module, name, moment, seconds):
         return value
     setattr(module, name, slow)
 
-slowed(script, "read_inputs", "loading", {loading})
+slowed(run, "read_inputs", "loading", {loading})
 slowed(script, "update", "training", 0.1)
 import utils.evaluation.evaluator as evaluator
 slowed(evaluator, "caption_batch", "evaluation", {evaluation})

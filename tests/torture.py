@@ -135,12 +135,12 @@ def torture(root: Path, kills: int, seed: int) -> int:
             continue  # it had ended already: another try
         workers = str(rng.choice((0, 1, 4)))
         finish([*argv, "--resume", "--num_workers", workers], out.with_suffix(".log"))
-        ours = outcome(out)
-        wrong = [name for name in expected if ours.get(name) != expected[name]]
+        found = outcome(out)
+        wrong = [name for name in expected if found.get(name) != expected[name]]
         killed, different = killed + 1, different + bool(wrong)
-        verdict = f"DIFFERENT: {', '.join(wrong)}" if wrong else "equal"
+        result = f"DIFFERENT: {', '.join(wrong)}" if wrong else "equal"
         print(
-            f"{killed:3d}  {moment:<11} after {seconds:5.2f} s, resumed with {workers} workers: {verdict}", flush=True
+            f"{killed:3d}  {moment:<11} after {seconds:5.2f} s, resumed with {workers} workers: {result}", flush=True
         )
     print(f"{kills - different} of {kills} equal")
     return different

@@ -99,8 +99,8 @@ def main(argv: list[str] | None = None) -> int:
                 f"{path}: is of {report.get('checkpoint')}, not of {checkpoint_folder}; give its own report"
             )
 
+    from utils.training.build_model import load_model
     from utils.training.fingerprints import decoder_identity, encoder_identity
-    from utils.training.load_checkpoint import load_model
 
     record = recorded_settings(flags)
     checkpoint, codec, model = load_model(flags)

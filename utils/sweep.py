@@ -36,7 +36,7 @@ from utils.processes import cores
 from utils.progress import ProgressLine, duration
 from utils.run_record import flags_of
 from utils.training.run_log import LOG_FILE, RunHistory, read_log
-from utils.training.summary import of_test, scoring_flags, script, takes_demo
+from utils.training.summary import demo_can_score, scoring_flags, script, test_counterpart
 from utils.training.sweep_processes import Job, Jobs
 
 FIRST_SEED = 42  # the training's default
@@ -295,17 +295,17 @@ def test_words(training: argparse.Namespace, test: list[str], folder: Path) -> l
     """
     words = ["--eval_only", "--load_from_epoch", "best-res"]
     words += ["--ckpt_path", str(folder / "ckpts"), "--caption_save_path", str(folder / "test")]
-    if takes_demo(training) and not test:
+    if demo_can_score(training) and not test:
         return ["--demo", "--split", "test", *words, *scoring_flags(training, demo=True)]
     named = given_flags(test)
     for name in ("nle_data_val_path", "annFileExp"):
         path = getattr(training, name)
         if name not in named:
-            if of_test(path) == path:
+            if test_counterpart(path) == path:
                 raise InputError(
                     f"--test: {path}: its name says no _val; name the test split in --test '--{name} FILE'"
                 )
-            words += [f"--{name}", str(of_test(path))]
+            words += [f"--{name}", str(test_counterpart(path))]
     words += [*scoring_flags(training), *test]
     if test or not training.demo:  # else the data may still have to be made
         check_paths(parse_args(words))

@@ -1,4 +1,4 @@
-"""What scores decide: which checkpoint is kept, when training stops, and what a continued run remembers."""
+"""What scores decide: which checkpoint is the best, when training stops, and what a continued run knows of them."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ import artEmisX_train
 from tests.conftest import logged_losses
 from tests.test_training.recording import recording
 from utils.evaluation.evaluation import Evaluation
-from utils.evaluation.evaluator import Evaluator
-from utils.training.resume import load_state, save_state
+from utils.evaluation.evaluator import Evaluator, deciding_score
+from utils.training.resume import load_state, save_state, state_folders
 
 pytestmark = pytest.mark.slow
 
@@ -44,17 +44,17 @@ def stats(folder, name: str) -> dict:
 SAME = (0.5, 0.5)
 
 
-def test_stop_after_evaluations_without_gain(train, capsys):
-    """--stop_after_evals 2: the third in a row is the last. One score that rises is a gain, whatever the other does; a
-    score that is only equalled, or rises from a fall, is none."""
-    gain_in_accuracy, gain_in_bleu = (0.6, 0.4), (0.4, 0.6)
-    course = [SAME, SAME, SAME, gain_in_accuracy, SAME, gain_in_bleu, (0.1, 0.1), (0.6, 0.5), (0.5, 0.6)]
-    train(course, "--stop_after_evals", "2", "--num_train_epochs", "12")
+def test_stop_after_evaluations_without_improvement(train, capsys):
+    """--stop_after_evals 2: the third in a row is the last. It is an improvement if one score exceeds its best, whatever
+    the other does; it is none if a score only equals its best."""
+    better_accuracy, better_bleu = (0.6, 0.4), (0.4, 0.6)
+    scores = [SAME, SAME, SAME, better_accuracy, SAME, better_bleu, (0.1, 0.1), (0.6, 0.5), (0.5, 0.6)]
+    train(scores, "--stop_after_evals", "2", "--num_train_epochs", "12")
     assert "stopped early: 3 evaluations in a row" in capsys.readouterr().out
 
 
 def test_best_checkpoints(train):
-    """Each by its own score; a score that is only equalled replaces nothing."""
+    """Each by its own score; a score that only equals the best replaces nothing."""
     folder = train([(0.0, 0.0), (0.5, 0.4), (0.4, 0.6), (0.5, 0.6)], "--num_train_epochs", "4")
     by_accuracy, by_bleu = stats(folder, "best-acc"), stats(folder, "best-res")
     assert (by_accuracy["epoch"], by_accuracy["best_acc"], by_accuracy["best_res"]) == (1, 0.5, 0.4)
@@ -62,7 +62,7 @@ def test_best_checkpoints(train):
 
 
 def test_evaluations_between_and_at_the_end(train, tmp_path):
-    """Three steps, evaluated every second one: after the second, and at the end although none is due there."""
+    """Three steps, evaluated every second one: after the second, and at the end although it is not due there."""
     train([(0.2, 0.2), (0.1, 0.3)], "--eval_steps", "2", "--batch_size", "15", "--num_train_epochs", "1")
     names = sorted(path.name for path in (tmp_path / "results").glob("scores_exp_*.json"))
     assert names == ["scores_exp_0_1_step.json", "scores_exp_0_2_step.json"]
@@ -92,7 +92,7 @@ def test_a_continued_run_knows_the_best_scores(train):
     ids=["same parameters", "other parameters", "more epochs than before"],
 )
 def test_a_continued_run_goes_on_with_the_schedule(train, monkeypatch, epochs_before, more):
-    """Rate of update k is lr (1 - k / updates), k going on; also where the optimiser's state does not fit any more."""
+    """The rate of update k is lr (1 - k / updates), where k continues; also if the optimiser's state does not fit."""
     rates = ("--emo_en_LR", "1e-3", "--batch_size", "15")  # 3 steps an epoch
     train([(0.5, 0.5), (0.4, 0.4), (0.3, 0.3)][:epochs_before], "--num_train_epochs", str(epochs_before), *rates)
     with recording(monkeypatch) as made:
@@ -104,22 +104,47 @@ def test_a_continued_run_goes_on_with_the_schedule(train, monkeypatch, epochs_be
 
 
 @pytest.mark.parametrize(
-    ("older", "newer"),
-    [
-        ((0, 9), (0, 10)),
-        ((9, 5), (10, 0)),
-        ((99, 99_999), (100, 1)),
-        ((3, 99_999), (3, 100_000)),
-        ((9_999, 7), (10_000, 7)),
-        ((99_999, 7), (100_000, 7)),
-    ],
+    ("older", "newer"), [((0, 9), (0, 10)), ((9, 5), (10, 0)), ((99, 99_999), (100, 1)), ((3, 99_999), (3, 100_000))]
 )
 def test_the_newest_state_is_the_furthest(tmp_path, older, newer):
     for number, place in enumerate([(0, 1), older, newer]):
         save_state(tmp_path, *place, {"number": number}, {})
     found, notes = load_state(tmp_path)
     assert found.state == {"number": 2} and notes == []
-    torn = sorted((tmp_path / "resume").glob(f"*{newer[0]}-*{newer[1]}"))[-1]
-    (torn / "state.pt").write_bytes(b"torn")
-    found, notes = load_state(tmp_path)  # the one before is still there
-    assert found.state == {"number": 1} and len(notes) == 1
+    assert [folder.name for folder in state_folders(tmp_path)] == [f"{e:05d}-{s:08d}" for e, s in (newer, older)]
+
+
+def test_best_res_without_bleu(workspace, tmp_path, monkeypatch, capsys):
+    """--metrics rouge: best-res is the evaluation with the best ROUGE-L, not the first."""
+    scores, call = iter((0.1, 0.3, 0.2)), Evaluator.__call__
+
+    def evaluated(evaluator, model):
+        evaluation = call(evaluator, model)
+        evaluation.scores |= {"ROUGE_L": next(scores), "sub_acc": 0.0}
+        return evaluation
+
+    monkeypatch.setattr(Evaluator, "__call__", evaluated)
+    flags = workspace.argv(tmp_path, "--num_train_epochs", "3")
+    at = flags.index("--metrics")
+    flags[at : at + 2] = ["--metrics", "rouge"]
+    assert artEmisX_train.main(flags) == 0
+    assert "best-res the best ROUGE_L" in capsys.readouterr().out
+    stats = torch.load(tmp_path / "ckpts" / "ckpt_stats_best-res.tar", weights_only=True)
+    assert (stats["epoch"], stats["best_res"]) == (1, 0.3)
+
+
+def test_deciding_score():
+    assert deciding_score(["meteor", "bleu"]) == "Bleu_4"
+    assert deciding_score(["spice", "rouge", "cider"]) == "CIDEr"
+    assert deciding_score(["spice"]) == "SPICE"
+
+
+def test_early_stop_between_epochs(workspace, tmp_path, capsys):
+    """With --eval_steps the run stops right after an evaluation, and resuming does not undo that."""
+    frozen = ("--learning_rate", "0", "--emo_en_LR", "0", "--num_train_epochs", "2")
+    flags = workspace.argv(tmp_path, *frozen, "--eval_steps", "1", "--stop_after_evals", "1")
+    for more in ((), ("--resume",)):
+        assert artEmisX_train.main([*flags, *more]) == 0
+        assert "stopped early: 2 evaluations" in capsys.readouterr().out
+        names = sorted(path.name for path in (tmp_path / "results").glob("scores_exp_*.json"))
+        assert names == [f"scores_exp_0_{step}_step.json" for step in (0, 1, 2)]

@@ -1,4 +1,4 @@
-"""Scoring, resuming and continuing with other flags than before: the same, refused by name, or said in a line."""
+"""Using, scoring, resuming and continuing a run, with the same and with other flags, files and tokenizers."""
 
 import json
 import math
@@ -8,8 +8,13 @@ import pytest
 import torch
 
 import artEmisX_train
+from models.image_encoder import ImageFeatures
 from tests.conftest import TINY_VIT
+from utils.constants import IMAGE_FOLDERS
+from utils.data.records import read_records
 from utils.errors import InputError
+from utils.evaluation.generation import caption_batch
+from utils.training.build_model import load_checkpoint
 from utils.training.resume import load_state, state_folders
 
 pytestmark = pytest.mark.slow
@@ -40,17 +45,16 @@ def argv(workspace, out, *more):
 
 def without(flags: list[str], *names: str) -> list[str]:
     """A command line without some flags and their values."""
-    kept, skip = [], False
+    rest, skip = [], False
     for word in flags:
         if word.startswith("--"):
             skip = word.removeprefix("--") in names
         if not skip:
-            kept.append(word)
-    return kept
+            rest.append(word)
+    return rest
 
 
-# ---- --eval_only
-
+# ---- --eval_only -----------------------------------------------------------------------------------------------------
 
 SCORING = ("--eval_only", "--load_from_epoch", "best-res")
 
@@ -60,7 +64,7 @@ def captions(out):
 
 
 def test_scoring_takes_the_checkpoints_settings(workspace, finished, tmp_path, capsys):
-    """With next to no flags: the captions of the training's own evaluation, and the training's seed in the report."""
+    """With almost no flags: the captions of the training's own evaluation, and the training's seed in the report."""
     flags = without(
         argv(workspace, tmp_path, *SCORING), "clip_model", "from_scratch", "lemmatizer", "seed", "prefix_dim"
     )
@@ -68,7 +72,7 @@ def test_scoring_takes_the_checkpoints_settings(workspace, finished, tmp_path, c
     epoch = torch.load(finished / "ckpts" / "ckpt_stats_best-res.tar", weights_only=True)["epoch"]
     assert captions(tmp_path) == (finished / "results" / f"unf_captions_full_{epoch}_5_step.json").read_bytes()
     report = json.loads((tmp_path / "results" / "report.json").read_text())
-    assert (report["seed"], report["lemmatizer"]) == (3, "simplemma")
+    assert (report["seed"], report["lemmatizer"], report["images"]) == (3, "simplemma", 4)
 
 
 @pytest.mark.parametrize(
@@ -86,28 +90,17 @@ def test_scoring_refuses_another_model(workspace, finished, tmp_path, more, mess
         artEmisX_train.main(argv(workspace, tmp_path, *SCORING, "--ckpt_path", str(finished / "ckpts"), *more))
 
 
-def test_scoring_says_what_a_user_may_change(workspace, finished, tmp_path, capsys):
+def test_scoring_warns_of_what_a_user_may_change(workspace, finished, tmp_path, capsys):
     lexicon = tmp_path / "lexicon.txt"
     lexicon.write_text("red\t0.9\t0.9\t0.1\n")
-    more = (
-        "--ckpt_path",
-        str(finished / "ckpts"),
-        "--lemmatizer",
-        "none",
-        "--vad_lexicon",
-        str(lexicon),
-        "--seed",
-        "9",
-    )
-    assert artEmisX_train.main([*argv(workspace, tmp_path, *SCORING, *more), "--seed", "3"]) == 0
-    said = capsys.readouterr().out
-    assert "--lemmatizer was simplemma in training and is none now" in said
-    assert "--vad_lexicon (lexicon sha256) was" in said
-    report = json.loads((tmp_path / "results" / "report.json").read_text())
-    assert report["seed"] == 3
+    more = ("--ckpt_path", str(finished / "ckpts"), "--lemmatizer", "none", "--vad_lexicon", str(lexicon))
+    assert artEmisX_train.main(argv(workspace, tmp_path, *SCORING, *more)) == 0
+    printed = capsys.readouterr().out
+    assert "--lemmatizer was simplemma in training and is none now" in printed
+    assert "--vad_lexicon (lexicon sha256) was" in printed
 
 
-def test_image_encoders_are_compared_by_what_they_are(workspace, finished, tmp_path):
+def test_image_encoders_are_compared_by_their_content(workspace, finished, tmp_path):
     """Another path to the same encoder passes; other weights or another activation do not."""
     same, other = tmp_path / "same", tmp_path / "other"
     shutil.copytree(workspace.root / "vit", same)
@@ -121,7 +114,7 @@ def test_image_encoders_are_compared_by_what_they_are(workspace, finished, tmp_p
         artEmisX_train.main([*flags, "--clip_model", str(other)])
 
 
-# ---- --resume
+# ---- --resume --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,30 +151,29 @@ def test_resume_refuses_other_files(workspace, copied, tmp_path):
             artEmisX_train.main([*argv(workspace, copied), "--resume", *more])
 
 
-def test_resume_says_what_may_change(workspace, copied, capsys):
+def test_resume_warns_of_what_may_change(workspace, copied, capsys):
     assert artEmisX_train.main([*argv(workspace, copied), "--resume", "--stop_after_evals", "4"]) == 0
-    said = capsys.readouterr().out
-    assert "--resume: --stop_after_evals was 10 and is 4 now" in said
+    assert "--resume: --stop_after_evals was 10 and is 4 now" in capsys.readouterr().out
     lines = start_lines(copied)
     assert "resumed" not in lines[0] and lines[1]["resumed"] == "00001-00000006"
 
 
-# ---- --load_from_epoch
+# ---- --load_from_epoch -----------------------------------------------------------------------------------------------
 
 
 def test_continuing_renames_the_earlier_states(workspace, copied, capsys):
-    """The new run's states win from the first moment; the old ones are kept whole; the log goes on."""
+    """--resume would find the new run's state at once; the old states stay complete; the log is continued."""
     stats = torch.load(copied / "ckpts" / "ckpt_stats_best-res.tar", weights_only=True)
     old = sorted(folder.name for folder in state_folders(copied / "ckpts"))
     log = (copied / "results" / "log.jsonl").read_text()
     flags = without(argv(workspace, copied), "num_train_epochs")
     more = ("--load_from_epoch", "best-res", "--num_train_epochs", str(stats["epoch"] + 2))
     assert artEmisX_train.main([*flags, *more]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     renamed = copied / "ckpts" / "resume-1"
     assert (
-        f"the states of the earlier run in this folder are now in {renamed}" in said
-        and f"continuing at epoch {stats['epoch'] + 1}" in said
+        f"the states of the earlier run in this folder are now in {renamed}" in printed
+        and f"continuing at epoch {stats['epoch'] + 1}" in printed
     )
     assert sorted(path.name for path in renamed.iterdir()) == old
     found, _ = load_state(copied / "ckpts")
@@ -223,18 +215,18 @@ def rates_of_first_update(monkeypatch, flags):
 
 
 def test_continuing_takes_the_rates_of_the_flags(workspace, copied, monkeypatch, capsys):
-    """Rates that are given win; those that are not are the checkpoint's. Groups: VAD encoder, decoder; weights, biases."""
+    """The checkpoint's rates, but for those that are given. Groups: VAD encoder, decoder; weights, biases."""
     epoch = torch.load(copied / "ckpts" / "ckpt_stats_best-res.tar", weights_only=True)["epoch"]
     flags = without(argv(workspace, copied), "num_train_epochs", "learning_rate")
     more = ("--load_from_epoch", "best-res", "--num_train_epochs", "4", "--emo_en_LR", "0.5", "--adam_eps", "1e-4")
     found = rates_of_first_update(monkeypatch, [*flags, *more])
-    share = 1 - (epoch + 1) / 4
-    eps = 1e-4 / math.sqrt(1 - 0.999 ** (6 * (epoch + 1) + 1))  # AdamW goes on counting its updates
-    expected = [(0.5 * share, eps)] * 2 + [(1e-3 * share, eps)] * 2
-    assert [pair for pair in found] == [pytest.approx(pair) for pair in expected]
-    said = capsys.readouterr().out
-    assert "--emo_en_LR was 4e-05 in training and is 0.5 now" in said
-    assert "--learning_rate 0.001, --en_LR 2e-05, --emo_en_LR 0.5" in said
+    decay = 1 - (epoch + 1) / 4
+    eps = 1e-4 / math.sqrt(1 - 0.999 ** (6 * (epoch + 1) + 1))  # AdamW continues to count its updates
+    expected = [(0.5 * decay, eps)] * 2 + [(1e-3 * decay, eps)] * 2
+    assert found == [pytest.approx(pair) for pair in expected]
+    printed = capsys.readouterr().out
+    assert "--emo_en_LR was 4e-05 in training and is 0.5 now" in printed
+    assert "--learning_rate 0.001, --en_LR 2e-05, --emo_en_LR 0.5" in printed
 
 
 def test_continuing_beyond_the_last_epoch(workspace, copied):
@@ -244,10 +236,54 @@ def test_continuing_beyond_the_last_epoch(workspace, copied):
     assert not list((copied / "ckpts").glob("resume-*"))
 
 
-def test_nothing_begins_again_over_the_checkpoints_of_a_run(workspace, copied):
-    """Killed before its first state, a run that continues a checkpoint leaves none: --resume must not start it at epoch 0."""
+def test_resume_without_a_state_does_not_start_over(workspace, copied):
+    """A run that continued a checkpoint and was killed before its first state must not start at epoch 0."""
     (copied / "ckpts" / "resume").rename(copied / "ckpts" / "resume-1")
     with pytest.raises(
         InputError, match=r"ckpts: holds checkpoints .best-acc, best-res. and no state .*--load_from_epoch"
     ):
         artEmisX_train.main([*argv(workspace, copied), "--resume"])
+
+
+def test_the_tokenizer_of_another_run_is_refused(workspace, copied):
+    """This run's checkpoints would be read with the wrong words."""
+    path = copied / "ckpts" / "nle_gpt2_tokenizer_0" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["Ġred"], vocabulary["Ġblue"] = vocabulary["Ġblue"], vocabulary["Ġred"]
+    path.write_text(json.dumps(content))
+    shutil.rmtree(copied / "ckpts" / "resume")
+    with pytest.raises(InputError, match="nle_gpt2_tokenizer_0: is not the tokenizer of --gpt2_model"):
+        artEmisX_train.main(argv(workspace, copied))
+
+
+# ---- load_checkpoint -------------------------------------------------------------------------------------------------
+
+
+def test_a_loaded_checkpoint_gives_the_captions_of_its_evaluation(workspace, finished):
+    loaded = load_checkpoint(finished / "ckpts")
+    epoch = torch.load(finished / "ckpts" / "ckpt_stats_best-res.tar", weights_only=True)["epoch"]
+    captions = json.loads((finished / "results" / f"unf_captions_full_{epoch}_5_step.json").read_text())
+    records = read_records(workspace.data / "artEmisX_val.json")
+    folder = workspace.data / IMAGE_FOLDERS[0]
+    pixels = loaded.read_images([folder / record["image_name"] for record in records.values()])
+    with torch.inference_mode():
+        image = loaded.model.image_features(pixels, None, None)
+        texts = caption_batch(loaded.model, ImageFeatures(*image), loaded.codec, loaded.vad.of_generated)
+    expected = {line["image_id"]: line["caption"] for line in captions}
+    assert {int(image_id): full for image_id, (full, _) in zip(records, texts, strict=True)} == expected
+    assert not loaded.model.training and loaded.args.seed == 3 and loaded.args.lemmatizer == "simplemma"
+
+
+def test_a_lexicon_that_does_not_exist_any_more(copied, tmp_path, capsys):
+    config = copied / "ckpts" / "nle_model_best-acc" / "config.json"
+    fields = json.loads(config.read_text())
+    fields["sevlm_settings"]["flags"]["vad_lexicon"] = "gone.txt"
+    config.write_text(json.dumps(fields))
+    (config.parent / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"gone.txt does not exist\); name the file with --vad_lexicon"):
+        load_checkpoint(copied / "ckpts", "best-acc")
+    other = tmp_path / "other.txt"
+    other.write_text("red\t0.1\t0.1\t0.1\n")
+    load_checkpoint(copied / "ckpts", "best-acc", ["--vad_lexicon", str(other)])
+    assert "--vad_lexicon (lexicon sha256) was" in capsys.readouterr().out

@@ -20,8 +20,8 @@ from utils.errors import InputError
 from utils.training.build_model import build_decoder, model_config
 
 NEW = "VAD fusion, contrastive head, VAD head"
-OURS = "<pad> <prefix> <emotion> <explanation>"
-ALL_NEW = f"drawn at random: cross-attention, {NEW}, 4 tokens ({OURS})"
+ADDED = "<pad> <prefix> <emotion> <explanation>"
+ALL_NEW = f"drawn at random: cross-attention, {NEW}, 4 tokens ({ADDED})"
 # the published widths, blocks and heads
 SIZES = {
     "distilgpt2": (768, 6, 12),
@@ -61,17 +61,17 @@ def check_drawn(decoder, codec, *tokens: str) -> None:
     assert rows(decoder, codec, *tokens).std().item() == pytest.approx(0.02, rel=6 / math.sqrt(32 * len(tokens)))
 
 
-def check_parity(decoder, theirs: GPT2LMHeadModel) -> None:
+def check_parity(decoder, gpt2: GPT2LMHeadModel) -> None:
     """Without VAD fusion the hidden states are those of transformers' own GPT-2 that attends to the grid."""
     decoder.eval()
-    width = theirs.config.n_embd
+    width = gpt2.config.n_embd
     grid, ids = torch.randn(2, 5, width), torch.randint(50257, (2, 7))
     segments = torch.full_like(ids, 11)
     with torch.no_grad():
-        ours = decoder(ids, segments, ImageFeatures(torch.zeros(2, width), grid))
-        embeddings = theirs.transformer.wte(ids) + theirs.transformer.wte(segments)
-        expected = theirs.transformer(inputs_embeds=embeddings, encoder_hidden_states=grid).last_hidden_state
-    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+        weights = decoder(ids, segments, ImageFeatures(torch.zeros(2, width), grid))
+        embeddings = gpt2.transformer.wte(ids) + gpt2.transformer.wte(segments)
+        expected = gpt2.transformer(inputs_embeds=embeddings, encoder_hidden_states=grid).last_hidden_state
+    torch.testing.assert_close(weights, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_plain_gpt2(tmp_path):
@@ -84,9 +84,9 @@ def test_plain_gpt2(tmp_path):
 
 def save_nlx_tokenizer(folder: Path, old: bool) -> None:
     tokenizer = GPT2TokenizerFast(str(SHIPPED_BPE / "vocab.json"), str(SHIPPED_BPE / "merges.txt"))
-    own = ["<question>", "<answer>", "<explanation>"]
-    tokenizer.add_special_tokens({"pad_token": "<pad>", "additional_special_tokens": own})
-    assert tokenizer.convert_tokens_to_ids(["<pad>", *own]) == [50257, 50258, 50259, 50260]
+    added = ["<question>", "<answer>", "<explanation>"]
+    tokenizer.add_special_tokens({"pad_token": "<pad>", "additional_special_tokens": added})
+    assert tokenizer.convert_tokens_to_ids(["<pad>", *added]) == [50257, 50258, 50259, 50260]
     tokenizer.save_pretrained(folder)
     if old:
         (folder / "tokenizer.json").unlink()
@@ -97,28 +97,28 @@ def save_nlx_tokenizer(folder: Path, old: bool) -> None:
 
 @pytest.mark.parametrize("old", [True, False], ids=["vocab.json", "tokenizer.json"])
 def test_caption_pretrained(tmp_path, old):
-    theirs = save(tmp_path, vocab_size=50261, add_cross_attention=True)
+    gpt2 = save(tmp_path, vocab_size=50261, add_cross_attention=True)
     save_nlx_tokenizer(tmp_path, old)
     decoder, codec = build(tmp_path)
-    ours, saved = decoder.state_dict(), theirs.state_dict()
+    weights, saved = decoder.state_dict(), gpt2.state_dict()
     for name in saved.keys() - {"transformer.wte.weight", "lm_head.weight"}:
-        assert torch.equal(ours[name], saved[name]), name
-    assert torch.equal(ours["transformer.wte.weight"][:50261], saved["transformer.wte.weight"])
+        assert torch.equal(weights[name], saved[name]), name
+    assert torch.equal(weights["transformer.wte.weight"][:50261], saved["transformer.wte.weight"])
     assert (codec.pad_id, codec.explanation_id) == (50257, 50260)
     check_drawn(decoder, codec, "<prefix>", "<emotion>")
-    check_parity(decoder, theirs)
-    kept = "4 added tokens (<pad> <question> <answer> <explanation>)"
+    check_parity(decoder, gpt2)
+    added = "4 added tokens (<pad> <question> <answer> <explanation>)"
     assert decoder.origin == (
-        f"decoder {tmp_path}: 44 weights loaded, with {kept}; drawn at random: {NEW}, 2 tokens (<prefix> <emotion>)"
+        f"decoder {tmp_path}: 44 weights loaded, with {added}; drawn at random: {NEW}, 2 tokens (<prefix> <emotion>)"
     )
 
 
 def test_rows_that_no_tokenizer_names(tmp_path):
-    """As many rows as SEVLM's, but they are <question> and <answer>, as far as one can know: ours are drawn."""
+    """As many rows as SEVLM's, but they are <question> and <answer>, as far as one can know: those of SEVLM are drawn."""
     save(tmp_path, vocab_size=50261, add_cross_attention=True)
     decoder, codec = build(tmp_path)
-    check_drawn(decoder, codec, *OURS.split())
-    assert f"; drawn at random: {NEW}, 4 tokens ({OURS}); left out: 4 rows of the token table without" in decoder.origin
+    check_drawn(decoder, codec, *ADDED.split())
+    assert f"; drawn at random: {NEW}, 4 tokens ({ADDED}); ignored: 4 rows of the token table without" in decoder.origin
 
 
 def test_padded_token_table(tmp_path):
@@ -126,15 +126,15 @@ def test_padded_token_table(tmp_path):
     shutil.copytree(SHIPPED_BPE, tmp_path, dirs_exist_ok=True)
     decoder, codec = build(tmp_path)
     assert decoder.transformer.wte.weight.shape[0] == decoder.config.vocab_size == 50261
-    check_drawn(decoder, codec, *OURS.split())
-    assert f"{ALL_NEW}; left out: 47 rows" in decoder.origin
+    check_drawn(decoder, codec, *ADDED.split())
+    assert f"{ALL_NEW}; ignored: 47 rows" in decoder.origin
 
 
 def test_tokenizer_with_more_tokens_than_rows(tmp_path):
     save(tmp_path, vocab_size=50257)
     save_nlx_tokenizer(tmp_path, old=False)
     decoder, codec = build(tmp_path)
-    check_drawn(decoder, codec, *OURS.split(), "<question>")
+    check_drawn(decoder, codec, *ADDED.split(), "<question>")
     assert "6 tokens (<pad> <question> <answer> <explanation> <prefix> <emotion>)" in decoder.origin
 
 
@@ -150,11 +150,11 @@ def test_many_added_tokens(tmp_path):
 def test_checkpoint_of_this_model(tmp_path):
     save(tmp_path / "gpt2")
     first, codec = build(tmp_path / "gpt2")
-    first.save_pretrained(tmp_path / "ours")
-    second, _ = build(tmp_path / "ours")
+    first.save_pretrained(tmp_path / "saved")
+    second, _ = build(tmp_path / "saved")
     assert (
         second.origin
-        == f"decoder {tmp_path / 'ours'}: {len(list(first.parameters()))} weights loaded, with 4 added tokens ({OURS})"
+        == f"decoder {tmp_path / 'saved'}: {len(list(first.parameters()))} weights loaded, with 4 added tokens ({ADDED})"
     )
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name]), name
@@ -174,13 +174,13 @@ def test_some_cross_attention_missing(tmp_path):
 
 def test_output_layer_of_its_own(tmp_path):
     """The table needs no new rows here: transformers ties the two again only where it resizes them."""
-    theirs = save(tmp_path, tie_word_embeddings=False, vocab_size=50263)
+    gpt2 = save(tmp_path, tie_word_embeddings=False, vocab_size=50263)
     save_nlx_tokenizer(tmp_path, old=False)
     decoder, codec = build(tmp_path)
     assert decoder.lm_head.weight is decoder.transformer.wte.weight
-    assert torch.equal(decoder.lm_head.weight[:50261], theirs.transformer.wte.weight[:50261])
+    assert torch.equal(decoder.lm_head.weight[:50261], gpt2.transformer.wte.weight[:50261])
     check_drawn(decoder, codec, "<prefix>", "<emotion>")
-    assert "; left out: lm_head.weight, which SEVLM has no place for" in decoder.origin
+    assert "; ignored: lm_head.weight, which SEVLM does not use" in decoder.origin
 
 
 def test_weights_without_a_place(tmp_path):
@@ -188,7 +188,7 @@ def test_weights_without_a_place(tmp_path):
     state = load_file(tmp_path / "model.safetensors")
     state |= {"score.weight": torch.zeros(2), "score.bias": torch.zeros(2), "transformer.h.0.attn.bias": torch.ones(1)}
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
-    assert build(tmp_path)[0].origin.endswith("; left out: score.bias and 1 more, which SEVLM has no place for")
+    assert build(tmp_path)[0].origin.endswith("; ignored: score.bias and 1 more, which SEVLM does not use")
 
 
 # ---- sizes -----------------------------------------------------------------------------------------------------------
@@ -198,49 +198,49 @@ def test_weights_without_a_place(tmp_path):
 def test_heads_of_every_size(tmp_path, name):
     """Tiny, with the published number of heads and the files' older names, which lack `transformer.`."""
     heads = SIZES[name][2]
-    theirs = save(tmp_path, n_embd=4 * heads, n_head=heads, add_cross_attention=True)
+    gpt2 = save(tmp_path, n_embd=4 * heads, n_head=heads, add_cross_attention=True)
     state = load_file(tmp_path / "model.safetensors")
     state = {part.removeprefix("transformer."): tensor for part, tensor in state.items() if part != "lm_head.weight"}
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
     decoder, _ = build(tmp_path, "--prefix_dim", str(4 * heads))
-    check_parity(decoder, theirs)
+    check_parity(decoder, gpt2)
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_published_sizes(tmp_path, name):
-    """Every published config.json is taken; nothing is allocated here."""
+    """Every published config.json is accepted; nothing is allocated here."""
     width, blocks, heads = SIZES[name]
     config = GPT2Config(n_embd=width, n_layer=blocks, n_head=heads).to_dict()
     (tmp_path / "config.json").write_text(json.dumps(config | {"n_ctx": 1024, "n_special": 0, "output_past": True}))
     with torch.device("meta"):
         decoder, _ = build(tmp_path, "--from_scratch", "--prefix_dim", "768", "--max_seq_len", "900")
         gpt2 = GPT2LMHeadModel(GPT2Config(**config | {"add_cross_attention": True}))
-    ours = {name: tensor.shape for name, tensor in decoder.named_parameters()}
-    theirs = {name: tensor.shape for name, tensor in gpt2.named_parameters() if "wte" not in name}
-    assert theirs.items() <= ours.items()
-    assert ("transformer.image_projection.weight" in ours) == (width != 768)
+    weights = {name: tensor.shape for name, tensor in decoder.named_parameters()}
+    gpt2_weights = {name: tensor.shape for name, tensor in gpt2.named_parameters() if "wte" not in name}
+    assert gpt2_weights.items() <= weights.items()
+    assert ("transformer.image_projection.weight" in weights) == (width != 768)
 
 
 # ---- the line of a training ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_said_once_and_for_no_checkpoint(workspace, tmp_path, capsys):
+def test_origin_is_printed_once_and_for_no_checkpoint(workspace, tmp_path, capsys):
     """A caption-pretrained decoder, trained, resumed and scored."""
     save(tmp_path / "gpt2", vocab_size=50261, add_cross_attention=True)
     save_nlx_tokenizer(tmp_path / "gpt2", old=False)
     argv = workspace.argv(tmp_path, "--gpt2_model", str(tmp_path / "gpt2"), "--num_train_epochs", "1")
     argv[argv.index("--from_scratch")] = "--from_scratch=encoder"
     assert artEmisX_train.main(argv) == 0
-    said = capsys.readouterr().out
-    assert said.count(f"decoder {tmp_path / 'gpt2'}: 44 weights loaded, with 4 added tokens") == 1
+    printed = capsys.readouterr().out
+    assert printed.count(f"decoder {tmp_path / 'gpt2'}: 44 weights loaded, with 4 added tokens") == 1
     for more in (["--resume"], ["--load_from_epoch", "best-acc", "--eval_only"]):
         assert artEmisX_train.main([*argv, *more]) == 0
-        said = capsys.readouterr().out
-        assert said and "decoder " + str(tmp_path) not in said and "drawn at random" not in said
+        printed = capsys.readouterr().out
+        assert printed and "decoder " + str(tmp_path) not in printed and "drawn at random" not in printed
 
 
-def test_said_from_scratch(workspace):
+def test_origin_from_scratch(workspace):
     assert build(workspace.root / "gpt2", "--from_scratch")[0].origin.endswith(
         "gpt2: all weights drawn at random (--from_scratch)"
     )

@@ -15,19 +15,19 @@ from utils.constants import EMOTIONS
 from utils.data.datasets import PairCollator
 from utils.data.records import read_records
 from utils.errors import InputError
-from utils.training import run as run_setup
+from utils.training import run as training_run
 
 PARTS = ("--use_label_loss", "--label_loss_weight", "2", "--use_emotion_loss", "--emotion_pooling", "prototypes")
 
 
 @pytest.fixture(scope="module")
 def trained(workspace, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("distributions")
+    out = tmp_path_factory.mktemp("trained")
     flags = ("--num_train_epochs", "2", "--no-fixed_encoder", "--learning_rate", "0.01", "--en_LR", "0.01")
     more = ("--emotion_from", "likelihood", "--log_steps", "1", "--seed", "3")
     made = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_setup, "PairCollator", lambda *args: made.append(args) or PairCollator(*args))
+        patch.setattr(training_run, "PairCollator", lambda *args: made.append(args) or PairCollator(*args))
         assert artEmisX_train.main(workspace.argv(out, *flags, *PARTS, *more)) == 0
     assert [args[-1] for args in made] == [3]  # bos, the, emotion, is: the last of them predicts the emotion
     return out
@@ -55,15 +55,18 @@ def test_the_losses_of_the_run(trained):
 def test_captions_and_scores_follow(workspace, trained, tmp_path):
     """The checkpoint's record says likelihood; head and text are asked for."""
     records = read_records(workspace.data / "artEmisX_val.json")
-    said, reports = {}, {}
+    captions, reports = {}, {}
     for way, flags in (("likelihood", ()), ("head", ("--emotion_from", "head")), ("text", ("--emotion_from", "text"))):
         folder = score(workspace, trained, tmp_path / way, *flags)
-        said[way], reports[way] = read(folder, "unf_captions_full"), json.loads((folder / "report.json").read_text())
-        shares = {name: read(folder, f"emotion_{name}") for name in ("likelihood", "head")}
+        captions[way], reports[way] = (
+            read(folder, "unf_captions_full"),
+            json.loads((folder / "report.json").read_text()),
+        )
+        distributions = {name: read(folder, f"emotion_{name}") for name in ("likelihood", "head")}
         assert reports[way]["emotion_from"] == way
         if way != "text":
-            chosen = {image: EMOTIONS[int(np.argmax(of))] for image, of in shares[way].items()}
-            assert {image: text.split(" because")[0] for image, text in said[way].items()} == chosen
+            chosen = {image: EMOTIONS[int(np.argmax(row))] for image, row in distributions[way].items()}
+            assert {image: text.split(" because")[0] for image, text in captions[way].items()} == chosen
             right = [
                 chosen[int(image)] == EMOTIONS[int(np.argmax(record["origin_emotion_distribution"]))]
                 for image, record in records.items()
@@ -83,17 +86,17 @@ def test_explain_chooses_as_the_evaluation_did(workspace, trained, tmp_path):
     captions = read(folder, "unf_captions_full")
     images = workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
     records = read_records(workspace.data / "artEmisX_val.json")
-    pictures = {int(image): images / record["image_name"] for image, record in records.items()}
-    argv = [*map(str, pictures.values()), "--ckpt", str(trained / "ckpts"), "--name", "best-acc"]
+    paths = {int(image): images / record["image_name"] for image, record in records.items()}
+    argv = [*map(str, paths.values()), "--ckpt", str(trained / "ckpts"), "--name", "best-acc"]
     page, out = tmp_path / "heat.html", tmp_path / "answers.json"
     assert explain.main([*argv, "--json", str(out), "--heat", str(page)]) == 0
     answers = json.loads(out.read_text())
-    assert [answer["explanations"][0]["text"] for answer in answers] == [captions[image] for image in pictures]
+    assert [answer["explanations"][0]["text"] for answer in answers] == [captions[image] for image in paths]
     for answer in answers:
         assert answer["explanations"][0]["emotion"] == max(answer["distribution"], key=answer["distribution"].get)
         assert not answer["explanations"][0]["given"]
     html = page.read_text()
-    assert html.count("where the emotion head&#39;s prototypes look") == len(pictures)
+    assert html.count("where the emotion head&#39;s prototypes look") == len(paths)
     emotion = answers[0]["explanations"][0]["emotion"]
     assert explain.main([*argv, "--json", str(out), "--emotion", emotion]) == 0
     given = json.loads(out.read_text())[0]["explanations"][0]
@@ -101,20 +104,20 @@ def test_explain_chooses_as_the_evaluation_did(workspace, trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_explain_writes_each_picture_for_its_own_emotion(workspace, trained, tmp_path, monkeypatch):
-    pictures = sorted((workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio").rglob("*.jpg"))[:6]
-    argv = [*map(str, pictures), "--ckpt", str(trained / "ckpts"), "--name", "best-acc", "--json"]
+def test_explain_writes_each_image_for_its_own_emotion(workspace, trained, tmp_path, monkeypatch):
+    paths = sorted((workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio").rglob("*.jpg"))[:6]
+    argv = [*map(str, paths), "--ckpt", str(trained / "ckpts"), "--name", "best-acc", "--json"]
     assert explain.main([*argv, str(tmp_path / "all.json"), "--emotion", "all"]) == 0
     for_all = [
-        {said["emotion"]: said["text"] for said in answer["explanations"]}
+        {text["emotion"]: text["text"] for text in answer["explanations"]}
         for answer in json.loads((tmp_path / "all.json").read_text())
     ]
-    chosen = [EMOTIONS[place % 3] for place in range(len(pictures))]
+    chosen = [EMOTIONS[place % 3] for place in range(len(paths))]
     assert any(for_all[place][emotion] != for_all[place % 3][emotion] for place, emotion in enumerate(chosen))
-    monkeypatch.setattr("utils.visualize.explainer.most_probable", lambda shares: chosen)
+    monkeypatch.setattr("utils.visualize.explainer.most_probable", lambda distributions: chosen)
     assert explain.main([*argv, str(tmp_path / "own.json")]) == 0
-    own = [answer["explanations"][0]["text"] for answer in json.loads((tmp_path / "own.json").read_text())]
-    assert own == [for_all[place][emotion] for place, emotion in enumerate(chosen)]
+    texts = [answer["explanations"][0]["text"] for answer in json.loads((tmp_path / "own.json").read_text())]
+    assert texts == [for_all[place][emotion] for place, emotion in enumerate(chosen)]
 
 
 @pytest.mark.slow

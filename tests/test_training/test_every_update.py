@@ -1,15 +1,17 @@
-"""Every update of a training: its rates, gradients, dropout and mode, and what the flags make of model and batches."""
+"""Every update of a training: its rates, gradients, dropout, mode and batches; accumulated and skipped updates."""
+
+import json
 
 import numpy as np
 import pytest
 import torch
+from accelerate.optimizer import patch_optimizer_step
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
 
 import artEmisX_train
-from models import losses
 from models.cpu.kernels import Dropout
-from tests.conftest import TINY_GPT2, TINY_VIT
+from tests.conftest import TINY_GPT2, TINY_VIT, logged_losses
 from tests.test_training.recording import Recording, recording
 from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
@@ -26,7 +28,7 @@ ALL_PARTS = ("--fixed_encoder", "False", "--use_emotion_loss")
 
 @pytest.fixture(scope="module")
 def made_before() -> dict[tuple[str, ...], Recording]:
-    """What tests of this file have recorded: the same flags are run once."""
+    """Recordings by flags: each combination is run once."""
     return {}
 
 
@@ -35,8 +37,8 @@ def run(workspace, tmp_path, monkeypatch, made_before):
     """Train without any evaluation and give what was recorded; `--num_train_epochs` is 1 unless a flag says otherwise."""
     monkeypatch.setattr(artEmisX_train, "evaluate", lambda run: None)
 
-    def train(*flags: str, anew: bool = False) -> Recording:
-        if flags not in made_before or anew:
+    def train(*flags: str, repeat: bool = False) -> Recording:
+        if flags not in made_before or repeat:
             out = tmp_path / str(len(list(tmp_path.iterdir())))
             with recording(monkeypatch) as made:
                 assert artEmisX_train.main(workspace.argv(out, "--num_train_epochs", "1", *flags)) == 0
@@ -92,7 +94,7 @@ def test_optimizer_is_the_papers(run):
 
 
 def test_clipping(run):
-    """Gradients are shortened to the norm that was asked for, and only where they are longer."""
+    """Gradients are scaled down to the given norm, and only if theirs is larger."""
     free = [update.norm for update in run().updates]
     low, high = min(free), max(free)
     assert low > 0.02
@@ -106,20 +108,14 @@ def test_every_update_starts_from_no_gradient(run, monkeypatch):
     """With rates of 0 and no dropout, an epoch in one order again has the gradients of the first."""
     monkeypatch.setattr(EpochBatches, "set_position", lambda self, epoch, step: None)
     frozen = ("--learning_rate", "0", "--emo_en_LR", "0", "--dropout", "0", "--first_text", "last")
-    norms = [update.norm for update in run(*frozen, "--num_train_epochs", "2", anew=True).updates]
+    norms = [update.norm for update in run(*frozen, "--num_train_epochs", "2", repeat=True).updates]
     assert norms[6:] == pytest.approx(norms[:6], rel=1e-4)
 
 
-def test_an_update_that_is_left_out_is_not_made(run, monkeypatch):
-    """--nan_policy skip: no step of the optimiser at the third step; the schedule goes on as if there had been one."""
-    vad_loss, calls = losses.vad_loss, []
-
-    def broken(*tensors, **options):
-        calls.append(1)
-        return vad_loss(*tensors, **options) * (float("nan") if len(calls) == 3 else 1.0)
-
-    monkeypatch.setattr(losses, "vad_loss", broken)
-    made = run("--nan_policy", "skip", "--emo_en_LR", "6e-3", anew=True)
+def test_a_skipped_update_is_not_made(run, break_vad_loss):
+    """--nan_policy skip: the optimiser makes no step at the third update; the schedule advances."""
+    break_vad_loss(2)
+    made = run("--nan_policy", "skip", "--emo_en_LR", "6e-3", repeat=True)
     assert len(made.steps) == 6
     assert made.rates(0) == pytest.approx([6e-3, 5e-3, 3e-3, 2e-3, 1e-3])
     assert all(torch.isfinite(parameter).all() for parameter in made.model.parameters())
@@ -136,16 +132,6 @@ def test_every_step_has_its_own_dropout(run):
     assert not set(other) & set(states)
 
 
-def test_processes_have_their_own_dropout(run, monkeypatch):
-    """The number of the process is one of what the masks are drawn from."""
-    seeds = []
-    step_seed = artEmisX_train.step_seed
-    monkeypatch.setattr(artEmisX_train, "step_seed", lambda *numbers: seeds.append(numbers) or step_seed(*numbers))
-    run("--seed", "7", anew=True)
-    assert seeds == [(7, 0, step, 0) for step in range(6)]
-    assert len({step_seed(7, 0, 0, process) for process in range(8)}) == 8
-
-
 def wrong_modes(made: Recording, fixed: bool) -> dict[int, list[str]]:
     """Step -> modules that are not in training mode, or, of a fixed image encoder, that are."""
     wrong = {}
@@ -156,10 +142,6 @@ def wrong_modes(made: Recording, fixed: bool) -> dict[int, list[str]]:
         if names:
             wrong[number] = names
     return wrong
-
-
-def test_a_fixed_encoder_is_in_evaluation_mode_and_all_else_in_training_mode(run):
-    assert wrong_modes(run("--use_emotion_loss"), fixed=True) == {}
 
 
 @pytest.fixture(scope="module")
@@ -178,10 +160,6 @@ def test_loaded_models_are_trained_in_training_mode_from_the_first_step(run, sav
     assert wrong_modes(made, fixed) == {}
 
 
-def test_a_trained_encoder_is_in_training_mode_from_the_first_step(run):
-    assert wrong_modes(run(*ALL_PARTS), fixed=False) == {}
-
-
 def test_evaluation_gives_the_training_mode_back(workspace, tmp_path, monkeypatch):
     """A trained encoder's, too, and with models that were loaded."""
     with recording(monkeypatch) as made:
@@ -191,17 +169,6 @@ def test_evaluation_gives_the_training_mode_back(workspace, tmp_path, monkeypatc
 
 
 # ---- flags -----------------------------------------------------------------------------------------------------------
-
-
-def test_loss_is_the_weighted_sum(run):
-    """As flags give the weights; each loss has a gradient of its own size, so a swapped pair shows."""
-    weights = {"alpha": 0.5, "cl_Loss_weight": 2, "VAD_Loss_weight": 3, "emotion_loss_weight": 5}
-    flags = [text for name, weight in weights.items() for text in (f"--{name}", str(weight))]
-    for step in run("--use_emotion_loss", *flags).steps:
-        out = step.output
-        parts = [out[name] for name in ("lm_loss", "contrastive_loss", "vad_loss", "emotion_loss")]
-        expected = sum(weight * part.item() for weight, part in zip(weights.values(), parts, strict=True))
-        assert out["loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_flags_of_the_model(run):
@@ -227,13 +194,6 @@ def test_flags_of_the_model(run):
     assert model.config.len_prefix == 2 and hasattr(model.decoder.transformer, "clip_project")
 
 
-def test_parts_that_flags_leave_out(run):
-    made = run("--no-use_VAD", "--no-use_cl_loss", "--no-use_VAD_loss")
-    out = made.steps[0].output
-    assert made.model.vad_encoder is None and made.model.emotion_head is None and not made.model.config.masked_pooling
-    assert set(out) == {"loss", "lm_loss"} and out["loss"].item() == out["lm_loss"].item()
-
-
 def test_images_of_one_emotion_are_for_trainings_without_contrastive_loss(run, workspace):
     train = ("--nle_data_train_path", str(workspace.data / "artEmisX_train.json"))
     images = len(read_records(train[1]))
@@ -245,14 +205,14 @@ def test_images_of_one_emotion_are_for_trainings_without_contrastive_loss(run, w
 
 
 @pytest.mark.parametrize("len_prefix", [0, 2])
-def test_counts_handed_to_the_model_are_the_batchs_own(run, len_prefix):
+def test_counts_are_those_of_the_batch(run, len_prefix):
     """One process, one step an update: the losses are divided by what the batch itself holds."""
     made = run("--len_prefix", str(len_prefix), "--use_emotion_loss", "--dropout", "0")
     made.model.eval()
     batch = made.steps[-1].batch
     with torch.no_grad():
-        given, own = made.model(**batch), made.model(**batch | {"counts": None})
-    for name, value in own.items():
+        given, recomputed = made.model(**batch), made.model(**batch | {"counts": None})
+    for name, value in recomputed.items():
         assert given[name].item() == pytest.approx(value.item(), rel=1e-5), name
 
 
@@ -296,16 +256,98 @@ def test_batches_are_those_of_seed_and_epoch(run, workspace, first_text):
             assert batch["input_ids"].tolist() == np.stack(rows).tolist()
             negatives = PairCollator(7, 0, 6).visual_negatives(keys[0], len(keys))
             assert batch["visual_negatives"].tolist() == negatives.tolist()
-            shares = [list(records.values())[key.index]["origin_emotion_distribution"] for key in keys]
-            assert torch.allclose(batch["emotion_distribution"], torch.tensor(shares))
+            distributions = [list(records.values())[key.index]["origin_emotion_distribution"] for key in keys]
+            assert torch.allclose(batch["emotion_distribution"], torch.tensor(distributions))
             assert batch["vad"].any() and np.array_equal(batch["vad"], vad.of_texts(batch["input_ids"].numpy()))
 
 
 def test_initial_weights_follow_the_seed(run):
-    def weights(seed: str, anew: bool) -> list[torch.Tensor]:
-        made = run("--seed", seed, "--learning_rate", "0", "--emo_en_LR", "0", anew=anew)
+    def weights(seed: str, repeat: bool) -> list[torch.Tensor]:
+        made = run("--seed", seed, "--learning_rate", "0", "--emo_en_LR", "0", repeat=repeat)
         return [p.detach() for p in made.model.parameters() if p.numel() > 1 and p.detach().std() > 0]
 
     one, again, other = weights("1", False), weights("1", True), weights("2", False)
     assert all(torch.equal(*pair) for pair in zip(one, again, strict=True))
     assert len(one) > 30 and not any(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
+# ---- accumulated, logged and skipped updates -------------------------------------------------------------------------
+
+# negatives come from a batch's own images; everything else is a sum over the window
+COMPARABLE = ("--no-use_cl_loss", "--use_emotion_loss", "--dropout", "0", "--num_train_epochs", "1", "--log_steps", "1")
+
+
+def gradients(monkeypatch, workspace, out, *more):
+    """The gradients of every update of one epoch."""
+    seen, step = [], torch.optim.AdamW.step
+
+    def record(optimizer, closure=None):
+        seen.append([p.grad.clone() for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
+        step(optimizer, closure)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", record)
+        assert artEmisX_train.main(workspace.argv(out, *COMPARABLE, *flags_of(dict.fromkeys(RATES, 0)), *more)) == 0
+    return seen
+
+
+@pytest.mark.parametrize("batch, steps", [("4", "2"), ("2", "4")])
+def test_accumulation_is_a_larger_batch(workspace, tmp_path, monkeypatch, batch, steps):
+    """45 images in updates of 8, the last of 5: the same gradients and losses, however they are dealt out."""
+    more = ("--fixed_encoder", "False")
+    large = gradients(monkeypatch, workspace, tmp_path / "large", *more)
+    small = gradients(
+        monkeypatch, workspace, tmp_path / "small", *more, "--batch_size", batch, "--gradient_accumulation_steps", steps
+    )
+    assert len(large) == len(small) == 6
+    for small_gradients, large_gradients in zip(small, large, strict=True):
+        largest = max(gradient.abs().max() for gradient in large_gradients)
+        for left, right in zip(small_gradients, large_gradients, strict=True):
+            torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6 * float(largest))
+    logged = [[list(line.values())[2:] for line in logged_losses(tmp_path / name)] for name in ("small", "large")]
+    assert logged[0] == [pytest.approx(line, rel=1e-5) for line in logged[1]]
+
+
+def test_logged_loss_is_the_weighted_sum_of_its_terms(workspace, tmp_path):
+    weights = {"alpha": 0.5, "cl_Loss_weight": 2.0, "VAD_Loss_weight": 3.0, "emotion_loss_weight": 0.25}
+    flags = [text for name, value in weights.items() for text in (f"--{name}", str(value))]
+    assert artEmisX_train.main(workspace.argv(tmp_path, *flags, "--use_emotion_loss", "--num_train_epochs", "1")) == 0
+    lines = [json.loads(line) for line in (tmp_path / "results" / "log.jsonl").read_text().splitlines()]
+    assert {name: lines[0]["start"]["flags"][name] for name in weights} == weights
+    line = lines[1]["losses"]
+    terms = [line[name] for name in ("lm_loss", "contrastive_loss", "vad_loss", "emotion_loss")]
+    assert line["loss"] == pytest.approx(sum(w * t for w, t in zip(weights.values(), terms, strict=True)), rel=1e-5)
+
+
+def test_skipped_update_under_a_loss_scaler(workspace, tmp_path, monkeypatch, capsys, break_vad_loss):
+    """With fp16's scaler, set by hand, as accelerate makes none on a CPU, the update after a skipped one is made."""
+    build, runs = artEmisX_train.build_training, []
+
+    def with_scaler(run, signals):
+        build(run, signals)
+        scaler = torch.amp.GradScaler("cpu", init_scale=256.0, growth_interval=1000)
+        run.accelerator.scaler = run.optimizer.scaler = scaler
+        run.accelerator.native_amp = True
+        run.accelerator.state._mixed_precision = "fp16"
+        run.optimizer._accelerate_step_called = False
+        run.optimizer._optimizer_original_step_method = run.optimizer.optimizer.step
+        run.optimizer._optimizer_patched_step_method = patch_optimizer_step(run.optimizer, run.optimizer.optimizer.step)
+        runs.append(run)
+
+    monkeypatch.setattr(artEmisX_train, "build_training", with_scaler)
+    break_vad_loss(2)
+    flags = ("--nan_policy", "skip", "--num_train_epochs", "1", "--gradient_accumulation_steps", "1")
+    assert artEmisX_train.main(workspace.argv(tmp_path, *flags)) == 0
+    assert "vad_loss is not finite at epoch 0, step 2" in capsys.readouterr().out
+    (run,) = runs
+    assert run.scheduler.last_epoch == run.progress.updates == 6
+    assert run.accelerator.scaler.get_scale() == 128.0  # reduced once, for the skipped update
+    assert {int(state["step"]) for state in run.optimizer.state.values()} == {5}
+
+
+def test_skipped_window_of_an_accumulation(run, break_vad_loss):
+    """A loss that is not finite in one batch skips its window's update, and nothing of it reaches the next."""
+    break_vad_loss(2)
+    made = run("--nan_policy", "skip", "--gradient_accumulation_steps", "2", repeat=True)
+    assert {int(state["step"]) for state in made.optimizer.state.values()} == {2}
+    assert all(torch.isfinite(parameter).all() for parameter in made.model.parameters())

@@ -1,36 +1,41 @@
-"""A full disk stops a run with a clear message, and everything older stays as it was."""
+"""A full disk stops a run with one line, and everything older stays complete; a disk that is too small is refused before."""
 
 import os
+import re
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
+from torch import nn
 
 import artEmisX_train
-from utils.errors import run_script
-from utils.training import resume
-from utils.training import run as run_setup
+from utils.errors import InputError, run_script
+from utils.training import checkpoints, resume
+from utils.training import run as training_run
+from utils.training.checkpoints import check_disk, state_size
 from utils.training.resume import load_state
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 60 MB: room for two states of the tiny model, not for a third."""
+def small_disk(request, tmp_path):
+    """A disk of the given size."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("mounting a small tmpfs needs root")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_full_disk(workspace, small_disk, tmp_path, capsys):
+@pytest.mark.parametrize("small_disk", ["60m"], indirect=True)
+def test_a_disk_that_fills_before_the_second_state(workspace, small_disk, tmp_path, capsys, monkeypatch):
+    """The first state is resumed once there is room."""
     argv = workspace.argv(tmp_path, "--ckpt_path", str(small_disk / "ckpts"))
-    (small_disk / "ballast").write_bytes(b"x")
-    save_state = resume.save_state
-    saved = []
+    save_state, saved = resume.save_state, []
 
     def fill_before_the_second(ckpt_path, *arguments):
         if len(saved) == 1:
@@ -39,35 +44,25 @@ def test_full_disk(workspace, small_disk, tmp_path, capsys):
         saved.append(1)
         save_state(ckpt_path, *arguments)
 
-    resume.save_state = fill_before_the_second
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, "save_state", fill_before_the_second)
         assert run_script(lambda: artEmisX_train.main(argv)) == 1
-    finally:
-        resume.save_state = save_state
     assert "error: the disk is full" in capsys.readouterr().err
     found, notes = load_state(small_disk / "ckpts")
     assert found.state["progress"]["epoch"] == 0 and not notes
-    left = {path.name for path in (small_disk / "ckpts" / "resume").iterdir()}
-    assert len(left) == 1
+    assert len(list((small_disk / "ckpts" / "resume").iterdir())) == 1
     (small_disk / "ballast").unlink()
     assert artEmisX_train.main([*argv, "--resume"]) == 0
 
 
-@pytest.mark.parametrize("size", ["2m", "10m", "14m"])
-def test_disks_that_fill_elsewhere(workspace, tmp_path, capsys, monkeypatch, size):
+@pytest.mark.parametrize("small_disk", ["2m", "10m", "14m"], indirect=True)
+def test_disks_that_fill_elsewhere(workspace, small_disk, tmp_path, capsys, monkeypatch):
     """Within the first state, within the tokenizer, within a named checkpoint: one line, nothing half-written."""
     # there was room when the run began; somebody else has filled it since
-    monkeypatch.setattr(run_setup, "check_disk", lambda *_: "disk: enough")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]).returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    try:
-        assert run_script(lambda: artEmisX_train.main(workspace.argv(tmp_path, "--ckpt_path", f"{folder}/c"))) == 1
-        assert "error: the disk is full" in capsys.readouterr().err
-        assert not [path for path in folder.rglob("*") if path.suffix in (".old", ".tmp")]
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+    monkeypatch.setattr(training_run, "check_disk", lambda *_: "disk: enough")
+    assert run_script(lambda: artEmisX_train.main(workspace.argv(tmp_path, "--ckpt_path", f"{small_disk}/c"))) == 1
+    assert "error: the disk is full" in capsys.readouterr().err
+    assert not [path for path in small_disk.rglob("*") if path.suffix in (".old", ".tmp")]
 
 
 @pytest.mark.parametrize("largest", [100_000, 2_000_000])
@@ -82,3 +77,55 @@ def test_a_limit_on_the_size_of_files(workspace, tmp_path, capsys, largest):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     lines = [line for line in capsys.readouterr().err.replace("\r", "\n").split("\n") if "rror" in line]
     assert len(lines) == 1 and "/ckpts/resume/" in lines[0]
+
+
+# ---- before the first step -------------------------------------------------------------------------------------------
+
+
+def test_the_estimate_is_what_files_take(workspace, tmp_path, capsys):
+    assert artEmisX_train.main(workspace.argv(tmp_path, "--fixed_encoder", "False")) == 0
+    total, one = map(int, re.search(r"^disk: up to (\d+) MiB .* of (\d+) MiB", capsys.readouterr().out, re.M).groups())
+    folder = tmp_path / "ckpts"
+    states = [path.stat().st_size for path in folder.glob("resume/*/state.pt")]
+    named = [folder / "nle_model_best-res" / "model.safetensors", folder / "ckpt_stats_best-res.tar"]
+    assert len(states) == 2 and one * 2**20 == pytest.approx(states[0], abs=2**20)
+    assert one * 2**20 == pytest.approx(sum(path.stat().st_size for path in named), abs=2**20)
+    assert total == pytest.approx(5 * states[0] / 2**20, abs=1)
+
+
+class Tiny(nn.Module):
+    """1000 trained weights, 3000 of an image encoder."""
+
+    def __init__(self, fixed: bool):
+        super().__init__()
+        self.decoder = nn.Linear(1000, 1, bias=False)
+        self.image_encoder = nn.Linear(3000, 1, bias=False).requires_grad_(not fixed)
+        self.image_encoder.fixed = fixed
+
+
+def set_free(monkeypatch, size: int) -> None:
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, size))
+
+
+def test_a_fixed_encoder_takes_no_disk():
+    assert state_size(Tiny(fixed=True)) == 12_000
+    assert state_size(Tiny(fixed=False)) == 48_000
+
+
+def test_files_that_the_run_replaces_count_as_free(tmp_path: Path, monkeypatch):
+    model = Tiny(fixed=True)
+    set_free(monkeypatch, 60_000)
+    assert "disk: up to 0 MiB" in check_disk(model, tmp_path, False)
+    set_free(monkeypatch, 59_999)
+    (tmp_path / "resume" / "00000-00000001").mkdir(parents=True)
+    (tmp_path / "resume" / "00000-00000001" / "state.pt").write_bytes(bytes(1))
+    check_disk(model, tmp_path, True)
+    with pytest.raises(InputError, match=f"{tmp_path}: the run needs .* are free; free some space"):
+        check_disk(model, tmp_path, False)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_any_step(workspace, tmp_path, monkeypatch):
+    set_free(monkeypatch, 10**6)
+    with pytest.raises(InputError, match="the run needs"):
+        artEmisX_train.main(workspace.argv(tmp_path))
+    assert not (tmp_path / "results" / "log.jsonl").exists()

@@ -17,7 +17,7 @@ from utils.constants import IMAGE_FOLDERS
 from utils.data.feature_cache import FeatureCache
 from utils.data.image_encoder_weights import load_image_encoder
 from utils.errors import InputError
-from utils.training.load_checkpoint import load_checkpoint
+from utils.training.build_model import load_checkpoint
 from utils.training.resume import state_folders
 
 pytestmark = pytest.mark.slow
@@ -40,14 +40,14 @@ def encoder(request, tmp_path):
 
 
 def flags(workspace, out, encoder, *more):
-    """A run of one epoch with this encoder's own weights; nothing says how wide its features are."""
+    """A run of one epoch with this encoder's own weights; without a flag for the width of its features."""
     argv = workspace.argv(out, "--clip_model", str(encoder), "--image_normalization", "own", "--num_train_epochs", "1")
     at = argv.index("--prefix_dim")
     return [*argv[:at], *argv[at + 2 :], "--from_scratch", "decoder", "--no-use_VAD", "--no-use_VAD_loss", *more]
 
 
 @pytest.mark.parametrize("encoder", VISION_KINDS, indirect=True)
-def test_from_pictures_to_a_heat_map(workspace, encoder, tmp_path):
+def test_from_images_to_a_heat_map(workspace, encoder, tmp_path):
     splits = [workspace.data / f"artEmisX_{name}.json" for name in ("cl_train", "val")]
     root, cache = workspace.data / IMAGE_FOLDERS[0], tmp_path / "cache"
     caching = [*splits, "--image_root", root, "--out_dir", cache, "--clip_model", encoder, "--num_workers", 0]
@@ -61,13 +61,13 @@ def test_from_pictures_to_a_heat_map(workspace, encoder, tmp_path):
 
     assert artEmisX_train.main(flags(workspace, tmp_path, encoder, "--feature_cache", str(cache))) == 0
     (name, *_) = FeatureCache(cache).row
-    picture = root / name
+    image = root / name
     heat, answers = tmp_path / "heat.html", tmp_path / "answers.json"
-    asked = [picture, "--ckpt", tmp_path / "ckpts", "--name", "best-acc", "--heat", heat, "--json", answers]
+    asked = [image, "--ckpt", tmp_path / "ckpts", "--name", "best-acc", "--heat", heat, "--json", answers]
     assert explain.main(list(map(str, asked))) == 0
     assert json.loads(answers.read_text())[0]["explanations"] and heat.stat().st_size
     trained = load_checkpoint(tmp_path / "ckpts", "best-acc")
-    features = trained.model.image_features(trained.read_images([picture]).cpu(), None, None)
+    features = trained.model.image_features(trained.read_images([image]).cpu(), None, None)
     (cached,) = FeatureCache(cache).load([name])
     torch.testing.assert_close(features.grid[0], cached["grid"].float(), rtol=1e-3, atol=2e-3)
     torch.testing.assert_close(features.cls[0], cached["cls"].float(), rtol=1e-3, atol=2e-3)
@@ -99,8 +99,8 @@ def weights_of(state) -> dict[str, torch.Tensor]:
     return torch.load(state / "state.pt", weights_only=True)["model"]
 
 
-def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("encoder", ["siglip", "siglip2", "dinov2_with_registers", "dinov3_vit", "vit"], indirect=True)
@@ -117,9 +117,9 @@ def test_trained_resumed_scored_and_shared(workspace, encoder, tmp_path):
     trained = load_checkpoint(run / "ckpts", "best-acc").model
     vision, before = trained.image_encoder.vision, load_image_encoder(str(encoder)).vision.state_dict()
     assert not same(vision.state_dict(), before)
-    said = scored(workspace, tmp_path / "a", run / "ckpts", "--load_from_epoch", "best-acc")
+    captions = scored(workspace, tmp_path / "a", run / "ckpts", "--load_from_epoch", "best-acc")
     shared = share_and_compare(run, trained)
-    assert scored(workspace, tmp_path / "b", shared) == said
+    assert scored(workspace, tmp_path / "b", shared) == captions
 
 
 @pytest.mark.parametrize("encoder", ["siglip"], indirect=True)
@@ -138,7 +138,7 @@ def test_precision_of_an_encoder(workspace, tmp_path, monkeypatch, fixed):
         assert torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             alone = self.image_encoder(pixels)
-        exact.append(all(torch.equal(ours.detach(), of.detach()) for ours, of in zip(image, alone, strict=True)))
+        exact.append(all(torch.equal(a.detach(), b.detach()) for a, b in zip(image, alone, strict=True)))
         return image
 
     monkeypatch.setattr(SEVLM, "image_features", compared)

@@ -1,4 +1,4 @@
-"""Killed between any two renames or removals, a checkpoint and a state are whole: the new one or the old."""
+"""Killed between any two renames or removals, a checkpoint and a state are complete: the new one or the old."""
 
 import os
 from argparse import Namespace
@@ -19,12 +19,12 @@ SETTINGS = {"flags": {}, "fingerprints": {}}
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
+    """As SIGKILL: nothing catches it."""
 
 
 @pytest.fixture
 def kill_after(monkeypatch):
-    """Let the process die right after the nth rename or removal; 0 for never. Nothing is tidied up then."""
+    """Let the process die right after the nth rename or removal; 0 for never. Nothing is cleaned up then."""
 
     def arm(nth: int):
         done = []
@@ -73,7 +73,7 @@ def whole(root) -> int:
 
 @pytest.mark.parametrize("nth", range(1, 9))
 def test_named_checkpoint(tmp_path, model, kill_after, monkeypatch, nth):
-    """Killed while it is replaced: read as it is, put right before the next run, and replaced again."""
+    """Killed while it is replaced: readable at once, completed before the next run, and replaced again."""
     save(tmp_path, model, 1)
     kill_after(nth)
     try:

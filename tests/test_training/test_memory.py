@@ -1,4 +1,4 @@
-"""Large buffers that are freed are used again."""
+"""Memory: freed buffers are reused, forked processes share weights, garbage collection pauses."""
 
 import gc
 import os
@@ -36,7 +36,7 @@ def test_a_second_buffer_has_no_page_faults():
 
 
 def test_a_forked_process_sees_updates_of_shared_weights():
-    """Its pages are this process's own: none is copied when an update writes to it."""
+    """The two share its pages: none is copied when an update writes to it."""
     model = nn.ModuleDict({"one": nn.Linear(3, 2), "other": nn.Linear(3, 2)})
     model["other"].weight = model["one"].weight
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -44,11 +44,11 @@ def test_a_forked_process_sees_updates_of_shared_weights():
     assert model["other"].weight is model["one"].weight
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
     weight = model["one"].weight.data.numpy()
-    (ready, go), (answer, said) = os.pipe(), os.pipe()
+    (ready, go), (answer, reply) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
         os.read(ready, 1)
-        os.write(said, b"y" if weight[0, 0] == 7 else b"n")
+        os.write(reply, b"y" if weight[0, 0] == 7 else b"n")
         os._exit(0)
     weight[0, 0] = 7
     os.write(go, b"x")
@@ -57,7 +57,7 @@ def test_a_forked_process_sees_updates_of_shared_weights():
 
 
 @pytest.mark.parametrize("was_on", [True, False])
-def test_garbage_is_looked_for_again_afterwards(was_on):
+def test_garbage_collection_is_as_before_afterwards(was_on):
     (gc.enable if was_on else gc.disable)()
     try:
         with pytest.raises(KeyError), without_collections():

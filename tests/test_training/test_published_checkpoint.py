@@ -1,4 +1,4 @@
-"""A checkpoint folder as the authors' code writes it, scored by the script; written anew in our files, it says the same."""
+"""A checkpoint folder as the authors' code writes it, scored by the script; written again by save_named, it gives the same captions."""
 
 import json
 import shutil
@@ -25,32 +25,32 @@ def score(workspace, out, checkpoints, *more):
     return json.loads((out / "results" / "unf_captions_full_best-res_0_step.json").read_text())
 
 
-def test_authors_checkpoint_and_ours_say_the_same(workspace, tmp_path):
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    shutil.copytree(GOLDEN / "checkpoint", theirs)
-    captions = score(workspace, tmp_path / "a", theirs)
+def test_authors_checkpoint_written_again_gives_the_same_captions(workspace, tmp_path):
+    published, rewritten = tmp_path / "published", tmp_path / "rewritten"
+    shutil.copytree(GOLDEN / "checkpoint", published)
+    captions = score(workspace, tmp_path / "a", published)
     assert len({caption["caption"] for caption in captions}) > 1
 
-    checkpoint = load_named(theirs, "best-res")
+    checkpoint = load_named(published, "best-res")
     config = SEVLMConfig.from_fields(checkpoint.config)
     model = SEVLM(config, Explainer(gpt2_config(checkpoint.config), config))
     assert checkpoint.restore(model) == []
-    tokenizer = load_tokenizer(str(theirs / "nle_gpt2_tokenizer_0"))
+    tokenizer = load_tokenizer(str(published / "nle_gpt2_tokenizer_0"))
     stats = {name: checkpoint.stats[name] for name in ("epoch", "best_acc", "best_res")}
-    save_named(ours, "best-res", model, tokenizer, {}, stats)
-    assert not (ours / "nle_model_best-res" / "pytorch_model.bin").exists()
-    assert score(workspace, tmp_path / "b", ours) == captions
+    save_named(rewritten, "best-res", model, tokenizer, {}, stats)
+    assert not (rewritten / "nle_model_best-res" / "pytorch_model.bin").exists()
+    assert score(workspace, tmp_path / "b", rewritten) == captions
 
 
 def test_authors_checkpoint_as_one_shared_folder(workspace, tmp_path):
-    """Their pickled files become one folder without any; it gives their captions, and its card says whose settings it has."""
-    shutil.copytree(GOLDEN / "checkpoint", tmp_path / "theirs")
+    """Pickled files become one folder without any; it gives the same captions, and its card says where settings are from."""
+    shutil.copytree(GOLDEN / "checkpoint", tmp_path / "published")
     encoder = load_image_encoder(str(workspace.root / "vit"), from_scratch=True)
     encoder.vision.save_pretrained(tmp_path / "vit")
     captions = score(
-        workspace, tmp_path / "a", tmp_path / "theirs", "--no-from_scratch", "--clip_model", tmp_path / "vit"
+        workspace, tmp_path / "a", tmp_path / "published", "--no-from_scratch", "--clip_model", tmp_path / "vit"
     )
-    share.main([str(tmp_path / "theirs"), str(tmp_path / "out"), "--clip_model", str(tmp_path / "vit")])
+    share.main([str(tmp_path / "published"), str(tmp_path / "out"), "--clip_model", str(tmp_path / "vit")])
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".safetensors", ".md"}
     assert "Its checkpoint recorded no settings" in (tmp_path / "out" / "README.md").read_text()
     assert scored(workspace, tmp_path / "out", tmp_path / "b")[0] == captions

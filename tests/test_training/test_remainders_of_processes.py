@@ -36,7 +36,7 @@ def model() -> SEVLM:
 
 
 def item(key: ItemKey) -> dict:
-    """Texts with numbers of labels and of known words of their own."""
+    """Texts that differ in their numbers of labels and of known words."""
     rng = np.random.default_rng(key.index)
     tokens = rng.integers(1, VOCABULARY, (2, LENGTH), dtype=np.int32)
     place = np.arange(LENGTH)
@@ -73,7 +73,7 @@ def step(model: SEVLM, batch: dict, rank: int, counts: torch.Tensor | None) -> t
 
 @pytest.mark.parametrize(("batch_size", "processes"), [(1, 2), (2, 2), (1, 3), (2, 3)])
 def test_any_remainder(model, batch_size, processes):
-    """Contrastive negatives of other images are left out: they are a process's own."""
+    """Without contrastive negatives, which come from a process's own images."""
     collate = PairCollator(seed=1, len_prefix=0, span_start=SPAN, label_position=3)
 
     def batches(size: int, images: int, rank: int = 0, of: int = 1) -> list[dict]:
@@ -82,11 +82,11 @@ def test_any_remainder(model, batch_size, processes):
 
     fillers = 0
     for size in range(1, 2 * batch_size * processes + 1):
-        shares = zip(*(batches(size, batch_size, rank, processes) for rank in range(processes)), strict=True)
-        for together, of_step in zip(batches(size, batch_size * processes), shares, strict=True):
-            fillers += sum(float(batch["image_weight"].sum()) == 0 for batch in of_step)
-            counts = torch.stack([torch.stack(batch["counts"]) for batch in of_step]).mean(dim=0)
-            made = [step(model, batch, rank, counts) for rank, batch in enumerate(of_step)]
+        steps = zip(*(batches(size, batch_size, rank, processes) for rank in range(processes)), strict=True)
+        for together, parts in zip(batches(size, batch_size * processes), steps, strict=True):
+            fillers += sum(float(batch["image_weight"].sum()) == 0 for batch in parts)
+            counts = torch.stack([torch.stack(batch["counts"]) for batch in parts]).mean(dim=0)
+            made = [step(model, batch, rank, counts) for rank, batch in enumerate(parts)]
             for kind, expected in enumerate(step(model, together, 0, None)):
                 assert len(expected) == (6 if kind == 0 else len(made[0][kind]))
                 for name, value in expected.items():

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+import artEmisX_train
 from tests.conftest import REPOSITORY
 from utils.errors import InputError
 from utils.files import run_lock
@@ -40,6 +41,11 @@ def test_a_second_run_is_refused_by_name(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_training_in_a_folder_in_use_is_refused(workspace, tmp_path):
+    with run_lock(tmp_path / "ckpts"), pytest.raises(InputError, match=f"ckpts: another run is at work.*{os.getpid()}"):
+        artEmisX_train.main(workspace.argv(tmp_path))
+
+
 def test_the_lock_ends_with_its_owner_not_with_what_it_forked(tmp_path):
     then = "child = os.fork()\n    print(child, flush=True) if child else time.sleep(60)\n    sys.stdin.read()"
     with holder(tmp_path, then) as other:
@@ -62,7 +68,7 @@ def test_a_link_to_the_folder_is_the_folder(tmp_path):
         refused(tmp_path / "run", f"another run .*{os.getpid()}")
 
 
-def test_folders_made_for_nothing_go_again(tmp_path):
+def test_folders_that_stay_empty_are_removed(tmp_path):
     with run_lock(tmp_path / "a" / "b"):
         pass
     assert not list(tmp_path.iterdir())

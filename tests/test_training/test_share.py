@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 from utils import explain, share
 from utils.errors import InputError
 from utils.opts import declared
-from utils.training.load_checkpoint import load_checkpoint
+from utils.training.build_model import load_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""What each signal does in each part of a run, and the end of processes whose parent is gone. tests/stop_matrix.py has more."""
+"""What each signal does in each part of a run, and the end of processes whose parent ended. tests/stop_matrix.py has more."""
 
 import argparse
 import errno
@@ -14,14 +14,13 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from utils.training import run as training_run
-from utils.training import signals as stop_signals
 from utils.training.resume import how_to_continue
 from utils.training.signals import StopSignals
 
 
 @pytest.fixture
 def send():
-    """Send a signal to this process and let Python handle it; what an earlier program ignored is put right first."""
+    """Send a signal to this process and let Python handle it, also a signal that was ignored where pytest was started."""
     before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT)}
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield lambda name: signal.raise_signal(getattr(signal, f"SIG{name}"))
@@ -36,17 +35,17 @@ def test_stop_waits_for_a_step_in_training_only(send, name, capfd):
         with pytest.raises(SystemExit) as stopped:  # still loading
             send(name)
         assert stopped.value.code == 128 + number and f"stopped by SIG{name}" in capfd.readouterr().err
-        signals.immediate = False
+        signals.set_immediate(False)
         send(name)
         assert signals.stop == number and not signals.save
         with pytest.raises(SystemExit):  # asked for before the evaluation began
-            signals.immediate = True
-    assert signal.getsignal(number) != signals._received
+            signals.set_immediate(True)
+    assert signal.getsignal(number) != signals._receive
 
 
 def test_second_ctrl_c_stops_at_once_and_a_second_sigterm_does_not(send):
     with StopSignals() as signals:
-        signals.immediate = False
+        signals.set_immediate(False)
         send("TERM")
         send("TERM")
         with pytest.raises(SystemExit):
@@ -56,7 +55,8 @@ def test_second_ctrl_c_stops_at_once_and_a_second_sigterm_does_not(send):
 @pytest.mark.parametrize("name", ["USR1", "USR2"])
 def test_warnings_of_clusters_only_ask_for_a_state(send, name):
     with StopSignals() as signals:
-        for signals.immediate in (True, False):
+        for immediate in (True, False):
+            signals.set_immediate(immediate)
             signals.save = False
             send(name)
             assert signals.save and signals.stop is None
@@ -66,7 +66,7 @@ def test_nohup_stays_in_force(send):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with StopSignals() as signals:
         send("HUP")
-        signals.immediate = False
+        signals.set_immediate(False)
         send("HUP")
         assert signals.stop is None
 
@@ -75,7 +75,7 @@ def test_other_processes_have_nothing_to_tidy(send):
     """They may wait inside a collective call, where no handler of Python's runs: the default action ends them."""
     with StopSignals(main_process=False) as signals:
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        signals.immediate = False
+        signals.set_immediate(False)
         send("TERM")
         assert signals.stop == signal.SIGTERM
 
@@ -83,7 +83,7 @@ def test_other_processes_have_nothing_to_tidy(send):
 def test_forked_helpers_end_at_once(send):
     """multiprocessing's pools end their processes with SIGTERM and wait for them."""
     with StopSignals() as signals:
-        signals.immediate = False
+        signals.set_immediate(False)
         child = os.fork()
         if not child:
             send("TERM")
@@ -91,31 +91,18 @@ def test_forked_helpers_end_at_once(send):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
 
 
-@pytest.fixture
-def closed_stdout(monkeypatch):
-    """A print that fails; pytest's own stdout stays open."""
-    for module in (stop_signals, training_run):
-        monkeypatch.setattr(module, "silence_stdout", lambda: None)
+def test_in_training_a_closed_pipe_asks_for_a_state_and_a_stop(monkeypatch, capfd):
+    monkeypatch.setattr(training_run, "silence_stdout", lambda: None)  # pytest's own stdout stays open
 
-    def fail(*_, **__):
+    def closed(*_, **__):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
-    return SimpleNamespace(print=fail)
-
-
-def test_in_training_a_pipe_that_nobody_reads_asks_for_a_state_and_a_stop(closed_stdout, capfd):
-    with StopSignals(True, lambda: "go on so") as signals:
-        signals.immediate = False
-        training_run.TrainingRun.print(SimpleNamespace(accelerator=closed_stdout, signals=signals), "text")
+    with StopSignals() as signals:
+        signals.set_immediate(False)
+        run = SimpleNamespace(accelerator=SimpleNamespace(print=closed), signals=signals)
+        training_run.TrainingRun.print(run, "text")
         assert signals.stop == signal.SIGPIPE
-    assert capfd.readouterr().err.startswith("SIGPIPE (nobody reads the output): a state is being written")
-
-
-def test_elsewhere_it_stops_at_once(closed_stdout, capfd):
-    with pytest.raises(SystemExit) as stopped, StopSignals(True, lambda: "go on so"):
-        closed_stdout.print()
-    assert stopped.value.code == 128 + signal.SIGPIPE
-    assert capfd.readouterr().err == "stopped by SIGPIPE (nobody reads the output); go on so\n"
+    assert capfd.readouterr().err.startswith("SIGPIPE (nobody reads the output): saving a state")
 
 
 # a launcher that starts the script, and a script that starts a loader process; each prints its pid
@@ -193,11 +180,9 @@ def test_the_first_ctrl_c_says_what_happens_and_the_last_line_is_true(send, tmp_
     again, resumable = "no state was written: give the same command again", "continue with --resume"
     at_start = how_to_continue(args)
     with StopSignals(True, at_start) as signals:
-        signals.immediate = False
+        signals.set_immediate(False)
         send("INT")
-        assert (
-            "SIGINT: a state is being written, then the run stops; a second Ctrl-C stops it" in capfd.readouterr().err
-        )
+        assert "SIGINT: saving a state, then the run stops; a second Ctrl-C stops it" in capfd.readouterr().err
         with pytest.raises(SystemExit):
             send("INT")
         assert capfd.readouterr().err.endswith(f"stopped by SIGINT; {again}\n")

@@ -1,37 +1,184 @@
-"""From flags to the model, with weights from files, drawn, or from a checkpoint."""
+"""The model of a run, built from flags, with weights from files, drawn at random or from a checkpoint.
+
+`load_model` is what the training script uses, `load_checkpoint` what the other commands use.
+"""
 
 import argparse
-from dataclasses import fields
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
 
+import torch
+from torch import Tensor
 from transformers import GPT2Config
 
 from models.config import SEVLMConfig, gpt2_config
 from models.decoder import Explainer
 from models.sevlm import SEVLM
+from utils.command_line import SHARED_NAME, find_model, is_shared, parse_args, recorded_settings
 from utils.constants import ADDED_TOKENS, MAX_NEW_TOKENS
+from utils.data.datasets import ImagePixels
 from utils.data.image_encoder_weights import WEIGHTS_REMEDY, load_image_encoder
+from utils.data.images import open_image
 from utils.data.pretrained import check_model_type, find_config, load_pretrained
-from utils.data.text_codec import GPT2_VOCABULARY, TextCodec, count_named
+from utils.data.text_codec import GPT2_VOCABULARY, TextCodec, check_vocabulary, count_named, load_tokenizer
+from utils.data.vad_lexicon import VADLookup, read_lexicon
 from utils.errors import InputError, brief, escaped
-from utils.training.checkpoints import NamedCheckpoint
+from utils.files import read_json
+from utils.training.checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named
+from utils.training.fingerprints import compare_with_checkpoint, encoder_identity
 
-# ---- From flags to the model, with weights from files, drawn, or from a checkpoint -----------------------------------
-
-
-# Of a checkpoint that goes on, its config.json decides these; of one that is only scored, also those of its heads.
+# When a checkpoint is continued, its config.json decides these settings; when it is only scored, also those of its heads.
 FROM_CHECKPOINT = ("emotion_span", "vad_layers", "vad_heads", "vad_causal")
 HEADS = ("use_cl_loss", "use_VAD_loss", "use_emotion_loss", "emotion_pooling")
 
+# ---- a checkpoint for use --------------------------------------------------------------------------------------------
 
-def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedCheckpoint | None) -> SEVLM:
-    """Build SEVLM as the flags say, with a checkpoint's weights when one is given.
+
+@dataclass
+class TrainedModel:
+    """A checkpoint that is ready for use.
+
+    args: its settings, as the training script's flags. model: in evaluation mode, on `device`. vad: the lexicon look-up, or
+    None for a model without VAD fusion. pixels: the image transform.
+    """
+
+    args: argparse.Namespace
+    model: SEVLM
+    codec: TextCodec
+    vad: VADLookup | None
+    pixels: ImagePixels
+    device: torch.device
+
+    def read_images(self, paths: list[Path]) -> Tensor:
+        """Images as the model takes them: float32 [B, 3, S, S], normalised, on its device; InputError for a bad one."""
+        return torch.stack([self.pixels.transform(open_image(path)) for path in paths]).to(self.device)
+
+
+def load_checkpoint(
+    ckpt_path: Path, name: str | None = None, flags: list[str] | None = None, device: str | None = None
+) -> TrainedModel:
+    """Load checkpoint `name` of a folder, or an exported model, with the settings it was trained with.
+
+    Args:
+        ckpt_path: the folder that holds nle_model_<name>/, or an exported model's folder or Hugging Face id.
+        name: best-res by default; an exported model takes none.
+        flags: further flags of the training script, such as --vad_lexicon FILE or --clip_model FOLDER; without the
+            former, the lexicon of the training is used if it still exists.
+        device: by default the accelerator, if there is one.
 
     Raises:
-        InputError: weights are missing, or do not fit each other or the flags.
+        InputError: the checkpoint does not exist or is damaged, or a file that it needs is missing or differs from the
+            one it was trained with.
+    """
+    ckpt_path = find_model(ckpt_path)
+    if name is None and not is_shared(ckpt_path):
+        name = "best-res"
+    named = [] if name is None else [f"--load_from_epoch={name}"]
+    args = parse_args(["--eval_only", *named, f"--ckpt_path={ckpt_path}", *(flags or [])])
+    _, codec, model = load_model(args)
+    fingerprints = {"image_encoder_sha256": encoder_identity(model.image_encoder)}
+    vad = None
+    if args.use_VAD:
+        lexicon = read_lexicon(_lexicon_path(args))
+        fingerprints["lexicon_sha256"] = lexicon.sha256
+        vad = VADLookup(lexicon, args.lemmatizer, codec)
+    for note in compare_with_checkpoint(args, fingerprints):
+        print(escaped(note))
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    device = torch.device(device or accelerator or "cpu")
+    encoder = model.image_encoder
+    mean, std = encoder.statistics(args.image_normalization)
+    pixels = ImagePixels(None, encoder.image_size, mean, std, encoder.preparation.resample)
+    return TrainedModel(args, model.eval().to(device), codec, vad, pixels, device)
+
+
+def _lexicon_path(args: argparse.Namespace) -> Path:
+    record = recorded_settings(args)
+    recorded = record and record["flags"].get("vad_lexicon")
+    path = args.vad_lexicon or (Path(recorded) if recorded else None)
+    if path is None or not path.is_file():
+        missing = "" if path is None else f" ({path} does not exist)"
+        raise InputError(f"{args.ckpt_path}: the model needs a VAD lexicon{missing}; name the file with --vad_lexicon")
+    return path
+
+
+# ---- the model of a run ----------------------------------------------------------------------------------------------
+
+
+def load_model(args: argparse.Namespace) -> tuple[NamedCheckpoint | None, TextCodec, SEVLM]:
+    """The checkpoint that the flags name, or None; and tokenizer and model: the checkpoint's, an exported model's, or new ones.
+
+    Raises:
+        InputError: a file is missing or damaged, or contradicts the flags.
+    """
+    torch.manual_seed(args.seed)  # for all new weights, including an encoder that is drawn and kept fixed
+    if args.load_from_epoch == SHARED_NAME:
+        codec = _codec(args, args.ckpt_path)
+        return None, codec, _load_exported(args, codec)
+    if args.load_from_epoch:
+        checkpoint = load_named(args.ckpt_path, args.load_from_epoch)
+        saved = args.ckpt_path / TOKENIZER_FOLDER
+        codec = _codec(args, saved if saved.is_dir() else args.gpt2_model)
+    else:
+        checkpoint, codec = None, _codec(args, args.gpt2_model)
+        check_vocabulary(args.gpt2_model, codec.tokenizer)
+        _check_saved_tokenizer(args, codec)
+    return checkpoint, codec, build_model(args, codec, checkpoint)
+
+
+def _codec(args: argparse.Namespace, source: str | Path) -> TextCodec:
+    tokenizer = load_tokenizer(str(source))
+    return TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix, args.plain_special_tokens)
+
+
+def _load_exported(args: argparse.Namespace, codec: TextCodec) -> SEVLM:
+    """The exported model in --ckpt_path (utils/share.py), in evaluation mode.
+
+    Raises:
+        InputError: the folder is damaged, its parts do not fit each other, or --clip_model names another encoder than it has.
+    """
+    source, record = args.ckpt_path, recorded_settings(args)
+    if record is None:
+        raise InputError(f"{source}/config.json: holds no settings; make the folder with python -m utils.share")
+    encoder = None
+    if read_json(source / "config.json").get("vision_config") is None:
+        encoder = load_image_encoder(args.clip_model, fixed=True)
+    elif args.clip_model != record["flags"].get("clip_model"):
+        raise InputError(f"{source}: the model contains its image encoder; leave --clip_model out")
+    remedy = "copy the folder again from where it was exported"
+    try:
+        model = SEVLM.from_pretrained(source, image_encoder=encoder)
+    except ValueError as error:
+        raise InputError(f"{brief(error)}; {remedy}") from None
+    config = model.decoder.config
+    if config.vocab_size != len(codec.tokenizer) or config.pad_token_id != codec.pad_id:
+        raise InputError(f"{source}: tokenizer and model have different vocabularies; {remedy}")
+    return model
+
+
+def _check_saved_tokenizer(args: argparse.Namespace, codec: TextCodec) -> None:
+    """Refuse (InputError) a --ckpt_path with another run's tokenizer: the new checkpoints would be read with it."""
+    saved = args.ckpt_path / TOKENIZER_FOLDER
+    if not saved.is_dir():
+        return  # the first checkpoint writes it
+    if load_tokenizer(str(saved)).backend_tokenizer.to_str() != codec.tokenizer.backend_tokenizer.to_str():
+        raise InputError(
+            f"{saved}: is not the tokenizer of --gpt2_model {args.gpt2_model}, which this run trains with; name another "
+            "--ckpt_path, or move this folder away"
+        )
+
+
+def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedCheckpoint | None) -> SEVLM:
+    """Build SEVLM as the flags say, with a checkpoint's weights if one is given.
+
+    Raises:
+        InputError: weights are missing, or contradict each other or the flags.
     """
     encoder = load_image_encoder(args.clip_model, args.fixed_encoder, args.from_scratch in (True, "encoder"))
     if args.prefix_dim is None:
-        args.prefix_dim = encoder.width  # recorded, and compared when the run goes on
+        args.prefix_dim = encoder.width  # recorded, and compared when the run is resumed
     if encoder.width != args.prefix_dim:
         raise InputError(
             f"--clip_model {args.clip_model}: its features have width {encoder.width}: give --prefix_dim "
@@ -44,16 +191,17 @@ def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedChe
     reads_class_token = config.len_prefix > 0 or (config.use_emotion_loss and config.emotion_pooling == "cls")
     if not reads_class_token:
         encoder.freeze_pooling()
-    for note in [] if checkpoint is None else checkpoint.restore(model):
-        print(escaped(note))
+    if checkpoint is not None:
+        for note in checkpoint.restore(model):
+            print(escaped(note))
     return model
 
 
 def model_config(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedCheckpoint | None) -> SEVLMConfig:
     """The model's settings: the flags of the same names, and what follows from tokenizer, image encoder and checkpoint.
 
-    A checkpoint's config.json decides what its weights were made for; flags decide what is trained, unless it is only
-    scored.
+    A checkpoint's config.json decides what its weights were made for; the flags decide what is trained, unless it is
+    only scored.
 
     Raises:
         InputError: flags and checkpoint contradict each other, or the checkpoint's config.json is wrong.
@@ -69,32 +217,50 @@ def model_config(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedCh
     }
     if checkpoint is None:
         return SEVLMConfig(**settings)
-    saved = checkpoint.config
-    for name in ("len_prefix", *(() if args.eval_only else ("vad_causal",))):
+    saved, defaults = checkpoint.config, SEVLMConfig()  # the authors' checkpoints record few settings
+    for name, flag in (("len_prefix", "--len_prefix"), ("encoder_dim", "--prefix_dim")):
         if saved.get(name, settings[name]) != settings[name]:
             raise InputError(
-                f"{checkpoint.folder}: was trained with --{name} {saved[name]}, this run has {settings[name]}"
+                f"{checkpoint.folder}: was trained with {flag} {saved[name]}, this run has {settings[name]}"
             )
-    if saved.get("encoder_dim", args.prefix_dim) != args.prefix_dim:
-        raise InputError(
-            f"{checkpoint.folder}: was trained on image features of width {saved['encoder_dim']}, not {args.prefix_dim}"
-        )
-    usual = SEVLMConfig()  # for what the authors' checkpoints do not record
-    settings["emotion_span"] = usual.emotion_span
+    settings["emotion_span"] = defaults.emotion_span
     if args.eval_only:
-        settings |= {name: getattr(usual, name) for name in ("use_emotion_loss", "emotion_pooling")}
-    kept = FROM_CHECKPOINT + (HEADS if args.eval_only else ())
-    settings |= {name: saved[name] for name in kept if name in saved}
+        settings |= {name: getattr(defaults, name) for name in ("use_emotion_loss", "emotion_pooling")}
+    from_checkpoint = FROM_CHECKPOINT + (HEADS if args.eval_only else ())
+    settings |= {name: saved[name] for name in from_checkpoint if name in saved}
     try:
         return SEVLMConfig.from_fields({}, **settings)
     except ValueError as error:
         raise InputError(f"{checkpoint.folder}/config.json: {error}; take another checkpoint") from None
 
 
+# ---- the decoder -----------------------------------------------------------------------------------------------------
+
+# What GPT-2 lacks, by a part of the weights' names, and how the log calls it; all other weights must be in the files.
+NEW_WEIGHTS = {
+    "crossattention": "cross-attention",
+    "ln_cross_attn": "cross-attention",
+    "VAD_linear": "VAD fusion",
+    "clip_project": "image prefix",
+    "image_projection": "image projection",
+    "sim_mlp": "contrastive head",
+    "VAD_head": "VAD head",
+}
+MAX_LISTED = 8  # tokens
+OUTPUT_LAYER = "lm_head.weight"  # tied to the token table
+REMEDY = WEIGHTS_REMEDY.replace("openai/clip-vit-base-patch16", "distilgpt2")
+
+
 def build_decoder(
     args: argparse.Namespace, codec: TextCodec, checkpoint: NamedCheckpoint | None, config: SEVLMConfig
 ) -> Explainer:
-    """The explainer: distilgpt2's (or another GPT-2's) weights with everything SEVLM adds, or a checkpoint's sizes."""
+    """The explainer: distilgpt2's (or another GPT-2's) weights with everything SEVLM adds, or a checkpoint's sizes.
+
+    Its attribute `origin` says, for the log, where its weights are from; it is empty for a checkpoint's.
+
+    Raises:
+        InputError: config.json or weights are missing or wrong, or texts do not fit.
+    """
     changed = {
         "add_cross_attention": True,
         "tie_word_embeddings": True,
@@ -104,25 +270,15 @@ def build_decoder(
         "use_cache": False,
     }
     if checkpoint is not None:
-        source = f"{checkpoint.folder}/config.json"
-        gpt2 = checked_config(checkpoint.config, changed | {"pad_token_id": codec.pad_id}, source)
-        _check_positions(gpt2, args, codec, source)
-        return _new_explainer(gpt2, config, source)
-    source = f"--gpt2_model {args.gpt2_model}"
-    saved = find_config(args.gpt2_model, source, "give a folder with config.json, or a Hugging Face id")
-    check_model_type(saved, ("gpt2",), f"{source}: config.json")
-    gpt2 = checked_config(saved, changed, f"{source}: config.json")
-    _check_positions(gpt2, args, codec, source)
-    if args.from_scratch in (True, "decoder"):
-        gpt2.vocab_size, gpt2.pad_token_id = len(codec.tokenizer), codec.pad_id
-        decoder = _new_explainer(gpt2, config, f"{source}: config.json")
-        decoder.origin = f"decoder {args.gpt2_model}: all weights drawn at random (--from_scratch)"
-        return decoder
-    return load_decoder(args.gpt2_model, gpt2, config, codec)
-
-
-def _check_positions(gpt2: GPT2Config, args: argparse.Namespace, codec: TextCodec, source: str) -> None:
-    """InputError where texts do not fit: no room for an explanation, or fewer positions than training or generation takes."""
+        saved, source = checkpoint.config, f"{checkpoint.folder}/config.json"
+        changed["pad_token_id"] = codec.pad_id
+    else:
+        source = f"--gpt2_model {args.gpt2_model}"
+        saved = find_config(args.gpt2_model, source, "give a folder with config.json, or a Hugging Face id")
+        source += ": config.json"
+        check_model_type(saved, ("gpt2",), source)
+    with _config_errors(source):
+        gpt2 = gpt2_config(saved, **changed)
     start = args.len_prefix + codec.emotion_span
     if start >= args.max_seq_len:
         raise InputError(
@@ -135,108 +291,96 @@ def _check_positions(gpt2: GPT2Config, args: argparse.Namespace, codec: TextCode
             f"{source}: has only {gpt2.n_positions} positions, but --max_seq_len, --len_prefix and --prompt_text take "
             f"{longest} (prompt and {MAX_NEW_TOKENS} new tokens in generation); shorten them or take another model"
         )
+    if checkpoint is None:
+        if args.from_scratch not in (True, "decoder"):
+            return _load_decoder(args.gpt2_model, gpt2, config, codec)
+        gpt2.vocab_size, gpt2.pad_token_id = len(codec.tokenizer), codec.pad_id
+    with _config_errors(source):
+        decoder = Explainer(gpt2, config)
+    if checkpoint is None:
+        decoder.origin = f"decoder {args.gpt2_model}: all weights drawn at random (--from_scratch)"
+    return decoder
 
 
-def _new_explainer(gpt2: GPT2Config, config: SEVLMConfig, source: str) -> Explainer:
-    """An explainer with random weights; InputError where none can be built of the config."""
+@contextlib.contextmanager
+def _config_errors(source: str) -> Iterator[None]:
+    """Turn any error into an InputError: transformers and torch have their own for every wrong field of a config.json."""
     try:
-        return Explainer(gpt2, config)
-    except Exception as error:  # transformers and torch have errors of their own for sizes that do not fit each other
+        yield
+    except Exception as error:
         raise InputError(f"{source}: {brief(error)}; take another") from None
 
 
-def checked_config(saved: dict, changed: dict, source: str) -> GPT2Config:
-    """GPT-2's config from a config.json and `changed`; InputError where no model can be built of it."""
-    try:
-        return gpt2_config(saved, **changed)
-    except Exception as error:  # transformers has one of its own for every wrong field
-        raise InputError(f"{source}: {brief(error)}; take another") from None
-
-
-# ---- A new explainer with the weights of a pretrained GPT-2, and a line that says which weights these are ------------
-
-
-# What GPT-2 does not bring, by a part of the weights' names, and what the line calls it; all else must be in the files.
-NEW_WEIGHTS = {
-    "crossattention": "cross-attention",
-    "ln_cross_attn": "cross-attention",
-    "VAD_linear": "VAD fusion",
-    "clip_project": "image prefix",
-    "image_projection": "image projection",
-    "sim_mlp": "contrastive head",
-    "VAD_head": "VAD head",
-}
-MOST_LISTED = 8  # tokens
-OUTPUT_LAYER = "lm_head.weight"  # tied to the token table
-REMEDY = WEIGHTS_REMEDY.replace("openai/clip-vit-base-patch16", "distilgpt2")
-
-
-def load_decoder(name: str, gpt2: GPT2Config, config: SEVLMConfig, codec: TextCodec) -> Explainer:
-    """Load a GPT-2, with or without cross-attention, and draw what it lacks; `origin` says what that is.
+def _load_decoder(name: str, gpt2: GPT2Config, config: SEVLMConfig, codec: TextCodec) -> Explainer:
+    """Load a GPT-2, with or without cross-attention, and draw the weights and the tokens' rows that it lacks.
 
     Args:
         name: folder or Hugging Face id.
-        gpt2: sizes of the decoder, with the vocabulary size of the files. config: the model's.
-        codec: its tokenizer has the tokens of the model's tokenizer files first, then those of ours that they lack.
+        gpt2: the decoder's GPT2Config, with the vocabulary size of the files.
+        codec: its tokenizer has the tokens of the model's tokenizer files first, then SEVLM's tokens that they lack.
 
     Raises:
-        InputError: the weights are missing, torn or of another shape, or lack a part of GPT-2.
+        InputError: the weights are missing, damaged or of another shape, or lack a part of GPT-2.
     """
     rows, source = gpt2.vocab_size, f"--gpt2_model {name}"
     decoder, missing, unused = load_pretrained(Explainer, name, gpt2, source, REMEDY, settings=config)
-    lacking = sorted(part for part in missing - {OUTPUT_LAYER} if _new_part(part) is None)
+    lacking = sorted(weight for weight in missing - {OUTPUT_LAYER} if _new_part(weight) is None)
     if lacking:
-        raise InputError(f"--gpt2_model {name}: lacks GPT-2's weights {', '.join(lacking[:4])}")
+        raise InputError(f"{source}: lacks GPT-2's weights {', '.join(lacking[:4])}")
     if decoder.lm_head.weight is not decoder.transformer.wte.weight:
         decoder.lm_head.weight = decoder.transformer.wte.weight
         unused.add(OUTPUT_LAYER)
     decoder.draw_weights(missing)
     named = count_named(name)
-    if rows == GPT2_VOCABULARY + len(ADDED_TOKENS) and not any("VAD_linear" in part for part in missing):
-        named = max(named, rows)  # a checkpoint of this model: its tokenizer lies in another folder
+    if rows == GPT2_VOCABULARY + len(ADDED_TOKENS) and not any("VAD_linear" in weight for weight in missing):
+        named = max(named, rows)  # a checkpoint of SEVLM, whose tokenizer lies in another folder
     named = min(named, rows)
-    drawn = list(range(named, len(codec.tokenizer)))
-    decoder.resize_vocabulary(len(codec.tokenizer), drawn)
+    decoder.resize_vocabulary(len(codec.tokenizer), list(range(named, len(codec.tokenizer))))
     decoder.config.pad_token_id = codec.pad_id
-    tokens = codec.tokenizer.convert_ids_to_tokens(list(range(GPT2_VOCABULARY, len(codec.tokenizer))))
-    fresh, kept = tokens[named - GPT2_VOCABULARY :], tokens[: named - GPT2_VOCABULARY]
-    decoder.origin = f"decoder {name}: " + _origin(decoder, missing, unused, fresh, kept, rows - named)
+    added = codec.tokenizer.convert_ids_to_tokens(list(range(GPT2_VOCABULARY, len(codec.tokenizer))))
+    loaded, drawn = added[: named - GPT2_VOCABULARY], added[named - GPT2_VOCABULARY :]
+    decoder.origin = f"decoder {name}: " + _origin(decoder, missing, unused, loaded, drawn, rows - named)
     return decoder
 
 
 def _new_part(weight: str) -> str | None:
-    """What the line calls the part that a weight belongs to; None for a part of GPT-2."""
+    """How the log calls the new part that a weight belongs to; None for a part of GPT-2."""
     return next((part for pattern, part in NEW_WEIGHTS.items() if pattern in weight), None)
 
 
 def _origin(
-    decoder: Explainer, missing: set[str], unused: set[str], fresh: list[str], kept: list[str], unnamed: int
+    decoder: Explainer,
+    missing: set[str],
+    unused: set[str],
+    loaded_tokens: list[str],
+    drawn_tokens: list[str],
+    unnamed_rows: int,
 ) -> str:
     weights = [weight for weight, _ in decoder.named_parameters()]
     drawn = []
     for part in dict.fromkeys(NEW_WEIGHTS.values()):
-        of_part = [weight for weight in weights if _new_part(weight) == part]
-        lacking = missing.intersection(of_part)
+        part_weights = [weight for weight in weights if _new_part(weight) == part]
+        lacking = len(missing.intersection(part_weights))
         if lacking:
-            drawn.append(part if len(lacking) == len(of_part) else f"{part} ({len(lacking)} of {len(of_part)} weights)")
-    if fresh:
-        drawn.append(_listed(fresh, "token"))
-    says = [f"{len(weights) - len(missing.intersection(weights))} weights loaded"]
-    if kept:
-        says[0] += f", with {_listed(kept, 'added token')}"
+            drawn.append(part + f" ({lacking} of {len(part_weights)} weights)" * (lacking < len(part_weights)))
+    if drawn_tokens:
+        drawn.append(_listed(drawn_tokens, "token"))
+    origin = f"{len(weights) - len(missing.intersection(weights))} weights loaded"
+    if loaded_tokens:
+        origin += f", with {_listed(loaded_tokens, 'added token')}"
     if drawn:
-        says.append(f"drawn at random: {', '.join(drawn)}")
+        origin += f"; drawn at random: {', '.join(drawn)}"
     if unused:
         more = f" and {len(unused) - 1} more" * (len(unused) > 1)
-        says.append(f"left out: {min(unused)}{more}, which SEVLM has no place for")
-    if unnamed:
-        says.append(
-            f"left out: {unnamed} row{'s' * (unnamed > 1)} of the token table without a token (if they are added tokens, "
-            "copy the tokenizer's files into the model's folder)"
+        origin += f"; ignored: {min(unused)}{more}, which SEVLM does not use"
+    if unnamed_rows:
+        origin += (
+            f"; ignored: {unnamed_rows} row{'s' * (unnamed_rows > 1)} of the token table without a token (if they are added "
+            "tokens, copy the tokenizer's files into the model's folder)"
         )
-    return "; ".join(says)
+    return origin
 
 
 def _listed(tokens: list[str], what: str) -> str:
-    more = ["..."] * (len(tokens) > MOST_LISTED)
-    return f"{len(tokens)} {what}{'s' * (len(tokens) > 1)} ({' '.join(tokens[:MOST_LISTED] + more)})"
+    more = ["..."] * (len(tokens) > MAX_LISTED)
+    return f"{len(tokens)} {what}{'s' * (len(tokens) > 1)} ({' '.join(tokens[:MAX_LISTED] + more)})"

@@ -1,11 +1,11 @@
-"""Named checkpoints in the published layout: whole or absent, and verified.
+"""Named checkpoints in the published layout, written whole or not at all; and the disk that a run needs for its files.
 
     <ckpt_path>/nle_model_<name>/           config.json, model.safetensors, manifest.json
     <ckpt_path>/nle_gpt2_tokenizer_0/       the tokenizer with its added tokens
     <ckpt_path>/ckpt_stats_<name>.tar       a torch.save file despite its name: VAD encoder, trained image encoder, optimiser ...
 
-<name> is best-acc, best-res or a number. The folder and the stats file cannot be renamed at once: the stats are written into
-the new folder, come to its place with it, and are then moved beside it. Until then they are read from the folder.
+<name> is best-acc, best-res or a number. The folder and the stats file cannot be renamed in one step: the stats are written
+into the new folder, renamed together with it, and then moved beside it. Until then they are read from the folder.
 """
 
 import json
@@ -29,11 +29,10 @@ from utils.errors import InputError
 from utils.files import MANIFEST, atomic_path, damaged_file, finish_renames, present, sync, write_manifest
 from utils.training.optimizer import count_parameters
 
-# ---- Named checkpoints in the published layout: whole or absent, and verified ----------------------------------------
-
-
 TOKENIZER_FOLDER = "nle_gpt2_tokenizer_0"
-STATES_FOLDER, KEPT_STATES = "resume", 2  # of exact states, see utils/training/resume.py
+STATES_FOLDER, KEPT_STATES = "resume", 2  # see utils/training/resume.py
+BEST = ("best-acc", "best-res")
+ADAMW_BYTES = 2 * 4  # for each trained parameter: two averages in float32
 # causal masks that GPT-2's older code kept in the state dict: constants
 MASK_BUFFER = re.compile(r"\.(attn|crossattention)\.(bias|masked_bias)$")
 
@@ -42,8 +41,9 @@ MASK_BUFFER = re.compile(r"\.(attn|crossattention)\.(bias|masked_bias)$")
 class NamedCheckpoint:
     """A checkpoint in the published layout, this program's or the authors'.
 
-    stats holds epoch, best_acc, best_res and, where present, emo_encoder_state_dict (VAD encoder), encoder_state_dict
-    (trained image encoder, names prefixed `encoder.`; CLIP's are OpenAI's), emotion_head_state_dict, optimizer_state_dict, scheduler.
+    config: its config.json. decoder: the decoder's state dict. stats: epoch, best_acc, best_res and, where present,
+    emo_encoder_state_dict (VAD encoder), encoder_state_dict (trained image encoder, names prefixed `encoder.`; CLIP's are
+    OpenAI's), emotion_head_state_dict, optimizer_state_dict, scheduler.
     """
 
     folder: Path
@@ -55,61 +55,55 @@ class NamedCheckpoint:
         """Load every part into `model`; returns notes on what the checkpoint holds and the model does not use.
 
         Raises:
-            InputError: weights the model needs are missing, have another shape or are not finite.
+            InputError: weights that the model needs are missing, have another shape or are not finite.
         """
-        notes = []
         decoder = {name: tensor for name, tensor in self.decoder.items() if not MASK_BUFFER.search(name)}
         if "transformer.wte.weight" in decoder:
             decoder.setdefault("lm_head.weight", decoder["transformer.wte.weight"])
-        notes += _load_part(model.decoder, decoder, f"{self.folder}: decoder")
-        for part, key in (
-            (model.vad_encoder, "emo_encoder_state_dict"),
-            (model.emotion_head, "emotion_head_state_dict"),
+        notes = _load_part(model.decoder, decoder, f"{self.folder}: decoder")
+        for part, key, flag in (
+            (model.vad_encoder, "emo_encoder_state_dict", "--no-use_VAD"),
+            (model.emotion_head, "emotion_head_state_dict", "--no-use_emotion_loss"),
         ):
             state = self.stats.get(key)
             if part is not None and state is None:
                 raise InputError(
-                    f"{self.folder}: the checkpoint holds no {key}; it was trained without this part: "
-                    f"give {'--no-use_VAD' if part is model.vad_encoder else '--no-use_emotion_loss'}"
+                    f"{self.folder}: the checkpoint holds no {key}; it was trained without this part: give {flag}"
                 )
             if part is not None:
                 notes += _load_part(part, state, f"{self.folder}: {key}")
             elif state is not None:
-                notes.append(f"{self.folder}: {key} is not used by these flags")
+                notes.append(f"{self.folder}: {key} is not used with these flags")
         state = self.stats.get("encoder_state_dict")
-        if state is not None and model.image_encoder is None:
-            raise InputError(f"{self.folder}: holds a trained image encoder: cached features of another do not fit it")
         if state is not None:
-            bare = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
-            load_trained_weights(model.image_encoder.vision, bare, f"{self.folder}: encoder_state_dict")
+            state = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
+            load_trained_weights(model.image_encoder.vision, state, f"{self.folder}: encoder_state_dict")
         return notes
 
 
 def _load_part(module: torch.nn.Module, state: dict[str, Tensor], source: str) -> list[str]:
-    own = module.state_dict()
-    missing = sorted(set(own) - set(state))
-    misshapen = [name for name in own if name in state and own[name].shape != state[name].shape]
+    weights = module.state_dict()
+    missing = sorted(set(weights) - set(state))
     if missing:
         raise InputError(f"{source}: weights missing: {', '.join(missing[:6])} ({len(missing)} in all)")
+    misshapen = [name for name in weights if weights[name].shape != state[name].shape]
     if misshapen:
         name = misshapen[0]
-        shapes = f"{tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
+        shapes = f"{tuple(state[name].shape)} in the file, {tuple(weights[name].shape)} in the model"
         raise InputError(f"{source}: weights of another shape: {name} ({shapes}; {len(misshapen)} in all)")
-    module.load_state_dict({name: state[name] for name in own})
+    module.load_state_dict({name: state[name] for name in weights})
     check_finite(module, source, "take another checkpoint")
-    left_over = sorted(set(state) - set(own))
-    return [f"{source}: not used: {', '.join(left_over)}"] if left_over else []
+    unused = sorted(set(state) - set(weights))
+    return [f"{source}: not used: {', '.join(unused)}"] if unused else []
 
 
 def list_names(ckpt_path: Path) -> list[str]:
     """Names of the checkpoints in a folder."""
-    return sorted(
-        folder.name.removeprefix("nle_model_") for folder in Path(ckpt_path).glob("nle_model_*") if folder.is_dir()
-    )
+    return sorted(folder.name.removeprefix("nle_model_") for folder in ckpt_path.glob("nle_model_*") if folder.is_dir())
 
 
 def _paths(ckpt_path: Path, name: str) -> tuple[Path, Path]:
-    """A checkpoint's folder and its stats file, wherever a kill has left them."""
+    """A checkpoint's folder and its stats file, wherever a kill left them."""
     folder = present(ckpt_path / f"nle_model_{name}")
     stats_file = f"ckpt_stats_{name}.tar"
     return folder, (folder if (folder / stats_file).is_file() else ckpt_path) / stats_file
@@ -120,20 +114,20 @@ def _tokenizer_files(ckpt_path: Path) -> dict[str, Path]:
     return {f"{TOKENIZER_FOLDER}/{path.name}": path for path in sorted((ckpt_path / TOKENIZER_FOLDER).glob("*"))}
 
 
-def load_named(ckpt_path: Path, name: str) -> NamedCheckpoint:
+def load_named(ckpt_path: str | Path, name: str) -> NamedCheckpoint:
     """Read checkpoint `name` (best-acc, best-res, an epoch), verified against its manifest; the authors' have none.
 
     Raises:
-        InputError: no such checkpoint (naming those there are), or a truncated or modified file.
+        InputError: no such checkpoint (the message lists the others), or a truncated or modified file.
     """
     ckpt_path = Path(ckpt_path)
     folder, stats_file = _paths(ckpt_path, name)
     weights = [folder / "model.safetensors", folder / "pytorch_model.bin"]
     found = [path for path in weights if path.is_file()]
     if not found or not stats_file.is_file():
-        there = ", ".join(list_names(ckpt_path)) or "none"
-        lacks = stats_file if found else weights[0]
-        raise InputError(f"{ckpt_path}: no checkpoint {name!r}: {lacks} is missing (checkpoints here: {there})")
+        names = ", ".join(list_names(ckpt_path)) or "none"
+        missing = stats_file if found else weights[0]
+        raise InputError(f"{ckpt_path}: no checkpoint {name!r}: {missing} is missing (checkpoints here: {names})")
     if (folder / MANIFEST).exists():
         damaged = damaged_file(folder, {stats_file.name: stats_file} | _tokenizer_files(ckpt_path))
         if damaged is not None:
@@ -143,8 +137,6 @@ def load_named(ckpt_path: Path, name: str) -> NamedCheckpoint:
     config = read_config(folder / "config.json")
     decoder = read_state_dict(found[0], "take another checkpoint")
     stats = read_torch_file(stats_file, "take another checkpoint")
-    if not isinstance(stats, dict):
-        raise InputError(f"{stats_file}: a dictionary was expected; take another checkpoint")
     return NamedCheckpoint(folder, config, decoder, stats)
 
 
@@ -156,14 +148,15 @@ def save_named(
     config: dict[str, Any],
     stats: dict[str, Any],
 ) -> None:
-    """Write checkpoint `name` in the published layout; the one it replaces stays until the new one is whole.
+    """Write checkpoint `name` in the published layout; the one it replaces stays until the new one is complete.
 
     Args:
         config: fields for config.json beyond the decoder's own.
         stats: what ckpt_stats_<name>.tar holds beside the VAD encoder, the emotion head and a trained image encoder.
     """
-    ckpt_path = Path(ckpt_path)
-    _save_tokenizer(ckpt_path, tokenizer)
+    if not (ckpt_path / TOKENIZER_FOLDER).exists():  # it never changes during a run
+        with atomic_path(ckpt_path / TOKENIZER_FOLDER, folder=True) as folder:
+            tokenizer.save_pretrained(folder)
     stats = dict(stats)
     if model.vad_encoder is not None:
         stats["emo_encoder_state_dict"] = model.vad_encoder.state_dict()
@@ -186,13 +179,6 @@ def save_named(
     _move_stats(ckpt_path, name)
 
 
-def _save_tokenizer(ckpt_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write the tokenizer where it is not there. It never changes during a run, so older checkpoints keep theirs."""
-    if not (ckpt_path / TOKENIZER_FOLDER).exists():
-        with atomic_path(ckpt_path / TOKENIZER_FOLDER, folder=True) as folder:
-            tokenizer.save_pretrained(folder)
-
-
 def _move_stats(ckpt_path: Path, name: str) -> None:
     _, stats_file = _paths(ckpt_path, name)
     if stats_file.parent != ckpt_path:
@@ -201,51 +187,50 @@ def _move_stats(ckpt_path: Path, name: str) -> None:
 
 
 def finish_saves(ckpt_path: Path) -> None:
-    """Give every checkpoint whose writing was cut short by a kill the published layout, before a run writes more."""
+    """Complete every checkpoint that a kill left between two renames; before a run writes more."""
     finish_renames(ckpt_path)
     for name in list_names(ckpt_path):
         _move_stats(ckpt_path, name)
 
 
-# ---- How much disk a run takes for what it can be continued from, known before its first step ------------------------
-
-
-BEST = ("best-acc", "best-res")
-ADAMW_BYTES = 2 * 4  # two averages in float32 for each trained parameter
+# ---- the disk that a run needs ---------------------------------------------------------------------------------------
 
 
 def state_size(model: SEVLM) -> int:
-    """Bytes of a state: the weights, but for those of a fixed image encoder, and AdamW's averages. A named checkpoint has as many."""
+    """Bytes of a state, and about those of a named checkpoint: AdamW's averages, and the weights but a fixed image encoder's."""
     fixed = model.image_encoder is not None and model.image_encoder.fixed
-    kept = [tensor for name, tensor in model.state_dict().items() if not (fixed and name.startswith("image_encoder."))]
-    once = {tensor.data_ptr(): tensor.nbytes for tensor in kept}  # files hold what is shared once
-    return sum(once.values()) + ADAMW_BYTES * count_parameters(model)
+    saved = [tensor for name, tensor in model.state_dict().items() if not (fixed and name.startswith("image_encoder."))]
+    sizes = {tensor.data_ptr(): tensor.nbytes for tensor in saved}  # a file holds shared weights once
+    return sum(sizes.values()) + ADAMW_BYTES * count_parameters(model)
 
 
 def check_disk(model: SEVLM, ckpt_path: Path, resume: bool) -> str:
-    """A line on the disk that a run will need: two states, two named checkpoints, and one more while it replaces another.
+    """Check that the disk has room for a run's states and named checkpoints, and for one more while it replaces another.
 
     Args:
-        resume: the states of the run before are this run's own, and are replaced; else they stay.
+        resume: the run continues the one before and replaces its states; else those stay.
+
+    Returns:
+        a line for the log.
 
     Raises:
-        InputError: the disk does not hold that much.
+        InputError: the disk has too little room.
     """
-    state = state_size(model)
+    size = state_size(model)
     replaced = [ckpt_path / path for name in BEST for path in (f"nle_model_{name}", f"ckpt_stats_{name}.tar")]
     replaced += [ckpt_path / STATES_FOLDER] * resume
-    there = sum(file.stat().st_size for path in replaced for file in (path, *path.rglob("*")) if file.is_file())
-    needed = max((KEPT_STATES + len(BEST) + 1) * state - there, 0)
+    used = sum(file.stat().st_size for path in replaced for file in (path, *path.rglob("*")) if file.is_file())
+    needed = max((KEPT_STATES + len(BEST) + 1) * size - used, 0)
     free = shutil.disk_usage(ckpt_path).free
-    reason = f"{KEPT_STATES} states and {len(BEST)} checkpoints of {shown(state)}, and one being written"
+    reason = f"{KEPT_STATES} states and {len(BEST)} checkpoints of {format_size(size)}, and one being written"
     if needed > free:
         raise InputError(
-            f"{ckpt_path}: the run needs {shown(needed)} of disk there ({reason}) and {shown(free)} are free; free some "
-            "space, or give another --ckpt_path"
+            f"{ckpt_path}: the run needs {format_size(needed)} of disk there ({reason}) and {format_size(free)} are free; "
+            "free some space, or give another --ckpt_path"
         )
-    return f"disk: up to {shown(needed)} in {ckpt_path} ({reason}); {shown(free)} are free"
+    return f"disk: up to {format_size(needed)} in {ckpt_path} ({reason}); {format_size(free)} are free"
 
 
-def shown(size: int) -> str:
-    """A number of bytes for people."""
+def format_size(size: int) -> str:
+    """A number of bytes, as MiB or GiB."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -1,4 +1,4 @@
-"""What the flags of a run stand for: hashes of files and weights, images per step. Recorded beside the flags."""
+"""Fingerprints of a run's inputs: hashes of files and weights, images per step. They are recorded beside the flags."""
 
 import argparse
 import hashlib
@@ -9,12 +9,13 @@ from accelerate import Accelerator
 
 from models.image_encoder import ImageEncoder, default_preparation
 from models.sevlm import SEVLM
+from utils.command_line import checkpoint_config, recorded_settings
 from utils.data.feature_cache import encoder_config, encoder_sha256
 from utils.data.records import whole_training_split
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lexicon import Lexicon
 from utils.files import sha256
-from utils.run_record import IMAGES, PROCESSES
+from utils.run_record import IMAGES, PROCESSES, compare_fingerprints, compare_flags
 
 DECODER_CONFIG = (
     "vocab_size",
@@ -29,9 +30,9 @@ DECODER_CONFIG = (
 
 
 def encoder_identity(encoder: ImageEncoder) -> str:
-    """SHA-256 of what an image encoder computes with: its config, and its weights where they are fixed.
+    """SHA-256 of an image encoder: of its config, its weights if they are fixed, and its preparation of images.
 
-    Where its folder says how images are prepared, and says otherwise than usual for CLIP, that counts as well.
+    The last is left out for a CLIP encoder with CLIP's usual preparation.
     """
     identity = [list(encoder_config(encoder).values()), encoder_sha256(encoder) if encoder.fixed else None]
     config = encoder.vision.config
@@ -41,7 +42,7 @@ def encoder_identity(encoder: ImageEncoder) -> str:
 
 
 def decoder_identity(model: SEVLM, codec: TextCodec) -> str:
-    """SHA-256 of the decoder's config and its tokenizer's vocabulary; the weights are the state's own."""
+    """SHA-256 of the decoder's config and its tokenizer's vocabulary; its weights are in every state and checkpoint."""
     config = {name: getattr(model.decoder.config, name) for name in DECODER_CONFIG}
     return hashlib.sha256(json.dumps([config, codec.pieces()]).encode()).hexdigest()
 
@@ -50,21 +51,19 @@ def collect_fingerprints(
     args: argparse.Namespace,
     accelerator: Accelerator,
     model: SEVLM,
-    encoder: str,
     codec: TextCodec,
     lexicon: Lexicon | None,
     images: int | None,
 ) -> dict[str, Any]:
-    """The fingerprints of a run, by the names that the flags declare (utils/opts.py); those of training only where there are training images.
+    """The fingerprints of a run, by the names that the flags declare (utils/opts.py).
 
     Args:
-        encoder: `encoder_identity` of the image encoder.
-        images: number of training images, or None when a checkpoint is only scored.
+        images: number of training images, or None if a checkpoint is only scored: then without those of the training.
     """
     fingerprints: dict[str, Any] = {
         "scored_records_sha256": sha256(args.nle_data_val_path),
         "references_sha256": sha256(args.annFileExp),
-        "image_encoder_sha256": encoder,
+        "image_encoder_sha256": encoder_identity(model.image_encoder),
         "decoder_sha256": decoder_identity(model, codec),
         "lexicon_sha256": None if lexicon is None else lexicon.sha256,
         "lexicon": None if lexicon is None else lexicon.describe(),
@@ -73,8 +72,21 @@ def collect_fingerprints(
     }
     if images is not None:
         fingerprints["training_records_sha256"] = sha256(args.nle_data_train_path)
-        texts = whole_training_split(args.nle_data_train_path)  # novelty in a checkpoint's report is against these
+        texts = whole_training_split(args.nle_data_train_path)  # a checkpoint's report compares its texts with these
         fingerprints["training_texts"], fingerprints["training_texts_sha256"] = texts.name, sha256(texts)
         fingerprints["images_per_step"] = args.batch_size * accelerator.num_processes
         fingerprints[IMAGES] = images
     return fingerprints
+
+
+def compare_with_checkpoint(args: argparse.Namespace, fingerprints: dict[str, Any]) -> list[str]:
+    """Notes on the settings that differ from the record of the checkpoint in use; none without a record.
+
+    Raises:
+        InputError: a setting contradicts what the model was trained with.
+    """
+    record, source = recorded_settings(args), checkpoint_config(args).parent
+    if record is None:
+        return []
+    notes = compare_flags(record, args, args.eval_only, source)
+    return notes + compare_fingerprints(record, fingerprints, args.eval_only, source)

@@ -1,4 +1,4 @@
-"""From flags and model to AdamW, its parameter groups and the learning rates' schedule."""
+"""AdamW as the paper uses it: parameter groups, epsilon, learning rates, and the check that an update is finite."""
 
 import argparse
 import math
@@ -9,34 +9,30 @@ from torch import Tensor, nn
 
 from models.sevlm import SEVLM
 
-# ---- From flags and model to AdamW, its parameter groups and the learning rates' schedule ----------------------------
-
 
 def parameter_groups(args: argparse.Namespace, model: SEVLM) -> tuple[list[dict], list[list[str]]]:
     """AdamW's groups, in the published order: VAD encoder, decoder with heads, trained image encoder; weights, then biases.
 
-    Weight decay is 0 throughout, as in the paper; the split is kept so that optimiser states keep their published form.
+    Weight decay is 0 throughout, as in the paper; weights and biases are separate so that optimiser states have their
+    published form.
 
     Returns:
-        the groups, and the names of the parameters of each.
+        the groups, and the names of each group's parameters.
     """
-    heads = [] if model.emotion_head is None else list(model.emotion_head.named_parameters(prefix="emotion_head"))
-    parts = [
-        (
-            [] if model.vad_encoder is None else list(model.vad_encoder.named_parameters(prefix="vad_encoder")),
-            args.emo_en_LR,
-        ),
-        (list(model.decoder.named_parameters(prefix="decoder")) + heads, args.learning_rate),
-        (
-            [] if model.image_encoder is None else list(model.image_encoder.named_parameters(prefix="image_encoder")),
-            args.en_LR,
-        ),
-    ]
     groups, names = [], []
-    for named, rate in parts:
-        trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    for parts, rate in (
+        (("vad_encoder",), args.emo_en_LR),
+        (("decoder", "emotion_head"), args.learning_rate),
+        (("image_encoder",), args.en_LR),
+    ):
+        modules = [(part, getattr(model, part)) for part in parts if getattr(model, part) is not None]
+        parameters = [named for part, module in modules for named in module.named_parameters(prefix=part)]
         for biases in (False, True):
-            chosen = [(name, parameter) for name, parameter in trained if name.endswith("bias") == biases]
+            chosen = [
+                (name, parameter)
+                for name, parameter in parameters
+                if parameter.requires_grad and name.endswith("bias") == biases
+            ]
             if chosen:
                 groups.append({"params": [parameter for _, parameter in chosen], "lr": rate})
                 names.append([name for name, _ in chosen])
@@ -63,8 +59,8 @@ class PublishedEpsilon:
         w -= rate * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps).
 
     PyTorch adds epsilon to sqrt(v / (1 - beta2^t)), so that its epsilon has to be eps / sqrt(1 - beta2^t) for that update.
-    t - 1 is the optimiser's own count, which leaves out the updates that it leaves out (found_inf). It lies on the device.
-    A GPU's is copied after each update and read before the next one, when the GPU has a whole backward pass to do.
+    t - 1 is the optimiser's own count, without the updates that it skipped (found_inf). It lies on the device: a GPU's
+    is copied after each update and read before the next one, while the GPU is busy with a whole backward pass.
     """
 
     def __init__(self) -> None:
@@ -90,7 +86,7 @@ class PublishedEpsilon:
 
     @staticmethod
     def _count(optimizer: torch.optim.Optimizer) -> torch.Tensor:
-        """Updates that were made so far; all parameters have the same."""
+        """Updates made so far, the same for all parameters."""
         return next((averages["step"] for averages in optimizer.state.values()), torch.zeros(()))
 
 
@@ -102,8 +98,8 @@ def linear_decay(optimizer: torch.optim.Optimizer, updates: int) -> torch.optim.
 def set_schedule(scheduler: torch.optim.lr_scheduler.LambdaLR, rates: list[float], eps: float, updates: int) -> None:
     """Put AdamW and its schedule at update `updates` with these rates (one for each parameter group) and this epsilon."""
     scheduler.base_lrs, scheduler.last_epoch = list(rates), updates
-    for group, rate, share in zip(scheduler.optimizer.param_groups, rates, scheduler.lr_lambdas, strict=True):
-        group["initial_lr"], group["lr"], group["eps"] = rate, rate * share(updates), eps
+    for group, rate, decay in zip(scheduler.optimizer.param_groups, rates, scheduler.lr_lambdas, strict=True):
+        group["initial_lr"], group["lr"], group["eps"] = rate, rate * decay(updates), eps
     scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
 
 
@@ -111,26 +107,26 @@ def rates_of_update(
     scheduler: torch.optim.lr_scheduler.LambdaLR, names: list[list[str]], update: int
 ) -> dict[str, float]:
     """Learning rates of update 1, 2, ... by part of the model, from the names of each group's parameters."""
-    shares = zip(names, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-    return {of_group[0].partition(".")[0]: rate * share(update - 1) for of_group, rate, share in shares}
+    groups = zip(names, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    return {group_names[0].partition(".")[0]: rate * decay(update - 1) for group_names, rate, decay in groups}
 
 
 def count_parameters(module: nn.Module | None) -> int:
-    """Trained parameters."""
-    return (
-        0 if module is None else sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    )
+    """The number of trained parameters; 0 for a part that the model does not have."""
+    if module is None:
+        return 0
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-# ---- Whether an update was finite, without making the GPU wait for the answer ----------------------------------------
+# ---- whether an update was finite, without making the GPU wait for the answer ----------------------------------------
 
 
 @dataclass
 class UpdateCheck:
-    """What is known of one update's losses and gradients.
+    """Whether one update's losses and gradients are finite.
 
-    flags: bool [1 + losses] on the host: the whole update, then each loss of `names`. On a GPU they are still being copied
-    until `copied`. place: epoch and step. image_ids: of its batches.
+    flags: bool [1 + losses] on the host: the whole update, then each loss of `names`; from a GPU they are complete once
+    `copied` has happened. place: epoch and step. image_ids: of its batches.
     """
 
     flags: Tensor
@@ -141,7 +137,7 @@ class UpdateCheck:
 
     @classmethod
     def of(cls, finite: Tensor, losses: dict[str, Tensor], place: tuple[int, int], image_ids: Tensor) -> "UpdateCheck":
-        """Start the copy of `finite`, whether the update may be made, and of which losses are finite."""
+        """Start copying `finite`, whether the update may be made, and which losses are finite."""
         names = [name for name in losses if name != "loss"]
         flags = torch.stack([finite, *(torch.isfinite(losses[name]) for name in names)])
         copied = None
@@ -152,13 +148,13 @@ class UpdateCheck:
         return cls(flags, names, place, image_ids, copied)
 
     def problem(self) -> str | None:
-        """What is not finite, and where; None for a finite update. Waits until the answer is there."""
+        """What is not finite, and where; None for a finite update. Waits for the copy."""
         if self.copied is not None:
             self.copied.synchronize()
-        finite, *of_losses = self.flags.tolist()
+        finite, *losses_finite = self.flags.tolist()
         if finite:
             return None
-        parts = [name for name, is_finite in zip(self.names, of_losses, strict=True) if not is_finite]
+        parts = [name for name, is_finite in zip(self.names, losses_finite, strict=True) if not is_finite]
         epoch, step = self.place
         where = f"epoch {epoch}, step {step}, images {self.image_ids.tolist()}"
         return f"{' and '.join(parts) or 'a gradient'} is not finite at {where}"

@@ -1,15 +1,15 @@
-"""Exact states of a run: what `--resume` continues from, bit for bit on a CPU; and `--load_from_epoch`, which begins new ones.
+"""Exact states of a run, which `--resume` continues bit for bit on a CPU; and the start of a run from one, or from a checkpoint.
 
     <ckpt_path>/resume/<epoch>-<step>/    state.pt, settings.json, manifest.json
 
-Two are kept. A run that continues a checkpoint (`--load_from_epoch`) renames the folder of an earlier run to resume-1, resume-2 ...
+The newest two are kept. A run that continues a checkpoint (`--load_from_epoch`) renames an earlier run's folder to resume-1,
+resume-2 ...
 """
 
 import argparse
 import itertools
 import json
 import os
-import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -26,11 +26,13 @@ from utils.training.optimizer import set_schedule
 from utils.training.run import Progress, TrainingRun
 
 STATE, SETTINGS = "state.pt", "settings.json"
-_NAME = re.compile(r"(\d{5,9})-(\d{8,12})")
 
 
 class ResumeState(NamedTuple):
-    """A state that was read: its folder, torch's part (model, optimizer, scheduler, scaler, progress), the run's settings."""
+    """A state that was read.
+
+    state: model, optimizer, scheduler, scaler and progress. settings: the run's record, see utils/run_record.py.
+    """
 
     folder: Path
     state: dict[str, Any]
@@ -41,8 +43,8 @@ class ResumeState(NamedTuple):
 
 
 def save_state(ckpt_path: Path, epoch: int, step: int, state: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Write a state, whole or not at all, and drop all but the newest two."""
-    with atomic_path(Path(ckpt_path) / STATES_FOLDER / f"{epoch:05d}-{step:08d}", folder=True) as folder:
+    """Write a state, whole or not at all, and delete all but the newest two."""
+    with atomic_path(ckpt_path / STATES_FOLDER / f"{epoch:05d}-{step:08d}", folder=True) as folder:
         torch.save(state, folder / STATE)
         (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         write_manifest(folder)
@@ -52,14 +54,11 @@ def save_state(ckpt_path: Path, epoch: int, step: int, state: dict[str, Any], se
 
 def state_folders(ckpt_path: Path) -> list[Path]:
     """Folders of states, newest first."""
-    folders = (Path(ckpt_path) / STATES_FOLDER).glob("*")
-    named = [(_NAME.fullmatch(folder.name), folder) for folder in folders]
-    numbered = [(tuple(map(int, match.groups())), folder) for match, folder in named if match]
-    return [folder for _, folder in sorted(numbered, reverse=True)]
+    return sorted((ckpt_path / STATES_FOLDER).glob("[0-9]*-[0-9]*"), reverse=True)
 
 
 def load_state(ckpt_path: Path) -> tuple[ResumeState | None, list[str]]:
-    """The newest whole state, or None when there is none; and a note for every damaged one that was passed over.
+    """The newest undamaged state, or None if there are no states; and a note on every damaged one that was skipped.
 
     Raises:
         InputError: there are states, and all are damaged.
@@ -74,14 +73,14 @@ def load_state(ckpt_path: Path) -> tuple[ResumeState | None, list[str]]:
         )
     if notes:
         raise InputError(
-            f"{Path(ckpt_path) / STATES_FOLDER}: every state is truncated or modified; start again without --resume, in another "
+            f"{ckpt_path / STATES_FOLDER}: every state is truncated or modified; start again without --resume, in another "
             "--ckpt_path"
         )
     return None, notes
 
 
 def prepare_folder(ckpt_path: Path, resume: bool, continued: bool) -> None:
-    """Before a training: put right what a kill left between two renames, and refuse to mix two runs.
+    """Before a training: complete what a kill left between two renames, and refuse to mix two runs.
 
     Args:
         resume, continued: whether --resume or --load_from_epoch is given.
@@ -106,25 +105,25 @@ def prepare_folder(ckpt_path: Path, resume: bool, continued: bool) -> None:
 
 
 def how_to_continue(args: argparse.Namespace) -> Callable[[], str]:
-    """Gives, at any later time, how to go on with this run when it ends then."""
-    before = state_folders(args.ckpt_path)
+    """A function that says, whenever the run ends, how to go on with it."""
+    states_before = state_folders(args.ckpt_path)
 
-    def now() -> str:
+    def advice() -> str:
         states = state_folders(args.ckpt_path)
-        if args.eval_only or not states or (states == before and not args.resume):
+        if args.eval_only or not states or (states == states_before and not args.resume):
             return "no state was written: give the same command again"
         instead = " instead of --load_from_epoch" if args.load_from_epoch else ""
         epoch, step = map(int, states[0].name.split("-"))
         return f"continue with --resume{instead} (state of epoch {epoch}, step {step})"
 
-    return now
+    return advice
 
 
-# ---- from and to a run -----------------------------------------------------------------------------------------------
+# ---- the state of a run ----------------------------------------------------------------------------------------------
 
 
 def save_run(run: TrainingRun) -> None:
-    """Write a state that --resume continues from exactly; the weights of a fixed image encoder are left out."""
+    """Write a state that --resume continues exactly; the weights of a fixed image encoder are left out."""
     if run.accelerator.is_main_process:
         weights = run.model.state_dict()
         if run.args.fixed_encoder:
@@ -142,10 +141,10 @@ def save_run(run: TrainingRun) -> None:
 
 
 def start_or_continue(run: TrainingRun) -> None:
-    """Begin a run: from a state (--resume), from a checkpoint (--load_from_epoch) or from the start; its log says which.
+    """Start a run from a state (--resume), from a checkpoint (--load_from_epoch) or from scratch; its log says which.
 
     Raises:
-        InputError: the run cannot go on from there.
+        InputError: the run cannot continue from there.
     """
     start = dict(run.settings)
     if run.args.resume:
@@ -158,24 +157,22 @@ def start_or_continue(run: TrainingRun) -> None:
 
 
 def resume(run: TrainingRun) -> str | None:
-    """Continue from the newest whole state; returns its folder's name, or None when the run had not got as far as one.
+    """Continue from the newest undamaged state; returns its folder's name, or None if the run had not written any.
 
     Raises:
-        InputError: flags or files make another training than the one that was stopped, or every state is damaged.
+        InputError: flags or files differ in a way that makes another training, or every state is damaged.
     """
     found, notes = load_state(run.args.ckpt_path)
-    for note in notes:
-        run.print(note)
     if found is None:
-        run.print(f"{run.args.ckpt_path}: no state to resume from yet: starting at the beginning")
+        run.print(f"{run.args.ckpt_path}: no state to resume from yet: starting from scratch")
         return None
-    for note in compare_for_resume(found.settings, run.settings):
+    for note in notes + compare_for_resume(found.settings, run.settings):
         run.print(note)
     state = found.state
     run.model.load_state_dict(state["model"], strict=not run.args.fixed_encoder)
     run.optimizer.load_state_dict(state["optimizer"])
     run.scheduler.load_state_dict(state["scheduler"])
-    if state["scaler"] is not None and run.accelerator.scaler is not None:
+    if run.accelerator.scaler is not None:
         run.accelerator.scaler.load_state_dict(state["scaler"])
     run.progress = Progress(**state["progress"])
     run.print(f"resumed at epoch {run.progress.epoch}, step {run.progress.step}")
@@ -183,9 +180,12 @@ def resume(run: TrainingRun) -> str | None:
 
 
 def continue_from(run: TrainingRun, checkpoint: NamedCheckpoint) -> None:
-    """Continue at the epoch after a checkpoint's, with its optimiser where that fits; writes a first state.
+    """Continue at the epoch after a checkpoint's, with its optimiser state if the parameters match; writes a first state.
 
-    Learning rates and AdamW's epsilon are those of the flags, which are the checkpoint's own where they are not given.
+    Learning rates and AdamW's epsilon are those of the flags, whose defaults are the checkpoint's own.
+
+    Raises:
+        InputError: --num_train_epochs leaves no epoch to train.
     """
     args, stats = run.args, checkpoint.stats
     epoch = run.progress.epoch = int(stats.get("epoch", -1)) + 1
@@ -202,16 +202,16 @@ def continue_from(run: TrainingRun, checkpoint: NamedCheckpoint) -> None:
         run.optimizer.load_state_dict(stats["optimizer_state_dict"])
         run.scheduler.load_state_dict(stats["scheduler"])
     else:
-        run.print(f"{checkpoint.folder}: its optimiser state is of other parameters: AdamW starts again")
+        run.print(f"{checkpoint.folder}: its optimiser state is of other parameters: AdamW starts from scratch")
     set_schedule(run.scheduler, rates, args.adam_eps, run.progress.updates)
     run.print(
         f"continuing at epoch {epoch} of {args.num_train_epochs}, with --learning_rate {args.learning_rate:g}, "
         f"--en_LR {args.en_LR:g}, --emo_en_LR {args.emo_en_LR:g}, which fall to 0 over all epochs"
     )
     if run.accelerator.is_main_process and state_folders(args.ckpt_path):
-        root = args.ckpt_path / STATES_FOLDER
-        numbered = (root.with_name(f"{STATES_FOLDER}-{number}") for number in itertools.count(1))
-        renamed = next(path for path in numbered if not os.path.lexists(path))
-        os.replace(root, renamed)
+        folder = args.ckpt_path / STATES_FOLDER
+        numbered = (folder.with_name(f"{STATES_FOLDER}-{number}") for number in itertools.count(1))
+        renamed = next(path for path in numbered if not path.exists())
+        os.replace(folder, renamed)
         run.print(f"the states of the earlier run in this folder are now in {renamed}")
     save_run(run)

@@ -1,10 +1,9 @@
-"""A run: from flags and files to what training and scoring use, where a training stands, and its best checkpoints."""
+"""A run of the training script: its state, and how it is built from flags and files."""
 
 import argparse
 import errno
 import signal
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from torch.utils.data import DataLoader
 
 from cococaption import CaptionScorer
 from models.sevlm import SEVLM
-from utils.command_line import checkpoint_config, recorded_settings
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs, loader_processes
 from utils.data.load_inputs import build_images, read_inputs
 from utils.data.text_codec import TextCodec
@@ -26,27 +24,31 @@ from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator, deciding_score
 from utils.memory import share_weights
 from utils.processes import cores
-from utils.run_record import RECORD_KEY, compare_fingerprints, compare_flags, flags_of
+from utils.run_record import RECORD_KEY, flags_of
+from utils.training.build_model import load_model
 from utils.training.checkpoints import NamedCheckpoint, check_disk, save_named
-from utils.training.fingerprints import collect_fingerprints, encoder_identity
-from utils.training.load_checkpoint import load_model
+from utils.training.fingerprints import collect_fingerprints, compare_with_checkpoint
 from utils.training.optimizer import UpdateCheck, build_optimizer, count_parameters, linear_decay, parameter_groups
 from utils.training.run_log import RunLog
 from utils.training.signals import StopSignals
 
-# Several processes agree on a stop only so often, as agreeing makes them wait for each other.
+# Several processes agree on a stop only so often, as they wait for each other then.
 UPDATES_BETWEEN_AGREEMENTS = 8
 
 
 @dataclass
 class Progress:
-    """Where a run stands; all that a continuation needs beside weights and optimiser.
+    """The position of a run: all that resuming needs beside weights and optimiser.
 
-    epoch, step: the next step to do (step: index within the epoch). updates: of the optimiser, skipped ones included.
-    best_acc, best_res: best emotion accuracy, and best score of those that decide on best-res. evals_without_improvement: evaluations
-    in a row that brought no better score. evaluation_due: the state was saved just before an evaluation. evaluated: the
-    [epoch, step] last scored, best_res_at: where best-res was scored, empty where that was before this run. scores: of
-    every evaluation so far.
+    Attributes:
+        epoch, step: the next step to do (step: index within the epoch).
+        updates: of the optimiser, skipped ones included.
+        best_acc, best_res: best emotion accuracy, and best value of the score that decides on best-res.
+        evals_without_improvement: evaluations in a row that improved neither.
+        evaluation_due: the state was saved just before an evaluation.
+        evaluated: the [epoch, step] last scored.
+        best_res_at: the [epoch, step] of best-res; empty if that is an earlier run's.
+        scores: of every evaluation so far, with epoch and step.
     """
 
     epoch: int = 0
@@ -63,20 +65,20 @@ class Progress:
 
 @dataclass
 class TrainingRun:
-    """One run of the training script, which is handed from function to function.
+    """One run of the training script.
 
-    What scoring a checkpoint (--eval_only) needs as well is given by `prepare`; `build_training` sets the rest.
+    `prepare` sets what scoring a checkpoint (--eval_only) also needs, `build_training` the rest.
 
     Attributes:
-        fingerprints: the fingerprints of what the run is made from, see utils/training/fingerprints.py.
-        model: the bare module; `prepared` is the same as accelerate wants it.
+        fingerprints: hashes of the run's inputs, see utils/training/fingerprints.py.
+        model: the bare module; `prepared` is the same, wrapped by accelerate.
         checkpoint: the one that --load_from_epoch names, or None.
-        dataset: None where a checkpoint is only scored.
+        dataset: None if a checkpoint is only scored.
         settings: the record of flags and fingerprints, see utils/run_record.py.
         parameters: those that are trained; parameter_names: their names by parameter group.
         last_losses: as last logged, empty before.
-        time_logged: whether the time that the training takes has been logged.
-        check: of the last update, where the host has not looked at it yet.
+        time_logged: whether the estimate of the training's duration was printed.
+        check: of the last update, until the host has read it.
     """
 
     args: argparse.Namespace
@@ -119,19 +121,19 @@ class TrainingRun:
         return epoch * self.updates_per_epoch + -(-step // self.args.gradient_accumulation_steps)
 
     def print(self, text: str) -> None:
-        """Print text, once for all processes; much of it quotes files. When nobody reads it any more, the run is to stop."""
+        """Print text, once for all processes, with control characters escaped. If nobody reads it any more, stop the run."""
         try:
             self.accelerator.print(escaped(text, keep="\n"), flush=True)
         except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: of a closed terminal
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal is closed
                 raise
             silence_stdout()
             self.signals.ask(signal.SIGPIPE)
 
     def agreed_signals(self, now: bool = False) -> tuple[bool, int | None]:
-        """Whether a state is asked for, and the signal that asks for a stop: the same on all processes.
+        """Whether a state was asked for, and the signal that asked for a stop; the same on all processes.
 
-        Several processes agree every few updates only, or `now`; in between nothing is asked for.
+        Several processes agree every few updates only, or `now`; in between they report neither.
         """
         signals = self.signals
         if self.accelerator.num_processes == 1:
@@ -155,32 +157,27 @@ def save_best(run: TrainingRun, name: str) -> None:
         "progress": asdict(run.progress),
     }
     fields = {RECORD_KEY: run.settings}
-    save_named(Path(run.args.ckpt_path), name, run.model, run.codec.tokenizer, fields, stats)
+    save_named(run.args.ckpt_path, name, run.model, run.codec.tokenizer, fields, stats)
 
 
-# ---- from flags and files to a run --------------------------------------------------------------------------------------
+# ---- from flags and files to a run -----------------------------------------------------------------------------------
 
 
 def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionScorer | None) -> TrainingRun:
-    """From flags and files to a model and what it is trained and scored on.
+    """Load the model and the data that it is trained and scored on.
 
     Raises:
-        InputError: files, flags and checkpoint do not go together.
+        InputError: a file is missing or wrong, or files, flags and checkpoint contradict each other.
     """
     inputs = read_inputs(args, scorer)
     records, train, lexicon = inputs.records, inputs.train, inputs.lexicon
     checkpoint, codec, model = load_model(args)
     if model.decoder.origin and not args.resume:
         accelerator.print(escaped(model.decoder.origin))
-    encoder = encoder_identity(model.image_encoder)
-    training_images = None if train is None else len(train)
-    fingerprints = collect_fingerprints(args, accelerator, model, encoder, codec, lexicon, training_images)
-    record = recorded_settings(args)
-    if record is not None:
-        source = checkpoint_config(args).parent
-        notes = compare_flags(record, args, args.eval_only, source)
-        for note in notes + compare_fingerprints(record, fingerprints, args.eval_only, source):
-            accelerator.print(escaped(note))
+    train_images = None if train is None else len(train)
+    fingerprints = collect_fingerprints(args, accelerator, model, codec, lexicon, train_images)
+    for note in compare_with_checkpoint(args, fingerprints):
+        accelerator.print(escaped(note))
     vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec, args.cache_dir)
     images = build_images(args, model, inputs, accelerator.device)
     args.image_root = inputs.image_root
@@ -195,7 +192,7 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
 
 
 def build_training(run: TrainingRun, signals: StopSignals) -> None:
-    """Loader, optimiser and schedule; the model as accelerate wants it."""
+    """Build loader, optimiser and schedule, and wrap the model by accelerate."""
     args, accelerator, model, pairs = run.args, run.accelerator, run.model, run.dataset
     batches = EpochBatches(len(pairs), args.batch_size, args.seed, accelerator.process_index, accelerator.num_processes)
     loader = DataLoader(
@@ -208,7 +205,7 @@ def build_training(run: TrainingRun, signals: StopSignals) -> None:
             model.config.label_position if args.use_label_loss else None,
         ),
         **loader_processes(args.num_workers),
-        persistent_workers=args.num_workers > 0,  # those of a later epoch would be forked with the optimiser's averages
+        persistent_workers=args.num_workers > 0,  # workers forked in a later epoch would copy the optimiser's averages
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),
     )
@@ -217,14 +214,14 @@ def build_training(run: TrainingRun, signals: StopSignals) -> None:
     optimizer = build_optimizer(groups, args.adam_eps, args.adamw)
     updates = args.num_train_epochs * -(-len(batches) // args.gradient_accumulation_steps)
     run.scheduler = linear_decay(optimizer, updates)
-    if args.compile:  # the large parts; the vocabulary loss, whose size changes from step to step, stays outside
+    if args.compile:  # the large parts; not the vocabulary loss, whose size changes from step to step
         for part in filter(None, (model.image_encoder, model.decoder)):
             part.compile()
-    model.train()  # what was loaded is in evaluation mode
+    model.train()  # from_pretrained leaves parts in evaluation mode
     if args.num_workers and accelerator.device.type == "cpu":
         share_weights(model)
     run.prepared, run.optimizer = accelerator.prepare(model, optimizer)
-    # the sampler has dealt the images out to the processes already; accelerate moves batches and sees the epoch's end
+    # the sampler has already divided the images among the processes; accelerate moves batches and sees the epoch's end
     run.loader = prepare_data_loader(
         loader, accelerator.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
     )

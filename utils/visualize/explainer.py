@@ -30,7 +30,7 @@ from utils.evaluation.generation import (
     rows_by_emotion,
     sample_decode,
 )
-from utils.training.load_checkpoint import load_checkpoint
+from utils.training.build_model import load_checkpoint
 from utils.visualize.heat_map import (
     ImageHeat,
     TextHeat,
