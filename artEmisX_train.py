@@ -37,17 +37,10 @@ from accelerate.utils import ProjectConfiguration
 from cococaption import CaptionScorer
 from models.losses import LossCounts
 from utils.data.datasets import worker_errors
-from utils.data.text2emotion_files import load_text2emotion
 from utils.evaluation.clip_score import load_clip_scorer
 from utils.evaluation.evaluation import write_evaluation
 from utils.evaluation.evaluator import deciding_score
-from utils.evaluation.report import (
-    EmotionClassifier,
-    checkpoint_facts,
-    classifier_name,
-    training_texts,
-    write_test_report,
-)
+from utils.evaluation.report import EmotionClassifier, checkpoint_facts, training_texts, write_test_report
 from utils.evaluation.text_metrics import collapse_warning
 from utils.files import run_lock
 from utils.memory import give_back_freed_memory, peak_memory, without_collections
@@ -317,8 +310,7 @@ def score_checkpoint(run: TrainingRun) -> None:
     # what the report needs is read before hours of captioning, not after them
     classifier = None
     if args.text2emotion is not None:
-        name = classifier_name(args.text2emotion, args.vocabulary)
-        classifier = EmotionClassifier(name, *load_text2emotion(args.text2emotion, args.vocabulary))
+        classifier = EmotionClassifier.load(args.text2emotion, args.vocabulary)
     training = training_texts(args) if accelerator.is_main_process else None
     clip = None
     if args.clip_score and accelerator.is_main_process:

@@ -139,9 +139,7 @@ def torture(root: Path, kills: int, seed: int) -> int:
         wrong = [name for name in expected if found.get(name) != expected[name]]
         killed, different = killed + 1, different + bool(wrong)
         result = f"DIFFERENT: {', '.join(wrong)}" if wrong else "equal"
-        print(
-            f"{killed:3d}  {moment:<11} after {seconds:5.2f} s, resumed with {workers} workers: {result}", flush=True
-        )
+        print(f"{killed:3d}  {moment:<11} after {seconds:5.2f} s, resumed with {workers} workers: {result}", flush=True)
     print(f"{kills - different} of {kills} equal")
     return different
 

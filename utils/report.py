@@ -19,7 +19,7 @@ from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.evaluation import score_captions
 from utils.evaluation.image_scores import images_path
 from utils.evaluation.predictions import KINDS, is_full, quoted, read_predictions, unread
-from utils.evaluation.report import EmotionClassifier, TrainingTexts, classifier_name, write_test_report
+from utils.evaluation.report import EmotionClassifier, TrainingTexts, write_test_report
 from utils.evaluation.tables import SAME, aggregate, format_summary, in_words, read_report
 from utils.files import check_append_to, check_place, sha256, write_json
 
@@ -100,10 +100,7 @@ def score_predictions(args: argparse.Namespace) -> None:
     lexicon = None if args.vad_lexicon is None else read_lexicon(args.vad_lexicon)
     classifier = clip = None
     if args.text2emotion:
-        from utils.data.text2emotion_files import load_text2emotion  # it imports torch
-
-        name = classifier_name(args.text2emotion, args.vocabulary)
-        classifier = EmotionClassifier(name, *load_text2emotion(args.text2emotion, args.vocabulary))
+        classifier = EmotionClassifier.load(args.text2emotion, args.vocabulary)
     if args.clip_score:
         from utils.evaluation.clip_score import load_clip_scorer  # it imports torch
 

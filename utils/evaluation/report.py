@@ -55,6 +55,13 @@ class EmotionClassifier(NamedTuple):
     classifier: "Text2Emotion"
     vocabulary: dict[str, int]
 
+    @classmethod
+    def load(cls, path: Path, vocabulary: Path | None) -> "EmotionClassifier":
+        """Read the files of --text2emotion and --vocabulary; InputError where they are damaged or do not fit each other."""
+        from utils.data.text2emotion_files import load_text2emotion  # it imports torch
+
+        return cls(classifier_name(path, vocabulary), *load_text2emotion(path, vocabulary))
+
     def emotions(self, texts: Mapping[int, str]) -> dict[int, str]:
         """Image id -> the emotion that the classifier finds in the image's text."""
         from models.text2emotion import predict_emotions  # it imports torch
