@@ -55,8 +55,8 @@ REMEDY = "give ArtEmis' release as it was downloaded"
 
 TOO_SHORT = 5  # texts of fewer tokens are dropped
 LONG_PERCENTILE = 95  # texts longer than this percentile of the training texts' lengths are dropped
-LONGEST_ENCODED = 256  # tokens, far beyond an annotator's sentence: one endless text must not lengthen every row
-RARE = 5  # words that occur less often in training texts become <unk>
+LONGEST_ENCODED = 256  # tokens; one very long text must not lengthen every row
+MIN_WORD_COUNT = 5  # words that occur less often in training texts become <unk>
 PAD_ID, SOS_ID, EOS_ID, UNK_ID = range(len(SPECIAL_SYMBOLS))
 
 # The counts of ArtEmis v1.0 as published.
@@ -95,9 +95,9 @@ def read_release(path: Path, more_columns: Iterable[str] = ()) -> pd.DataFrame:
     """
     table = read_table(path, [*RELEASE_COLUMNS, *more_columns], REMEDY, all_columns=True)
     check_emotions(table, EMOTIONS, path, REMEDY)
-    made = [column for column in CLEANED_COLUMNS if column in table and column != "split"]
-    if made:
-        raise InputError(f"{path}: has a column {made[0]}, so it is a preprocessed file already; {REMEDY}")
+    cleaned = [column for column in CLEANED_COLUMNS if column in table and column != "split"]
+    if cleaned:
+        raise InputError(f"{path}: has a column {cleaned[0]}, so it is a preprocessed file already; {REMEDY}")
     return table.assign(repetition=column_of_integers(table, "repetition", path, REMEDY))
 
 
@@ -137,31 +137,26 @@ def clean(utterances: list[str], checker: SpellChecker, corrections: dict[str, s
     texts = [corrections.get(utterance, utterance) for utterance in utterances]
     chunks = [texts[start : start + 2000] for start in range(0, len(texts), 2000)]
     with ProcessPoolExecutor(jobs) as pool:
-        done = tqdm(pool.map(tokenize_all, chunks), total=len(chunks), desc="clean", unit="x2000 texts", mininterval=1)
+        tokenized = pool.map(tokenize_all, chunks)
         return [
             [word for token in text.split(" ") if token for word in checker.correct(token)]
-            for chunk in done
+            for chunk in tqdm(tokenized, total=len(chunks), desc="clean", unit="x2000 texts", mininterval=1)
             for text in chunk
         ]
-
-
-def build_vocabulary(token_lists: Iterable[list[str]], min_count: int) -> list[str]:
-    """The special symbols, then the words that occur at least `min_count` times, in the order of first occurrence."""
-    counts = Counter(token for tokens in token_lists for token in tokens)
-    return [*SPECIAL_SYMBOLS, *(word for word, count in counts.items() if count >= min_count)]
 
 
 def add_text_columns(table: pd.DataFrame, min_count: int) -> tuple[pd.DataFrame, list[str]]:
     """Add the columns that depend on `tokens` (lists of words) and `split`, and convert `tokens` to text.
 
     tokens_encoded is <sos>, the words' indices, <eos>, and <pad> up to the length of the longest text, at most
-    LONGEST_ENCODED words; it holds only the first words of a longer text, as ArtEmis encodes with a maximal length.
+    LONGEST_ENCODED words; a longer text is cut there, as ArtEmis encodes with a maximal length.
 
     Returns:
-        the table with the release's columns and `CLEANED_COLUMNS`; and the vocabulary, words that occur at least
-        `min_count` times in training texts.
+        the table with the release's columns and `CLEANED_COLUMNS`; and the vocabulary: the special symbols, then the
+        words that occur at least `min_count` times in training texts, in the order of first occurrence.
     """
-    vocabulary = build_vocabulary(table.loc[table["split"] == "train", "tokens"], min_count)
+    counts = Counter(word for tokens in table.loc[table["split"] == "train", "tokens"] for word in tokens)
+    vocabulary = [*SPECIAL_SYMBOLS, *(word for word, count in counts.items() if count >= min_count)]
     index_of = {word: index for index, word in enumerate(vocabulary)}
     longest = min(int(table["tokens_len"].max()), LONGEST_ENCODED)
     encoded = (
@@ -265,7 +260,7 @@ def main(argv: list[str] | None = None) -> None:
         split = every_row["split"] if own_split else split_v1(every_row, rest=False)
         write_table(mini / "artemis_preprocessed.csv", add_text_columns(every_row.assign(split=split), min_count=1)[0])
     counts |= dropped | {"longest kept (tokens)": int(table["tokens_len"].max()), "kept": len(table)}
-    table, vocabulary = add_text_columns(table, RARE)
+    table, vocabulary = add_text_columns(table, MIN_WORD_COUNT)
     write_table(nets / "artemis_preprocessed.csv", table)
     write_vocabulary(nets / "vocabulary.pkl", vocabulary)
     references = grouped_references(table, vocabulary)
