@@ -1,4 +1,4 @@
-"""Read tables that users bring, as spreadsheets save them; error messages name what is wrong with them."""
+"""Read the tables of users, as spreadsheets save them. Errors name the file, the row and the remedy."""
 
 import codecs
 import csv
@@ -129,17 +129,16 @@ def _check_header(
 
 
 def _wrong_encoding(path: str | Path, encoding: str) -> InputError:
-    """Names the line, and the text as Western Windows would read it."""
     if encoding == "utf-16":
-        return InputError(f"{path}: begins as UTF-16 text and is not; save it as CSV UTF-8")
+        return InputError(f"{path}: begins as UTF-16 text but is not; save it as CSV UTF-8")
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode()
             except UnicodeDecodeError as error:
                 text = line[max(0, error.start - 20) : error.start + 20].decode("cp1252", errors="replace").strip()
-                as_windows = f"{text!r} in Windows-1252"
-                return InputError(f"{path}: line {number}: not UTF-8 text ({as_windows}?); save it as CSV UTF-8")
+                problem = f"line {number}: not UTF-8 text ({text!r} in Windows-1252?)"
+                return InputError(f"{path}: {problem}; save it as CSV UTF-8")
     return InputError(f"{path}: not UTF-8 text; save it as CSV UTF-8")
 
 
