@@ -94,7 +94,7 @@ class Meteor:
         try:
             return self._evaluate(lines)
         except _Died as death:
-            if not self._processes:  # close() was called meanwhile
+            if not self._processes:  # close() was called in the meantime
                 raise
             warnings.warn(f"METEOR: its Java process died ({death}); restarted", stacklevel=1)
         try:
@@ -147,7 +147,7 @@ class _Process:
         os.setpriority(os.PRIO_PGRP, self.java.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
 
     def ask(self, lines: list[str], answers: int) -> list[str]:
-        """Send `lines` and read `answers` lines meanwhile, as neither fits into a pipe.
+        """Send `lines` and, at the same time, read `answers` lines: neither fits into a pipe.
 
         Raises:
             _Died: the process ended.

@@ -92,10 +92,10 @@ def _counted(values: Iterable[str]) -> str:
 
 
 def select_language(table: pd.DataFrame, language: str | None, path: Path) -> pd.DataFrame:
-    """The rows of one language, whatever the case of its name. A table without a column of languages is taken whole.
+    """The rows of one language, ignoring the case of its name. A table without a language column is taken whole.
 
     Raises:
-        InputError: no row is in this language, or a language was asked for and there is no such column.
+        InputError: no row is in this language, or a language was requested and there is no such column.
     """
     if "language" not in table:
         if language:

@@ -21,7 +21,7 @@ SAMPLE = 1 << 16  # characters from which the delimiter is guessed
 
 
 class TableLayout(NamedTuple):
-    """How a text file holds a table: encoding, delimiter, whether Excel's line "sep=..." comes first, column names."""
+    """A table's encoding, delimiter, whether Excel's line "sep=..." comes first, and column names."""
 
     encoding: str
     delimiter: str
@@ -40,7 +40,7 @@ def read_table(
         columns: the columns that the file must have.
         remedy: what the user can do about a wrong file; it ends the error message.
         all_columns: keep the file's other columns as well, in the file's order.
-        likely: other columns that it may have; they help to find the delimiter.
+        likely: further columns that the file may have; they help to find the delimiter.
 
     Returns:
         the columns; the index counts the file's rows from 0.

@@ -118,7 +118,7 @@ def _quota(weights: list[float], total: int, rng: np.random.Generator | None = N
     return counts.tolist()
 
 
-def _imagine(mood: str, undertone: str, undertone_share: float, rng: np.random.Generator) -> Painting:
+def _imagine(mood: str, undertone: str, undertone_weight: float, rng: np.random.Generator) -> Painting:
     grounds = GROUNDS[mood]
     ground = str(rng.choice(list(grounds), p=[probability for _, probability in grounds.values()]))
     rgb = np.array(grounds[ground][0])
@@ -130,7 +130,7 @@ def _imagine(mood: str, undertone: str, undertone_share: float, rng: np.random.G
         style=str(rng.choice(list(STYLES))),
         mood=mood,
         undertone=undertone,
-        undertone_share=float(undertone_share),
+        undertone_weight=float(undertone_weight),
         ground=ground,
         accent=str(rng.choice(visible)),
         subject=str(rng.choice(subjects)),
@@ -265,7 +265,7 @@ def make_demo(folder: Path, paintings: int = PAINTINGS) -> None:
         try:
             os.replace(temporary, folder)
         except OSError:
-            if not folder.is_dir():  # else another run has made the same data meanwhile
+            if not folder.is_dir():  # else another run has made the same data in the meantime
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

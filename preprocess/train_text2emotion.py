@@ -223,7 +223,7 @@ def check_arguments(args: argparse.Namespace) -> torch.device:
     return device
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     args.out = args.out or args.data_dir / "txt_to_emotion/lstm_based/text2emotion.safetensors"
     device = check_arguments(args)

@@ -69,7 +69,7 @@ ACCENTS: dict[str, tuple[str, ...]] = {
 
 
 def _to_rgb(color: np.ndarray, factor: float = 1.0, toward: float = 0.0) -> RGB:
-    """Scale `color` by `factor`, then mix it with white (`toward` is white's share, 0..1); integers 0..255."""
+    """Scale `color` by `factor`, then mix it with white (`toward` is white's weight, 0..1); integers 0..255."""
     value = color * factor
     return tuple(int(part) for part in np.clip(value + (255 - value) * toward, 0, 255))
 
@@ -174,12 +174,12 @@ POSITIONS = {"left": 0.25, "middle": 0.5, "right": 0.75}
 
 @dataclass(frozen=True)
 class Painting:
-    """What one painting shows. `mood` and `undertone` are emotions; `undertone_share` (0..1) is the latter's."""
+    """What one painting shows. `mood` and `undertone` are emotions; `undertone_weight` is in 0..1."""
 
     style: str
     mood: str
     undertone: str
-    undertone_share: float
+    undertone_weight: float
     ground: str
     accent: str
     subject: str
@@ -193,11 +193,11 @@ def paint(painting: Painting, rng: np.random.Generator) -> Image.Image:
     tint = rng.normal(0, TINT_NOISE, 3) * 0.5 + rng.normal(0, TINT_NOISE)
     ground = np.array(GROUNDS[painting.mood][painting.ground][0], float)
     under = np.array(next(iter(GROUNDS[painting.undertone].values()))[0], float)
-    ground = np.clip(ground * (1 - painting.undertone_share) + under * painting.undertone_share + tint, 4, 250)
+    ground = np.clip(ground * (1 - painting.undertone_weight) + under * painting.undertone_weight + tint, 4, 250)
     accent = np.clip(np.array(ACCENT_RGB[painting.accent], float) + tint * 0.4, 0, 255)
 
     image = _sky(painting, ground, width, height, rng)
-    if rng.random() < painting.undertone_share:
+    if rng.random() < painting.undertone_weight:
         _compose(image, painting.undertone, ground, accent, painting.position, rng)
     _compose(image, painting.mood, ground, accent, painting.position, rng)
     if painting.style == "Abstract_Expressionism":

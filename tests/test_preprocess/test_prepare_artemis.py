@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from preprocess import prepare_artemis
-from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_artworks, split_v2
+from preprocess.artemis_splits import split_artworks, split_v2
 from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize, write_vocabulary
 from preprocess.prepare_artemis import main
 from tests.bad_input import ARTEMIS_CSV, RELEASE_CSV, RELEASE_HEADER, TEXTS, check_accepted, check_refused
@@ -273,25 +273,6 @@ def test_v2_split_by_hand():
     assert others == {"train": 110 - 17, "val": 5, "test": 12}  # ceil(0.15 * 110) = 17, ceil(17 * 2 / 3) = 12
     with pytest.raises(InputError, match="too few"):
         split_v2(table[table["painting"].str.fullmatch("n..|o0.")])
-
-
-def test_v2_sets(v2):
-    nets = v2 / "preprocess_data_nets"
-    made = read(nets / "artemis_preprocessed.csv")
-    sets = {name: read(nets / "sets" / f"{name}.csv") for name in TRAIN_SETS + TEST_SETS}
-    size = {name: len(rows) for name, rows in sets.items()}
-    count = Counter(zip(made["split"], made["version"], strict=True))
-    assert size["new"] == count["train", "new"] and size["old_full"] == count["train", "old"]
-    assert size["full_combined"] == size["new"] + size["old_full"]
-    assert size["old_small"] == size["new"] and size["combined"] == 2 * size["new"]
-    assert size["old_large"] == min(2 * size["new"], size["old_full"])
-    assert size["test_new"] == count["test", "new"] and size["test_ref"] == count["test", "old"]
-    assert len(artworks_of(sets["test_old"])) == len(artworks_of(sets["test_ref"])) // 2
-    assert size["test_all"] == size["test_new"] + size["test_old"]
-    assert size["test_40"] == count["rest", "old"] > 0
-    expected = made[(made["split"] == "train") & (made["version"] == "old")].sample(size["new"], random_state=42)
-    pd.testing.assert_frame_equal(sets["old_small"], expected.reset_index(drop=True))
-    assert all(set(sets[name]["split"]) == {"train"} for name in TRAIN_SETS)
 
 
 def test_v2_anchors_without_a_style(tmp_path, v2):
