@@ -1,4 +1,4 @@
-"""Convert an annotator's utterance to tokens, and write the pickles of ArtEmis' preprocessing, as its own tools do.
+"""Convert an annotator's utterance to tokens, as ArtEmis' preprocessing does.
 
 The text is lower-cased, quotes around single words are removed, contractions are expanded, and punctuation is replaced
 by spaces. NLTK's word tokenizer then splits it, and tokens that look misspelled are corrected. Tokenization depends
@@ -8,20 +8,17 @@ memoised.
 
 import ast
 import importlib.resources
-import pickle
 import re
 from collections.abc import Mapping, Set
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from symspellpy import SymSpell, Verbosity
 
 from utils.constants import PUNCTUATION
-from utils.data.untrusted_files import SPECIAL_SYMBOLS
 from utils.errors import InputError, brief
-from utils.files import atomic_path, check_regular, read_bytes, read_json
+from utils.files import check_regular, read_bytes, read_json
 
 if TYPE_CHECKING:
     from nltk.tokenize import NLTKWordTokenizer
@@ -155,55 +152,3 @@ def read_corrections(path: str | Path) -> dict[str, str]:
     if not corrections:
         raise InputError(f"{path}: contains no dictionary of wrong -> right spelling")
     return corrections
-
-
-# ---- the two pickles, in a form that ArtEmis' tools can load with any version of pandas -------------------------------
-
-
-class _Vocabulary:
-    """Represents `artemis.utils.vocabulary.Vocabulary`, which need not be installed."""
-
-
-class _Table:
-    """A table that is pickled as a call of `pandas.DataFrame` on its columns.
-
-    A pickled DataFrame contains internals of one version of pandas and numpy. Every version can load this form.
-    """
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self.columns = {column: frame[column].tolist() for column in frame.columns}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pd.DataFrame, (self.columns,)
-
-
-class _Pickler(pickle._Pickler):
-    """The standard library's Python pickler; the C version would have to import the classes that it names."""
-
-    def save_global(self, cls: type, name: str | None = None) -> None:
-        self.write(b"cartemis.utils.vocabulary\nVocabulary\n")
-        self.memoize(cls)
-
-
-def write_vocabulary(path: str | Path, words: list[str]) -> None:
-    """Write `vocabulary.pkl`: an `artemis.utils.vocabulary.Vocabulary` that maps each word to its index in `words`.
-
-    Args:
-        path: the file.
-        words: <pad>, <sos>, <eos>, <unk>, then all other words.
-    """
-    vocabulary = _Vocabulary()
-    vocabulary.word2idx = {word: index for index, word in enumerate(words)}
-    vocabulary.idx2word = dict(enumerate(words))
-    vocabulary.idx = len(words)
-    vocabulary.special_symbols = words[: len(SPECIAL_SYMBOLS)]
-    vocabulary.pad, vocabulary.sos, vocabulary.eos, vocabulary.unk = range(len(SPECIAL_SYMBOLS))
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        _Pickler(file, protocol=2).dump(vocabulary)
-
-
-def write_grouped_references(path: str | Path, frames: dict[str, pd.DataFrame]) -> None:
-    """Write `artemis_gt_references_grouped.pkl`: the count 1, then a dictionary of split -> DataFrame."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        pickle.dump(1, file, protocol=2)
-        pickle.dump({split: _Table(frame) for split, frame in frames.items()}, file, protocol=2)

@@ -20,7 +20,13 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from preprocess import build_annotations, build_splits, prepare_artemis, resize_wikiart
+from preprocess.artemis_files import (
+    MIN_WORD_COUNT,
+    RELEASE_COLUMNS,
+    add_text_columns,
+    emotion_histograms,
+    write_table,
+)
 from preprocess.demo_data.paintings import ACCENT_RGB, ACCENTS, GROUNDS, POSITIONS, STYLES, Painting, paint
 from preprocess.demo_data.subjects import EMOTION_SUBJECTS
 from preprocess.demo_data.texts import NUMBERS, PATTERN_PROBABILITIES, explain, lexicon_text, noun
@@ -170,9 +176,9 @@ def annotate(planned: pd.DataFrame, seed: int) -> pd.DataFrame:
             utterance = utterance[0].upper() + utterance[1:] + ("." if rng.random() < 0.8 else "")
             tokens = text.replace(",", " ").split()
             rows.append((painting.style, name, emotion, utterance, len(votes), split, tokens, len(tokens)))
-    columns = [*prepare_artemis.RELEASE_COLUMNS, "split", "tokens", "tokens_len"]
+    columns = [*RELEASE_COLUMNS, "split", "tokens", "tokens_len"]
     table = pd.DataFrame(rows, columns=columns).iloc[rng.permutation(len(rows))].reset_index(drop=True)
-    return prepare_artemis.add_text_columns(table, prepare_artemis.MIN_WORD_COUNT)[0]
+    return add_text_columns(table, MIN_WORD_COUNT)[0]
 
 
 def make_demo_data(out_dir: Path, paintings: int = PAINTINGS, seed: int = 2021) -> pd.DataFrame:
@@ -203,9 +209,9 @@ def make_demo_data(out_dir: Path, paintings: int = PAINTINGS, seed: int = 2021) 
     (out_dir / RELEASE_FILE).unlink(missing_ok=True)
     write_text(out_dir / LEXICON_FILE, lexicon_text())
     _write_images(out_dir / IMAGE_FOLDER, planned, seed)
-    prepare_artemis.write_table(out_dir / HISTOGRAM_FILE, prepare_artemis.emotion_histograms(annotations))
-    prepare_artemis.write_table(out_dir / PREPROCESSED_FILE, annotations)
-    prepare_artemis.write_table(out_dir / RELEASE_FILE, annotations[prepare_artemis.RELEASE_COLUMNS])
+    write_table(out_dir / HISTOGRAM_FILE, emotion_histograms(annotations))
+    write_table(out_dir / PREPROCESSED_FILE, annotations)
+    write_table(out_dir / RELEASE_FILE, annotations[RELEASE_COLUMNS])
     return annotations
 
 
@@ -251,6 +257,8 @@ def make_demo(folder: Path, paintings: int = PAINTINGS) -> None:
 
     The training script's --demo reads it. The folder appears only when it is complete.
     """
+    from preprocess import build_annotations, build_splits, resize_wikiart  # scripts, not needed to make the data
+
     if folder.is_dir():
         return
     print(f"making the demo's dataset in {folder}")

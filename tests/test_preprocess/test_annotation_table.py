@@ -74,7 +74,7 @@ def test_readme_from_a_folder_and_a_spreadsheet_to_the_first_epoch(workspace, tm
     block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1]
     commands = [shlex.split(line) for line in block.splitlines() if line and not line.startswith("#")]
     assert len(commands) == 4
-    save_images(tmp_path / "pictures")
+    save_images(tmp_path / "images")
     write_table(tmp_path / "mine.csv", header=("file", "feeling", "reason"), encoding="utf-8-sig")
     shutil.copy(workspace.data / "demo-VAD-Lexicon.txt", "NRC-VAD-Lexicon.txt")
     vit = ["--clip_model", str(workspace.root / "vit"), "--from_scratch", "--num_workers", "0"]
@@ -370,8 +370,8 @@ def test_empty_cells_of_a_spreadsheet(tmp_path):
 
 def test_missing_images_are_counted(tmp_path, capsys):
     write_table(tmp_path / "mine.csv")
-    save_images(tmp_path / "pictures", NAMES[3:])
-    build(tmp_path, "--image_root", tmp_path / "pictures")
+    save_images(tmp_path / "images", NAMES[3:])
+    build(tmp_path, "--image_root", tmp_path / "images")
     line = capsys.readouterr().out.splitlines()[-1]
     assert (
         line.startswith("WARNING: 40 images: 37 without a problem, 3 missing")
@@ -382,14 +382,14 @@ def test_missing_images_are_counted(tmp_path, capsys):
         missing = {row["image_name"] for row in csv.DictReader(file) if row["problem"] == "missing"}
     assert missing == set(NAMES[:3])
     with pytest.raises(InputError, match="3 images have no image, see .*image_manifest.csv"):
-        build(tmp_path, "--image_root", tmp_path / "pictures", "--require_images")
+        build(tmp_path, "--image_root", tmp_path / "images", "--require_images")
 
 
 def test_two_names_of_one_file(tmp_path):
     """Else an image could be in two splits."""
     write_table(tmp_path / "mine.csv", [*ROWS, ("Market/P1.png", "awe", "wide")])
-    save_images(tmp_path / "pictures")
-    refused(tmp_path, "market/p1.png and Market/P1.png are one file", "--image_root", tmp_path / "pictures")
+    save_images(tmp_path / "images")
+    refused(tmp_path, "market/p1.png and Market/P1.png are one file", "--image_root", tmp_path / "images")
 
 
 @pytest.mark.parametrize("extension", [".webp", ".gif", ".bmp", ".tif", ".tiff", ".JPG"])

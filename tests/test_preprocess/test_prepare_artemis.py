@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from preprocess import prepare_artemis
+from preprocess.artemis_files import add_text_columns, grouped_references, write_vocabulary
 from preprocess.artemis_splits import split_artworks, split_v2
-from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize, write_vocabulary
+from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize
 from preprocess.prepare_artemis import main
 from tests.bad_input import ARTEMIS_CSV, RELEASE_CSV, RELEASE_HEADER, TEXTS, check_accepted, check_refused
 from utils.data.untrusted_files import load_vocabulary
@@ -52,14 +53,14 @@ def test_files_are_those_of_artemis_byte_by_byte(corrected, name):
     assert (corrected / name).read_bytes() == (FIXTURE / name).read_bytes()
 
 
-def grouped_references(folder: Path) -> dict[str, pd.DataFrame]:
+def read_references(folder: Path) -> dict[str, pd.DataFrame]:
     with open(folder / "preprocess_data_nets/artemis_gt_references_grouped.pkl", "rb") as file:
         assert pickle.load(file) == 1  # files of ours, so plain unpickling is safe here
         return pickle.load(file)
 
 
 def test_grouped_references_are_those_of_artemis(corrected):
-    written, expected = grouped_references(corrected), grouped_references(FIXTURE)
+    written, expected = read_references(corrected), read_references(FIXTURE)
     assert list(written) == list(expected) == ["rest", "test", "train", "val"]
     for split in expected:
         pd.testing.assert_frame_equal(written[split], expected[split], check_dtype=False, check_column_type=False)
@@ -156,11 +157,11 @@ def test_rare_words_are_unknown(corrected):
     table = pd.DataFrame({"split": ["train"] * 5 + ["val"], "emotion": "awe", "art_style": "A", "painting": "p"})
     table["tokens"] = [["sky", "sea"]] * 4 + [["sky", "fog", "sun"], ["sky", "sea", "rain"]]
     table["tokens_len"] = table["tokens"].map(len)
-    made, vocabulary = prepare_artemis.add_text_columns(table, min_count=5)
+    made, vocabulary = add_text_columns(table, min_count=5)
     assert vocabulary == ["<pad>", "<sos>", "<eos>", "<unk>", "sky"] and words[:4] == vocabulary[:4]
     assert made["tokens_encoded"].tolist()[0] == "[1, 4, 3, 2, 0]"
     assert made["tokens_encoded"].tolist()[5] == "[1, 4, 3, 3, 2]"
-    references = prepare_artemis.grouped_references(made, vocabulary)
+    references = grouped_references(made, vocabulary)
     assert references["val"]["references"].tolist() == [["sky <unk> <unk>"]]
     assert references["val"]["references_pre_vocab"].tolist() == [["sky sea rain"]]
 
