@@ -13,7 +13,6 @@ from utils.files import check_place, write_json
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Build the parser of the command's flags."""
     parser = OneLineParser(
         prog="python -m cococaption",
         description="Score captions against references: BLEU-1..4, METEOR, ROUGE-L, CIDEr and, on request, SPICE.",
@@ -31,7 +30,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cache_dir",
         type=Path,
-        help="folder in which tokenised references are kept for later runs (default: not kept)",
+        help="folder in which tokenised references are cached for later runs (default: no cache)",
     )
     parser.add_argument(
         "--meteor_jvms",

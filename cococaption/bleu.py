@@ -8,8 +8,8 @@ from cococaption.references import MAX_N, Counts, References, find, pack
 SMALL, TINY = 1e-9, 1e-15  # pycocoevalcap adds them to denominators and numerators
 
 
-def bleu(references: References, counts: list[Counts], lengths: np.ndarray) -> tuple[list[float], list[list[float]]]:
-    """BLEU against the closest reference length.
+def bleu_counts(references: References, counts: list[Counts], lengths: np.ndarray) -> np.ndarray:
+    """The counts from which BLEU is computed, for every image.
 
     Args:
         references: references of I images.
@@ -17,48 +17,41 @@ def bleu(references: References, counts: list[Counts], lengths: np.ndarray) -> t
         lengths: words per candidate, int64 [I].
 
     Returns:
+        int64 [I, 10]: clipped matches for n = 1..4, n-grams of the candidate for n = 1..4, its words, and the words of
+        the reference closest in length.
+    """
+    matches = np.zeros((len(lengths), MAX_N), np.int64)
+    for n, (candidate, most) in enumerate(zip(counts, references.most, strict=True)):
+        place, found = find(pack(candidate.text, candidate.gram), pack(most.text, most.gram))
+        clipped = np.minimum(candidate.count[found], most.count[place[found]])
+        np.add.at(matches[:, n], candidate.text[found], clipped)
+    ngrams = np.maximum(lengths[:, None] - np.arange(MAX_N), 0)
+    closest = [
+        min(reference_lengths, key=lambda reference: (abs(reference - length), reference))
+        for length, reference_lengths in zip(lengths.tolist(), references.lengths_per_image(), strict=True)
+    ]
+    return np.column_stack([matches, ngrams, lengths, np.array(closest, np.int64)])
+
+
+def bleu(rows: np.ndarray) -> tuple[list[float], list[list[float]]]:
+    """BLEU of the I rows of `bleu_counts`, bit for bit as pycocoevalcap has it.
+
+    Returns:
         corpus BLEU-1..4, and four lists with BLEU-1..4 of every image; all values in [0, 1].
     """
-    correct, guess = _matches(references, counts, lengths)
     scorer = BleuScorer(n=MAX_N)
     scorer.ctest = [
-        {"testlen": length, "reflen": reference_lengths, "guess": guessed, "correct": hits}
-        for length, reference_lengths, guessed, hits in zip(
-            lengths.tolist(), references.lengths_per_image(), guess.tolist(), correct.tolist(), strict=True
-        )
+        {"correct": row[:MAX_N], "guess": row[MAX_N:-2], "testlen": row[-2], "reflen": row[-1:]}
+        for row in rows.tolist()
     ]
     return scorer.compute_score(option="closest", verbose=0)
 
 
-def bleu_counts(references: References, counts: list[Counts], lengths: np.ndarray) -> np.ndarray:
-    """What BLEU is made of, for every image; same arguments as `bleu`.
-
-    Returns:
-        int64 [I, 10]: matches for n = 1..4, n-grams of the candidate for n = 1..4, its words, and the words of the
-        reference closest in length. `bleu_of_counts` of their sum is the corpus BLEU.
-    """
-    closest = [
-        min(others, key=lambda other: (abs(other - length), other))
-        for length, others in zip(lengths.tolist(), references.lengths_per_image(), strict=True)
-    ]
-    return np.column_stack([*_matches(references, counts, lengths), lengths, np.array(closest, np.int64)])
-
-
 def bleu_of_counts(totals: np.ndarray) -> np.ndarray:
-    """BLEU-1..4, [..., 4] in [0, 1], of sums of `bleu_counts`, [..., 10]; pycocoevalcap's formula and tiny constants."""
+    """BLEU-1..4, [..., 4] in [0, 1], of sums of `bleu_counts`, [..., 10]: pycocoevalcap's formula for any selection."""
     totals = np.asarray(totals, np.float64)
     correct, guess = totals[..., :MAX_N], totals[..., MAX_N : 2 * MAX_N]
     tested, reference = totals[..., -2, None], totals[..., -1, None]
     scores = np.cumprod((correct + TINY) / (guess + SMALL), axis=-1) ** (1 / np.arange(1, MAX_N + 1))
     ratio = (tested + TINY) / (reference + SMALL)
     return scores * np.exp(np.minimum(1 - 1 / ratio, 0))
-
-
-def _matches(references: References, counts: list[Counts], lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Clipped n-gram matches and n-grams of the candidates, int64 [I, 4] each."""
-    correct = np.zeros((len(lengths), MAX_N), np.int64)
-    for n, (candidate, most) in enumerate(zip(counts, references.most, strict=True)):
-        place, found = find(pack(candidate.text, candidate.gram), pack(most.text, most.gram))
-        clipped = np.minimum(candidate.count[found], most.count[place[found]])
-        np.add.at(correct[:, n], candidate.text[found], clipped)
-    return correct, np.maximum(lengths[:, None] - np.arange(MAX_N), 0)

@@ -20,7 +20,7 @@ def cider(references: References, counts: list[Counts], lengths: np.ndarray) -> 
         InputError: no reference contains a word (pycocoevalcap fails with a ValueError).
     """
     if not references.lengths.any():
-        raise InputError("CIDEr: the references of the images scored hold no word; score against other references")
+        raise InputError("CIDEr: the references of the scored images contain no words; score against other references")
     similarity = np.zeros(len(references.lengths))  # per reference, summed over n
     for n, candidate in enumerate(counts):
         # as in pycocoevalcap, an n-gram in no reference gets the document frequency 1, so its idf is log(I)

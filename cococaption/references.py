@@ -1,4 +1,7 @@
-"""References, tokenised and counted once for many evaluations."""
+"""References: read from COCO's caption format, tokenised, and counted once for many evaluations.
+
+BLEU and CIDEr share the n-gram counts, which are kept as integer arrays. Generated captions are read here as well.
+"""
 
 import hashlib
 import warnings
@@ -12,8 +15,88 @@ from cococaption.tokenizer import caption_problem, join, tokenize
 from utils.errors import InputError
 from utils.files import read_json, write_json
 
-# ---- Counts of n-grams of 1 to 4 words as integer arrays, for BLEU and CIDEr -----------------------------------------
+# ---- annotation and result files -------------------------------------------------------------------------------------
 
+
+def read_annotations(path: str | Path) -> dict[int, list[str]]:
+    """Read reference captions: {"images": [{"id"}], "annotations": [{"image_id", "caption"}], ...}.
+
+    Returns:
+        image id (64-bit integer) -> list of at least one caption. Images are in the order of "images", captions in the
+        order of "annotations".
+
+    Raises:
+        InputError: the file is missing or not such a file; the message names the first bad record and the remedy.
+    """
+    remedy = "rebuild the file with preprocess/build_annotations.py"
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a JSON object with images and annotations was expected; {remedy}")
+    for part in ("images", "annotations"):
+        if not isinstance(data.get(part), list) or not data[part]:
+            raise InputError(f"{path}: {part!r} is missing or empty; {remedy}")
+
+    captions: dict[int, list[str]] = {}
+    for index, image in enumerate(data["images"]):
+        problem = _record_problem(image, {"id": _id_problem})
+        if not problem and image["id"] in captions:
+            problem = f"duplicate image id {image['id']}"
+        if problem:
+            raise InputError(f"{path}: images[{index}]: {problem}; {remedy}")
+        captions[image["id"]] = []
+    for index, annotation in enumerate(data["annotations"]):
+        problem = _record_problem(annotation, {"image_id": _id_problem, "caption": caption_problem})
+        if not problem and annotation["image_id"] not in captions:
+            problem = f"image_id {annotation['image_id']} is not in images"
+        if problem:
+            raise InputError(f"{path}: annotations[{index}]: {problem}; {remedy}")
+        captions[annotation["image_id"]].append(annotation["caption"])
+    for image_id, texts in captions.items():
+        if not texts:
+            raise InputError(f"{path}: image {image_id} has no annotation; remove it from images or add one")
+    return captions
+
+
+def read_results(path: str | Path) -> dict[int, str]:
+    """Read generated captions: [{"image_id", "caption"}, ...], one per image, in the order of the file.
+
+    Raises:
+        InputError: the file is missing or not such a file; the message names the first bad record and the remedy.
+    """
+    remedy = 'one record per image is expected, {"image_id": integer, "caption": text}'
+    data = read_json(path)
+    if not isinstance(data, list) or not data:
+        raise InputError(f"{path}: a JSON list with at least one record was expected; {remedy}")
+    captions: dict[int, str] = {}
+    for index, record in enumerate(data):
+        problem = _record_problem(record, {"image_id": _id_problem, "caption": caption_problem})
+        if not problem and record["image_id"] in captions:
+            problem = f"a second caption for image {record['image_id']}"
+        if problem:
+            raise InputError(f"{path}: record {index}: {problem}; {remedy}")
+        captions[record["image_id"]] = record["caption"]
+    return captions
+
+
+def _record_problem(record: object, checks: dict[str, Callable[[object], str | None]]) -> str | None:
+    if not isinstance(record, dict):
+        return "is not a JSON object"
+    for field, check in checks.items():
+        if field not in record:
+            return f"has no {field!r}"
+        problem = check(record[field])
+        if problem:
+            return f"{field}: {problem}"
+    return None
+
+
+def _id_problem(value: object) -> str | None:
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        return f"{str(value)[:40]!r} is not a 64-bit integer"
+    return None
+
+
+# ---- n-grams of 1 to 4 words -----------------------------------------------------------------------------------------
 
 MAX_N = 4
 _SHIFT = 32  # two numbers below 2**31 are packed into one int64
@@ -97,98 +180,7 @@ def count_ngrams(texts: Sequence[str], known: Numbering) -> tuple[list[Counts], 
     return counts, lengths, Numbering(fresh, tuple(tables))
 
 
-# ---- Read annotation and result files in COCO's caption format -------------------------------------------------------
-
-
-def read_annotations(path: str | Path) -> dict[int, list[str]]:
-    """Read and check reference captions: {"images": [{"id"}], "annotations": [{"id", "image_id", "caption"}], ...}.
-
-    Returns:
-        image id (64-bit integer) -> list of at least one caption. Images are in the order of "images", captions in the
-        order of "annotations".
-
-    Raises:
-        InputError: the file is missing or not such a file; the message names the first bad record and the remedy.
-    """
-    remedy = "rebuild the file with preprocess/build_annotations.py"
-    data = read_json(path)
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: a JSON object with images and annotations was expected; {remedy}")
-    for part in ("images", "annotations"):
-        if not isinstance(data.get(part), list) or not data[part]:
-            raise InputError(f"{path}: {part!r} is missing or empty; {remedy}")
-
-    captions: dict[int, list[str]] = {}
-    places: dict[int, int] = {}
-    for index, image in enumerate(data["images"]):
-        problem = _fields_problem(image, {"id": _id_problem})
-        if not problem and image["id"] in captions:
-            problem = f"duplicate image id {image['id']} (also in images[{places[image['id']]}])"
-        if problem:
-            raise InputError(f"{path}: images[{index}]: {problem}; {remedy}")
-        captions[image["id"]], places[image["id"]] = [], index
-
-    seen: dict[int, int] = {}
-    for index, annotation in enumerate(data["annotations"]):
-        fields = {"id": _id_problem, "image_id": _id_problem, "caption": caption_problem}
-        problem = _fields_problem(annotation, fields)
-        if not problem and annotation["id"] in seen:
-            problem = f"duplicate annotation id {annotation['id']} (also in annotations[{seen[annotation['id']]}])"
-        if not problem and annotation["image_id"] not in captions:
-            problem = f"image_id {annotation['image_id']} is not in images"
-        if problem:
-            raise InputError(f"{path}: annotations[{index}]: {problem}; {remedy}")
-        seen[annotation["id"]] = index
-        captions[annotation["image_id"]].append(annotation["caption"])
-
-    for image_id, of_image in captions.items():
-        if not of_image:
-            raise InputError(f"{path}: image {image_id} has no annotation; remove it from images or add one")
-    return captions
-
-
-def read_results(path: str | Path) -> dict[int, str]:
-    """Read and check generated captions: [{"image_id", "caption"}, ...], one per image, in the order of the file.
-
-    Raises:
-        InputError: the file is missing or not such a file; the message names the first bad record and the remedy.
-    """
-    remedy = 'one record per image is expected, {"image_id": integer, "caption": text}'
-    data = read_json(path)
-    if not isinstance(data, list) or not data:
-        raise InputError(f"{path}: a JSON list with at least one record was expected; {remedy}")
-    captions: dict[int, str] = {}
-    for index, record in enumerate(data):
-        problem = _fields_problem(record, {"image_id": _id_problem, "caption": caption_problem})
-        if not problem and record["image_id"] in captions:
-            first = list(captions).index(record["image_id"])  # so far every record has added one image
-            problem = f"a second caption for image {record['image_id']} (the first is in record {first})"
-        if problem:
-            raise InputError(f"{path}: record {index}: {problem}; {remedy}")
-        captions[record["image_id"]] = record["caption"]
-    return captions
-
-
-def _fields_problem(record: object, checks: dict[str, Callable[[object], str | None]]) -> str | None:
-    if not isinstance(record, dict):
-        return "is not a JSON object"
-    for field, check in checks.items():
-        if field not in record:
-            return f"has no {field!r}"
-        problem = check(record[field])
-        if problem:
-            return f"{field}: {problem}"
-    return None
-
-
-def _id_problem(value: object) -> str | None:
-    if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
-        return f"{str(value)[:40]!r} is not a 64-bit integer"
-    return None
-
-
-# ---- References, tokenised and counted once for many evaluations -----------------------------------------------------
-
+# ---- tokenised and counted references --------------------------------------------------------------------------------
 
 # Part of the file name's hash: another tokenizer or file format needs another file.
 _FORMAT = "2: Stanford CoreNLP 3.4.1, lower case, no punctuation"
@@ -215,10 +207,7 @@ class References:
         """Count the references: `tokenized` has R strings, image by image; `per_image`, int64 [I], sums to R."""
         self.per_image = per_image
         self.image = np.repeat(np.arange(len(per_image)), per_image)
-        self._starts = np.cumsum(per_image) - per_image
-        self.texts = [
-            tokenized[start : start + number] for start, number in zip(self._starts, per_image.tolist(), strict=True)
-        ]
+        self.texts = self._by_image(tokenized)
         self.counts, self.lengths, self.numbering = count_ngrams(tokenized, EMPTY)
         self.most = [_most(counts, self.image) for counts in self.counts]
         self.log_images = np.log(float(len(per_image)))
@@ -232,60 +221,11 @@ class References:
 
     def lengths_per_image(self) -> list[list[int]]:
         """Number of words of every reference, as one list per image."""
-        lengths = self.lengths.tolist()
-        return [
-            lengths[start : start + number]
-            for start, number in zip(self._starts.tolist(), self.per_image.tolist(), strict=True)
-        ]
+        return self._by_image(self.lengths.tolist())
 
-
-def prepare_references(captions: Sequence[Sequence[str]], cache_dir: str | Path | None = None) -> References:
-    """Tokenise and count the references of I images.
-
-    The tokens are stored in `cache_dir` in a JSON file, whose name contains a hash of the captions. A damaged file is
-    reported and replaced. The counts are not stored: counting takes no longer than reading them (0.2 s for 12 000
-    references).
-
-    Args:
-        captions: at least one per image; all have passed `tokenizer.caption_problem`.
-        cache_dir: folder of the JSON file; None: do not store the tokens.
-
-    Raises:
-        InputError: Java is missing, or the tokenizer fails.
-    """
-    per_image = np.array([len(of_image) for of_image in captions], np.int64)
-    flat = [caption for of_image in captions for caption in of_image]
-    if cache_dir is None:
-        return References(tokenize(flat), per_image)
-    key = _hash(_FORMAT, str(len(flat)), join(flat))
-    path = Path(cache_dir) / f"references-{key[:32]}.json"
-    tokenized = _read_tokens(path, key, len(flat))
-    if tokenized is None:
-        tokenized = tokenize(flat)
-        try:
-            write_json(path, {"tokenized": tokenized, "sha256": _hash(key, *tokenized)})
-        except (OSError, InputError) as error:  # a full disk must not end a training run that can do without the cache
-            warnings.warn(f"{path}: tokenised references not kept ({error})", stacklevel=2)
-    return References(tokenized, per_image)
-
-
-def _read_tokens(path: Path, key: str, number: int) -> list[str] | None:
-    """The tokenised texts in a cache file; None when the file is missing or damaged, and the latter is printed."""
-    if not path.is_file():
-        return None
-    try:
-        kept = read_json(path)
-        tokenized = kept["tokenized"]
-        whole = len(tokenized) == number and kept["sha256"] == _hash(key, *tokenized)
-    except (InputError, OSError, KeyError, TypeError, AttributeError, UnicodeEncodeError):
-        whole = False
-    if not whole:
-        print(f"{path}: damaged; recreating it", flush=True)
-    return tokenized if whole else None
-
-
-def _hash(*texts: str) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    def _by_image(self, values: list) -> list[list]:
+        ends = np.cumsum(self.per_image).tolist()
+        return [values[end - number : end] for end, number in zip(ends, self.per_image.tolist(), strict=True)]
 
 
 def _most(counts: Counts, image: np.ndarray) -> Counts:
@@ -305,3 +245,51 @@ def _log(frequency: np.ndarray) -> np.ndarray:
     """
     values, inverse = np.unique(frequency, return_inverse=True)
     return np.array([np.log(float(value)) for value in values])[inverse]
+
+
+def prepare_references(captions: Sequence[Sequence[str]], cache_dir: str | Path | None = None) -> References:
+    """Tokenise and count the references of I images.
+
+    The tokens are stored in `cache_dir` in a JSON file, whose name contains a hash of the captions. A damaged file is
+    reported and replaced. The counts are not stored: counting takes no longer than reading them (0.2 s for 12 000
+    references).
+
+    Args:
+        captions: at least one per image; all have passed `tokenizer.caption_problem`.
+        cache_dir: folder of the JSON file; None: do not store the tokens.
+
+    Raises:
+        InputError: Java is missing, or the tokenizer fails.
+    """
+    per_image = np.array([len(texts) for texts in captions], np.int64)
+    flat = [caption for texts in captions for caption in texts]
+    if cache_dir is None:
+        return References(tokenize(flat), per_image)
+    key = _hash(_FORMAT, str(len(flat)), join(flat))
+    path = Path(cache_dir) / f"references-{key[:32]}.json"
+    tokenized = _read_tokens(path, key)
+    if tokenized is None:
+        tokenized = tokenize(flat)
+        try:
+            write_json(path, {"tokenized": tokenized, "sha256": _hash(key, *tokenized)})
+        except (OSError, InputError) as error:  # a full disk must not end a training run that can do without the cache
+            warnings.warn(f"{path}: tokenised references not cached ({error})", stacklevel=2)
+    return References(tokenized, per_image)
+
+
+def _read_tokens(path: Path, key: str) -> list[str] | None:
+    """The tokenised texts in a cache file; None if the file is missing or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        cached = read_json(path)
+        if cached["sha256"] == _hash(key, *cached["tokenized"]):
+            return cached["tokenized"]
+    except (InputError, KeyError, TypeError):
+        pass
+    print(f"{path}: damaged; recreating it", flush=True)
+    return None
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()

@@ -1,7 +1,6 @@
 """Compute all COCO-caption scores of a set of captions; the training script evaluates with this module."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from cococaption.references import References, count_ngrams, prepare_references,
 from cococaption.rouge import rouge_l
 from cococaption.spice import check_models, spice
 from cococaption.tokenizer import caption_problem, find_java, tokenize
-from utils.constants import DEFAULT_METRICS, METRICS
+from utils.constants import DEFAULT_METRICS
 from utils.errors import InputError
 
 
@@ -27,12 +26,11 @@ class CaptionScorer:
     Args:
         annotation_file: references in COCO's caption format.
         metrics: names from METRICS.
-        cache_dir: folder in which tokenised references are kept for later runs; None: not kept.
+        cache_dir: folder in which tokenised references are cached for later runs; None: no cache.
         meteor_jvms: number of Java processes for METEOR; more than one helps only when cores are idle.
 
     Raises:
-        InputError: the file is missing or malformed, a metric is unknown, Java is missing, SPICE's models are missing,
-            or `meteor_jvms` is below 1.
+        InputError: the file is missing or malformed, Java is missing, or SPICE's models are missing.
     """
 
     def __init__(
@@ -42,10 +40,9 @@ class CaptionScorer:
         cache_dir: str | Path | None = None,
         meteor_jvms: int = 1,
     ):
-        check_metrics(metrics)
+        if "spice" in metrics:
+            check_models()
         find_java()
-        if meteor_jvms < 1:
-            raise InputError(f"meteor_jvms: {meteor_jvms} Java processes cannot score; give 1 or more")
         self.annotation_file = annotation_file
         self.references = read_annotations(annotation_file)
         self._metrics = tuple(metrics)
@@ -85,17 +82,17 @@ class CaptionScorer:
     def score_with_sums(
         self, captions: dict[int, str]
     ) -> tuple[dict[str, float], dict[int, dict[str, float]], dict[str, dict[int, list[float]]]]:
-        """As `score`, with the counts of each image of which the corpus scores are made; errors as there.
+        """As `score`, with the counts of each image from which the corpus scores are computed; errors as there.
 
         Returns:
-            `score`'s two results, and "bleu" and "meteor", where they were asked for -> image id -> that image's row of
+            `score`'s two results, and "bleu" and "meteor", if requested, -> image id -> that image's row of
             `bleu_counts` or METEOR's statistics.
         """
         unknown = captions.keys() - self.references.keys()
         if unknown:
             raise InputError(
-                f"{self.annotation_file}: lacks {len(unknown)} of the images that have a caption, "
-                f"{next(iter(unknown))} for one; score against the annotation file of the same split"
+                f"{self.annotation_file}: lacks {len(unknown)} of the images that have a caption, e.g. "
+                f"{next(iter(unknown))}; score against the annotation file of the same split"
             )
         for image_id, caption in captions.items():
             problem = caption_problem(caption)
@@ -110,10 +107,14 @@ class CaptionScorer:
         if "SPICE" in columns:
             columns["SPICE"] = [categories["All"]["f"] for categories in columns["SPICE"]]
         rows = zip(*columns.values(), strict=True)
-        of_images = {
+        per_image = {
             image_id: dict(zip(columns, row, strict=True)) for image_id, row in zip(image_ids, rows, strict=True)
         }
-        return corpus, of_images, {name: dict(zip(image_ids, of.tolist(), strict=True)) for name, of in sums.items()}
+        return (
+            corpus,
+            per_image,
+            {name: dict(zip(image_ids, counts.tolist(), strict=True)) for name, counts in sums.items()},
+        )
 
     def prepared(self, image_ids: Sequence[int]) -> References:
         """The tokenised references of these images, in the order of the annotation file."""
@@ -143,19 +144,10 @@ class CaptionScorer:
         self.close()
 
 
-def check_metrics(metrics: Sequence[str]) -> None:
-    """Raise InputError when a metric is unknown, none is named, or SPICE is named and its models are missing."""
-    unknown = [name for name in metrics if name not in METRICS]
-    if unknown or not metrics:
-        raise InputError(f"metrics: {', '.join(map(str, unknown)) or 'none'}; known are {', '.join(METRICS)}")
-    if "spice" in metrics:
-        check_models()
-
-
 def compute_scores(
     references: References, candidates: Sequence[str], metrics: Sequence[str], meteor: Meteor | None = None
 ) -> tuple[dict[str, float], dict[str, list], dict[str, np.ndarray]]:
-    """Score I tokenised candidates. meteor: needed where `metrics` names METEOR.
+    """Score I tokenised candidates. meteor: needed if `metrics` contains "meteor".
 
     Returns:
         name -> corpus score, and name -> list of the I scores of single images, in the order BLEU, METEOR, ROUGE-L,
@@ -165,43 +157,35 @@ def compute_scores(
     Raises:
         InputError: Java or SPICE fails, or no reference contains a word (CIDEr).
     """
-    with ThreadPoolExecutor(1) as pool, _closed_on_error(meteor):
-        # METEOR runs in its own process while this one computes the other metrics
-        waiting = (
-            pool.submit(meteor.score_with_statistics, candidates, references.texts) if "meteor" in metrics else None
-        )
-        corpus: dict[str, float] = {}
-        columns: dict[str, list] = {}
-        sums: dict[str, np.ndarray] = {}
+    corpus: dict[str, float] = {}
+    columns: dict[str, list] = {}
+    sums: dict[str, np.ndarray] = {}
 
-        def add(name: str, value: float, values: list) -> None:
-            corpus[name], columns[name] = float(value), values
+    def add(name: str, value: float, values: list) -> None:
+        corpus[name], columns[name] = float(value), values
 
-        counts, lengths, _ = count_ngrams(candidates, references.numbering)
-        if "bleu" in metrics:
-            for n, scores in enumerate(zip(*bleu(references, counts, lengths), strict=True), start=1):
-                add(f"Bleu_{n}", *scores)
-            sums["bleu"] = bleu_counts(references, counts, lengths)
-        if waiting:
-            value, values, sums["meteor"] = waiting.result()
-            add("METEOR", value, values)
-        if "rouge" in metrics:
-            values = [rouge_l(text, others) for text, others in zip(candidates, references.texts, strict=True)]
-            add("ROUGE_L", np.mean(values), values)
-        if "cider" in metrics:
-            values = cider(references, counts, lengths)
-            add("CIDEr", values.mean(), values.tolist())
-        if "spice" in metrics:
-            add("SPICE", *spice(candidates, references.texts))
+    with ThreadPoolExecutor(1) as pool:
+        # METEOR runs in its own processes while this one computes the other metrics
+        waiting = pool.submit(meteor.score, candidates, references.texts) if "meteor" in metrics else None
+        try:
+            counts, lengths, _ = count_ngrams(candidates, references.numbering)
+            if "bleu" in metrics:
+                sums["bleu"] = bleu_counts(references, counts, lengths)
+                for n, scores in enumerate(zip(*bleu(sums["bleu"]), strict=True), start=1):
+                    add(f"Bleu_{n}", *scores)
+            if waiting:
+                value, values, sums["meteor"] = waiting.result()
+                add("METEOR", value, values)
+            if "rouge" in metrics:
+                values = [rouge_l(text, others) for text, others in zip(candidates, references.texts, strict=True)]
+                add("ROUGE_L", np.mean(values), values)
+            if "cider" in metrics:
+                values = cider(references, counts, lengths)
+                add("CIDEr", values.mean(), values.tolist())
+            if "spice" in metrics:
+                add("SPICE", *spice(candidates, references.texts))
+        except BaseException:  # also Ctrl-C: else the pool would wait for METEOR's answers
+            if meteor is not None:
+                meteor.close()
+            raise
     return corpus, columns, sums
-
-
-@contextlib.contextmanager
-def _closed_on_error(meteor: Meteor | None) -> Iterator[None]:
-    """End METEOR when an error or Ctrl-C leaves the block; else the thread pool would wait for METEOR's answers."""
-    try:
-        yield
-    except BaseException:
-        if meteor is not None:
-            meteor.close()
-        raise

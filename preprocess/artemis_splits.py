@@ -10,8 +10,8 @@ from utils.constants import MOST_ANNOTATIONS
 from utils.errors import InputError
 
 SEED = 2021
-VAL_SHARE, TEST_SHARE = 0.05, 0.10
-V2_TEST_SHARE = 0.15  # val and test together
+VAL_FRACTION, TEST_FRACTION = 0.05, 0.10
+V2_HELD_OUT = 0.15  # fraction of val and test together
 
 TRAIN_SETS = ("full_combined", "new", "old_full", "old_small", "old_large", "combined")
 TEST_SETS = ("test_new", "test_ref", "test_old", "test_all", "test_40")
@@ -20,19 +20,19 @@ TEST_SETS = ("test_new", "test_ref", "test_old", "test_all", "test_40")
 def split_artworks(artworks: Sequence[str], seed: int = SEED) -> dict[str, str]:
     """ArtEmis' 85/5/10 split of artworks: id -> "train", "val" or "test".
 
-    scikit-learn splits the sorted unique ids with a seed, ArtEmis with 2021: first train from the others, then val from test. As in
-    ArtEmis, the shares of val and test are added as floats (0.15000000000000002). If the number of artworks is
-    divisible by 20, val therefore gets one more.
+    scikit-learn splits the sorted unique ids with a seed (2021 in ArtEmis): first train from the others, then val from
+    test. As in ArtEmis, the fractions of val and test are added as floats (0.15000000000000002). If the number of
+    artworks is divisible by 20, val therefore gets one more.
 
     Raises:
         InputError: there are too few artworks for three splits.
     """
     unique = np.unique(np.asarray(artworks, dtype=str))
     try:
-        train, others = train_test_split(unique, test_size=VAL_SHARE + TEST_SHARE, random_state=seed)
-        val, test = train_test_split(others, test_size=round(TEST_SHARE * len(unique)), random_state=seed)
+        train, others = train_test_split(unique, test_size=VAL_FRACTION + TEST_FRACTION, random_state=seed)
+        val, test = train_test_split(others, test_size=round(TEST_FRACTION * len(unique)), random_state=seed)
     except ValueError:
-        raise InputError(f"{len(unique)} artworks are too few to be split 85/5/10: give the whole release") from None
+        raise InputError(f"{len(unique)} artworks are too few to be split 85/5/10; give the whole release") from None
     return {
         artwork: name for name, part in (("train", train), ("val", val), ("test", test)) for artwork in part.tolist()
     }
@@ -57,13 +57,11 @@ def split_v2(table: pd.DataFrame) -> pd.Series:
     """The split of every row of v2.0, for new (contrastive) and old annotations together.
 
     - Artworks with new annotations: take those of repetition 5, then 6, ... up to 9, each group sorted by id, until
-    they
-      have 15 % of the new rows. The first two thirds of the taken artworks are test, the others val. All artworks that
-      are not taken are train.
+      they have 15 % of the new rows. The first two thirds of the taken artworks are test, the others val. All artworks
+      that are not taken are train.
     - Artworks with old annotations only: those with 41 or more annotations are "rest"; anchors of new ones are train.
-    The
-      others are split at random with seed 2021, so that val and test together have 15 % of the old-only artworks, and
-      test two thirds of these.
+      The others are split at random with seed 2021, so that val and test together have 15 % of the old-only artworks,
+      and test two thirds of these.
 
     The published code iterates over unordered sets, so its exact split cannot be reproduced. Here ids are sorted first.
 
@@ -83,23 +81,25 @@ def split_v2(table: pd.DataFrame) -> pd.Series:
     split |= dict.fromkeys(often, "rest") | dict.fromkeys(anchors, "train")
 
     others = [artwork for artwork in old_only if artwork not in anchors]
-    evaluated = V2_TEST_SHARE * len(old_only)
-    remaining_train = (1 - V2_TEST_SHARE) * len(old_only) - len(anchors)
+    evaluated = V2_HELD_OUT * len(old_only)
+    remaining_train = (1 - V2_HELD_OUT) * len(old_only) - len(anchors)
     try:
         train, held_out = train_test_split(
             others, test_size=evaluated / (evaluated + remaining_train), random_state=SEED
         )
         val, test = train_test_split(held_out, test_size=2 / 3, random_state=SEED)
     except (ValueError, ZeroDivisionError):
-        problem = f"{len(others)} old artworks that are no anchors are too few for val and test"
-        raise InputError(f"{problem}; give the whole release and the whole Contrastive.csv") from None
+        raise InputError(
+            f"{len(others)} old artworks that are not anchors are too few for val and test; give the whole release and "
+            "the whole Contrastive.csv"
+        ) from None
     split |= dict.fromkeys(train, "train") | dict.fromkeys(val, "val") | dict.fromkeys(test, "test")
     return artworks.map(split)
 
 
 def _split_new(artworks: pd.Series, repetition: pd.Series) -> dict[str, str]:
     rows_of = artworks.value_counts()
-    wanted, rows, taken = int(V2_TEST_SHARE * len(artworks)), 0, []
+    wanted, rows, taken = int(V2_HELD_OUT * len(artworks)), 0, []
     for count in range(5, 10):
         for artwork in sorted(set(artworks[repetition == count]) - set(taken)):
             if rows >= wanted:

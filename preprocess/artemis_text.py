@@ -8,28 +8,20 @@ memoised.
 
 import ast
 import importlib.resources
-import json
-import pickle
 import re
 from collections.abc import Mapping, Set
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from symspellpy import SymSpell, Verbosity
 
 from utils.constants import PUNCTUATION
-from utils.data.untrusted_files import SPECIAL_SYMBOLS
-from utils.errors import InputError
-from utils.files import atomic_path, check_regular, read_bytes, read_json
+from utils.errors import InputError, brief
+from utils.files import check_regular, read_bytes, read_json
 
 if TYPE_CHECKING:
     from nltk.tokenize import NLTKWordTokenizer
-
-
-# ---- Convert an annotator's utterance to tokens, as ArtEmis' preprocessing does --------------------------------------
-
 
 CONTRACTIONS = Path(__file__).resolve().parent / "contractions.json"
 
@@ -80,7 +72,7 @@ def _english() -> SymSpell:
 
 
 class SpellChecker:
-    """Correct the spelling of tokens with a hand-made list, then with SymSpell's English dictionary (edit distance 1).
+    """Correct the spelling of tokens by a hand-made list, else by SymSpell's English dictionary (edit distance 1).
 
     Args:
         known_words: tokens that are not corrected (in ArtEmis the vocabulary of GloVe 6B). None: tokens that contain
@@ -90,13 +82,13 @@ class SpellChecker:
 
     def __init__(self, known_words: Set[str] | None = None, corrections: Mapping[str, str] | None = None) -> None:
         self.known_words = known_words
-        self._seen = {token: correction.split() for token, correction in (corrections or {}).items()}
+        self._corrected = {token: correction.split() for token, correction in (corrections or {}).items()}
 
     def correct(self, token: str) -> list[str]:
         """The words that replace `token`: the token itself, its correction, or several words of the hand-made list."""
-        if token not in self._seen:
-            self._seen[token] = [self._nearest(token)]
-        return self._seen[token]
+        if token not in self._corrected:
+            self._corrected[token] = [self._nearest(token)]
+        return self._corrected[token]
 
     def _nearest(self, token: str) -> str:
         if token in self.known_words if self.known_words is not None else not token.isalpha():
@@ -121,7 +113,7 @@ def read_known_words(path: str | Path) -> set[str]:
             f"{path}: not UTF-8 text ({error.object[:40]!r}); give GloVe's text file or one word a line"
         ) from None
     if not words:
-        raise InputError(f"{path}: holds no words; give GloVe's text file or a list of one word a line")
+        raise InputError(f"{path}: contains no words; give GloVe's text file or a list of one word a line")
     return words
 
 
@@ -141,76 +133,22 @@ def read_corrections(path: str | Path) -> dict[str, str]:
             values = [statement.value for statement in statements if isinstance(statement, ast.Assign | ast.AnnAssign)]
             tables = [ast.literal_eval(value) for value in values if isinstance(value, ast.Dict)]
         except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise InputError(f"{path}: its dictionaries are not all literals ({reason})") from None
+            raise InputError(f"{path}: not Python code whose dictionaries are literals ({brief(error)})") from None
     else:
         tables = [read_json(path)]
     corrections: dict[str, str] = {}
     while tables:
         table = tables.pop(0)
         if not isinstance(table, dict):
-            raise InputError(f"{path}: a JSON object of wrong -> right spelling was expected")
+            raise InputError(f"{path}: not a JSON object of wrong -> right spelling")
         for wrong, right in table.items():
             if isinstance(right, dict):
                 tables.append(right)
                 continue
             words = [right] if isinstance(right, str) else right
             if not isinstance(wrong, str) or not isinstance(words, list) or not all(isinstance(w, str) for w in words):
-                shown = json.dumps(wrong, default=str)[:60]
-                raise InputError(f"{path}: {shown}: a text or a list of texts was expected as its right spelling")
+                raise InputError(f"{path}: the right spelling of {str(wrong)[:60]!r} must be a text or a list of texts")
             corrections[wrong] = " ".join(words)
     if not corrections:
-        raise InputError(f"{path}: holds no dictionary of wrong -> right spelling")
+        raise InputError(f"{path}: contains no dictionary of wrong -> right spelling")
     return corrections
-
-
-# ---- Write the two pickles of ArtEmis' preprocessing. Its own tools can load them with any version of ----------------
-
-
-class _Vocabulary:
-    """Represents `artemis.utils.vocabulary.Vocabulary`, which need not be installed."""
-
-
-class _Table:
-    """A table that is pickled as a call of `pandas.DataFrame` on its columns.
-
-    A pickled DataFrame contains internals of one version of pandas and numpy. Every version can load this form.
-    """
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self.columns = {column: frame[column].tolist() for column in frame.columns}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pd.DataFrame, (self.columns,)
-
-
-class _Pickler(pickle._Pickler):
-    """The standard library's Python pickler; the C version would have to import the classes that it names."""
-
-    def save_global(self, cls: type, name: str | None = None) -> None:
-        self.write(b"cartemis.utils.vocabulary\nVocabulary\n")
-        self.memoize(cls)
-
-
-def write_vocabulary(path: str | Path, words: list[str]) -> None:
-    """Write `vocabulary.pkl`: an `artemis.utils.vocabulary.Vocabulary` that maps each word to its index in `words`.
-
-    Args:
-        path: the file.
-        words: <pad>, <sos>, <eos>, <unk>, then all other words.
-    """
-    vocabulary = _Vocabulary()
-    vocabulary.word2idx = {word: index for index, word in enumerate(words)}
-    vocabulary.idx2word = dict(enumerate(words))
-    vocabulary.idx = len(words)
-    vocabulary.special_symbols = words[: len(SPECIAL_SYMBOLS)]
-    vocabulary.pad, vocabulary.sos, vocabulary.eos, vocabulary.unk = range(len(SPECIAL_SYMBOLS))
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        _Pickler(file, protocol=2).dump(vocabulary)
-
-
-def write_grouped_references(path: str | Path, frames: dict[str, pd.DataFrame]) -> None:
-    """Write `artemis_gt_references_grouped.pkl`: the count 1, then a dictionary of split -> DataFrame."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        pickle.dump(1, file, protocol=2)
-        pickle.dump({split: _Table(frame) for split, frame in frames.items()}, file, protocol=2)

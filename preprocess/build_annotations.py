@@ -21,7 +21,7 @@ ANNOTATIONS = Path(__file__).resolve().parents[1] / "cococaption" / "annotations
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("splits", type=Path, nargs="+", help="JSON splits, e.g. artEmisX_val.json artEmisX_test.json")
-    parser.add_argument("--out_dir", type=Path, default=ANNOTATIONS, help="default: %(default)s")
+    parser.add_argument("--out_dir", type=Path, default=ANNOTATIONS, help="folder to write to (default: %(default)s)")
     return parser
 
 

@@ -15,39 +15,36 @@ does the same for ArtEmis v2.0. The training files contain its set "combined", a
     python preprocess/build_splits.py --dataset table --csv mine.csv --columns image=file emotion=feeling text=reason \\
         --image_root images --out_dir data/mine
 
-does the same for any CSV or TSV file, or Excel workbook, of one row per annotation. Its images are divided 85/5/10, or as its column of
-splits says; the shares of the emotions are those of an image's rows. Nothing is left out but rows without a word. If no
-training image has two emotions, there is no artEmisX_cl_train.json: train on artEmisX_train.json without the
+does the same for any CSV or TSV file, or Excel workbook, with one row per annotation. Its images are divided 85/5/10, or
+as its column of splits says; the emotion distribution of an image is that of its rows. Only rows without a word are left
+out. If no training image has two emotions, there is no artEmisX_cl_train.json: train on artEmisX_train.json without the
 contrastive loss.
 """
 
 import argparse
 import json
 import sys
-import unicodedata
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from preprocess import own_table
+from preprocess import annotation_table
 from preprocess.artemis_splits import SEED, TEST_SETS, TRAIN_SETS, v2_set
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table, table_layout
 from preprocess.image_folder import ImageFolder
-from preprocess.image_manifest import manifest
+from preprocess.image_manifest import ONE_PER_ARTWORK, manifest_rows, measure, write_manifest
 from preprocess.image_names import image_id
 from utils.constants import EMOTIONS, MOST_ANNOTATIONS
 from utils.data.records import Records, read_records
-from utils.data.untrusted_files import load_vocabulary
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import write_json
 
 SPLITS = ("train", "val", "test")
-MINI_VOCABULARY = 35_466  # entries of v1.0's vocabulary when every word is kept
 TABLE_REMEDY = "correct the table"
-ALL_ARTWORKS = "the complete archive has one for every artwork"
 REMEDY = "make the folder with preprocess/prepare_artemis.py or with ArtEmis' own tools"
 
 
@@ -57,24 +54,24 @@ def get_parser() -> argparse.ArgumentParser:
         "--dataset",
         choices=("v1", "v2", "table"),
         default="v1",
-        help="ArtEmis' version, or a table of one's own (default: %(default)s)",
+        help="ArtEmis' version, or a table of your own (default: %(default)s)",
     )
-    parser.add_argument("--artemis_dir", type=Path, help="holds preprocess_data_mini/ and preprocess_data_nets/")
-    parser.add_argument("--mini_dir", type=Path, help="the folder preprocess_data_mini, when it is elsewhere")
-    parser.add_argument("--nets_dir", type=Path, help="the folder preprocess_data_nets, when it is elsewhere")
+    parser.add_argument("--artemis_dir", type=Path, help="contains preprocess_data_mini/ and preprocess_data_nets/")
+    parser.add_argument("--mini_dir", type=Path, help="the folder preprocess_data_mini, if it is elsewhere")
+    parser.add_argument("--nets_dir", type=Path, help="the folder preprocess_data_nets, if it is elsewhere")
     parser.add_argument("--out_dir", type=Path, required=True, help="where the JSON files go")
     parser.add_argument(
         "--image_root",
         type=Path,
-        help="folder of <art_style>/<painting>.jpg, or of the table's images: those that are missing or unreadable are "
-        "counted and listed",
+        help="folder of <art_style>/<painting>.jpg, or of the table's images; missing and unreadable images are counted "
+        "and listed",
     )
     parser.add_argument("--require_images", action="store_true", help="an artwork without an image is an error")
     parser.add_argument(
         "--train_set", choices=TRAIN_SETS, default="combined", help="v2: what to train on (default: %(default)s)"
     )
     parser.add_argument("--test_sets", choices=TEST_SETS, nargs="*", default=[], help="v2: further test sets to write")
-    table = parser.add_argument_group("a table of one's own (--dataset table)")
+    table = parser.add_argument_group("a table of your own (--dataset table)")
     table.add_argument(
         "--csv",
         type=Path,
@@ -86,21 +83,26 @@ def get_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="WHAT=COLUMN",
-        help=f"WHAT is {', '.join(own_table.COLUMNS)}; a column of that very name need not be given. "
-        "image=STYLE/PAINTING joins two columns by a slash",
+        help=f"WHAT is {', '.join(annotation_table.COLUMNS)}; default: the column of that name. image=STYLE/PAINTING joins "
+        "two columns by a slash",
     )
-    table.add_argument("--language", help=f"whose rows to take (default: {own_table.LANGUAGE}, if there is a column)")
+    table.add_argument(
+        "--language",
+        help=f"take the rows of this language (default: {annotation_table.LANGUAGE}, if there is a column)",
+    )
     table.add_argument(
         "--rename_emotions", type=pair, nargs="+", default=[], metavar="OLD=NEW", help="NEW is one of the nine"
     )
     table.add_argument(
-        "--skip_unknown_emotions", action="store_true", help="leave rows of other emotions than the nine out"
+        "--skip_unknown_emotions", action="store_true", help="leave out rows whose emotion is not one of the nine"
     )
     table.add_argument(
-        "--keep_text", action="store_true", help="do not turn the sentences into lower-case words without punctuation"
+        "--keep_text",
+        action="store_true",
+        help="keep the sentences instead of turning them into lower-case words without punctuation",
     )
     table.add_argument(
-        "--seed", type=number(int, 0, 2**32 - 1), default=SEED, help="of the 85/5/10 (default: %(default)s)"
+        "--seed", type=number(int, 0, 2**32 - 1), default=SEED, help="of the division 85/5/10 (default: %(default)s)"
     )
     return parser
 
@@ -114,7 +116,7 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def read_distributions(path: Path) -> dict[str, list[float]]:
-    """Read a csv of vote counts: image id -> shares of the nine emotions, sum 1.
+    """Read a csv of vote counts: image id -> distribution of the nine emotions, sum 1.
 
     Its columns are art_style, painting and emotion_histogram, a list of nine counts as text.
 
@@ -123,19 +125,20 @@ def read_distributions(path: Path) -> dict[str, list[float]]:
             an artwork occurs twice.
     """
     table = read_table(path, ["art_style", "painting", "emotion_histogram"], REMEDY)
-    distributions = {}
+    distributions: dict[str, list[float]] = {}
     for row, (style, painting, text) in enumerate(table.itertuples(index=False), start=1):
         try:
             votes = [float(count) for count in json.loads(text)]
-            shares = [count / sum(votes) for count in votes]
-            good = len(votes) == len(EMOTIONS) and min(votes) >= 0 and sum(votes) < float("inf")
-        except (ValueError, TypeError, ArithmeticError, RecursionError):
-            good = False
-        if not good:
+        except (ValueError, TypeError):
+            votes = []
+        total = sum(votes)
+        if len(votes) != len(EMOTIONS) or min(votes) < 0 or not 0 < total < float("inf"):
             problem = f"emotion_histogram {text[:60]!r} is not a list of {len(EMOTIONS)} vote counts"
             raise InputError(f"{path}: row {row} ({style}/{painting}): {problem}; {REMEDY}")
-        if distributions.setdefault(image_id(style, painting), shares) is not shares:
+        identity = image_id(style, painting)
+        if identity in distributions:
             raise InputError(f"{path}: row {row} ({style}/{painting}): the artwork occurs twice; {REMEDY}")
+        distributions[identity] = [count / total for count in votes]
     return distributions
 
 
@@ -146,7 +149,7 @@ def read_annotations(path: Path, dataset: str) -> pd.DataFrame:
 
     Raises:
         InputError: the file is for the other dataset; a column is missing; a row has an unknown emotion, split or
-            version, or a repetition that is not an integer; an artwork is in two splits.
+            version, or a repetition that is not an integer.
     """
     columns = ["art_style", "painting", "emotion", "repetition", "split", "utterance_spelled"]
     if dataset == "v2":
@@ -162,20 +165,12 @@ def read_annotations(path: Path, dataset: str) -> pd.DataFrame:
             raise InputError(
                 f"{path}: unknown {column} {unknown[0][:40]!r} (known: {', '.join(sorted(known))}); {REMEDY}"
             )
-    artworks = table[["art_style", "painting", "split"]].drop_duplicates()
-    twice = artworks.duplicated(["art_style", "painting"])
-    if twice.any():
-        style, painting, _ = artworks[twice].iloc[0]
-        raise InputError(f"{path}: {style}/{painting} is in several splits; {REMEDY}")
     return table
 
 
-def signs_of_mini(annotations: pd.DataFrame, nets_dir: Path) -> list[str]:
+def mini_variant_signs(annotations: pd.DataFrame) -> list[str]:
     """Signs that a folder is ArtEmis' mini variant instead of nets. Mini keeps every row and word; it has no "rest"."""
     signs = []
-    vocabulary = nets_dir / "vocabulary.pkl"
-    if vocabulary.is_file() and len(load_vocabulary(vocabulary)) == MINI_VOCABULARY:
-        signs.append(f"its vocabulary has {MINI_VOCABULARY} words")
     often = annotations.loc[annotations["repetition"] > MOST_ANNOTATIONS, "split"]
     if len(often) and "rest" not in set(often):
         signs.append('artworks annotated often are not in split "rest"')
@@ -235,45 +230,15 @@ def several_emotions(records: Records) -> Records:
     return {identity: record for identity, record in records.items() if len(set(record["emotions"])) > 1}
 
 
-def name_files(records: dict[str, Records], images: ImageFolder) -> None:
-    """Give every record the name of its image's file, in the file's own spelling, where there is one."""
-    for part in records.values():
-        for record in part.values():
-            path = images.find(record["image_name"])
-            if path is not None:
-                record["image_name"] = path.relative_to(images.root).as_posix()
-
-
-def check_written(paths: dict[str, Path], remedy: str = REMEDY) -> dict[str, Records]:
-    """Read the written files again and check them, also against each other.
-
-    Returns:
-        name ("train", "val", "test", "cl_train", and names of other test sets) -> its records.
-
-    Raises:
-        InputError: a record is malformed, a distribution does not sum to 1, an artwork is in two splits, or cl_train is
-            not exactly the part of train that has several emotions per image.
-    """
-    splits = {name: read_records(path) for name, path in paths.items()}
-    check_apart(splits, paths, remedy)
+def check_disjoint(records: dict[str, Records], source: Path, remedy: str) -> None:
+    """Raise InputError if an image is in two of train, val and test, also under another Unicode spelling."""
+    split_of: dict[str, str] = {}
     for split in SPLITS:
-        for identity, record in splits[split].items():
-            if abs(sum(record["origin_emotion_distribution"]) - 1) > 1e-6:
-                raise InputError(f"{paths[split]}: record {identity}: the distribution does not sum to 1; {remedy}")
-    if "cl_train" in splits and splits["cl_train"] != several_emotions(splits["train"]):
-        raise InputError(f"{paths['cl_train']}: is not the multi-emotion part of train; {remedy}")
-    return splits
-
-
-def check_apart(splits: dict[str, Records], paths: dict[str, Path], remedy: str = REMEDY) -> None:
-    """Raise InputError if an artwork is in two of train, val and test, also under another Unicode spelling."""
-    seen: dict[str, str] = {}
-    for split in SPLITS:
-        for record in splits[split].values():
-            name = unicodedata.normalize("NFC", record["image_name"])
-            if name in seen:
-                raise InputError(f"{paths[split]}: {name} is in {seen[name]} as well; {remedy}")
-            seen[name] = split
+        for identity, record in records[split].items():
+            if identity in split_of:
+                both = f"{split_of[identity]} and {split}"
+                raise InputError(f"{source}: {record['image_name']} is in two splits, {both}; {remedy}")
+            split_of[identity] = split
 
 
 def print_summary(sets: dict[str, Records]) -> None:
@@ -288,15 +253,14 @@ def print_summary(sets: dict[str, Records]) -> None:
         print(f"{emotion:16}" + "".join(f"{count[emotion]:10}" for count in counts.values()))
 
 
-def artemis_records(args: argparse.Namespace) -> tuple[Path, dict[str, Records]]:
+def read_artemis(args: argparse.Namespace) -> tuple[Path, dict[str, Records]]:
     """The file of the annotations, and name of the JSON file -> its records, for ArtEmis v1.0 and v2.0."""
     mini_dir = args.mini_dir or args.artemis_dir / "preprocess_data_mini"
     nets_dir = args.nets_dir or args.artemis_dir / "preprocess_data_nets"
     source = nets_dir / "artemis_preprocessed.csv"
     distributions = read_distributions(mini_dir / "image-emotion-histogram.csv")
     annotations = read_annotations(source, args.dataset)
-    signs = signs_of_mini(annotations, nets_dir)
-    if signs:
+    if signs := mini_variant_signs(annotations):
         print(
             f"warning: {nets_dir} looks like ArtEmis' mini variant instead of nets: {'; '.join(signs)}",
             file=sys.stderr,
@@ -310,33 +274,37 @@ def artemis_records(args: argparse.Namespace) -> tuple[Path, dict[str, Records]]
     return source, {name: build_records(rows, distributions, source) for name, rows in sets.items()}
 
 
-def own_records(args: argparse.Namespace, images: ImageFolder | None) -> tuple[Path, dict[str, Records]]:
-    """The table, and name of the JSON file -> its records, for a table of one's own."""
+def read_own_table(args: argparse.Namespace, images: ImageFolder | None) -> tuple[Path, dict[str, Records]]:
+    """The user's table, and name of the JSON file -> its records."""
     columns, renamed = dict(args.columns), dict(args.rename_emotions)
     if len(columns) < len(args.columns) or len(renamed) < len(args.rename_emotions):
         raise InputError("--columns or --rename_emotions names one thing twice; give each once")
-    if unknown := sorted(set(columns) - set(own_table.COLUMNS)):
-        raise InputError(f"--columns {unknown[0]}=...: say {', '.join(own_table.COLUMNS)} before the equals sign")
-    table = own_table.of_language(own_table.read_own_table(args.csv, columns), args.language, args.csv)
-    table = own_table.with_known_emotions(table, renamed, args.csv, args.skip_unknown_emotions)
-    table = own_table.with_splits(own_table.with_pictures(table, args.csv), args.seed, args.csv)
+    if unknown := sorted(set(columns) - set(annotation_table.COLUMNS)):
+        known = ", ".join(annotation_table.COLUMNS)
+        raise InputError(f"--columns {unknown[0]}=...: the name before the equals sign must be one of {known}")
+    path = args.csv
+    table = annotation_table.read_annotation_table(path, columns)
+    table = annotation_table.select_language(table, args.language, path)
+    table = annotation_table.normalize_emotions(table, renamed, path, args.skip_unknown_emotions)
+    table = annotation_table.add_image_keys(table, path)
+    table = annotation_table.assign_splits(table, args.seed, path)
     if images:
-        own_table.check_files_apart(table, images, args.csv)
-    return args.csv, own_table.table_records(table, args.keep_text)
+        annotation_table.check_files_differ(table, images, path)
+    return path, annotation_table.table_records(table, args.keep_text)
 
 
 def check_flags(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Raise InputError if a needed flag is missing, or one is given that is for the other kind of dataset."""
-    own = args.dataset == "table"
-    ours = ("csv", "columns", "language", "rename_emotions", "skip_unknown_emotions", "keep_text", "seed")
-    theirs = ("artemis_dir", "mini_dir", "nets_dir", "train_set", "test_sets")
-    for name in theirs if own else ours:
+    table_flags = ("csv", "columns", "language", "rename_emotions", "skip_unknown_emotions", "keep_text", "seed")
+    artemis_flags = ("artemis_dir", "mini_dir", "nets_dir", "train_set", "test_sets")
+    is_table = args.dataset == "table"
+    for name in artemis_flags if is_table else table_flags:
         if getattr(args, name) != parser.get_default(name):
-            fitting = "v1 or v2" if own else "table"
+            fitting = "v1 or v2" if is_table else "table"
             raise InputError(f"--{name} is for --dataset {fitting}, not for {args.dataset}; leave it out")
-    if own and not args.csv:
+    if is_table and not args.csv:
         raise InputError("--dataset table: give the table as --csv FILE")
-    if not own and not args.artemis_dir and not (args.mini_dir and args.nets_dir):
+    if not is_table and not args.artemis_dir and not (args.mini_dir and args.nets_dir):
         raise InputError("give --artemis_dir, or both --mini_dir and --nets_dir")
     if args.require_images and not args.image_root:
         raise InputError("--require_images needs --image_root")
@@ -347,38 +315,44 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     check_flags(args, parser)
     images = ImageFolder(args.image_root) if args.image_root else None
-    own = args.dataset == "table"
-    source, records = own_records(args, images) if own else artemis_records(args)
-    remedy, things = (TABLE_REMEDY, "pictures") if own else (REMEDY, "artworks")
+    is_table = args.dataset == "table"
+    source, records = read_own_table(args, images) if is_table else read_artemis(args)
+    remedy, things = (TABLE_REMEDY, "images") if is_table else (REMEDY, "artworks")
     records["cl_train"] = several_emotions(records["train"])
-    pairless = own and not records["cl_train"]  # as with one annotation per image
-    if pairless:
+    without_pairs = is_table and not records["cl_train"]  # as with one annotation per image
+    if without_pairs:
         del records["cl_train"]
     for name in records:
         if not records[name]:
             what = "training images with annotations of two emotions" if name == "cl_train" else things
             raise InputError(f"{source}: no {what} for artEmisX_{name}.json; {remedy}")
+    check_disjoint(records, source, remedy)  # write nothing before all checks pass
 
-    paths = {name: args.out_dir / f"artEmisX_{name}.json" for name in records}
-    check_apart(records, paths, remedy)  # write nothing before all checks pass
     if images:
+        manifest = args.out_dir / "image_manifest.csv"
         names = list({record["image_name"]: None for part in records.values() for record in part.values()})
-        image_list = args.out_dir / "image_manifest.csv"
-        tally = manifest(images, names, image_list)
-        name_files(records, images)
-        if args.require_images and tally.problems["missing"]:
-            raise InputError(f"{args.image_root}: {tally.problems['missing']} {things} have no image, see {image_list}")
-    if pairless:
+        rows = manifest_rows(images, names)
+        measured = tqdm(map(measure, rows), "images", len(rows), unit="file", mininterval=1)
+        counts = write_manifest(manifest, measured)
+        if args.require_images and counts.problems["missing"]:
+            raise InputError(f"{args.image_root}: {counts.problems['missing']} {things} have no image, see {manifest}")
+        # training opens the files by their own names; the records of cl_train are those of train
+        file_of = {row.image_name: Path(row.found_path) for row in rows if row.found_path}
+        for record in (record for name in records if name != "cl_train" for record in records[name].values()):
+            if file := file_of.get(record["image_name"]):
+                record["image_name"] = file.relative_to(images.root).as_posix()
+    paths = {name: args.out_dir / f"artEmisX_{name}.json" for name in records}
+    if without_pairs:
         (args.out_dir / "artEmisX_cl_train.json").unlink(missing_ok=True)  # an earlier table's
     for name, path in paths.items():
         write_json(path, records[name])
-    if pairless:
+    if without_pairs:
         print("no training image has two emotions: train on artEmisX_train.json with --no-use_cl_loss")
-    print_summary(check_written(paths, remedy))
+    print_summary({name: read_records(path) for name, path in paths.items()})  # read again: training will accept them
     if args.dataset == "v2":
         print(f"v2.0: train and cl_train are the set {args.train_set!r}, test is 'test_all'")
     if images:
-        print(tally.line(image_list, None if own else ALL_ARTWORKS))
+        print(counts.line(manifest, None if is_table else ONE_PER_ARTWORK))
 
 
 if __name__ == "__main__":

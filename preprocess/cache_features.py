@@ -30,22 +30,26 @@ RELATIVE_TOLERANCE = 2e-3
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("splits", type=Path, nargs="+", help="JSON splits whose images are encoded")
-    parser.add_argument("--image_root", type=Path, required=True, help="holds <art_style>/<painting>.jpg")
+    parser.add_argument("--image_root", type=Path, required=True, help="folder of <art_style>/<painting>.jpg")
     parser.add_argument("--out_dir", type=Path, required=True, help="the cache's folder")
     parser.add_argument(
         "--clip_model", default="openai/clip-vit-base-patch16", help="as for artEmisX_train.py (default: %(default)s)"
     )
     parser.add_argument("--from_scratch", action="store_true", help="random weights in the sizes of config.json")
-    parser.add_argument("--seed", type=int, default=42, help="of random weights (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=number(int, 0, 2**63 - 1), default=42, help="of random weights (default: %(default)s)"
+    )
     parser.add_argument(
         "--image_normalization", choices=NORMALIZATIONS, default="imagenet", help="as for artEmisX_train.py"
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: %(default)s)")
+    parser.add_argument(
+        "--batch_size", type=number(int, 1), default=32, help="images in a batch (default: %(default)s)"
+    )
     parser.add_argument(
         "--num_workers", type=number(int, 0, MOST_PROCESSES), default=2, help="loader processes (default: %(default)s)"
     )
     parser.add_argument(
-        "--check", type=int, default=16, help="images to encode again at the end (default: %(default)s)"
+        "--check", type=number(int, 0), default=16, help="images to encode again at the end (default: %(default)s)"
     )
     parser.add_argument("--estimate", action="store_true", help="only estimate size and time, from one batch")
     return parser
@@ -53,7 +57,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int | None:
     args = get_parser().parse_args(argv)
-    check_arguments(args)
+    check_place(args.out_dir / "header.json")
     names = list(dict.fromkeys(record["image_name"] for path in args.splits for record in read_records(path).values()))
     if not args.image_root.is_dir():
         raise InputError(f"--image_root {args.image_root}: no such folder; make it with preprocess/resize_wikiart.py")
@@ -72,8 +76,8 @@ def main(argv: list[str] | None = None) -> int | None:
     pixels = ImagePixels(args.image_root, encoder.image_size, mean, std, encoder.preparation.resample)
     header = make_header(args.clip_model, encoder, mean, std)
 
-    def encoded(some: list[str]):
-        batch = torch.stack([image["pixels"] for image in pixels.load(some)])
+    def encoded(image_names: list[str]):
+        batch = torch.stack([image["pixels"] for image in pixels.load(image_names)])
         return encode(encoder, batch.to(accelerator.device))
 
     if args.estimate:
@@ -100,7 +104,7 @@ def main(argv: list[str] | None = None) -> int | None:
     fill(cache, encoder, pixels, files, own, accelerator.device, args.batch_size, args.num_workers, hidden)
     accelerator.wait_for_everyone()
     if left := cache.missing(names):
-        raise InputError(f"{args.image_root}: {len(left)} images have changed meanwhile, e.g. {left[0]}; start again")
+        raise InputError(f"{args.image_root}: {len(left)} images changed during the run, e.g. {left[0]}; start again")
     if accelerator.is_main_process:
         sample = random.Random(args.seed).sample(names, min(args.check, len(names)))
         worst = max((difference(cache.load([name])[0], encoded([name])) for name in sample), default=0.0)
@@ -108,14 +112,6 @@ def main(argv: list[str] | None = None) -> int | None:
         if worst > RELATIVE_TOLERANCE:
             raise InputError(f"{args.out_dir}: differs from fresh features by {worst:.1e} of their norm; rebuild it")
     return 0
-
-
-def check_arguments(args: argparse.Namespace) -> None:
-    if args.batch_size < 1 or args.check < 0:
-        raise InputError("--batch_size must be at least 1, --check at least 0")
-    if not 0 <= args.seed < 2**63:
-        raise InputError(f"--seed {args.seed}: must be from 0 to {2**63 - 1}")
-    check_place(args.out_dir / "header.json")
 
 
 def check_headers(image_root: Path, names: list[str]) -> None:
@@ -156,7 +152,7 @@ def forget_unfit(cache, files: dict, image_root: Path) -> None:
 def difference(cached: dict, fresh) -> float:
     """The relative difference |cached - fresh| / |fresh|, the larger one of class token and grid."""
     pairs = ((cached["cls"], fresh.cls[0].cpu()), (cached["grid"], fresh.grid[0].cpu()))
-    return max(float((ours.float() - theirs).norm() / theirs.norm()) for ours, theirs in pairs)
+    return max(float((stored.float() - features).norm() / features.norm()) for stored, features in pairs)
 
 
 if __name__ == "__main__":

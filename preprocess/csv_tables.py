@@ -1,4 +1,4 @@
-"""Read tables that users bring, as spreadsheets save them; error messages name what is wrong with them."""
+"""Read the tables of users, as spreadsheets save them. Errors name the file, the row and the remedy."""
 
 import codecs
 import csv
@@ -21,7 +21,7 @@ SAMPLE = 1 << 16  # characters from which the delimiter is guessed
 
 
 class TableLayout(NamedTuple):
-    """How a text file holds a table: encoding, delimiter, whether Excel's line "sep=..." comes first, column names."""
+    """A table's encoding, delimiter, whether Excel's line "sep=..." comes first, and column names."""
 
     encoding: str
     delimiter: str
@@ -40,7 +40,7 @@ def read_table(
         columns: the columns that the file must have.
         remedy: what the user can do about a wrong file; it ends the error message.
         all_columns: keep the file's other columns as well, in the file's order.
-        likely: other columns that it may have; they help to find the delimiter.
+        likely: further columns that the file may have; they help to find the delimiter.
 
     Returns:
         the columns; the index counts the file's rows from 0.
@@ -129,17 +129,16 @@ def _check_header(
 
 
 def _wrong_encoding(path: str | Path, encoding: str) -> InputError:
-    """Names the line, and the text as Western Windows would read it."""
     if encoding == "utf-16":
-        return InputError(f"{path}: begins as UTF-16 text and is not; save it as CSV UTF-8")
+        return InputError(f"{path}: begins as UTF-16 text but is not; save it as CSV UTF-8")
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode()
             except UnicodeDecodeError as error:
                 text = line[max(0, error.start - 20) : error.start + 20].decode("cp1252", errors="replace").strip()
-                as_windows = f"{text!r} in Windows-1252"
-                return InputError(f"{path}: line {number}: not UTF-8 text ({as_windows}?); save it as CSV UTF-8")
+                problem = f"line {number}: not UTF-8 text ({text!r} in Windows-1252?)"
+                return InputError(f"{path}: {problem}; save it as CSV UTF-8")
     return InputError(f"{path}: not UTF-8 text; save it as CSV UTF-8")
 
 

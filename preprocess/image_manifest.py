@@ -3,20 +3,17 @@
 import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from preprocess.image_folder import EXACT, GUESSES, ImageFolder
 from preprocess.image_names import spellings
-from utils.data.images import image_size, open_image, shorten, split_name
+from utils.data.images import image_size, shorten, split_name
 from utils.errors import InputError
 from utils.files import atomic_path
 
-ARCHIVE_SIZE = 81_446  # images in the complete WikiArt archive, which has one for every artwork of ArtEmis
+ARCHIVE_SIZE = 81_446  # images in the complete WikiArt archive
+ONE_PER_ARTWORK = "the complete archive has one for every artwork"  # of ArtEmis
 
 # These files are damaged in the public WikiArt archive itself; downloading it again does not help.
 KNOWN_CORRUPT = (
@@ -39,15 +36,15 @@ class ManifestRow(NamedTuple):
     found_by: str = ""
 
 
-class Tally(NamedTuple):
+class ManifestCounts(NamedTuple):
     """Counts of a manifest.
 
-    problems: images per problem, "missing", "unreadable", "ambiguous" or "" (none). otherwise: files spelled
+    problems: images per problem, "missing", "unreadable", "ambiguous" or "" (none). misspelled: files spelled
     differently from the list. guessed: how many of these were guessed from a damaged name.
     """
 
     problems: Counter[str]
-    otherwise: int
+    misspelled: int
     guessed: int
 
     def line(self, path: Path, complete: str | None) -> str:
@@ -57,39 +54,37 @@ class Tally(NamedTuple):
             path: the manifest's.
             complete: what WikiArt's complete archive contains; None: the images are not WikiArt's.
         """
-        whole = f"{complete}, {len(KNOWN_CORRUPT)} of them unreadable" if complete else "training needs all of them"
+        expected = f"{complete}, {len(KNOWN_CORRUPT)} of them unreadable" if complete else "training needs all of them"
         bad = ", ".join(f"{self.problems[problem]} {problem}" for problem in ("missing", "unreadable", "ambiguous"))
         return (
-            f"{'WARNING: ' if self.problems['missing'] else ''}{self.problems.total()} images: {self.problems['']} without a "
-            f"problem, {bad}; {self.otherwise} spelled differently from the list ({self.guessed} of them guessed); "
-            f"{whole}; the list: {path}"
+            f"{'WARNING: ' if self.problems['missing'] else ''}{self.problems.total()} images: {self.problems['']} "
+            f"without a problem, {bad}; {self.misspelled} spelled differently from the list ({self.guessed} of them "
+            f"guessed); {expected}; the list: {path}"
         )
 
 
-def describe(folder: ImageFolder, image_name: str) -> ManifestRow:
-    """Look one image up. The problem is "missing ..." if there is no file and "ambiguous ..." if there are several."""
-    try:
-        found = folder.look_up(image_name)
-    except InputError as error:
-        return ManifestRow(image_name, problem=f"unreadable ({error})")
-    if not found.paths:
-        doubt = f" ({found.doubt})" if found.doubt else _remark(image_name)
-        return ManifestRow(image_name, problem=f"missing{doubt}")
-    others = ", ".join(shorten(path.name) for path in found.paths[1:])
-    problem = f"ambiguous (also {others})" if others else ""
-    return ManifestRow(image_name, str(found.paths[0]), problem=problem, found_by=found.found_by)
+def manifest_rows(folder: ImageFolder, image_names: Sequence[str]) -> list[ManifestRow]:
+    """Look up the images of a list, "<art_style>/<painting>.jpg"; one row each, in this order.
 
-
-def measure(row: ManifestRow, decode: bool = False, apply_orientation: bool = True) -> ManifestRow:
-    """Add the image's size to a row of `describe`, or the problem "unreadable ...".
-
-    With `decode` the whole image is decoded, which detects truncated files; otherwise only its header is read.
-    `apply_orientation` is that of `image_size`.
+    The problem is "missing ..." if there is no file and "ambiguous ..." if there are several.
     """
+    rows = []
+    for name, found in zip(image_names, folder.look_up_all(image_names), strict=True):
+        if found.paths:
+            others = ", ".join(shorten(path.name) for path in found.paths[1:])
+            problem = f"ambiguous (also {others})" if others else ""
+            rows.append(ManifestRow(name, str(found.paths[0]), problem=problem, found_by=found.found_by))
+        else:
+            rows.append(ManifestRow(name, problem=f"missing{f' ({found.reason})' if found.reason else _remark(name)}"))
+    return rows
+
+
+def measure(row: ManifestRow, apply_orientation: bool = True) -> ManifestRow:
+    """Add the image's size (as of `image_size`) to a row of `manifest_rows`, or the problem "unreadable ..."."""
     if not row.found_path:
         return row
     try:
-        width, height = open_image(row.found_path).size if decode else image_size(row.found_path, apply_orientation)
+        width, height = image_size(row.found_path, apply_orientation)
     except InputError as error:
         return unreadable(row, error)
     return row._replace(width=width, height=height)
@@ -100,41 +95,12 @@ def unreadable(row: ManifestRow, error: InputError) -> ManifestRow:
     return row._replace(width="", height="", problem=f"unreadable{_remark(row.image_name) or f' ({error})'}")
 
 
-def is_known_corrupt(image_name: str) -> bool:
-    """Whether this artwork's file is one of the two damaged files in the public WikiArt archive."""
-    return spellings(split_name(PurePosixPath(image_name).name)[0])[-1] in KNOWN_CORRUPT
-
-
 def _remark(image_name: str) -> str:
-    return " (known to be corrupt in the public WikiArt archive)" if is_known_corrupt(image_name) else ""
+    known = spellings(split_name(PurePosixPath(image_name).name)[0])[-1] in KNOWN_CORRUPT
+    return " (known to be corrupt in the public WikiArt archive)" if known else ""
 
 
-def manifest(
-    folder: ImageFolder, image_names: Sequence[str], path: str | Path, decode: bool = False, jobs: int = 1
-) -> Tally:
-    """Look up and measure every image and write a csv with the columns of ManifestRow.
-
-    Args:
-        folder: where the images are.
-        image_names: "<art_style>/<painting>.jpg"; one row each, in this order.
-        path: the csv file.
-        decode: decode every image completely, which detects truncated files.
-        jobs: number of processes.
-
-    Returns:
-        the counts.
-    """
-    folder.claim(image_names)
-    rows = [describe(folder, name) for name in image_names]
-    look = partial(measure, decode=decode)
-    progress = partial(tqdm, total=len(rows), desc="images", unit="file", mininterval=1)
-    if jobs <= 1:
-        return write_manifest(path, progress(map(look, rows)))
-    with ProcessPoolExecutor(jobs) as pool:
-        return write_manifest(path, progress(pool.map(look, rows, chunksize=64)))
-
-
-def write_manifest(path: str | Path, rows: Iterable[ManifestRow]) -> Tally:
+def write_manifest(path: str | Path, rows: Iterable[ManifestRow]) -> ManifestCounts:
     """Write manifest rows as csv (atomically) and count them. Bytes of a path that are not UTF-8 are escaped."""
     problems: Counter[str] = Counter()
     found_by: Counter[str] = Counter()
@@ -146,4 +112,4 @@ def write_manifest(path: str | Path, rows: Iterable[ManifestRow]) -> Tally:
                 problems[row.problem.partition(" ")[0]] += 1
                 found_by[row.found_by] += bool(row.found_by)
                 writer.writerow(row)
-    return Tally(problems, found_by.total() - found_by[EXACT], sum(found_by[guess] for guess in GUESSES))
+    return ManifestCounts(problems, found_by.total() - found_by[EXACT], sum(found_by[guess] for guess in GUESSES))

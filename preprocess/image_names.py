@@ -1,20 +1,15 @@
-"""Compare the spellings of a painting's name, without folder and extension.
+"""Compare the spellings of a painting's name, without folder and extension, and derive the image's id.
 
-`spellings` decides which names are equal. `Clues` are for names that have lost letters; they are hints, which count
-only if a single file of a folder fits.
+`spellings` decides which names are equal. `ReducedName` is for names that have lost letters: it gives hints, which
+count only if a single file of a folder fits.
 """
 
-import contextlib
 import hashlib
-import html
 import re
 import unicodedata
 from functools import lru_cache, partial
 from typing import NamedTuple
 from urllib.parse import unquote
-
-# ---- Compare the spellings of a painting's name, without folder and extension ----------------------------------------
-
 
 # The steps of `spellings`, in order.
 EQUAL = ("exact name", "Unicode form", "escapes undone", "mojibake undone", "copy's number dropped", "upper/lower case")
@@ -37,38 +32,15 @@ DAMAGED_ARTISTS = (
     "georgia-o'keeffe",
     "pierre-paul-prud'hon",
 )
-_LONGEST_DAMAGE = 64  # characters that may replace the damaged one
-_ARTIST_PARTS = {tuple(re.split(r"[^a-z-]", artist)): re.sub(r"[^a-z-]", "", artist) for artist in DAMAGED_ARTISTS}
-_ARTIST_BEGINNINGS = tuple(beginning for beginning, _ in _ARTIST_PARTS)
+_UNDAMAGED = [re.sub("[^a-z-]", "", artist) for artist in DAMAGED_ARTISTS]
+_DAMAGED = re.compile("|".join(f"({re.sub('[^a-z-]', '.{,64}?', artist)}_+)" for artist in DAMAGED_ARTISTS), re.DOTALL)
 
-_ESCAPE = re.compile(r"(?:#U|#u|\\U|\\u|%u)(?![dD][89a-fA-F])([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})")
+_ESCAPE = re.compile(r"(?:#U|#u|\\U|\\u|%u)(?![dD][89a-fA-F])([0-9a-fA-F]{4})")
 _LOWERED = re.compile("[\xe2-\xff](?=[\x80-\xbf])")  # first byte of a UTF-8 pair, read as latin-1 and lower-cased
-_CODE_PAGES = ("cp437", "cp850", "mac_roman", "cp1250", "cp1251", "cp866", "koi8_r")
 _ODD = re.compile("[^a-z0-9. _-]+")
 _REPLACED = re.compile("[^a-z0-9. -]+")
 _LOST = re.compile("[a-z0-9. _?\ufffd-]*")  # a name after odd characters were dropped or replaced
-_LETTERS = str.maketrans(
-    {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "\xa0": " "}
-    | dict.fromkeys("'’‘‛ʼ′´`\xad\u200b\ufeff")
-)
-
-
-class Clues(NamedTuple):
-    """Reduced forms of a damaged name. If two names have an equal form, they may be the same name.
-
-    Odd characters are those other than ASCII letters, digits, spaces, dots, underscores and hyphens.
-
-    plain: accents and apostrophes removed. replaced: every run of odd characters replaced by "_". dropped: odd
-    characters removed ("" if less than half of the name remains). odd: whether the name has odd characters; if two
-    names agree in `replaced` or `dropped`, exactly one of them must have odd characters, because the other one has lost
-    them. artist: whether the artist is one of DAMAGED_ARTISTS.
-    """
-
-    plain: str
-    replaced: str
-    dropped: str
-    odd: bool
-    artist: bool
+_APOSTROPHES = str.maketrans(dict.fromkeys("'’‘‛ʼ′´`\xad\u200b\ufeff") | {"\xa0": " "})
 
 
 @lru_cache(4096)  # a look-up compares the same names several times
@@ -78,23 +50,18 @@ def spellings(stem: str) -> tuple[str, ...]:
     Two names are equal if their last spellings are equal. "x(1)" differs from "x": WikiArt gives such names to artworks
     of the same title. "x (1)", with a space, is a copy of "x".
     """
-    if is_plain(stem):
+    if stem.isascii() and not any(mark in stem for mark in "#\\%"):  # nearly all names: nothing to decode
         composed = unescaped = repaired = stem
     else:
         composed = unicodedata.normalize("NFC", stem)
-        unescaped = _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), composed)
+        unescaped = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), composed)
         for _ in range(2):  # archives are packed and unpacked more than once
-            unescaped = unquote(html.unescape(unescaped), errors="surrogateescape")
+            unescaped = unquote(unescaped, errors="surrogateescape")
         unescaped = unicodedata.normalize("NFC", unescaped)
         repaired = _repair(unescaped)
     base, number = split_number(repaired)
     original = base.rstrip() if number and base.endswith(" ") else repaired
     return stem, composed, unescaped, repaired, original, unicodedata.normalize("NFC", original.casefold())
-
-
-def is_plain(stem: str) -> bool:
-    """Whether a name needs no decoding; a fast path for nearly all names."""
-    return stem.isascii() and not any(mark in stem for mark in "#\\%&")
 
 
 def split_number(stem: str) -> tuple[str, str]:
@@ -106,7 +73,7 @@ def split_number(stem: str) -> tuple[str, str]:
 def _repair(text: str) -> str:
     """Undo mojibake: UTF-8 read as another encoding, up to three times over, or latin-1 bytes in a UTF-8 name."""
     for _ in range(3):
-        for to_bytes in (_latin_bytes, _lowered_bytes, *(partial(str.encode, encoding=page) for page in _CODE_PAGES)):
+        for to_bytes in (_latin_bytes, _lowered_bytes, partial(str.encode, encoding="cp437")):
             try:
                 text = unicodedata.normalize("NFC", to_bytes(text).decode("utf-8"))
                 break
@@ -117,9 +84,8 @@ def _repair(text: str) -> str:
         if text.isascii():
             break
     if any("\udc80" <= character <= "\udcff" for character in text):  # Python's form of bytes that are not UTF-8
-        with contextlib.suppress(UnicodeError):  # other lone surrogates, which JSON can contain, are not bytes
-            raw = text.encode("utf-8", errors="surrogateescape")
-            return unicodedata.normalize("NFC", raw.decode("cp1252", errors="replace"))
+        raw = text.encode("utf-8", errors="surrogateescape")
+        return unicodedata.normalize("NFC", raw.decode("cp1252", errors="replace"))
     return text
 
 
@@ -139,37 +105,46 @@ def _lowered_bytes(text: str) -> bytes:
     return _latin_bytes(_LOWERED.sub(lambda match: chr(ord(match[0]) - 32), text))
 
 
-def clues(stem: str) -> Clues:
-    """The reduced forms of a name, see Clues. `stem` is in lower case, e.g. the last of `spellings`."""
-    whole, artist = _undamaged_artist(stem)
-    plain = whole
-    if not (plain.isascii() and "'" not in plain and "`" not in plain):
-        letters = unicodedata.normalize("NFKD", whole.translate(_LETTERS))
-        plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+class ReducedName(NamedTuple):
+    """Reduced forms of a damaged name. If two names have an equal form, they may be the same name.
+
+    Odd characters are those other than ASCII letters, digits, spaces, dots, underscores and hyphens.
+
+    plain: accents and apostrophes removed. replaced: every run of odd characters replaced by "_". dropped: odd
+    characters removed ("" if less than half of the name remains). odd: whether the name has odd characters; if two
+    names agree in `replaced` or `dropped`, exactly one of them must have odd characters, because the other one has lost
+    them. artist: whether the artist is one of DAMAGED_ARTISTS.
+    """
+
+    plain: str
+    replaced: str
+    dropped: str
+    odd: bool
+    artist: bool
+
+
+def reduce_name(stem: str) -> ReducedName:
+    """The reduced forms of a name in lower case, e.g. the last of `spellings`."""
+    name = _with_undamaged_artist(stem)
+    plain = name.translate(_APOSTROPHES)
+    if not plain.isascii():
+        plain = "".join(c for c in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(c))
     plain = plain.strip().replace(" _", "_")
-    dropped = _ODD.sub("", whole)
-    if 2 * len(dropped) < len(whole):
+    dropped = _ODD.sub("", name)
+    if 2 * len(dropped) < len(name):
         dropped = ""
-    return Clues(plain, _REPLACED.sub("_", whole), dropped, not _LOST.fullmatch(whole), artist)
+    return ReducedName(plain, _REPLACED.sub("_", name), dropped, not _LOST.fullmatch(name), bool(_DAMAGED.match(stem)))
 
 
 def identity(stem: str) -> str:
     """A form that is the same for all spellings of an artwork's name. A copy's number is kept; nothing is guessed."""
-    return _undamaged_artist(spellings(stem)[3].casefold())[0]
+    return _with_undamaged_artist(spellings(stem)[3].casefold())
 
 
-def _undamaged_artist(stem: str) -> tuple[str, bool]:
-    """Replace a damaged artist at the start of a name by the artist's ASCII letters; also say if there was one."""
-    if stem.startswith(_ARTIST_BEGINNINGS):
-        for (beginning, end), artist in _ARTIST_PARTS.items():
-            if stem.startswith(beginning):
-                start = stem.find(f"{end}_", len(beginning), len(beginning) + _LONGEST_DAMAGE + len(end) + 1)
-                if start >= 0:
-                    return f"{artist}_{stem[start + len(end) + 1 :].lstrip('_')}", True
-    return stem, False
-
-
-# ---- The ids of images in the JSON files ---------------------------------------------------------------------------
+def _with_undamaged_artist(stem: str) -> str:
+    """Replace a damaged artist at the start of a name by the artist's ASCII letters."""
+    artist = _DAMAGED.match(stem)
+    return f"{_UNDAMAGED[artist.lastindex - 1]}_{stem[artist.end() :]}" if artist else stem
 
 
 def image_id(art_style: str, painting: str) -> str:

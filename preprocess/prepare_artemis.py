@@ -22,7 +22,6 @@ the spelling dictionary does not (give GloVe as --known_words).
 import argparse
 import sys
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -33,31 +32,29 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2, v2_set
-from preprocess.artemis_text import (
-    SPECIAL_SYMBOLS,
-    SpellChecker,
-    read_corrections,
-    read_known_words,
-    tokenize_all,
+from preprocess.artemis_files import (
+    CLEANED_COLUMNS,
+    MIN_WORD_COUNT,
+    RELEASE_COLUMNS,
+    add_text_columns,
+    emotion_histograms,
+    grouped_references,
     write_grouped_references,
+    write_table,
     write_vocabulary,
 )
+from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2, v2_set
+from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize_all
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table
-from utils.constants import EMOTION_INDEX, EMOTIONS
+from utils.constants import EMOTIONS
 from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
-from utils.files import atomic_path, check_place
+from utils.files import check_place
 from utils.processes import cores
 
-RELEASE_COLUMNS = ["art_style", "painting", "emotion", "utterance", "repetition"]
-CLEANED_COLUMNS = ["split", "tokens", "tokens_len", "utterance_spelled", "tokens_encoded", "emotion_label"]
 REMEDY = "give ArtEmis' release as it was downloaded"
 
 TOO_SHORT = 5  # texts of fewer tokens are dropped
 LONG_PERCENTILE = 95  # texts longer than this percentile of the training texts' lengths are dropped
-LONGEST_ENCODED = 256  # tokens, far beyond an annotator's sentence: one endless text must not lengthen every row
-RARE = 5  # words that occur less often in training texts become <unk>
-PAD_ID, SOS_ID, EOS_ID, UNK_ID = range(len(SPECIAL_SYMBOLS))
 
 # The counts of ArtEmis v1.0 as published.
 V1_COUNTS = {
@@ -95,9 +92,9 @@ def read_release(path: Path, more_columns: Iterable[str] = ()) -> pd.DataFrame:
     """
     table = read_table(path, [*RELEASE_COLUMNS, *more_columns], REMEDY, all_columns=True)
     check_emotions(table, EMOTIONS, path, REMEDY)
-    made = [column for column in CLEANED_COLUMNS if column in table and column != "split"]
-    if made:
-        raise InputError(f"{path}: has a column {made[0]}, so it is a preprocessed file already; {REMEDY}")
+    cleaned = [column for column in CLEANED_COLUMNS if column in table and column != "split"]
+    if cleaned:
+        raise InputError(f"{path}: has a column {cleaned[0]}, so it is a preprocessed file already; {REMEDY}")
     return table.assign(repetition=column_of_integers(table, "repetition", path, REMEDY))
 
 
@@ -124,59 +121,17 @@ def read_v2(release_csv: Path, contrastive_csv: Path) -> pd.DataFrame:
     return table
 
 
-def emotion_histograms(table: pd.DataFrame) -> pd.DataFrame:
-    """Count the votes of every artwork: columns art_style, painting, emotion_histogram ("[0.0, 2.0, ...]")."""
-    artworks = [table["art_style"], table["painting"]]
-    votes = pd.crosstab(artworks, table["emotion"]).reindex(columns=list(EMOTIONS), fill_value=0)
-    histograms = [str(row) for row in votes.to_numpy(dtype=float).tolist()]
-    return votes.index.to_frame(index=False).assign(emotion_histogram=histograms)
-
-
 def clean(utterances: list[str], checker: SpellChecker, corrections: dict[str, str], jobs: int) -> list[list[str]]:
     """The corrected tokens of every text. `jobs` processes tokenize; spelling corrections are memoised per token."""
     texts = [corrections.get(utterance, utterance) for utterance in utterances]
     chunks = [texts[start : start + 2000] for start in range(0, len(texts), 2000)]
     with ProcessPoolExecutor(jobs) as pool:
-        done = tqdm(pool.map(tokenize_all, chunks), total=len(chunks), desc="clean", unit="x2000 texts", mininterval=1)
+        tokenized = pool.map(tokenize_all, chunks)
         return [
             [word for token in text.split(" ") if token for word in checker.correct(token)]
-            for chunk in done
+            for chunk in tqdm(tokenized, total=len(chunks), desc="clean", unit="x2000 texts", mininterval=1)
             for text in chunk
         ]
-
-
-def build_vocabulary(token_lists: Iterable[list[str]], min_count: int) -> list[str]:
-    """The special symbols, then the words that occur at least `min_count` times, in the order of first occurrence."""
-    counts = Counter(token for tokens in token_lists for token in tokens)
-    return [*SPECIAL_SYMBOLS, *(word for word, count in counts.items() if count >= min_count)]
-
-
-def add_text_columns(table: pd.DataFrame, min_count: int) -> tuple[pd.DataFrame, list[str]]:
-    """Add the columns that depend on `tokens` (lists of words) and `split`, and convert `tokens` to text.
-
-    tokens_encoded is <sos>, the words' indices, <eos>, and <pad> up to the length of the longest text, at most
-    LONGEST_ENCODED words; it holds only the first words of a longer text, as ArtEmis encodes with a maximal length.
-
-    Returns:
-        the table with the release's columns and `CLEANED_COLUMNS`; and the vocabulary, words that occur at least
-        `min_count` times in training texts.
-    """
-    vocabulary = build_vocabulary(table.loc[table["split"] == "train", "tokens"], min_count)
-    index_of = {word: index for index, word in enumerate(vocabulary)}
-    longest = min(int(table["tokens_len"].max()), LONGEST_ENCODED)
-    encoded = (
-        [SOS_ID, *(index_of.get(token, UNK_ID) for token in tokens[:longest]), EOS_ID]
-        + [PAD_ID] * (longest - len(tokens))
-        for tokens in table["tokens"]
-    )
-    release_columns = [column for column in table.columns if column not in CLEANED_COLUMNS]
-    table = table.assign(
-        utterance_spelled=[" ".join(tokens) for tokens in table["tokens"]],
-        tokens_encoded=[str(indices) for indices in encoded],
-        emotion_label=table["emotion"].map(EMOTION_INDEX),
-        tokens=[str(tokens) for tokens in table["tokens"]],
-    )
-    return table[release_columns + CLEANED_COLUMNS], vocabulary
 
 
 def filter_lengths(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -189,27 +144,6 @@ def filter_lengths(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     longest = np.percentile(lengths[table["split"] == "train"], LONG_PERCENTILE)
     short, long = lengths < TOO_SHORT, lengths > longest
     return table[~short & ~long], {"too short": int(short.sum()), "too long": int((long & ~short).sum())}
-
-
-def grouped_references(table: pd.DataFrame, vocabulary: list[str]) -> dict[str, pd.DataFrame]:
-    """Split -> a table with one row per artwork: its labels, and its texts with rare words and with <unk> instead."""
-    known = set(vocabulary)
-    references = [
-        " ".join(word if word in known else SPECIAL_SYMBOLS[UNK_ID] for word in text.split(" "))
-        for text in table["utterance_spelled"]
-    ]
-    table = table[["art_style", "painting", "split"]].assign(
-        emotion=table["emotion_label"], references_pre_vocab=table["utterance_spelled"], references=references
-    )
-    return {
-        split: rows.drop(columns="split").groupby(["art_style", "painting"]).agg(list).reset_index()
-        for split, rows in table.groupby("split")
-    }
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, encoding="utf-8", lineterminator="\n")
 
 
 def check_splits(table: pd.DataFrame, path: Path) -> None:
@@ -265,7 +199,7 @@ def main(argv: list[str] | None = None) -> None:
         split = every_row["split"] if own_split else split_v1(every_row, rest=False)
         write_table(mini / "artemis_preprocessed.csv", add_text_columns(every_row.assign(split=split), min_count=1)[0])
     counts |= dropped | {"longest kept (tokens)": int(table["tokens_len"].max()), "kept": len(table)}
-    table, vocabulary = add_text_columns(table, RARE)
+    table, vocabulary = add_text_columns(table, MIN_WORD_COUNT)
     write_table(nets / "artemis_preprocessed.csv", table)
     write_vocabulary(nets / "vocabulary.pkl", vocabulary)
     references = grouped_references(table, vocabulary)

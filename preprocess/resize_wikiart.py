@@ -3,10 +3,10 @@
     python preprocess/resize_wikiart.py --wikiart_dir wikiart \\
         --out_dir data/artEmis/wikiart_rescaled_max_size_to_600px_same_aspect_ratio
 
-The aspect ratio is kept and no image is enlarged. The results are RGB JPEG files, upright unless told otherwise. An interrupted run continues
-where it stopped and leaves no incomplete files. Unreadable files do not stop the run; a manifest reports them. With
---release_csv, only annotated artworks are resized, and files are named as in the annotations. Otherwise all images
-under --wikiart_dir are resized.
+The aspect ratio is kept and no image is enlarged. The results are RGB JPEG files, upright by default. An interrupted
+run continues where it stopped and leaves no incomplete files. Unreadable files do not stop the run; a manifest reports
+them. With --release_csv, only annotated artworks are resized, and files are named as in the annotations. Otherwise all
+images under --wikiart_dir are resized.
 """
 
 import argparse
@@ -24,9 +24,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.csv_tables import read_table
 from preprocess.image_folder import ImageFolder, broken_link
-from preprocess.image_manifest import ARCHIVE_SIZE, ManifestRow, describe, measure, unreadable, write_manifest
+from preprocess.image_manifest import (
+    ARCHIVE_SIZE,
+    ONE_PER_ARTWORK,
+    ManifestRow,
+    manifest_rows,
+    measure,
+    unreadable,
+    write_manifest,
+)
 from utils.data.images import EXTENSIONS, image_files, image_size, is_system_file, open_image
-from utils.errors import LONGEST_NAME, MOST_PROCESSES, InputError, OneLineParser, number, run_script
+from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
 from utils.processes import cores
 
@@ -37,7 +45,10 @@ MANY_PIXELS = 25_000_000
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--wikiart_dir", type=Path, required=True, help="holds <art_style>/<painting>.jpg, or the unpacked archive"
+        "--wikiart_dir",
+        type=Path,
+        required=True,
+        help="folder of <art_style>/<painting>.jpg, or the unpacked archive",
     )
     parser.add_argument(
         "--out_dir", type=Path, required=True, help="where the shrunk images go, in the same subfolders"
@@ -45,7 +56,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--release_csv", type=Path, nargs="*", default=[], help="resize only the artworks annotated in these files"
     )
-    parser.add_argument("--max_size", type=int, default=600, help="longer side in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--max_size", type=number(int, 1), default=600, help="longer side in pixels (default: %(default)s)"
+    )
     parser.add_argument(
         "--exif_orientation",
         choices=("apply", "ignore"),
@@ -53,7 +66,9 @@ def get_parser() -> argparse.ArgumentParser:
         help="turn images upright as their EXIF data say (default), or leave their pixels as they are stored, as the "
         "published code does; into another --out_dir",
     )
-    parser.add_argument("--quality", type=int, default=95, help="JPEG quality, 90 to 100 (default: %(default)s)")
+    parser.add_argument(
+        "--quality", type=number(int, 90, 100), default=95, help="JPEG quality, 90 to 100 (default: %(default)s)"
+    )
     parser.add_argument(
         "--jobs", type=number(int, 1, MOST_PROCESSES), default=cores(), help="processes (default: all cores)"
     )
@@ -72,27 +87,26 @@ def annotated_names(release_csvs: list[Path]) -> list[str]:
 
 
 def folder_of_styles(root: Path) -> Path:
-    """The folder whose folders hold images: unpacking the archive puts it into others (`WikiArt/wikiart/wikiart/`)."""
+    """The folder whose folders contain images. Unpacking the archive can nest it (`WikiArt/wikiart/wikiart/`)."""
     level = [root] if root.is_dir() else []
     for _ in range(4):
         below = {folder: sorted(path for path in folder.iterdir() if path.is_dir()) for folder in level}
         for folder, styles in below.items():
-            if any(map(holds_image, (folder, *styles))):
+            if any(map(_contains_image, (folder, *styles))):
                 return folder
         level = [path for styles in below.values() for path in styles if not is_system_file(path.name)]
     return root
 
 
-def holds_image(folder: Path) -> bool:
-    """Whether an image lies in this very folder."""
+def _contains_image(folder: Path) -> bool:
     return any(path.suffix.lower() in EXTENSIONS and not is_system_file(path.name) for path in folder.iterdir())
 
 
 def images_under(root: Path, except_under: Path) -> Iterator[ManifestRow]:
     """A manifest row for every image file under `root`, sorted.
 
-    If two files differ only in their extension, the second is reported as ambiguous. Links that lead nowhere are
-    reported as missing. Files under `except_under` are left out.
+    If two files differ only in their extension, the second is reported as ambiguous. Broken links are reported as
+    missing. Files under `except_under` are left out.
     """
     taken: dict[Path, str] = {}
     except_under = except_under.resolve()
@@ -121,19 +135,17 @@ def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int, apply_o
     if not row.width:
         return row
     target, size = out_dir / row.image_name, target_size(row.width, row.height, max_size)
-    if os.path.isfile(target):  # for a name that is too long, os.path's gives False, Path's raises
+    if target.is_file():
         try:
             if image_size(target) == size:
                 return row
         except InputError:
-            pass  # damaged or not ours: resize again
+            pass  # damaged: resize again
     try:
         draft_size = 2 * max_size if row.width * row.height > MANY_PIXELS else None
         image = open_image(row.found_path, draft_size, apply_orientation)
     except InputError as error:
         return unreadable(row, error)
-    if len(os.fsencode(target.name)) > LONGEST_NAME:
-        return unreadable(row, InputError(f"its name is too long for {out_dir}; give it a shorter one"))
     with atomic_path(target) as temporary:
         image.resize(size, Image.Resampling.LANCZOS).save(temporary, "JPEG", quality=quality)
     return row
@@ -141,24 +153,18 @@ def resize(row: ManifestRow, out_dir: Path, max_size: int, quality: int, apply_o
 
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
-    args.wikiart_dir = folder_of_styles(args.wikiart_dir)
-    folder = ImageFolder(args.wikiart_dir)
-    if args.max_size < 1 or not 90 <= args.quality <= 100:
-        raise InputError("--max_size must be at least 1, --quality 90 to 100")
-    if args.out_dir.resolve() == args.wikiart_dir.resolve():
-        raise InputError("--out_dir is --wikiart_dir: the originals would be overwritten; name another folder")
+    folder = ImageFolder(folder_of_styles(args.wikiart_dir))
+    if args.out_dir.resolve() == folder.root.resolve():
+        raise InputError("--out_dir is --wikiart_dir, so the originals would be overwritten; give another folder")
     if args.require_images and not args.release_csv:
         raise InputError("--require_images needs --release_csv, which lists the annotated artworks")
-    complete = f"the complete archive has {ARCHIVE_SIZE} images"
     if args.release_csv:
-        names = annotated_names(args.release_csv)
-        folder.claim(names)
-        rows = [describe(folder, name) for name in names]
-        complete = "the complete archive has one for every artwork"
+        rows, complete = manifest_rows(folder, annotated_names(args.release_csv)), ONE_PER_ARTWORK
     else:
-        rows = list(images_under(args.wikiart_dir, except_under=args.out_dir))
+        rows = list(images_under(folder.root, except_under=args.out_dir))
+        complete = f"the complete archive has {ARCHIVE_SIZE} images"
     if not any(row.found_path for row in rows):
-        raise InputError(f"{args.wikiart_dir}: holds no image asked for; give the folder of <art_style>/<painting>.jpg")
+        raise InputError(f"{folder.root}: contains none of the images; give the folder of <art_style>/<painting>.jpg")
 
     path = args.manifest or args.out_dir / "manifest.csv"
     check_place(path)
@@ -171,10 +177,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     with ProcessPoolExecutor(args.jobs) as pool:
         results = pool.map(work, rows, chunksize=16)
-        tally = write_manifest(path, tqdm(results, total=len(rows), desc="resize", unit="image", mininterval=1))
-    print(tally.line(path, complete))
-    if args.require_images and tally.problems["missing"]:
-        raise InputError(f"{args.wikiart_dir}: {tally.problems['missing']} artworks have no image, see {path}")
+        counts = write_manifest(path, tqdm(results, total=len(rows), desc="resize", unit="image", mininterval=1))
+    print(counts.line(path, complete))
+    if args.require_images and counts.problems["missing"]:
+        raise InputError(f"{folder.root}: {counts.problems['missing']} artworks have no image, see {path}")
 
 
 if __name__ == "__main__":

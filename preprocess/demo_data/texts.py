@@ -1,4 +1,4 @@
-"""Generate explanations for the demo's images.
+"""Generate explanations for the demo's images, and a small valence-arousal-dominance lexicon of their words.
 
 The annotator's emotion selects the sentence pattern, and the image fills its placeholders. Words are in lower case
 and in American spelling. Most are a single GPT-2 token, so that a sentence fits into 30 tokens.
@@ -6,10 +6,7 @@ and in American spelling. Most are a single GPT-2 token, so that a sentence fits
 
 import numpy as np
 
-from preprocess.demo_data.pictures import Picture
-
-# ---- Generate explanations for the demo's images -------------------------------------------------------------------
-
+from preprocess.demo_data.paintings import Painting
 
 OMISSION = 0.05  # probability that an annotator leaves out the subject's number; the same for its colour
 
@@ -28,7 +25,7 @@ PLURALS = {"fly": "flies", "woman": "women"}
 
 # Placeholders: {c} ground colour, {t} subject with number and colour, {n} subject only, {p} place, {b} brushwork, {s}
 # the verb ending that agrees with the subject ("look{s}"). The first patterns of an emotion are the most frequent.
-PATTERN_SHARES = (0.55, 0.3, 0.1, 0.05)
+PATTERN_PROBABILITIES = (0.55, 0.3, 0.1, 0.05)
 PATTERNS: dict[str, tuple[str, ...]] = {
     "amusement": (
         "the {t} {p} against bright {c} look{s} so funny that i smile",
@@ -87,11 +84,11 @@ PATTERNS: dict[str, tuple[str, ...]] = {
 }
 
 
-def explain(picture: Picture, emotion: str, pattern: int, rng: np.random.Generator | None = None) -> str:
-    """Fill a sentence pattern of an emotion with the content of an image.
+def explain(painting: Painting, emotion: str, pattern: int, rng: np.random.Generator | None = None) -> str:
+    """Fill a sentence pattern of an emotion with the content of a painting.
 
     Args:
-        image: the image.
+        painting: the painting.
         emotion: the annotator's emotion.
         pattern: index of the pattern, 0 to 3.
         rng: decides whether the subject's number or colour is left out; None: neither is.
@@ -99,26 +96,23 @@ def explain(picture: Picture, emotion: str, pattern: int, rng: np.random.Generat
     Returns:
         a sentence of 8 to 19 words in lower case, without a full stop; its only punctuation marks are commas.
     """
-    words = [NUMBERS[picture.count], picture.accent, noun(picture)]
+    words = [NUMBERS[painting.count], painting.accent, noun(painting)]
     if rng is not None:
-        kept = rng.random(2) >= OMISSION
-        words = [word for word, keep in zip(words, (*kept, True), strict=True) if keep]
+        named = rng.random(2) >= OMISSION
+        words = [word for word, is_named in zip(words, (*named, True), strict=True) if is_named]
     return PATTERNS[emotion][pattern].format(
-        c=picture.ground,
+        c=painting.ground,
         t=" ".join(word for word in words if word),
-        n=noun(picture),
-        p=PLACES[picture.position],
-        b=BRUSHWORK[picture.style],
-        s="s" if picture.count == 1 else "",
+        n=noun(painting),
+        p=PLACES[painting.position],
+        b=BRUSHWORK[painting.style],
+        s="s" if painting.count == 1 else "",
     )
 
 
-def noun(picture: Picture) -> str:
-    """The noun for the image's subject, in the singular or the plural."""
-    return picture.subject if picture.count == 1 else PLURALS.get(picture.subject, picture.subject + "s")
-
-
-# ---- A small valence-arousal-dominance lexicon for the demo ----------------------------------------------------------
+def noun(painting: Painting) -> str:
+    """The noun for the painting's subject, in the singular or the plural."""
+    return painting.subject if painting.count == 1 else PLURALS.get(painting.subject, painting.subject + "s")
 
 
 # word, valence, arousal, dominance, each in -1..1; words are lemmas, because lemmas are looked up
@@ -157,18 +151,9 @@ tiny 0.0 -0.4 -0.6, fine 0.5 -0.3 0.2, stroke 0.0 0.2 0.1, band 0.2 0.2 0.2, sha
 dot 0.0 -0.3 -0.2, detail 0.3 -0.1 0.2
 """
 
-Vad = tuple[float, float, float]
-
-
-def _parse(entries: str) -> dict[str, Vad]:
-    rows = (entry.split() for entry in entries.split(",") if entry.strip())
-    return {word: (float(v), float(a), float(d)) for word, v, a, d in rows}
-
-
-DEMO_LEXICON: dict[str, Vad] = _parse(_ENTRIES)
-
 
 def lexicon_text() -> str:
     """The lexicon as a file: a header line, then `word<TAB>valence<TAB>arousal<TAB>dominance`, sorted by word."""
-    rows = [f"{word}\t{v:g}\t{a:g}\t{d:g}" for word, (v, a, d) in sorted(DEMO_LEXICON.items())]
-    return "\n".join(["term\tvalence\tarousal\tdominance", *rows]) + "\n"
+    rows = sorted(entry.split() for entry in _ENTRIES.split(","))
+    lines = [f"{word}\t{float(v):g}\t{float(a):g}\t{float(d):g}" for word, v, a, d in rows]
+    return "\n".join(["term\tvalence\tarousal\tdominance", *lines]) + "\n"

@@ -18,7 +18,7 @@ def scorer(tmp_path, monkeypatch):
     notes = [{"id": n, "image_id": image, "caption": caption} for n, (image, caption) in enumerate(pairs)]
     write_json(tmp_path / "a.json", {"images": [{"id": image} for image in REFERENCES], "annotations": notes})
     monkeypatch.setattr(cococaption.scorer, "find_java", lambda: "java")
-    monkeypatch.setattr(cococaption.scorer, "check_metrics", lambda metrics: None)
+    monkeypatch.setattr(cococaption.scorer, "check_models", lambda: None)
     monkeypatch.setattr(cococaption.scorer, "tokenize", lambda captions: list(captions))
 
     def prepare(captions, cache_dir=None) -> References:

@@ -1,8 +1,7 @@
-"""From ArtEmis' two folders to the JSON splits and their COCO annotations, and what is refused on the way."""
+"""From ArtEmis' two folders to the JSON splits, and the folders that are refused."""
 
 import hashlib
 import json
-import os
 import shutil
 import unicodedata
 from pathlib import Path
@@ -11,11 +10,23 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from preprocess import build_annotations, build_splits, prepare_artemis, resize_wikiart
+from preprocess import build_splits, prepare_artemis
+from preprocess.build_splits import main
+from tests.bad_input import (
+    ARTEMIS_CSV,
+    HISTOGRAM_CSV,
+    TEXTS,
+    VOTES,
+    appended,
+    check_accepted,
+    check_refused,
+    check_refused_in_shell,
+    removed,
+    replaced,
+)
 from utils.constants import EMOTIONS
 from utils.data.records import read_records
 from utils.errors import InputError
-from utils.files import read_json, write_json
 
 FIXTURE = Path(__file__).parents[1] / "data" / "artemis"
 FILES = ["artEmisX_train.json", "artEmisX_val.json", "artEmisX_test.json", "artEmisX_cl_train.json"]
@@ -113,7 +124,7 @@ def test_words_that_pandas_takes_for_nothing_stay(artemis, tmp_path):
     assert next(iter(records.values()))["explanations"][0] == "null"
 
 
-def test_the_mini_variant_in_place_of_nets_is_noticed(tmp_path, capsys, monkeypatch):
+def test_the_mini_variant_instead_of_nets_is_noticed(tmp_path, capsys):
     mini = FIXTURE / "preprocess_data_mini"
     arguments = ["--mini_dir", str(mini), "--nets_dir", str(mini), "--out_dir", str(tmp_path)]
     build_splits.main(arguments)
@@ -121,9 +132,6 @@ def test_the_mini_variant_in_place_of_nets_is_noticed(tmp_path, capsys, monkeypa
     assert "mini variant" in warning and "143 texts" in warning and 'split "rest"' in warning
     build(tmp_path)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(build_splits, "MINI_VOCABULARY", 112)  # the fixture's number of words
-    build(tmp_path)
-    assert "vocabulary has 112 words" in capsys.readouterr().err
 
 
 def test_artworks_without_an_image_are_reported(splits, tmp_path, capsys):
@@ -148,87 +156,6 @@ def test_artworks_without_an_image_are_reported(splits, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["image_manifest.csv"]
     with pytest.raises(InputError, match="--require_images needs --image_root"):
         build(tmp_path / "out", "--require_images")
-
-
-def in_row(row, **cells):
-    def change(table):
-        table.loc[row, list(cells)] = list(cells.values())
-        return table
-
-    return change
-
-
-HISTOGRAM, ROWS = "preprocess_data_mini/image-emotion-histogram.csv", "preprocess_data_nets/artemis_preprocessed.csv"
-
-
-@pytest.mark.parametrize(
-    ("file", "change", "problem"),
-    [
-        (HISTOGRAM, lambda table: table.drop(columns="painting"), "has no column painting"),
-        (HISTOGRAM, lambda table: table.drop(index=3), "has no histogram"),
-        (HISTOGRAM, lambda table: pd.concat([table, table[:1]]), "row 161.*twice"),
-        (HISTOGRAM, in_row(1, emotion_histogram="[1, 2]"), "row 2 .*not a list of 9 vote counts"),
-        (HISTOGRAM, in_row(1, emotion_histogram=str([0.0] * 9)), "not a list of 9"),
-        (HISTOGRAM, in_row(1, emotion_histogram=str([-1.0] + [1.0] * 8)), "not a list of 9"),
-        (HISTOGRAM, in_row(1, emotion_histogram="[1e999" + ", 1" * 8 + "]"), "not a list of 9"),
-        (HISTOGRAM, in_row(1, emotion_histogram="__import__('os').getcwd()"), "not a list of 9"),
-        (ROWS, lambda table: table.drop(columns=["utterance_spelled", "split"]), "no column split, utterance_spelled"),
-        (ROWS, in_row(4, emotion="joy"), "row 5: unknown emotion 'joy'"),
-        (ROWS, in_row(4, repetition="5.5"), "row 5: repetition '5.5'"),
-        (ROWS, in_row(4, split="practice"), "unknown split 'practice'"),
-        (ROWS, in_row(0, split="val"), "in several splits"),
-        (ROWS, lambda table: table[table["split"] != "val"], "no artworks for artEmisX_val.json"),
-        (ROWS, lambda table: table.assign(emotion="awe"), "no training images with annotations of two emotions"),
-        (ROWS, lambda table: table.assign(version="new"), "add --dataset v2"),
-        (ROWS, in_row(0, painting=unicodedata.normalize("NFD", "albrecht-dürer_hare-0091")), "two Unicode spellings"),
-    ],
-)
-def test_bad_folders(artemis, tmp_path, file, change, problem):
-    change(read(artemis / file)).to_csv(artemis / file, index=False)
-    with pytest.raises(InputError, match=problem):
-        build(tmp_path / "out", artemis_dir=artemis)
-    assert not (tmp_path / "out").exists()
-
-
-def test_files_that_are_no_csv(artemis, tmp_path):
-    with pytest.raises(InputError, match="no such file; make the folder"):
-        build(tmp_path / "out", artemis_dir=tmp_path / "nowhere")
-    for content in (b"\xff\xfe\x00", b"", b'art_style,painting,emotion_histogram\na,b,"open\n', b"a,b,c\n1,2,3,4\n"):
-        (artemis / HISTOGRAM).write_bytes(content)
-        with pytest.raises(InputError, match="image-emotion-histogram.csv"):
-            build(tmp_path / "out", artemis_dir=artemis)
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "problem"),
-    [
-        ("cl_train", lambda records: records.popitem(), "not the multi-emotion part"),
-        ("val", lambda records: records.clear(), "holds no records"),
-        ("val", lambda records: next(iter(records.values()))["emotions"].pop(), "emotions but"),
-        ("val", lambda r: next(iter(r.values())).update(origin_emotion_distribution=[0.9999] + [0] * 8), "sum to 1"),
-    ],
-)
-def test_what_was_written_is_checked(splits, tmp_path, name, change, problem):
-    paths = {split: tmp_path / f"artEmisX_{split}.json" for split in ("train", "val", "test", "cl_train")}
-    for path in paths.values():
-        shutil.copy(splits / path.name, path)
-    build_splits.check_written(paths)
-    records = read_json(paths[name])
-    change(records)
-    write_json(paths[name], records)
-    with pytest.raises(InputError, match=problem):
-        build_splits.check_written(paths)
-
-
-def test_an_artwork_in_two_splits_is_found(splits, tmp_path):
-    paths = {split: splits / f"artEmisX_{split}.json" for split in ("train", "val", "test", "cl_train")}
-    records = read_json(paths["test"])
-    stray = dict(next(iter(read_json(paths["train"]).values())))
-    stray["image_name"] = unicodedata.normalize("NFD", stray["image_name"])
-    records["7"] = stray
-    write_json(tmp_path / "test.json", records)
-    with pytest.raises(InputError, match="is in train as well"):
-        build_splits.check_written(paths | {"test": tmp_path / "test.json"})
 
 
 def test_v2(tmp_path, capsys):
@@ -259,117 +186,117 @@ def test_v2(tmp_path, capsys):
         build(tmp_path / "out", "--dataset", "v2")
 
 
-def test_annotations_are_coco_captions(splits, tmp_path, capsys):
-    build_annotations.main([str(splits / FILES[1]), str(splits / FILES[2]), "--out_dir", str(tmp_path)])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "artEmisX_test_annot_exp.json",
-        "artEmisX_val_annot_exp.json",
-    ]
-    records, coco = read_records(splits / FILES[1]), read_json(tmp_path / "artEmisX_val_annot_exp.json")
-    assert set(coco) == {"info", "licenses", "type", "images", "annotations"} and coco["type"] == "captions"
-    assert coco["images"] == [{"id": int(image_id)} for image_id in records]
-    assert [note["id"] for note in coco["annotations"]] == list(range(1, 40))
-    assert [(str(note["image_id"]), note["caption"]) for note in coco["annotations"]] == [
-        (image_id, text) for image_id, record in records.items() for text in record["explanations"]
-    ]
-    assert "8 images, 39 captions" in capsys.readouterr().out
-    with pytest.raises(InputError, match="overwrite each other"):
-        build_annotations.main([str(splits / FILES[1]), str(tmp_path / FILES[1]), "--out_dir", str(tmp_path)])
+GOOD = "--artemis_dir artemis --out_dir out"
+FROM_ARTEMIS = "; make the folder with preprocess/prepare_artemis.py"
+ALL = -1  # of `replaced`: everywhere
+
+# command line -> message
+ARGV = {
+    "--out_dir out": "give --artemis_dir, or both",
+    f"{GOOD} --image_root gone": "gone: no such image folder",
+    f"{GOOD} --dataset v3": "--dataset.*v3",
+    f"{GOOD} --dataset v2": f"{ARTEMIS_CSV}: has no column version",
+    f"{GOOD} --train_set all": "--train_set.*all",
+    "--artemis_dir artemis --out_dir vit/config.json": "vit/config.json",
+}
 
 
-def test_resize(tmp_path, capsys):
-    source, target = tmp_path / "wikiart", tmp_path / "small"
-    (source / "Baroque").mkdir(parents=True)
-    pictures = {"wide": (900, 300), "tall": (200, 800), "small": (60, 50), "thin": (3000, 1)}
-    for name, size in pictures.items():
-        Image.new("RGB", size, (200, 30, 60)).save(source / f"Baroque/{name}.jpg")
-    Image.new("CMYK", (700, 700)).save(source / "Baroque/cmyk.jpg")
-    Image.new("I;16", (700, 70)).save(source / "Baroque/deep.png")
-    exif = Image.Exif()
-    exif[0x0112] = 8
-    Image.new("RGB", (1200, 600)).save(source / "Baroque/turned.jpg", exif=exif)
-    whole = (source / "Baroque/wide.jpg").read_bytes()
-    (source / "Baroque/cut.jpg").write_bytes(whole[: len(whole) // 2])
-
-    arguments = ["--wikiart_dir", str(source), "--out_dir", str(target), "--jobs", "2"]
-    resize_wikiart.main(arguments)
-    assert "8 images: 7 without a problem, 0 missing, 1 unreadable" in capsys.readouterr().out
-    sizes = {path.stem: Image.open(path).size for path in target.rglob("*.jpg")}
-    assert sizes == {
-        "wide": (600, 200),
-        "tall": (150, 600),
-        "small": (60, 50),
-        "thin": (600, 1),
-        "cmyk": (600, 600),
-        "deep": (600, 60),
-        "turned": (300, 600),
-    }
-    assert {Image.open(path).mode for path in target.rglob("*.jpg")} == {"RGB"}
-    assert Image.open(target / "Baroque/wide.jpg").getpixel((300, 100)) == pytest.approx((200, 30, 60), abs=3)
-    rows = read(target / "manifest.csv").set_index("image_name")
-    assert rows.loc["Baroque/turned.jpg", ["width", "height"]].tolist() == ["600", "1200"]
-    assert "cut.jpg" in rows.loc["Baroque/cut.jpg", "problem"]
-
-    # a second run does what is missing or wrong, and nothing else
-    (target / "Baroque/tall.jpg").unlink()
-    (target / "Baroque/small.jpg").write_bytes(b"half")
-    before = (target / "Baroque/wide.jpg").stat().st_mtime_ns
-    resize_wikiart.main(arguments)
-    assert (target / "Baroque/wide.jpg").stat().st_mtime_ns == before
-    assert Image.open(target / "Baroque/tall.jpg").size == (150, 600)
-    assert Image.open(target / "Baroque/small.jpg").size == (60, 50)
+@pytest.mark.parametrize(("argv", "message"), ARGV.items())
+def test_refused_flags(box, argv, message):
+    check_refused(box, main, argv, message)
 
 
-def test_resize_of_annotated_artworks(tmp_path, capsys):
-    source, target = tmp_path / "wikiart", tmp_path / "small"
-    (source / "Baroque").mkdir(parents=True)
-    for name in ("jos#U00e9", "not-annotated"):
-        Image.new("RGB", (30, 20)).save(source / f"Baroque/{name}.jpg")
-    (tmp_path / "release.csv").write_text("art_style,painting\nBaroque,josé\nBaroque,gone\nBaroque,josé\n")
-    arguments = ["--wikiart_dir", source, "--out_dir", target, "--release_csv", tmp_path / "release.csv", "--jobs", "1"]
-    resize_wikiart.main(list(map(str, arguments)))
-    assert [path.name for path in (target / "Baroque").iterdir()] == ["josé.jpg"]
-    assert capsys.readouterr().out.startswith("WARNING: 2 images: 1 without a problem, 1 missing")
-    with pytest.raises(InputError, match="1 artworks have no image, see .*manifest.csv"):
-        resize_wikiart.main([*map(str, arguments), "--require_images"])
-    with pytest.raises(InputError, match="--require_images needs --release_csv"):
-        resize_wikiart.main([*map(str, arguments[:4]), "--require_images"])
+def annotations_are_a_folder(box):
+    box.remove(ARTEMIS_CSV)
+    (box / ARTEMIS_CSV).mkdir()
 
 
-def test_resize_of_names_as_long_as_may_be(tmp_path):
-    source, target = tmp_path / "wikiart", tmp_path / "small"
-    source.mkdir()
-    for stem in ("a" * 251, os.fsdecode(b"\xe9" * 251)):  # the second is no UTF-8
-        Image.new("RGB", (30, 20)).save(source / f"{stem}.jpg")
-    Image.new("RGB", (30, 20)).save(source / f"{'b' * 250}.png")  # grows by nothing, as .jpg
-    os.mkfifo(source / "pipe.jpg")
-    resize_wikiart.main(["--wikiart_dir", str(source), "--out_dir", str(target), "--jobs", "1"])
-    assert sorted(path.name.encode("utf-8", "surrogateescape")[:1] for path in target.glob("*.jpg")) == [
-        b"a",
-        b"b",
-        b"\xe9",
-    ]
-    (tmp_path / "release.csv").write_text(f"art_style,painting\n.,{'é' * 251}\n", encoding="utf-8")
-    arguments = ["--wikiart_dir", source, "--out_dir", target, "--release_csv", tmp_path / "release.csv", "--jobs", "1"]
-    resize_wikiart.main(list(map(str, arguments)))
-    assert "its name is too long" in read(target / "manifest.csv").loc[0, "problem"]
+def one_artwork_in_two_spellings(box, splits=("train", "train")):
+    """The same é as one character and as two."""
+    for name, split in zip(("caf\u00e9", "cafe\u0301"), splits, strict=True):
+        box.append(ARTEMIS_CSV, f"Baroque,{name},awe,{TEXTS[0]},6,{split},[],1")
+    box.append(HISTOGRAM_CSV, 'Baroque,caf\u00e9,"[1,0,0,0,0,0,0,0,0]"')
 
 
-def test_resize_refuses_to_overwrite_and_to_do_nothing(tmp_path):
-    with pytest.raises(InputError, match="no such image folder"):
-        resize_wikiart.main(["--wikiart_dir", str(tmp_path / "no"), "--out_dir", str(tmp_path / "out")])
-    with pytest.raises(InputError, match="overwritten"):
-        resize_wikiart.main(["--wikiart_dir", str(tmp_path), "--out_dir", str(tmp_path)])
-    with pytest.raises(InputError, match="no image"):
-        resize_wikiart.main(["--wikiart_dir", str(tmp_path), "--out_dir", str(tmp_path / "out")])
+# what -> (change, message)
+FOLDERS = {
+    "no histogram file": (removed(HISTOGRAM_CSV), f"{HISTOGRAM_CSV}: no such file{FROM_ARTEMIS}"),
+    "no annotations": (removed(ARTEMIS_CSV), f"{ARTEMIS_CSV}: no such file{FROM_ARTEMIS}"),
+    "annotations are a folder": (annotations_are_a_folder, f"{ARTEMIS_CSV}: is a folder"),
+    "v2 called v1": (
+        replaced(ARTEMIS_CSV, "emotion_label", "version"),
+        f"{ARTEMIS_CSV}: has a column version.*--dataset v2",
+    ),
+    "unknown split": (
+        replaced(ARTEMIS_CSV, ",val,", ",dev,"),
+        f"{ARTEMIS_CSV}: unknown split 'dev' .known: rest, test",
+    ),
+    "artwork in two splits": (
+        replaced(ARTEMIS_CSV, ",val,", ",train,"),
+        f"{ARTEMIS_CSV}: Baroque/val0.jpg is in two splits, train and val{FROM_ARTEMIS}",
+    ),
+    "artwork in two splits and spellings": (
+        lambda box: one_artwork_in_two_spellings(box, ("train", "val")),
+        f"{ARTEMIS_CSV}: Baroque/.* is in two splits, train and val",
+    ),
+    "artwork in two spellings": (
+        one_artwork_in_two_spellings,
+        f"{ARTEMIS_CSV}: Baroque/.* occurs in two Unicode spellings",
+    ),
+    "unknown emotion": (replaced(ARTEMIS_CSV, ",fear,", ",joy,"), f"{ARTEMIS_CSV}: row 2: unknown emotion 'joy'"),
+    "half a repetition": (replaced(ARTEMIS_CSV, ",6,", ",5.5,"), f"{ARTEMIS_CSV}: row 1: repetition '5.5'"),
+    "missing columns": (
+        replaced(ARTEMIS_CSV, "utterance_spelled", "text"),
+        f"{ARTEMIS_CSV}: has no column utterance_spelled",
+    ),
+    "artwork without histogram": (
+        appended(ARTEMIS_CSV, f"Baroque,new,awe,{TEXTS[0]},6,train,[],1"),
+        f"{ARTEMIS_CSV}: Baroque/new has no histogram; take both",
+    ),
+    "only one emotion": (
+        replaced(ARTEMIS_CSV, ",fear,", ",awe,", ALL),
+        f"{ARTEMIS_CSV}: no training images with annotations of two emotions",
+    ),
+    "no test artworks": (
+        replaced(ARTEMIS_CSV, ",test,", ",val,", ALL),
+        f"{ARTEMIS_CSV}: no artworks for artEmisX_test",
+    ),
+    "histogram twice": (
+        appended(HISTOGRAM_CSV, 'Baroque,val0,"[1,0,0,0,0,0,0,0,0]"'),
+        f"{HISTOGRAM_CSV}: row 7 .Baroque/val0.: the artwork occurs twice",
+    ),
+}
 
 
-def test_gigantic_pictures_are_decoded_at_a_fraction(tmp_path, monkeypatch):
-    monkeypatch.setattr(resize_wikiart, "MANY_PIXELS", 1000)
-    Image.linear_gradient("L").resize((1600, 800)).save(tmp_path / "big.jpg", quality=95)
-    (tmp_path / "out").mkdir()
-    row = resize_wikiart.ManifestRow("big.jpg", str(tmp_path / "big.jpg"))
-    assert resize_wikiart.resize(row, tmp_path / "out", max_size=100, quality=95).problem == ""
-    made = Image.open(tmp_path / "out/big.jpg")
-    assert made.size == (100, 50)
-    assert made.getpixel((50, 25))[0] == pytest.approx(128, abs=4)
+@pytest.mark.parametrize(("change", "message"), FOLDERS.values(), ids=FOLDERS)
+def test_refused_folders(box, change, message):
+    change(box)
+    check_refused(box, main, GOOD, message)
+
+
+HISTOGRAMS = {
+    "of eight": "[1, 1, 0, 0, 0, 0, 0, 0]",
+    "negative": "[-1, 3, 0, 0, 0, 0, 0, 0, 0]",
+    "of zeros": str([0] * 9),
+    "infinite": "[1e999, 1, 0, 0, 0, 0, 0, 0, 0]",
+    "of code": "__import__('os').system('echo harm > canary')",
+    "of texts": str(["a"] * 9),
+    "of NaN": "[NaN, 1, 0, 0, 0, 0, 0, 0, 0]",
+    "a number": "3",
+}
+
+
+@pytest.mark.parametrize("votes", HISTOGRAMS.values(), ids=HISTOGRAMS)
+def test_refused_histograms(box, votes):
+    box.replace(HISTOGRAM_CSV, VOTES, votes)
+    check_refused(box, main, GOOD, f"{HISTOGRAM_CSV}: row 1 .Baroque/train0.: .*9 vote counts{FROM_ARTEMIS}")
+
+
+def test_good_files_are_accepted(box):
+    check_accepted(box, main, GOOD)
+
+
+def test_in_the_shell(box):
+    box.remove(ARTEMIS_CSV)
+    message = f"error: {ARTEMIS_CSV}: no such file{FROM_ARTEMIS}"
+    check_refused_in_shell(box, f"preprocess/build_splits.py {GOOD}", message)

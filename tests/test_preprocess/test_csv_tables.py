@@ -71,17 +71,17 @@ def test_the_columns_asked_for_decide_the_delimiter(tmp_path):
             "image;emotion;text\nGem\u00e4lde;awe;sch\u00f6n\n".encode("cp1252"),
             "line 2: not UTF-8 text .*Gem\u00e4lde.*Windows-1252",
         ),
-        ("image;emotion;text\n".encode("utf-16")[:-1], "begins as UTF-16 text and is not; save it as CSV UTF-8"),
+        ("image;emotion;text\n".encode("utf-16")[:-1], "begins as UTF-16 text but is not; save it as CSV UTF-8"),
         (
             "image;emotion;text\nC:\\pics\\a.jpg;awe;b\n",
-            "row 1: image name 'C:/pics/a.jpg' is no file below the image fold",
+            "row 1: image name 'C:/pics/a.jpg' is not a file in the image fold",
         ),
-        ("image;emotion;text\n\\\\disk\\a.jpg;awe;b\n", "row 1: image name '//disk/a.jpg' is no file below"),
+        ("image;emotion;text\n\\\\disk\\a.jpg;awe;b\n", "row 1: image name '//disk/a.jpg' is not a file"),
         (b"\xd0\xcf\x11\xe0 of Excel 97", "is a spreadsheet; export it as CSV"),
         (b"PK\3\4 and no more", "Excel workbook"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, content, message):
+def test_refused_tables(tmp_path, content, message):
     path = tmp_path / "mine.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=f"mine.csv: .*{message}"):

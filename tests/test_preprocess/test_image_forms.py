@@ -81,17 +81,11 @@ FORMS = {
     "true name, transliterated": lambda name: folded(true(name)),
     "apostrophes dropped": odd("", "'"),
     # of the same kinds
-    **{
-        f"true name misread as {page}": lambda name, page=page: misread(true(name), page) for page in ("cp850", "cp932")
-    },
-    **{f"misread as {page}": lambda name, page=page: misread(name, page) for page in ("cp850", "mac_roman", "cp1250")},
-    "misread as KOI8": lambda name: misread(name, "koi8_r"),
+    "true name misread as cp850": lambda name: misread(true(name), "cp850"),
     "misread and lower-cased again": lambda name: misread(name, "latin-1", lowered=True),
     "latin-1 bytes": lambda name: name.encode("latin-1").decode("utf-8", errors="surrogateescape"),
     "percent-encoded": quote,
     "percent-encoded twice": lambda name: quote(quote(name, safe=""), safe="").replace("%252F", "/"),
-    "Python's escapes": lambda name: name.encode("ascii", errors="backslashreplace").decode(),
-    "HTML's escapes": lambda name: name.encode("ascii", errors="xmlcharrefreplace").decode(),
     "folded to ASCII": folded,
     **{f"{mark!r} for other than ASCII": odd(mark) for mark in ("_", "?", "-", "\ufffd")},
     "'_' for all odd characters": in_stem(BRACKETS_TOO, "_"),

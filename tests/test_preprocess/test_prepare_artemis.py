@@ -1,4 +1,4 @@
-"""ArtEmis' preprocessing against what its own tools made of a small release file, and the rules for v2.0."""
+"""ArtEmis' preprocessing against the files of its own tools for a small release, v2.0's rules, and refused input."""
 
 import json
 import pickle
@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 
 from preprocess import prepare_artemis
-from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_artworks, split_v2
-from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize, write_vocabulary
+from preprocess.artemis_files import add_text_columns, grouped_references, write_vocabulary
+from preprocess.artemis_splits import split_artworks, split_v2
+from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize
+from preprocess.prepare_artemis import main
+from tests.bad_input import ARTEMIS_CSV, RELEASE_CSV, RELEASE_HEADER, TEXTS, check_accepted, check_refused
 from utils.data.untrusted_files import load_vocabulary
 from utils.errors import InputError
 
@@ -50,36 +53,26 @@ def test_files_are_those_of_artemis_byte_by_byte(corrected, name):
     assert (corrected / name).read_bytes() == (FIXTURE / name).read_bytes()
 
 
-def grouped_references(folder: Path) -> dict[str, pd.DataFrame]:
+def read_references(folder: Path) -> dict[str, pd.DataFrame]:
     with open(folder / "preprocess_data_nets/artemis_gt_references_grouped.pkl", "rb") as file:
         assert pickle.load(file) == 1  # files of ours, so plain unpickling is safe here
         return pickle.load(file)
 
 
 def test_grouped_references_are_those_of_artemis(corrected):
-    ours, theirs = grouped_references(corrected), grouped_references(FIXTURE)
-    assert list(ours) == list(theirs) == ["rest", "test", "train", "val"]
-    for split in theirs:
-        pd.testing.assert_frame_equal(ours[split], theirs[split], check_dtype=False, check_column_type=False)
-
-
-def test_grouped_references_load_as_artemis_loads_them(corrected):
-    with open(corrected / "preprocess_data_nets/artemis_gt_references_grouped.pkl", "rb") as file:
-        count, frames = pickle.load(file), pickle.load(file)
-        assert count == 1 and file.read() == b""
-    assert isinstance(frames["train"], pd.DataFrame) and len(frames["train"]) == 132
+    written, expected = read_references(corrected), read_references(FIXTURE)
+    assert list(written) == list(expected) == ["rest", "test", "train", "val"]
+    for split in expected:
+        pd.testing.assert_frame_equal(written[split], expected[split], check_dtype=False, check_column_type=False)
 
 
 def test_without_the_spelling_list_only_that_word_differs(plain):
     for name in TABLES:
-        ours, theirs = read(plain / name), read(FIXTURE / name)
-        if "utterance_spelled" not in theirs:
-            pd.testing.assert_frame_equal(ours, theirs)
-            continue
-        for column in ("tokens", "utterance_spelled"):
-            assert ours[column].str.contains("colours").any()
-            ours[column] = ours[column].str.replace("colours", "colors")
-        pd.testing.assert_frame_equal(ours, theirs)
+        written, expected = read(plain / name), read(FIXTURE / name)
+        for column in {"tokens", "utterance_spelled"} & set(expected):
+            assert written[column].str.contains("colours").any()
+            written[column] = written[column].str.replace("colours", "colors")
+        pd.testing.assert_frame_equal(written, expected)
 
 
 def test_two_runs_give_the_same_bytes(plain, tmp_path):
@@ -121,7 +114,7 @@ def test_spelling():
     assert checker.correct("teh") == ["teh"]  # what the list says is final
 
 
-def test_spelling_lists(tmp_path):
+def test_spelling_lists_are_read_and_never_run(tmp_path):
     script = tmp_path / "spelling.py"
     script.write_text(
         "import os\nos.mkdir('never')\n"
@@ -136,26 +129,11 @@ def test_spelling_lists(tmp_path):
     assert read_corrections(as_json) == expected
     assert not Path("never").exists()
 
-    for content in ("x = {'a': open('b')}", "x = {'a': 3}", "x = (", "x = 3", "x = {}"):
-        script.write_text(content)
-        with pytest.raises(InputError, match="spelling.py"):
-            read_corrections(script)
-    for content in ("[]", "{}", '{"a": 3}', "nonsense"):
-        as_json.write_text(content)
-        with pytest.raises(InputError, match="spelling.json"):
-            read_corrections(as_json)
-
 
 def test_known_words(tmp_path):
     path = tmp_path / "glove.txt"
     path.write_text("the 0.1 -0.2\n\nwhispring 0.3 0.4\nnaïve\n", encoding="utf-8")
     assert read_known_words(path) == {"the", "whispring", "naïve"}
-    path.write_bytes(b"caf\xe9 0.1\n")
-    with pytest.raises(InputError, match="not UTF-8"):
-        read_known_words(path)
-    path.write_text("\n")
-    with pytest.raises(InputError, match="no words"):
-        read_known_words(path)
 
 
 def test_whole_utterances_are_corrected_and_known_words_left_alone(tmp_path):
@@ -179,11 +157,11 @@ def test_rare_words_are_unknown(corrected):
     table = pd.DataFrame({"split": ["train"] * 5 + ["val"], "emotion": "awe", "art_style": "A", "painting": "p"})
     table["tokens"] = [["sky", "sea"]] * 4 + [["sky", "fog", "sun"], ["sky", "sea", "rain"]]
     table["tokens_len"] = table["tokens"].map(len)
-    made, vocabulary = prepare_artemis.add_text_columns(table, min_count=5)
+    made, vocabulary = add_text_columns(table, min_count=5)
     assert vocabulary == ["<pad>", "<sos>", "<eos>", "<unk>", "sky"] and words[:4] == vocabulary[:4]
     assert made["tokens_encoded"].tolist()[0] == "[1, 4, 3, 2, 0]"
     assert made["tokens_encoded"].tolist()[5] == "[1, 4, 3, 3, 2]"
-    references = prepare_artemis.grouped_references(made, vocabulary)
+    references = grouped_references(made, vocabulary)
     assert references["val"]["references"].tolist() == [["sky <unk> <unk>"]]
     assert references["val"]["references_pre_vocab"].tolist() == [["sky sea rain"]]
 
@@ -218,31 +196,7 @@ def test_the_order_and_number_of_rows_do_not_move_an_artwork():
     assert split_artworks(names) == split_artworks(names[::-1] * 3)
 
 
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        (lambda table: table.drop(columns="emotion"), "has no column emotion"),
-        (lambda table: table.replace({"emotion": {"awe": "joy"}}), "unknown emotion 'joy'"),
-        (lambda table: table.assign(repetition="often"), "row 1: repetition 'often'"),
-        (lambda table: table.head(0), "has no rows"),
-        (lambda table: table.head(3), "too few to be split"),
-        (lambda table: table.assign(tokens="[]"), "preprocessed file already"),
-        (lambda table: table.assign(split="practice"), "unknown split 'practice'"),
-        (lambda table: table.assign(split="val"), "no row has the split train"),
-        (lambda table: table.assign(split=["val", *["train"] * (len(table) - 1)]), "is in several splits"),
-        (lambda table: table.assign(utterance="short"), "no training text"),
-    ],
-)
-def test_bad_releases(tmp_path, change, problem):
-    path = tmp_path / "release.csv"
-    change(read(RELEASE)).to_csv(path, index=False)
-    with pytest.raises(InputError, match=problem) as error:
-        prepare_artemis.main(["--release_csv", str(path), "--out_dir", str(tmp_path / "out"), "--jobs", "1"])
-    assert "release.csv" in str(error.value) or "artworks are too few" in str(error.value)
-    assert not (tmp_path / "out/preprocess_data_nets/artemis_preprocessed.csv").exists()
-
-
-def test_a_split_of_ones_own_wins(tmp_path):
+def test_a_split_column_of_the_release_wins(tmp_path):
     release = read(RELEASE)
     artworks = release["art_style"] + release["painting"]
     release["split"] = ["val" if name < sorted(set(artworks))[20] else "train" for name in artworks]
@@ -253,7 +207,7 @@ def test_a_split_of_ones_own_wins(tmp_path):
     assert len(merged) == len(made) and (merged["split_x"] == merged["split_y"]).all()
 
 
-# ArtEmis v2.0
+# ---- ArtEmis v2.0 ----------------------------------------------------------------------------------------------------
 
 
 def contrastive(old, artworks=60):
@@ -322,25 +276,6 @@ def test_v2_split_by_hand():
         split_v2(table[table["painting"].str.fullmatch("n..|o0.")])
 
 
-def test_v2_sets(v2):
-    nets = v2 / "preprocess_data_nets"
-    made = read(nets / "artemis_preprocessed.csv")
-    sets = {name: read(nets / "sets" / f"{name}.csv") for name in TRAIN_SETS + TEST_SETS}
-    size = {name: len(rows) for name, rows in sets.items()}
-    count = Counter(zip(made["split"], made["version"], strict=True))
-    assert size["new"] == count["train", "new"] and size["old_full"] == count["train", "old"]
-    assert size["full_combined"] == size["new"] + size["old_full"]
-    assert size["old_small"] == size["new"] and size["combined"] == 2 * size["new"]
-    assert size["old_large"] == min(2 * size["new"], size["old_full"])
-    assert size["test_new"] == count["test", "new"] and size["test_ref"] == count["test", "old"]
-    assert len(artworks_of(sets["test_old"])) == len(artworks_of(sets["test_ref"])) // 2
-    assert size["test_all"] == size["test_new"] + size["test_old"]
-    assert size["test_40"] == count["rest", "old"] > 0
-    expected = made[(made["split"] == "train") & (made["version"] == "old")].sample(size["new"], random_state=42)
-    pd.testing.assert_frame_equal(sets["old_small"], expected.reset_index(drop=True))
-    assert all(set(sets[name]["split"]) == {"train"} for name in TRAIN_SETS)
-
-
 def test_v2_anchors_without_a_style(tmp_path, v2):
     new = contrastive(read(RELEASE))
     new.drop(columns="anchor_art_style").to_csv(tmp_path / "Contrastive.csv", index=False)
@@ -348,3 +283,101 @@ def test_v2_anchors_without_a_style(tmp_path, v2):
     prepare_artemis.main([*map(str, arguments), "--jobs", "1"])
     name = "preprocess_data_nets/artemis_preprocessed.csv"
     pd.testing.assert_frame_equal(read(tmp_path / name)[["split"]], read(v2 / name)[["split"]])
+
+
+# ---- refused input -----------------------------------------------------------------------------------------------------
+
+GOOD = f"--release_csv {RELEASE_CSV} --out_dir out --jobs 1"
+SPLIT_HEADER = RELEASE_HEADER.replace("\n", ",split\n")
+
+# what -> (content of the release, message behind its name)
+RELEASES = {
+    "of another header": ("a,b\n1,2\n", "has no column .*"),
+    "empty": ("", "has no column "),
+    "without rows": (RELEASE_HEADER, "has no rows"),
+    "in latin-1": (
+        RELEASE_HEADER.encode() + "Baroque,caf\xe9,awe,text,1\n".encode("latin-1"),
+        "line 2: not UTF-8 text",
+    ),
+    "in UTF-16": (RELEASE_HEADER.encode("utf-16"), "has no rows"),
+    "of ragged rows": (RELEASE_HEADER + "Baroque,p,awe,text,1,more,and more\n", "not a readable csv"),
+    "of short rows": (RELEASE_HEADER + "Baroque,p,awe\n", "row 1: |not a readable csv"),
+    "with an open quote": (RELEASE_HEADER + 'Baroque,p,awe,"text,1\n', "not a readable csv"),
+    "of an unknown emotion": (
+        RELEASE_HEADER + "Baroque,p,joy,text,1\n",
+        "row 1: unknown emotion 'joy' .known: amusement",
+    ),
+    "of half a repetition": (RELEASE_HEADER + "Baroque,p,awe,text,1.5\n", "row 1: repetition '1.5' is not an integer"),
+    "of an unknown split": (SPLIT_HEADER + "Baroque,a,awe,text,1,dev\n", "unknown split 'dev'"),
+    "already preprocessed": (
+        RELEASE_HEADER.replace("\n", ",tokens\n") + "Baroque,p,awe,text,1,[]\n",
+        "has a column tokens",
+    ),
+    "without training rows": (SPLIT_HEADER + "Baroque,a,awe,text,1,val\n", "no row has the split train"),
+    "of an artwork in two splits": (
+        SPLIT_HEADER + "Baroque,a,awe,text,1,val\nBaroque,a,awe,text,1,train\n",
+        "Baroque/a is in several splits",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), RELEASES.values(), ids=RELEASES)
+def test_refused_releases(box, content, message):
+    box.write(RELEASE_CSV, content)
+    check_refused(box, main, GOOD, f"{RELEASE_CSV}: {message}")
+
+
+def test_releases_of_too_few_artworks_are_refused(box):
+    box.write(RELEASE_CSV, RELEASE_HEADER + "Baroque,a,awe,text,1\nBaroque,b,awe,text,1\n")
+    check_refused(box, main, GOOD, "2 artworks are too few to be split")
+
+
+def test_releases_of_short_texts_are_refused(box):
+    for text in TEXTS:
+        box.replace(RELEASE_CSV, text, "dull", -1)
+    check_refused(box, main, GOOD, f"{RELEASE_CSV}: no training text has between 5 tokens")
+
+
+# what -> (flag, name of its file, content, message behind the file's name)
+WORD_LISTS = {
+    "spelling list of numbers": ("--spelling", "s.json", '{"teh": 3}', "the right spelling of 'teh' must be a text"),
+    "spelling list that acts": (
+        "--spelling",
+        "s.py",
+        "a = {'b': __import__('os').system('echo harm > canary')}",
+        "not Python code whose dictionaries are literals",
+    ),
+    "spelling list without a dictionary": ("--spelling", "s.py", "x = 3", "contains no dictionary"),
+    "spelling list of broken Python": ("--spelling", "s.py", "x = (", "not Python code"),
+    "spelling list of a JSON list": ("--spelling", "s.json", "[]", "not a JSON object"),
+    "known words in latin-1": ("--known_words", "w.txt", b"caf\xe9 1\n", "not UTF-8 text"),
+    "known words empty": ("--known_words", "w.txt", "\n\n", "contains no words"),
+}
+
+
+@pytest.mark.parametrize(("flag", "name", "content", "message"), WORD_LISTS.values(), ids=WORD_LISTS)
+def test_refused_word_lists(box, flag, name, content, message):
+    box.write(name, content)
+    check_refused(box, main, f"{GOOD} {flag} {name}", f"{name}: {message}")
+
+
+# command line -> message
+ARGV = {
+    "--release_csv gone.csv --out_dir out": "gone.csv: no such file; give ArtEmis' release",
+    f"--release_csv {ARTEMIS_CSV} --out_dir out": f"{ARTEMIS_CSV}: ",
+    f"--release_csv {RELEASE_CSV} --out_dir out --jobs 0": "--jobs: 0 is not between 1",
+    f"--release_csv {RELEASE_CSV} --jobs 1 --out_dir vit/config.json": "vit/config.json",
+    f"{GOOD} --contrastive_csv {RELEASE_CSV}": f"{RELEASE_CSV}: has no column anchor_painting",
+    f"{GOOD} --contrastive_csv gone.csv": "gone.csv: no such file",
+    f"{GOOD} --spelling gone.json": "gone.json: no such file",
+    f"{GOOD} --known_words gone.txt": "gone.txt: no such file; give GloVe's",
+}
+
+
+@pytest.mark.parametrize(("argv", "message"), ARGV.items())
+def test_refused_flags(box, argv, message):
+    check_refused(box, main, argv, message)
+
+
+def test_good_files_are_accepted(box):
+    check_accepted(box, main, GOOD)

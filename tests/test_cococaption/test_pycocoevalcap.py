@@ -11,7 +11,7 @@ import pytest
 from pycocotools.coco import COCO
 
 import cococaption.meteor
-from cococaption import CaptionScorer, COCOEvalCap
+from cococaption import CaptionScorer
 from cococaption.__main__ import main
 from cococaption.tokenizer import find_java
 from utils.files import write_json
@@ -112,7 +112,7 @@ def invented():
 
 
 @pytest.fixture(scope="module")
-def theirs(invented):
+def expected(invented):
     """(eval, imgToEval) by pycocoevalcap's own classes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pycocoevalcap.eval, "Spice", NoSpice)
@@ -133,61 +133,48 @@ def annotation_file(invented, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def scorer(annotation_file, theirs):
-    # after `theirs`, so that two METEORs do not load at once
+def scorer(annotation_file, expected):
+    # after `expected`, so that two METEORs do not load at once
     with CaptionScorer(annotation_file) as scorer:
         scorer.start()
         yield scorer
 
 
-def assert_equal(ours: dict[str, float], expected: dict[str, float]) -> None:
-    assert list(ours) == list(expected)
-    assert ours == pytest.approx(expected, rel=0, abs=1e-9)
+def assert_equal(scores: dict[str, float], reference: dict[str, float]) -> None:
+    assert list(scores) == list(reference)
+    assert scores == pytest.approx(reference, rel=0, abs=1e-9)
 
 
 @pytest.mark.slow
-def test_scorer_equals_pycocoevalcap(scorer, invented, theirs):
+def test_scorer_equals_pycocoevalcap(scorer, invented, expected):
     corpus, images = scorer.score(invented[1])
     assert list(corpus) == NAMES
-    assert_equal(corpus, theirs[0])
-    assert list(images) == list(theirs[1])
+    assert_equal(corpus, expected[0])
+    assert list(images) == list(expected[1])
     for image_id, row in images.items():
-        assert_equal({"image_id": image_id, **row}, theirs[1][image_id])
+        assert_equal({"image_id": image_id, **row}, expected[1][image_id])
     # the text is varied enough that every score has many values
     assert all(len({row[name] for row in images.values()}) > 100 for name in NAMES)
 
 
 @pytest.mark.slow
-def test_killed_meteor_is_started_anew(scorer, invented, theirs, monkeypatch):
-    write, (victim,) = cococaption.meteor._write, scorer._meteor.pids
+def test_killed_meteor_is_restarted(scorer, invented, expected, monkeypatch):
+    write, (victim,) = cococaption.meteor._Process._write, scorer._meteor._processes
 
-    def killing_write(pipe, lines):
-        monkeypatch.setattr(cococaption.meteor, "_write", write)
-        write(pipe, lines[:100])
-        os.kill(victim, 9)
-        write(pipe, lines[100:])
+    def killing_write(process, lines):
+        monkeypatch.setattr(cococaption.meteor._Process, "_write", write)
+        write(process, lines[:100])
+        process.java.kill()
+        write(process, lines[100:])
 
-    monkeypatch.setattr(cococaption.meteor, "_write", killing_write)
+    monkeypatch.setattr(cococaption.meteor._Process, "_write", killing_write)
     with pytest.warns(UserWarning, match="died.*-9.*restarted"):
         corpus, images = scorer.score(dict(reversed(invented[1].items())))
-    assert scorer._meteor.pids != [victim]
-    assert_equal(corpus, theirs[0])
+    assert scorer._meteor._processes != [victim]
+    assert_equal(corpus, expected[0])
     assert {image_id: row["METEOR"] for image_id, row in images.items()} == pytest.approx(
-        {image_id: row["METEOR"] for image_id, row in theirs[1].items()}, abs=1e-9
+        {image_id: row["METEOR"] for image_id, row in expected[1].items()}, abs=1e-9
     )
-
-
-@pytest.mark.slow
-def test_drop_in_equals_pycocoevalcap(scorer, invented, theirs, monkeypatch, capsys):
-    monkeypatch.setattr("cococaption.eval._meteor", lambda: scorer._meteor)
-    evaluation = COCOEvalCap(*coco_objects(*invented))
-    evaluation.evaluate()
-    assert_equal(evaluation.eval, theirs[0])
-    assert list(evaluation.imgToEval) == list(theirs[1])
-    assert evaluation.evalImgs == list(evaluation.imgToEval.values())
-    for image_id, row in evaluation.imgToEval.items():
-        assert_equal(row, theirs[1][image_id])
-    assert f"CIDEr: {theirs[0]['CIDEr']:.3f}" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -205,27 +192,26 @@ def test_part_of_the_images(annotation_file, invented, images, tmp_path):
         evaluation.evaluate()
     with CaptionScorer(annotation_file, metrics=("bleu", "rouge", "cider")) as scorer:
         corpus, rows = scorer.score(captions)
-        assert scorer._meteor.pids == []
-    expected = {name: value for name, value in evaluation.eval.items() if name not in ("METEOR", "SPICE")}
-    assert_equal(corpus, expected)
+        assert scorer._meteor._processes == []
+    assert_equal(corpus, {name: value for name, value in evaluation.eval.items() if name not in ("METEOR", "SPICE")})
     assert list(rows) == some
     for image_id, row in rows.items():
         assert row == pytest.approx({name: evaluation.imgToEval[image_id][name] for name in row}, abs=1e-9)
 
 
 @pytest.mark.slow
-def test_command(annotation_file, invented, theirs, tmp_path, capsys):
+def test_command(annotation_file, invented, expected, tmp_path, capsys):
     results, out, cache = tmp_path / "results.json", tmp_path / "new" / "scores.json", tmp_path / "cache"
     write_json(results, [{"image_id": image_id, "caption": caption} for image_id, caption in invented[1].items()])
     argv = ["--annotations", str(annotation_file), "--results", str(results), "--metrics", "bleu", "rouge", "cider"]
     main([*argv, "--json", str(out), "--cache_dir", str(cache)])
     scores = json.loads(out.read_text())
     assert list(scores) == ["eval", "imgToEval"]
-    assert_equal(scores["eval"], {name: value for name, value in theirs[0].items() if name != "METEOR"})
-    assert list(scores["imgToEval"]) == [str(image_id) for image_id in theirs[1]]
+    assert_equal(scores["eval"], {name: value for name, value in expected[0].items() if name != "METEOR"})
+    assert list(scores["imgToEval"]) == [str(image_id) for image_id in expected[1]]
     assert scores["imgToEval"][str(FIRST_ID)]["image_id"] == FIRST_ID
     printed = capsys.readouterr().out
-    assert f"CIDEr    {theirs[0]['CIDEr']:.4f}" in printed and f"{IMAGES} of {IMAGES} annotated images" in printed
+    assert f"CIDEr    {expected[0]['CIDEr']:.4f}" in printed and f"{IMAGES} of {IMAGES} annotated images" in printed
     assert list(tmp_path.glob("new/*")) == [out]
 
     first = out.read_bytes()

@@ -4,7 +4,6 @@ An image is known by its name without extension, in Unicode's composed form, so 
 """
 
 import difflib
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -42,7 +41,7 @@ LANGUAGE = "english"  # the rows that are taken if the table has a column of lan
 MOST_LISTED = 12  # values in a message
 
 
-def read_own_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+def read_annotation_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     """Read a table as `read_table` does. Backslashes in image names, as Windows writes them, become slashes.
 
     Args:
@@ -59,14 +58,14 @@ def read_own_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     names = {key: columns.get(key, key) for key in COLUMNS}
     likely = [*names.values(), *names["image"].split("/")]
     table = read_table(path, [], "export the table as CSV (UTF-8)", all_columns=True, likely=likely)
-    has = f"it has: {listed(table.columns)}"
+    has = f"it has: {_listed(table.columns)}"
     if len(table.columns) == 1:
         has += "; put commas, semicolons or tabs between columns"
     found = {}
     for key, name in names.items():
         if key not in columns and name not in table:
             if key in NEEDED:
-                raise InputError(f"{path}: which column is the {key}? say --columns {key}=COLUMN ({has})")
+                raise InputError(f"{path}: which column is the {key}? give --columns {key}=COLUMN ({has})")
             continue
         parts = name.split("/") if key == "image" and name not in table else [name]
         if missing := [part for part in parts if part not in table]:
@@ -81,36 +80,38 @@ def read_own_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     return rows
 
 
-def listed(values: Iterable[object]) -> str:
-    """The first values, cut to a length that a line can hold, and the number of the others."""
+def _listed(values: Iterable[object]) -> str:
+    """The first values, shortened for a message, and the number of the others."""
     texts = [str(value)[:80] or "an empty cell" for value in values]
     more = f" and {len(texts) - MOST_LISTED} more" if len(texts) > MOST_LISTED else ""
     return ", ".join(texts[:MOST_LISTED]) + more
 
 
-def of_language(table: pd.DataFrame, language: str | None, path: Path) -> pd.DataFrame:
-    """The rows of one language, whatever the case of its name. A table without a column of languages is taken whole.
+def _counted(values: Iterable[str]) -> str:
+    return "the column has: " + _listed(f"{value or 'an empty cell'} {n}" for value, n in Counter(values).most_common())
+
+
+def select_language(table: pd.DataFrame, language: str | None, path: Path) -> pd.DataFrame:
+    """The rows of one language, ignoring the case of its name. A table without a language column is taken whole.
 
     Raises:
-        InputError: no row is in this language, or a language was asked for and there is no such column.
+        InputError: no row is in this language, or a language was requested and there is no such column.
     """
     if "language" not in table:
         if language:
-            raise InputError(f"{path}: --language {language}: which column is the language? say --columns language=...")
+            raise InputError(
+                f"{path}: --language {language}: which column is the language? give --columns language=..."
+            )
         return table
     language = language or LANGUAGE
-    kept = table["language"].str.casefold() == language.casefold()
-    if not kept.any():
+    selected = table["language"].str.casefold() == language.casefold()
+    if not selected.any():
         raise InputError(f"{path}: no row is in {language}; give --language ({_counted(table['language'])})")
-    print(f"{kept.sum()} rows are in {language}, {(~kept).sum()} in other languages left out")
-    return table[kept]
+    print(f"{selected.sum()} rows are in {language}, {(~selected).sum()} in other languages left out")
+    return table[selected]
 
 
-def _counted(values: Iterable[str]) -> str:
-    return "the column has: " + listed(f"{value or 'an empty cell'} {n}" for value, n in Counter(values).most_common())
-
-
-def with_known_emotions(
+def normalize_emotions(
     table: pd.DataFrame, renamed: dict[str, str], path: Path, skip_unknown: bool = False
 ) -> pd.DataFrame:
     """The table with emotions as EMOTIONS spells them: lower case, blanks for underscores, and renamed.
@@ -120,7 +121,7 @@ def with_known_emotions(
         skip_unknown: leave rows of other emotions out, and print how many there are of each.
 
     Raises:
-        InputError: a rename names an emotion that the table lacks or that is none of the nine; a row's emotion is
+        InputError: a rename names an emotion that the table lacks or that is not one of the nine; a row's emotion is
             unknown and `skip_unknown` is False, or all rows' are. The message lists the unknown ones with their counts
             and, where one is spelled alike, the nearest of the nine.
     """
@@ -136,14 +137,14 @@ def with_known_emotions(
     unknown = Counter(plain[~known])
     if unknown and skip_unknown and known.any():
         labels = ", ".join(f"{label[:40]!r} ({count})" for label, count in unknown.most_common())
-        print(escaped(f"{unknown.total()} of {len(plain)} rows left out, whose emotions are unknown: {labels}"))
+        print(escaped(f"{unknown.total()} of {len(plain)} rows left out because their emotions are unknown: {labels}"))
     elif unknown:
-        labels = listed(f"{label[:40]!r} ({count}{_spelled_like(label)})" for label, count in unknown.most_common())
-        remedy = (
-            "rename them with --rename_emotions OLD=NEW, leave them out with --skip_unknown_emotions, or correct the"
+        labels = _listed(f"{label[:40]!r} ({count}{_spelled_like(label)})" for label, count in unknown.most_common())
+        raise InputError(
+            f"{path}: {unknown.total()} of {len(plain)} rows have unknown emotions: {labels}; rename them with "
+            "--rename_emotions OLD=NEW, leave them out with --skip_unknown_emotions, or correct the table (the nine: "
+            f"{', '.join(EMOTIONS)})"
         )
-        remedy += f" table (the nine: {', '.join(EMOTIONS)})"
-        raise InputError(f"{path}: {unknown.total()} of {len(plain)} rows have unknown emotions: {labels}; {remedy}")
     return table.assign(emotion=plain)[known]
 
 
@@ -154,29 +155,31 @@ def _spelled_like(label: str) -> str:
     return f", spelled like {near[0]}" if near else ""
 
 
-def with_pictures(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The table with a column `picture`: the image's name in composed Unicode, without extension.
+def add_image_keys(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table with a column `image_key`: the image's name in composed Unicode, without extension.
 
     Raises:
         InputError: a name is empty or leads out of the image folder, or two extensions are given for one image.
     """
-    names = {name: str(PurePosixPath(unicodedata.normalize("NFC", name))) for name in table["image"].unique()}
+    key_of: dict[str, str] = {}
     extension_of: dict[str, str] = {}
-    for name, plain in names.items():
+    for name in table["image"].unique():
+        plain = str(PurePosixPath(unicodedata.normalize("NFC", name)))
         absolute = plain.startswith("/") or plain[1:3] == ":/"  # of Windows
-        if not name or plain == "." or absolute or ".." in PurePosixPath(plain).parts:
+        if not name or absolute or ".." in PurePosixPath(plain).parts:
             row = int((table["image"] == name).to_numpy().argmax())
-            problem = f"image name {name[:60]!r} is no file below the image folder"
+            problem = f"image name {name[:60]!r} is not a file in the image folder"
             raise InputError(f"{path}: row {table.index[row] + 1}: {problem}; write it as folder/name.jpg or name.jpg")
-        picture, extension = split_name(plain)
-        if extension and extension_of.setdefault(picture, extension) != extension:
-            both = f"{picture}{extension_of[picture]} and {picture}{extension}"
+        key, extension = split_name(plain)
+        if extension and extension_of.setdefault(key, extension) != extension:
+            both = f"{key}{extension_of[key]} and {key}{extension}"
             raise InputError(f"{path}: {both} would be one image; rename one, in the table and in the folder")
-    return table.assign(picture=table["image"].map(lambda name: split_name(names[name])[0]))
+        key_of[name] = key
+    return table.assign(image_key=table["image"].map(key_of))
 
 
-def with_splits(table: pd.DataFrame, seed: int, path: Path) -> pd.DataFrame:
-    """The table with its own splits under our names; if it has none, 85/5/10 of its images drawn with the seed.
+def assign_splits(table: pd.DataFrame, seed: int, path: Path) -> pd.DataFrame:
+    """The table with its own splits under standard names; if it has none, 85/5/10 of its images drawn with the seed.
 
     Rows of the split "rest" are left out.
 
@@ -185,9 +188,9 @@ def with_splits(table: pd.DataFrame, seed: int, path: Path) -> pd.DataFrame:
     """
     if "split" not in table:
         try:
-            return table.assign(split=table["picture"].map(split_artworks(table["picture"], seed)))
+            return table.assign(split=table["image_key"].map(split_artworks(table["image_key"], seed)))
         except InputError:
-            count = table["picture"].nunique()
+            count = table["image_key"].nunique()
             raise InputError(f"{path}: {count} images are too few for three splits; give at least 7") from None
     splits = table["split"].str.casefold().map(SPLIT_NAMES)
     if splits.isna().any():
@@ -196,28 +199,22 @@ def with_splits(table: pd.DataFrame, seed: int, path: Path) -> pd.DataFrame:
     if (rest := splits == "rest").any():
         print(f'{rest.sum()} rows of the split "rest" left out')
     table = table.assign(split=splits)[~rest]
-    pairs = table[["picture", "split"]].drop_duplicates()
-    if (twice := pairs.duplicated("picture")).any():
-        name = pairs["picture"][twice].iloc[0]
-        its = " and ".join(pairs["split"][pairs["picture"] == name])
+    pairs = table[["image_key", "split"]].drop_duplicates()
+    if (twice := pairs.duplicated("image_key")).any():
+        key = pairs["image_key"][twice].iloc[0]
+        both = " and ".join(pairs["split"][pairs["image_key"] == key])
         more = f" (so are {twice.sum() - 1} others)" if twice.sum() > 1 else ""
-        raise InputError(f"{path}: {name[:80]} is in {its}{more}; put each image into one split")
+        raise InputError(f"{path}: {key[:80]} is in {both}{more}; put each image into one split")
     return table
 
 
-def check_files_apart(table: pd.DataFrame, folder: ImageFolder, path: Path) -> None:
-    """Raise InputError if two names mean one file, also by a link, because an image could then be in two splits."""
-    names = table.drop_duplicates("picture")["image"].tolist()
-    folder.claim(names)
-    name_of: dict[tuple[int, int], str] = {}
-    for name in names:
-        file = folder.find(name)
-        if file is None:
-            continue
-        status = os.stat(file)
-        first = name_of.setdefault((status.st_dev, status.st_ino), name)
-        if first != name:
-            raise InputError(f"{path}: {first} and {name} are one file, {os.path.realpath(file)}; use one name for it")
+def check_files_differ(table: pd.DataFrame, folder: ImageFolder, path: Path) -> None:
+    """Raise InputError if two names mean one file, because an image could then be in two splits."""
+    names = table.drop_duplicates("image_key")["image"].tolist()
+    name_of: dict[Path, str] = {}
+    for name, found in zip(names, folder.look_up_all(names), strict=True):
+        if found.paths and (first := name_of.setdefault(found.paths[0], name)) != name:
+            raise InputError(f"{path}: {first} and {name} are one file, {found.paths[0]}; use one name for it")
 
 
 def table_records(table: pd.DataFrame, keep_text: bool) -> dict[str, Records]:
@@ -227,28 +224,27 @@ def table_records(table: pd.DataFrame, keep_text: bool) -> dict[str, Records]:
     give no annotation.
 
     Args:
-        table: columns image, picture, emotion, text, split.
-        keep_text: leave the sentences as they are, but for blanks; else they become lower-case words without
-            punctuation, as ArtEmis' are. Spelling is not corrected.
+        table: columns image, image_key, emotion, text, split.
+        keep_text: leave the sentences unchanged, except for repeated blanks; else they become lower-case words without
+            punctuation, as in ArtEmis. Spelling is not corrected.
     """
     sets: dict[str, Records] = {"train": {}, "val": {}, "test": {}}
     empty = 0
-    groups = table.groupby("picture", sort=False)
-    for picture, rows in tqdm(
-        groups, "reading sentences", unit="image", leave=False, mininterval=1
-    ):  # minutes for 500 000
+    groups = table.groupby("image_key", sort=False)
+    # it takes minutes for 500 000 sentences
+    for key, rows in tqdm(groups, "reading sentences", unit="image", leave=False, mininterval=1):
         texts = [" ".join(text.split() if keep_text else tokenize(text)) for text in rows["text"]]
-        said = [(emotion, text) for emotion, text in zip(rows["emotion"], texts, strict=True) if text]
-        empty += len(texts) - len(said)
-        if not said:
+        annotations = [(emotion, text) for emotion, text in zip(rows["emotion"], texts, strict=True) if text]
+        empty += len(texts) - len(annotations)
+        if not annotations:
             continue
         votes = [0] * len(EMOTIONS)
         for emotion in rows["emotion"]:
             votes[EMOTION_INDEX[emotion]] += 1
-        folder, _, name = picture.rpartition("/")
+        folder, _, name = key.rpartition("/")
         sets[rows["split"].iloc[0]][image_id(folder, name)] = {
-            "emotions": [emotion for emotion, _ in said],
-            "explanations": [text for _, text in said],
+            "emotions": [emotion for emotion, _ in annotations],
+            "explanations": [text for _, text in annotations],
             "image_name": rows["image"].iloc[0],
             "origin_emotion_distribution": [count / len(rows) for count in votes],
         }

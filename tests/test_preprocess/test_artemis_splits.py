@@ -1,20 +1,14 @@
-"""Where counting begins and ends: 40 annotations against 41, who is drawn for v2.0's sets, and how images are shrunk."""
-
-import shutil
+"""Where ArtEmis' splits and filters begin and end: 40 annotations against 41, v2.0's sets, lengths and rare words."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageChops, ImageStat
 
-from preprocess import build_splits, prepare_artemis, resize_wikiart
+from preprocess import prepare_artemis
 from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2, v2_set
-from preprocess.build_splits import choose_sets, image_id, several_emotions, signs_of_mini
+from preprocess.build_splits import choose_sets, image_id, mini_variant_signs, several_emotions
 from tests.conftest import REPOSITORY
-from utils.data.images import open_image
-from utils.data.records import read_records
 from utils.data.untrusted_files import load_vocabulary
-from utils.evaluation import emotion_metrics
 
 FIXTURE = REPOSITORY / "tests/data/artemis"
 
@@ -48,37 +42,19 @@ def test_v2_rest_begins_at_41():
 
 def test_json_splits_hold_artworks_of_40_and_not_of_41():
     table = artworks(39, 40, 41, 42).assign(split="train", utterance_spelled="a b c d e")
-    kept = choose_sets(table, "v1", "combined", [])["train"]
-    assert set(kept["repetition"]) == {39, 40}
+    assert set(choose_sets(table, "v1", "combined", [])["train"]["repetition"]) == {39, 40}
     v2 = table.assign(version="new")
     v2.loc[v2["repetition"] > 40, "split"] = "rest"
     sets = choose_sets(v2, "v2", "new", ["test_40"])
     assert set(sets["train"]["repetition"]) == {39, 40} and set(sets["test_40"]["repetition"]) == {41, 42}
 
 
-def test_an_artwork_of_40_goes_through_the_whole_command(tmp_path, capsys):
-    """The release's first artwork counted as 40, the next one of its split as 41: one is written, the other left out."""
-    shutil.copytree(FIXTURE, tmp_path / "artemis")
-    path = tmp_path / "artemis/preprocess_data_nets/artemis_preprocessed.csv"
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    train = table[table["split"] == "train"].drop_duplicates(["art_style", "painting"])
-    names = [f"{row.art_style}/{row.painting}.jpg" for row in train[:2].itertuples()]
-    for count, row in zip(("40", "41"), train[:2].itertuples(), strict=True):
-        table.loc[(table["art_style"] == row.art_style) & (table["painting"] == row.painting), "repetition"] = count
-    table.to_csv(path, index=False)
-    build_splits.main(["--artemis_dir", str(tmp_path / "artemis"), "--out_dir", str(tmp_path)])
-    written = {record["image_name"] for record in read_records(tmp_path / "artEmisX_train.json").values()}
-    assert names[0] in written and names[1] not in written
-    often = (table["repetition"].astype(int) > 40).sum()
-    assert f"{often} of artworks with more than 40 left out" in capsys.readouterr().out
-
-
-def test_signs_of_the_mini_variant(tmp_path):
-    """An artwork of 40 is no sign, one of 41 outside of "rest" is; nor are texts of five words, those of four are."""
+def test_signs_of_the_mini_variant():
+    """An artwork of 41 outside of "rest" is a sign, one of 40 is not; texts of four words are, those of five are not."""
     fine = artworks(40).assign(split="train", utterance_spelled="a b c d e")
-    assert signs_of_mini(fine, tmp_path) == []
-    assert len(signs_of_mini(artworks(41).assign(split="train", utterance_spelled="a b c d e"), tmp_path)) == 1
-    assert signs_of_mini(fine.assign(utterance_spelled="a b c d"), tmp_path) == ["40 texts have fewer than 5 words"]
+    assert mini_variant_signs(fine) == []
+    assert len(mini_variant_signs(artworks(41).assign(split="train", utterance_spelled="a b c d e"))) == 1
+    assert mini_variant_signs(fine.assign(utterance_spelled="a b c d")) == ["40 texts have fewer than 5 words"]
 
 
 def test_several_emotions_are_different_ones():
@@ -152,22 +128,6 @@ def test_test_sets_of_v2():
     assert len(half) == 15 and rows["test_old"] == half and rows["test_all"] == new + half
 
 
-def test_published_counts_of_v1():
-    """Of the release as its authors report it; a run is printed beside them."""
-    assert prepare_artemis.V1_COUNTS == {
-        "rows": 454_684,
-        "artworks": 80_031,
-        "too short": 3_057,
-        "too long": 22_196,
-        "longest kept (tokens)": 30,
-        "kept": 429_431,
-        "kept in train": 338_777,
-        "test artworks": 7_933,
-        "vocabulary": 14_469,
-    }
-    assert build_splits.MINI_VOCABULARY == 35_466
-
-
 def lengths_table(*lengths: int, split: str = "train") -> pd.DataFrame:
     return pd.DataFrame({"tokens_len": lengths, "split": split})
 
@@ -181,10 +141,8 @@ def test_lengths_kept():
     # with the short ones left out the percentile of 21 texts would be another: 1 .. 20 and 100
     kept, dropped = prepare_artemis.filter_lengths(lengths_table(*range(1, 21), 100))
     assert kept["tokens_len"].tolist() == list(range(5, 21)) and dropped == {"too short": 4, "too long": 1}
-    long, _ = prepare_artemis.filter_lengths(lengths_table(*[4] * 50, *range(10, 60)))
     _, dropped = prepare_artemis.filter_lengths(lengths_table(*[3] * 20, 4))  # 4 is longer than most, and too short
     assert dropped == {"too short": 21, "too long": 0}
-    assert long["tokens_len"].max() == int(np.percentile([4] * 50 + list(range(10, 60)), 95)) == 54
 
 
 def test_words_seen_5_times_are_kept_and_in_the_mini_variant_all(tmp_path):
@@ -204,90 +162,3 @@ def test_words_seen_5_times_are_kept_and_in_the_mini_variant_all(tmp_path):
     mini = pd.read_csv(tmp_path / "preprocess_data_mini/artemis_preprocessed.csv", dtype=str)
     mini = mini[mini["utterance_spelled"].str.contains("vyxwzq") & (mini["split"] == "train")]
     assert len(mini) == 1 and " 3," not in mini["tokens_encoded"].item()  # no <unk>
-
-
-# ---- images --------------------------------------------------------------------------------------------------------
-
-
-def noise(width: int, height: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def test_shrunk_by_lanczos_at_the_quality_asked_for(tmp_path):
-    """What lies on disk is PIL's Lanczos image at quality 95, and at 90 a smaller file."""
-    (tmp_path / "in/Baroque").mkdir(parents=True)
-    picture = noise(900, 700)
-    picture.save(tmp_path / "in/Baroque/a.png")
-    for quality in ("95", "90"):
-        flags = ["--wikiart_dir", str(tmp_path / "in"), "--out_dir", str(tmp_path / quality), "--jobs", "1"]
-        resize_wikiart.main([*flags, *([] if quality == "95" else ["--quality", quality])])
-        picture.resize((600, 467), Image.Resampling.LANCZOS).save(tmp_path / f"{quality}.jpg", quality=int(quality))
-        made = tmp_path / quality / "Baroque/a.jpg"
-        assert made.read_bytes() == (tmp_path / f"{quality}.jpg").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        ((600, 600), (600, 600)),
-        ((601, 600), (600, 599)),
-        ((599, 20), (599, 20)),
-        ((900, 700), (600, 467)),  # 466.7
-        ((700, 900), (467, 600)),
-        ((1, 6000), (1, 600)),
-    ],
-)
-def test_target_size(size, expected):
-    assert resize_wikiart.target_size(*size, 600) == expected
-
-
-def test_a_huge_jpeg_is_not_decoded_too_small(tmp_path, monkeypatch):
-    """It is decoded at a fraction of its size, but at twice the wanted one at least: no detail is lost."""
-    monkeypatch.setattr(resize_wikiart, "MANY_PIXELS", 10_000)
-    (tmp_path / "in/Baroque").mkdir(parents=True)
-    stripes = Image.fromarray(np.tile(np.uint8([[0] * 16 + [255] * 16]), (1600, 50)).repeat(1, axis=0)).convert("RGB")
-    stripes.save(tmp_path / "in/Baroque/a.jpg", quality=95)
-    flags = ["--wikiart_dir", str(tmp_path / "in"), "--out_dir", str(tmp_path / "out"), "--jobs", "1"]
-    resize_wikiart.main([*flags, "--max_size", "400"])
-    made = Image.open(tmp_path / "out/Baroque/a.jpg")
-    whole = stripes.resize((400, 400), Image.Resampling.LANCZOS)
-    assert made.size == (400, 400) and ImageStat.Stat(ImageChops.difference(made, whole)).mean[0] < 8
-
-
-def test_exif_orientation_is_applied_or_ignored(tmp_path):
-    """Whatever was chosen is what training reads: nothing is left to be turned."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    stored = Image.new("RGB", (900, 300), (255, 0, 0))
-    stored.paste((0, 0, 255), (0, 0, 450, 300))
-    (tmp_path / "in").mkdir()
-    stored.save(tmp_path / "in/a.jpg", exif=exif)
-    for choice, size, blue in (("apply", (200, 600), (100, 20)), ("ignore", (600, 200), (20, 100))):
-        flags = ["--wikiart_dir", str(tmp_path / "in"), "--out_dir", str(tmp_path / choice), "--jobs", "1"]
-        resize_wikiart.main([*flags, "--exif_orientation", choice])
-        made = open_image(tmp_path / choice / "a.jpg")
-        assert made.size == size and made.getpixel(blue)[2] > 250
-        manifest = pd.read_csv(tmp_path / choice / "manifest.csv")
-        assert (manifest["width"] > manifest["height"]).item() == (choice == "ignore")
-
-
-@pytest.mark.slow
-def test_an_image_of_hundreds_of_millions_of_pixels_is_resized(tmp_path):
-    """Pillow's own limit would refuse it."""
-    (tmp_path / "in").mkdir()
-    Image.new("L", (20_000, 18_100), 99).save(tmp_path / "in/a.jpg")
-    resize_wikiart.main(["--wikiart_dir", str(tmp_path / "in"), "--out_dir", str(tmp_path / "out"), "--jobs", "1"])
-    assert Image.open(tmp_path / "out/a.jpg").size == (600, 543)
-
-
-# ---- numbers that papers fix -----------------------------------------------------------------------------------------
-
-
-def test_metaphors_are_the_published_phrases():
-    phrases = (
-        "could be, appears to be, appear to be, reminds me, remind me, seems like, looks like, look like, is like, are like, "
-        "think of, resembles, resembling"
-    )
-    assert emotion_metrics.METAPHORS == tuple(phrases.split(", "))
-    for phrase in phrases.split(", "):
-        assert emotion_metrics.diversity([f"This {phrase.upper()} a cloud", "a cloud"])["metaphors"] == 0.5

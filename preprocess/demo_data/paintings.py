@@ -1,6 +1,6 @@
 """Paint the demo's images. The emotion sets the palette and the composition, the art style sets the rendering.
 
-An image is a scene with a ground colour, the composition of an emotion, and a subject in an accent colour. A style
+A painting is a scene with a ground colour, the composition of an emotion, and a subject in an accent colour. A style
 then renders the scene with flat bands, strokes, facets, dabs, dots or smooth shading.
 """
 
@@ -12,12 +12,11 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from preprocess.demo_data.subjects import SUBJECTS, Shape
 
-# ---- The colours of the demo's images: grounds and accents of each emotion -----------------------------------------
-
+# ---- colours: the grounds and accents of each emotion ----------------------------------------------------------------
 
 RGB = tuple[int, int, int]
 
-# The ground colours of each emotion, with their shares. One colour name can have different tones in different emotions.
+# The ground colours of each emotion, with their probabilities. The tone of a colour depends on the emotion.
 GROUNDS: dict[str, dict[str, tuple[RGB, float]]] = {
     "amusement": {
         "yellow": ((252, 214, 70), 0.45),
@@ -69,21 +68,21 @@ ACCENTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def to_rgb(color: np.ndarray, factor: float = 1.0, toward: float = 0.0) -> RGB:
-    """Scale `color` by `factor`, then mix it with white (`toward` is white's share, 0..1); integers 0..255."""
+def _to_rgb(color: np.ndarray, factor: float = 1.0, toward: float = 0.0) -> RGB:
+    """Scale `color` by `factor`, then mix it with white (`toward` is white's weight, 0..1); integers 0..255."""
     value = color * factor
     return tuple(int(part) for part in np.clip(value + (255 - value) * toward, 0, 255))
 
 
-def to_rgbs(colors: np.ndarray) -> list[RGB]:
+def _to_rgbs(colors: np.ndarray) -> list[RGB]:
     """Convert rows of colours to integers 0..255, all at once, because an image has a thousand dabs."""
     return [tuple(color) for color in np.clip(colors, 0, 255).astype(int).tolist()]
 
 
-# ---- The art styles of the demo's images: functions that repaint a finished scene ----------------------------------
+# ---- art styles: functions that repaint a finished scene -------------------------------------------------------------
 
 
-def strokes(image: Image.Image, mood: str, ground: np.ndarray, accent: np.ndarray, rng: np.random.Generator) -> None:
+def _strokes(image: Image.Image, mood: str, ground: np.ndarray, accent: np.ndarray, rng: np.random.Generator) -> None:
     """Draw broad brush strokes, calm or wild depending on the mood, and splashes of the accent colour."""
     draw = ImageDraw.Draw(image, "RGBA")
     width, height = image.size
@@ -94,12 +93,12 @@ def strokes(image: Image.Image, mood: str, ground: np.ndarray, accent: np.ndarra
         x, y = rng.uniform(0, width), rng.uniform(0, height)
         bend = rng.normal(0, 0.12) * unit
         dx, dy = np.cos(angle) * length, np.sin(angle) * length
-        color = to_rgb(ground, rng.uniform(0.5, 1.5)) if rng.random() < 0.85 else to_rgb(accent)
+        color = _to_rgb(ground, rng.uniform(0.5, 1.5)) if rng.random() < 0.85 else _to_rgb(accent)
         points = [(x, y), (x + dx / 2 - bend, y + dy / 2 + bend), (x + dx, y + dy)]
         draw.line(points, (*color, 190), int(unit * rng.uniform(0.04, 0.11)), joint="curve")
     for x, y in rng.uniform(0, 1, (14, 2)) * (width, height):
         r = unit * rng.uniform(0.004, 0.018)
-        draw.ellipse((x - r, y - r, x + r, y + r), to_rgb(accent))
+        draw.ellipse((x - r, y - r, x + r, y + r), _to_rgb(accent))
 
 
 def _facets(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -130,7 +129,7 @@ def _dabs(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     reach = 0.03 * min(width, height)
     steps = reach * np.stack((np.cos(slants), np.sin(slants)), 1)
     ends = np.concatenate((points - steps, points + steps), 1)
-    for end, color in zip(ends.tolist(), to_rgbs(colors), strict=True):
+    for end, color in zip(ends.tolist(), _to_rgbs(colors), strict=True):
         draw.line(end, color, 6)
     return canvas
 
@@ -139,7 +138,7 @@ def _dots(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Repaint the image with dots of its own colours on a pale canvas of its mean colour."""
     width, height = image.size
     source = np.asarray(image, float)
-    canvas = Image.new("RGB", image.size, to_rgb(source.mean((0, 1)), 1, 0.45))
+    canvas = Image.new("RGB", image.size, _to_rgb(source.mean((0, 1)), 1, 0.45))
     draw = ImageDraw.Draw(canvas)
     step = min(width, height) / 28
     ys, xs = np.mgrid[step / 2 : height : step, step / 2 : width : step]
@@ -148,27 +147,22 @@ def _dots(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     colors = source[np.minimum(ys.astype(int), height - 1), np.minimum(xs.astype(int), width - 1)]
     colors = colors + rng.normal(0, 18, colors.shape)
     boxes = np.stack((xs - r, ys - r, xs + r, ys + r), 1)
-    for box, color in zip(boxes.tolist(), to_rgbs(colors), strict=True):
+    for box, color in zip(boxes.tolist(), _to_rgbs(colors), strict=True):
         draw.ellipse(box, color)
     return canvas
 
 
-def _unchanged(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    return image
-
-
-STYLES: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
-    "Abstract_Expressionism": _unchanged,
-    "Color_Field_Painting": _unchanged,
+STYLES: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image] | None] = {
+    "Abstract_Expressionism": None,
+    "Color_Field_Painting": None,
     "Cubism": _facets,
     "Impressionism": _dabs,
     "Pointillism": _dots,
-    "Realism": _unchanged,
+    "Realism": None,
 }
 
 
-# ---- Paint the demo's images. The emotion sets the palette and the composition, the art style sets the -------------
-
+# ---- painting --------------------------------------------------------------------------------------------------------
 
 TINT_NOISE = 6  # standard deviation, in 0..255, of each image's shift in colour
 GRAIN = 5  # standard deviation, in 0..255, of the noise of each pixel
@@ -179,13 +173,13 @@ POSITIONS = {"left": 0.25, "middle": 0.5, "right": 0.75}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """The content of one image. `mood` and `undertone` are emotions; `undertone_share` (0..1) is the latter's."""
+class Painting:
+    """What one painting shows. `mood` and `undertone` are emotions; `undertone_weight` is in 0..1."""
 
     style: str
     mood: str
     undertone: str
-    undertone_share: float
+    undertone_weight: float
     ground: str
     accent: str
     subject: str
@@ -193,34 +187,35 @@ class Picture:
     position: str
 
 
-def paint(picture: Picture, rng: np.random.Generator) -> Image.Image:
-    """Paint `image` as an RGB image with sides in `SIDE_RANGE`. Equal generator states give equal pixels."""
+def paint(painting: Painting, rng: np.random.Generator) -> Image.Image:
+    """Render `painting` as an RGB image with sides in `SIDE_RANGE`. Equal generator states give equal pixels."""
     width, height = (int(side) * SUPERSAMPLING for side in rng.integers(SIDE_RANGE[0], SIDE_RANGE[1] + 1, 2))
     tint = rng.normal(0, TINT_NOISE, 3) * 0.5 + rng.normal(0, TINT_NOISE)
-    ground = np.array(GROUNDS[picture.mood][picture.ground][0], float)
-    under = np.array(next(iter(GROUNDS[picture.undertone].values()))[0], float)
-    ground = np.clip(ground * (1 - picture.undertone_share) + under * picture.undertone_share + tint, 4, 250)
-    accent = np.clip(np.array(ACCENT_RGB[picture.accent], float) + tint * 0.4, 0, 255)
+    ground = np.array(GROUNDS[painting.mood][painting.ground][0], float)
+    under = np.array(next(iter(GROUNDS[painting.undertone].values()))[0], float)
+    ground = np.clip(ground * (1 - painting.undertone_weight) + under * painting.undertone_weight + tint, 4, 250)
+    accent = np.clip(np.array(ACCENT_RGB[painting.accent], float) + tint * 0.4, 0, 255)
 
-    image = _sky(picture, ground, width, height, rng)
-    if rng.random() < picture.undertone_share:
-        _compose(image, picture.undertone, ground, accent, picture.position, rng)
-    _compose(image, picture.mood, ground, accent, picture.position, rng)
-    if picture.style == "Abstract_Expressionism":
-        strokes(image, picture.mood, ground, accent, rng)
-    _subjects(image, picture, accent, rng)
-    image = STYLES[picture.style](image, rng)
+    image = _sky(painting, ground, width, height, rng)
+    if rng.random() < painting.undertone_weight:
+        _compose(image, painting.undertone, ground, accent, painting.position, rng)
+    _compose(image, painting.mood, ground, accent, painting.position, rng)
+    if painting.style == "Abstract_Expressionism":
+        _strokes(image, painting.mood, ground, accent, rng)
+    _subjects(image, painting, accent, rng)
+    if repaint := STYLES[painting.style]:
+        image = repaint(image, rng)
 
     image = image.resize((width // SUPERSAMPLING, height // SUPERSAMPLING), Image.Resampling.LANCZOS)
     pixels = np.asarray(image, float)
     return Image.fromarray(np.clip(pixels + rng.normal(0, GRAIN, (*pixels.shape[:2], 1)), 0, 255).astype(np.uint8))
 
 
-def _sky(picture: Picture, ground: np.ndarray, width: int, height: int, rng: np.random.Generator) -> Image.Image:
+def _sky(painting: Painting, ground: np.ndarray, width: int, height: int, rng: np.random.Generator) -> Image.Image:
     """Paint the ground colour as a vertical gradient, for some styles with land below a horizon or as blurred bands."""
     ramp = np.linspace(1.18, 0.88, height)[:, None, None]
     pixels = np.broadcast_to(ground * ramp, (height, width, 3)).copy()
-    if picture.style == "Color_Field_Painting":
+    if painting.style == "Color_Field_Painting":
         edges = np.sort(rng.uniform(0.12, 0.88, 2)) * height
         for top, bottom, factor in zip((0, *edges), (*edges, height), rng.permutation([0.7, 1.0, 1.3]), strict=True):
             pixels[int(top) : int(bottom)] = ground * factor
@@ -228,15 +223,15 @@ def _sky(picture: Picture, ground: np.ndarray, width: int, height: int, rng: np.
         frame = pixels.mean((0, 1)) * 0.45
         pixels[:border], pixels[-border:], pixels[:, :border], pixels[:, -border:] = frame, frame, frame, frame
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    if picture.style == "Color_Field_Painting":
+    if painting.style == "Color_Field_Painting":
         return image.filter(ImageFilter.GaussianBlur(0.02 * height))
-    if picture.style in ("Impressionism", "Realism", "Pointillism"):
+    if painting.style in ("Impressionism", "Realism", "Pointillism"):
         xs = np.linspace(0, width, 24)
         for level, factor in ((0.68, 0.85), (0.82, 0.68)):
             phase, waves = rng.uniform(0, 6.3), rng.uniform(1, 3)
             ys = (level + 0.04 * np.sin(phase + waves * 6.3 * xs / width)) * height
             outline = [*zip(xs, ys, strict=True), (width, height), (0, height)]
-            ImageDraw.Draw(image).polygon(outline, to_rgb(ground, factor))
+            ImageDraw.Draw(image).polygon(outline, _to_rgb(ground, factor))
     return image
 
 
@@ -264,7 +259,7 @@ def _compose(
         draw.ellipse((x - r, y - r, x + r, y + r), (255, 247, 205, 230))
         for level, factor in ((0.72, 0.9), (0.84, 0.76)):
             x = rng.uniform(0.1, 0.9) * width
-            draw.ellipse((x - width, level * height, x + width, 2 * height), (*to_rgb(ground, factor), 200))
+            draw.ellipse((x - width, level * height, x + width, 2 * height), (*_to_rgb(ground, factor), 200))
     elif mood == "excitement":  # a burst of rays
         start = rng.uniform(0, 6.3)
         for angle in start + np.arange(12) * 6.283 / 12:
@@ -275,12 +270,12 @@ def _compose(
         for index in range(7):
             x, step = rng.uniform(-0.1, 1.0) * width, unit * rng.uniform(0.1, 0.2)
             points = [(x + step * (i * 0.45 + i % 2), i * height / 5) for i in range(6)]
-            color = (10, 5, 5, 235) if index % 2 else (*to_rgb(np.array((240.0, 60, 25))), 220)
+            color = (10, 5, 5, 235) if index % 2 else (*_to_rgb(np.array((240.0, 60, 25))), 220)
             draw.line(points, color, max(2, int(unit * rng.uniform(0.015, 0.04))))
     elif mood == "disgust":  # drips and blisters
         for x in rng.uniform(0, width, 8):
             r, bottom = unit * rng.uniform(0.02, 0.05), rng.uniform(0.25, 0.75) * height
-            color = (*to_rgb(ground, 0.62), 235)
+            color = (*_to_rgb(ground, 0.62), 235)
             draw.rectangle((x - r, 0, x + r, bottom), color)
             draw.ellipse((x - 1.3 * r, bottom - 1.3 * r, x + 1.3 * r, bottom + 1.3 * r), color)
         for x, y in rng.uniform(0, 1, (10, 2)) * (width, height):
@@ -308,33 +303,33 @@ def _compose(
         for y in rng.uniform(0, height, 3):
             draw.line((0, y, width, y), (45, 45, 50, 200), max(1, int(0.012 * unit)))
         x, y = rng.uniform(0, 0.8, 2) * (width, height)
-        draw.rectangle((x, y, x + 0.2 * unit, y + 0.14 * unit), (*to_rgb(accent, 1, 0.35), 200))
+        draw.rectangle((x, y, x + 0.2 * unit, y + 0.14 * unit), (*_to_rgb(accent, 1, 0.35), 200))
 
 
-def _subjects(image: Image.Image, picture: Picture, accent: np.ndarray, rng: np.random.Generator) -> None:
-    """Draw the subject `image.count` times around its position."""
+def _subjects(image: Image.Image, painting: Painting, accent: np.ndarray, rng: np.random.Generator) -> None:
+    """Draw the subject `painting.count` times around its position."""
     width, height = image.size
-    size = min(width, height) * {1: 0.3, 2: 0.2, 3: 0.15}[picture.count] * rng.uniform(0.9, 1.15)
-    x = POSITIONS[picture.position] * width + rng.normal(0, 0.02) * width
+    size = min(width, height) * {1: 0.3, 2: 0.2, 3: 0.15}[painting.count] * rng.uniform(0.9, 1.15)
+    x = POSITIONS[painting.position] * width + rng.normal(0, 0.02) * width
     y = rng.uniform(0.48, 0.58) * height
-    offsets = {1: ((0, 0),), 2: ((-0.85, 0.2), (0.85, -0.2)), 3: ((-1.1, 0.75), (1.1, 0.6), (0, -1.0))}[picture.count]
+    offsets = {1: ((0, 0),), 2: ((-0.85, 0.2), (0.85, -0.2)), 3: ((-1.1, 0.75), (1.1, 0.6), (0, -1.0))}[painting.count]
     draw = ImageDraw.Draw(image)
     for dx, dy in offsets:
-        _shapes(draw, SUBJECTS[picture.subject], (x + dx * size, y + dy * size), size, accent, rng)
+        _shapes(draw, SUBJECTS[painting.subject], (x + dx * size, y + dy * size), size, accent, rng)
 
 
 def _shapes(
     draw: ImageDraw.ImageDraw,
-    shapes: tuple[Shape, ...],
+    shapes: list[Shape],
     center: tuple[float, float],
     size: float,
     color: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
     tones = {
-        "c": to_rgb(color),
-        "d": to_rgb(color, 0.72, 0.08),
-        "l": to_rgb(color, 1, 0.5),
+        "c": _to_rgb(color),
+        "d": _to_rgb(color, 0.72, 0.08),
+        "l": _to_rgb(color, 1, 0.5),
         "k": (22, 20, 24),
         "w": (246, 244, 238),
     }

