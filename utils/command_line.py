@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from utils.constants import IMAGE_FOLDERS, LEXICON_FILES, SHARED_TYPE
+from utils.constants import EXPORT_TYPE, IMAGE_FOLDERS, LEXICON_FILES
 from utils.errors import InputError
 from utils.files import check_append_to, check_place, present, read_json
 from utils.hub import fetch_folder, split_id
@@ -20,7 +20,7 @@ from utils.run_record import RECORD_KEY, compare_flags, recorded_argv
 # ---- From the command line of `artEmisX_train.py` to its settings: flags checked, and a checkpoint's own -------------
 
 
-SHARED_NAME = "shared"  # stands for the one model of an exported folder, where others name one of several checkpoints
+EXPORT_NAME = "shared"  # stands for the one model of an exported folder, where others name one of several checkpoints
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -45,16 +45,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(load_from_epoch="best-res")
     if args.eval_only:
         parser.set_defaults(nle_data_train_path=None)  # its checkpoint's record names them
-    shared = find_model(args.ckpt_path) if args.eval_only else args.ckpt_path
-    if is_shared(shared):
+    folder = find_model(args.ckpt_path) if args.eval_only else args.ckpt_path
+    if is_export(folder):
         if args.load_from_epoch or not args.eval_only:
             raise InputError(
-                f"--ckpt_path {args.ckpt_path}: is one shared model, to be scored and asked: give --eval_only without "
+                f"--ckpt_path {args.ckpt_path}: is one exported model, which can only be scored: give --eval_only without "
                 "--load_from_epoch; a training needs another --ckpt_path"
             )
-        argv = [*argv, f"--load_from_epoch={SHARED_NAME}"]
-    if shared != args.ckpt_path:
-        argv = [*argv, f"--ckpt_path={shared}"]
+        argv = [*argv, f"--load_from_epoch={EXPORT_NAME}"]
+    if folder != args.ckpt_path:
+        argv = [*argv, f"--ckpt_path={folder}"]
     args = parser.parse_args(argv)
     check_flags(args)
     record = recorded_settings(args)
@@ -73,7 +73,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def checkpoint_config(args: argparse.Namespace) -> Path:
     """The config.json of the checkpoint that --load_from_epoch names."""
-    if args.load_from_epoch == SHARED_NAME:
+    if args.load_from_epoch == EXPORT_NAME:
         return args.ckpt_path / "config.json"
     return present(args.ckpt_path / f"nle_model_{args.load_from_epoch}") / "config.json"
 
@@ -92,13 +92,13 @@ def find_model(source: Path) -> Path:
     return fetch_folder(str(source), ["*.json", "*.txt", "*.safetensors", "*.bin", "*.tar", "*.md"])
 
 
-def is_shared(folder: Path) -> bool:
-    """Whether a folder is a shared model (utils/share.py), not a --ckpt_path with named checkpoints."""
+def is_export(folder: Path) -> bool:
+    """Whether a folder is an exported model (utils/share.py), not a --ckpt_path with named checkpoints."""
     path = folder / "config.json"
     if not path.is_file():
         return False
     fields = read_json(path)
-    return isinstance(fields, dict) and fields.get("model_type") == SHARED_TYPE
+    return isinstance(fields, dict) and fields.get("model_type") == EXPORT_TYPE
 
 
 def recorded_settings(args: argparse.Namespace) -> dict | None:

@@ -54,7 +54,7 @@ METEOR_GIB = 0.5  # memory of one of its Java processes; 0.45 GiB were measured 
 # Names of test sets: ArtEmis v1.0's; v2.0's (see preprocess/artemis_splits.py; papers' "v2.0" is test_all); Affection's.
 TEST_SETS = ("v1.0", "test_all", "test_new", "test_ref", "test_old", "test_40", "affection")
 
-SHARED_TYPE = "sevlm"  # model_type in the config.json of a shared model (utils/share.py)
+EXPORT_TYPE = "sevlm"  # model_type in the config.json of an exported model (utils/share.py)
 
 # Beyond the paper: what decides on a caption's emotion, and what the 9-way emotion head reads of an image.
 EMOTION_FROM = ("text", "likelihood", "head")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.command_line import find_model, is_shared
+from utils.command_line import find_model, is_export
 from utils.constants import EMOTIONS, MAX_NEW_TOKENS
 from utils.data.images import list_images
 from utils.errors import InputError, OneLineParser, number, run_script
@@ -32,11 +32,12 @@ def get_parser() -> argparse.ArgumentParser:
         "--ckpt",
         type=folder_or_id,
         required=True,
-        help="checkpoint folder, the --ckpt_path of the training; or a shared model's folder or Hugging Face id (also "
+        help="checkpoint folder, the --ckpt_path of the training; or an exported model's folder or Hugging Face id (also "
         "id@revision)",
     )
     add(
-        "--name", help="which of its checkpoints: best-res (default), best-acc or an epoch; a shared model has one only"
+        "--name",
+        help="which of its checkpoints: best-res (default), best-acc or an epoch; an exported model has one only",
     )
     add("--vad_lexicon", type=Path, help="VAD lexicon, where the training's is no longer at its place")
     add("--clip_model", help="image encoder, where the training's is no longer at its place")
@@ -132,9 +133,9 @@ def _check_heat(args: argparse.Namespace, pictures: int) -> None:
 def _check_checkpoint(args: argparse.Namespace) -> None:
     """A first look; loading it looks at all of it."""
     args.ckpt = find_model(args.ckpt)
-    if is_shared(args.ckpt):
+    if is_export(args.ckpt):
         if args.name is not None:
-            raise InputError(f"--ckpt {args.ckpt}: is one shared model; leave --name out")
+            raise InputError(f"--ckpt {args.ckpt}: is one exported model; leave --name out")
         return _check_blocks(args, read_json(args.ckpt / "config.json").get("decoder_config"))
     args.name = args.name or "best-res"
     if not re.fullmatch(r"\w[\w.-]*", args.name):

@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from utils.command_line import checkpoint_config, find_model, is_shared, parse_args, recorded_settings
+from utils.command_line import checkpoint_config, find_model, is_export, parse_args, recorded_settings
 from utils.errors import InputError, OneLineParser, brief, escaped, run_script
 from utils.evaluation.tables import format_report, read_report
 from utils.files import atomic_path, check_place
@@ -80,8 +80,8 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.push_to_hub and not OWNED_ID.fullmatch(args.push_to_hub):
         raise InputError(f"--push_to_hub {args.push_to_hub}: an id as me/my-sevlm was expected")
     args.run = find_model(args.run)
-    if is_shared(args.run):
-        raise InputError(f"{args.run}: is a shared model already; copy the folder")
+    if is_export(args.run):
+        raise InputError(f"{args.run}: is an exported model already; copy the folder")
     if not args.run.is_dir():
         raise InputError(f"{args.run}: no such folder; give the --ckpt_path of a training")
 
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         print(escaped(note))
     if args.encoder == "reference":
         _check_reference(flags, checkpoint.stats, checkpoint_folder)
-    settings = shared_settings(record or {"flags": flags_of(flags), "fingerprints": fingerprints})
+    settings = exported_settings(record or {"flags": flags_of(flags), "fingerprints": fingerprints})
     card = model_card(args.out.name, settings, reports, checkpoint.stats, args.encoder == "include", record is None)
     write_folder(args.out, model, codec.tokenizer, settings, card, args.encoder == "include")
     print(f"{args.out}: {_size(args.out) / 1e6:.0f} MB; use it: python -m utils.explain PICTURE --ckpt {args.out}")
@@ -128,7 +128,7 @@ def _check_reference(flags: argparse.Namespace, stats: dict, source: Path) -> No
         raise InputError(f"{source}: its image encoder was drawn at random: leave --encoder reference out")
 
 
-def shared_settings(record: dict[str, Any]) -> dict[str, Any]:
+def exported_settings(record: dict[str, Any]) -> dict[str, Any]:
     """What a record says to strangers: how to use the model and how it was trained, without paths of this machine."""
     flags, recorded = {}, record["flags"]
     for name, flag in declared().items():
@@ -179,7 +179,7 @@ def push(folder: Path, repository: str, private: bool) -> str:
         ) from None
 
 
-# ---- The model card (README.md) of a shared model, from the record of its training and its test reports --------------
+# ---- The model card (README.md) of an exported model, from the record of its training and its test reports --------------
 
 
 USE = (

@@ -197,14 +197,14 @@ def test_bad_input(workspace, trained, shared, tmp_path, monkeypatch):
     for argv, message in (
         ([tmp_path / "none", tmp_path / "out"], "no such folder"),
         ([trained / "ckpts", shared], "is there already"),
-        ([shared, tmp_path / "out"], "is a shared model already"),
+        ([shared, tmp_path / "out"], "is an exported model already"),
         ([trained / "ckpts", tmp_path / "out", "--name", "best-none"], "no checkpoint 'best-none'"),
         (["nobody/nothing", tmp_path / "out"], "unset HF_HUB_OFFLINE"),
         ([trained / "ckpts", tmp_path / "out", "--push_to_hub", "x"], "an id as me/my-sevlm"),
     ):
         with pytest.raises(InputError, match=message):
             share.main([str(part) for part in argv])
-    with pytest.raises(InputError, match="is one shared model"):
+    with pytest.raises(InputError, match="is one exported model"):
         artEmisX_train.main(["--eval_only", "--load_from_epoch", "best-res", "--ckpt_path", str(shared)])
     with pytest.raises(InputError, match="a training needs another --ckpt_path"):
         artEmisX_train.main(["--ckpt_path", str(shared)])
@@ -256,7 +256,7 @@ def test_settings_for_strangers(tmp_path):
     }
     flags |= {"image_root": "/home/me/pictures", "vad_lexicon": "/home/me/lexicon.txt", "clip_model": str(tmp_path)}
     fingerprints = {"lexicon_sha256": "abc", "images": 5, "references_sha256": "def", "images_per_step": 8}
-    settings = share.shared_settings({"flags": dict.fromkeys(declared()) | flags, "fingerprints": fingerprints})
+    settings = share.exported_settings({"flags": dict.fromkeys(declared()) | flags, "fingerprints": fingerprints})
     settings["flags"] = {name: value for name, value in settings["flags"].items() if value is not None}
     kept = {"seed": 7, "learning_rate": 0.1, "prompt_text": "p", "demo": True}
     assert settings["flags"] == kept | {"vad_lexicon": "lexicon.txt", "clip_model": tmp_path.name}

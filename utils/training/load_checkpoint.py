@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.sevlm import SEVLM
-from utils.command_line import SHARED_NAME, checkpoint_config, find_model, is_shared, parse_args, recorded_settings
+from utils.command_line import EXPORT_NAME, checkpoint_config, find_model, is_export, parse_args, recorded_settings
 from utils.data.datasets import ImagePixels
 from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.images import open_image
@@ -43,15 +43,15 @@ class TrainedModel:
 
 
 def load_model(args: argparse.Namespace) -> tuple[NamedCheckpoint | None, TextCodec, SEVLM]:
-    """The checkpoint that the flags name, or None; tokenizer and model: the checkpoint's, a shared folder's, or new ones.
+    """The checkpoint that the flags name, or None; tokenizer and model: the checkpoint's, an exported folder's, or new ones.
 
     Raises:
         InputError: a file is missing or damaged, or does not go with the flags.
     """
     torch.manual_seed(args.seed)  # new weights are the seed's, also those of an encoder that is drawn and kept fixed
-    if args.load_from_epoch == SHARED_NAME:
+    if args.load_from_epoch == EXPORT_NAME:
         codec = _codec(args, str(args.ckpt_path))
-        return None, codec, _read_shared(args, codec)
+        return None, codec, _read_export(args, codec)
     checkpoint = load_named(args.ckpt_path, args.load_from_epoch) if args.load_from_epoch else None
     saved = args.ckpt_path / TOKENIZER_FOLDER
     codec = _codec(args, str(saved) if checkpoint is not None and saved.is_dir() else args.gpt2_model)
@@ -67,7 +67,7 @@ def _codec(args: argparse.Namespace, tokenizer: str) -> TextCodec:
     return TextCodec(tokenizer, args.prompt_text, args.max_seq_len, args.len_prefix, args.plain_special_tokens)
 
 
-def _read_shared(args: argparse.Namespace, codec: TextCodec) -> SEVLM:
+def _read_export(args: argparse.Namespace, codec: TextCodec) -> SEVLM:
     """The exported model in --ckpt_path (utils/share.py), in evaluation mode.
 
     Raises:
@@ -107,11 +107,11 @@ def check_saved_tokenizer(args: argparse.Namespace, codec: TextCodec) -> None:
 def load_checkpoint(
     ckpt_path: Path, name: str | None = None, flags: list[str] | None = None, device: str | None = None
 ) -> TrainedModel:
-    """Load checkpoint `name` of a folder, or a shared model, with the settings it was trained with.
+    """Load checkpoint `name` of a folder, or an exported model, with the settings it was trained with.
 
     Args:
-        ckpt_path: the folder that holds nle_model_<name>/, or a shared model's folder or Hugging Face id.
-        name: default best-res; a shared model takes none.
+        ckpt_path: the folder that holds nle_model_<name>/, or an exported model's folder or Hugging Face id.
+        name: default best-res; an exported model takes none.
         flags: further flags of the training script, such as
             --vad_lexicon FILE or --clip_model FOLDER; the lexicon is else the one that the training used, where it still is.
         device: default the accelerator, if there is one.
@@ -120,7 +120,7 @@ def load_checkpoint(
         InputError: no such checkpoint, a damaged one, or files it needs are not there or are not those it was trained with.
     """
     ckpt_path = find_model(ckpt_path)
-    if name is None and not is_shared(ckpt_path):
+    if name is None and not is_export(ckpt_path):
         name = "best-res"
     named = [] if name is None else [f"--load_from_epoch={name}"]
     args = parse_args(["--eval_only", *named, f"--ckpt_path={ckpt_path}", *(flags or [])])
