@@ -1,4 +1,4 @@
-"""utils.sweep: which runs it makes, how it goes on, and its table. Most runs are those of a stand-in for the training."""
+"""utils.sweep: which runs it plans, how it continues, and its table. In most tests a stand-in takes the training's place."""
 
 import csv
 import json
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,11 +16,12 @@ import pytest
 from tests.conftest import REPOSITORY
 from utils import sweep
 from utils.errors import InputError
-from utils.evaluation.ablation_table import Row, write_table
+from utils.evaluation.ablation_table import Result, write_table
 from utils.files import run_lock
 from utils.training.run_log import read_log
 
-# Writes what a training writes, and the fingerprints in the file `fingerprints`. The file `orders` in the working directory: "fail NUMBER", or "wait" until it is stopped.
+# Writes what a training writes, with the fingerprints in the file `fingerprints`. The file `orders` says "fail SEED", or
+# "wait" until it is stopped.
 STAND_IN = """
 import json, pathlib, sys, time
 sys.path.insert(0, REPOSITORY)
@@ -73,9 +73,9 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def argv(*ours: str, flags: tuple[str, ...] = ()) -> list[str]:
+def argv(*of_sweep: str, flags: tuple[str, ...] = ()) -> list[str]:
     launcher = f"{shlex.quote(sys.executable)} stand_in.py"
-    return ["--out", "out", "--launcher", launcher, *ours, "--", "--demo", *flags]
+    return ["--out", "out", "--launcher", launcher, *of_sweep, "--", "--demo", *flags]
 
 
 def calls() -> list[str]:
@@ -88,9 +88,6 @@ def table() -> dict[str, dict[str, str]]:
         return {row["combination"]: row for row in csv.DictReader(file)}
 
 
-# ---- which runs ------------------------------------------------------------------------------------------------------
-
-
 def test_combinations():
     variants = sweep.read_ablate("use_VAD,lemmatizer=nltk|simplemma|none", {})
     each = sweep.combinations(variants, "each")
@@ -100,25 +97,25 @@ def test_combinations():
     assert len(every) == 6 and list(every)[0] == "full" and "no-use_VAD+lemmatizer-none" in every
 
 
-@pytest.mark.parametrize(("text", "seeds"), [("3", [42, 43, 44]), ("1,5,9", [1, 5, 9]), ("7,", [7])])
+@pytest.mark.parametrize(("text", "seeds"), [("3", [42, 43, 44]), ("1,5,9,5", [1, 5, 9]), ("7,", [7])])
 def test_seeds(text, seeds):
     assert sweep.read_seeds(text) == seeds
 
 
-def test_print_makes_nothing(here, capsys):
+def test_print_runs_nothing(here, capsys):
     assert sweep.main(argv(*TWO, "--seeds", "2", "--print", "--jobs", "2", flags=("--alpha", "0.5"))) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6 and not Path("out").exists() and not calls()
     words = shlex.split(lines[2])
     assert words[:2] == [sys.executable, "stand_in.py"] and words[2] == str(REPOSITORY / "artEmisX_train.py")
-    assert "--no-use_VAD" in words and "--use_cl_loss" in words and "--resume" in words
+    assert {"--use_VAD=False", "--use_cl_loss=True", "--resume"} <= set(words)
     assert words[words.index("--alpha") + 1] == "0.5"
     assert words[words.index("--ckpt_path") + 1] == "out/no-use_VAD/seed-42/ckpts"
     assert words[words.index("--cpu_threads") + 1] == str(max(os.cpu_count() // 2, 1))
 
 
 @pytest.mark.parametrize(
-    ("ours", "flags", "words"),
+    ("of_sweep", "flags", "message"),
     [
         (("--ablate", "use_VADs"), (), "no flag of artEmisX_train.py"),
         (("--ablate", "seed=1|2"), (), "no flag of artEmisX_train.py that can be ablated"),
@@ -126,35 +123,29 @@ def test_print_makes_nothing(here, capsys):
         (("--ablate", "alpha=1"), (), "two or more different values"),
         (("--ablate", "alpha=1|x"), (), "alpha-x: argument --alpha: invalid"),
         (("--ablate", "alpha=1|2"), ("--alpha", "3"), "is given after -- as well"),
-        (("--ablate", "use_VAD,use_VAD"), (), "is there twice"),
-        (("--ablate", "gpt2_model=a/b|a-b|a.b|a b"), (), "no folder names that differ"),
+        (("--ablate", "gpt2_model=a/b|a-b|a.b|a b"), (), "give the same folder name"),
         ((*TWO, "--seeds", "x"), (), "--seeds x"),
-        ((*TWO, "--seeds", "0"), (), "not between 1 and"),
-        ((*TWO, "--seeds", "4,4"), (), "a seed is there twice"),
+        ((*TWO, "--seeds", "0"), (), "--seeds 0"),
         ((*TWO, "--seeds", "1,9999999999"), (), "--seed"),
-        (TWO, ("--resume",), "--resume after --: not in a sweep"),
         (TWO, ("--ckpt_path", "x"), "--ckpt_path after --"),
-        (TWO, ("--seed", "1"), "--seeds names them"),
+        (TWO, ("--seed", "1"), "--seed after --: every run has its own; leave it out (--seeds names the seeds)"),
         (TWO, ("--no-such",), "unrecognized arguments"),
         (TWO, ("--vad_causal",), "no-use_VAD: --vad_causal is about the VAD encoder"),
-        ((*TWO, "--launcher", "no-such-program"), (), "no such program"),
+        ((*TWO, "--launcher", "a 'b"), (), "argument --launcher: invalid"),
         ((*TWO, "--test", "--num_beams 4"), (), "--test: takes no --num_beams"),
         ((*TWO, "--jobs", "0"), (), "--jobs"),
     ],
 )
-def test_bad_input_before_any_work(here, ours, flags, words):
+def test_bad_input_before_any_work(here, of_sweep, flags, message):
     with pytest.raises(InputError) as error:
-        sweep.main(argv(*ours, flags=flags))
-    assert words in str(error.value)
+        sweep.main(argv(*of_sweep, flags=flags))
+    assert message in str(error.value)
     assert not Path("out").exists() and not calls()
 
 
 def test_missing_files_are_named(here):
     with pytest.raises(InputError, match="no such file; make it with preprocess/build_splits.py"):
         sweep.main([*TWO, "--out", "out"])
-
-
-# ---- going on --------------------------------------------------------------------------------------------------------
 
 
 def test_whole_sweep_once(here, capsys):
@@ -181,7 +172,7 @@ def test_other_flags_in_the_same_folder_are_refused(here):
     assert len(calls()) == 3
 
 
-def test_failed_run_is_reported_and_left(here, capsys):
+def test_failed_run_is_reported_and_tried_again(here, capsys):
     Path("orders").write_text("fail 43")
     assert sweep.main(argv(*TWO, "--seeds", "3", "--jobs", "3")) == 1
     said = capsys.readouterr().out
@@ -192,7 +183,7 @@ def test_failed_run_is_reported_and_left(here, capsys):
     assert len(calls()) == 12 and table()["full"]["runs"] == "3"
 
 
-def test_launcher_that_does_nothing_is_no_success(here, capsys):
+def test_launcher_that_does_nothing_is_a_failure(here, capsys):
     words = argv("--ablate", "use_VAD", "--seeds", "1")
     words[words.index("--launcher") + 1] = "true"
     assert sweep.main(words) == 1
@@ -221,7 +212,7 @@ def test_stopped_sweep_ends_its_runs_and_goes_on(here, number):
     process.send_signal(number)
     said, _ = process.communicate(timeout=30)
     if number == signal.SIGINT:
-        assert process.returncode == 130 and "0 of 3 runs are finished; the same command goes on" in said
+        assert process.returncode == 130 and "0 of 3 runs are finished; the same command continues" in said
     assert len(calls()) == 2
     until = time.monotonic() + 10
     while (left := of_stand_in()) and time.monotonic() < until:
@@ -265,7 +256,7 @@ def test_test_split(here, capsys):
         assert len(calls()) == 3 * times
 
 
-def test_test_split_with_another_judge(here):
+def test_another_emotion_classifier_scores_again(here):
     """Another classifier, or another vocabulary of the same one."""
     for name in ("a.pt", "b.pt", "vocabulary.pkl", "words.pkl"):
         Path(name).write_text(name)
@@ -304,30 +295,33 @@ def test_runs_of_other_files_are_named(here, capsys):
     assert float(table()["full"]["sub_acc_mean"]) == 0.125
 
 
-def test_what_is_ablated_may_differ():
-    def run(lexicon: str, digest: str) -> SimpleNamespace:
-        fingerprints = {"lexicon_sha256": digest, "precision": "no"}
-        return SimpleNamespace(
-            values={"vad_lexicon": lexicon}, history=lambda: SimpleNamespace(fingerprints=fingerprints)
-        )
+def test_fingerprints_of_an_ablated_flag_may_differ(tmp_path):
+    def table_of(*lexicons: tuple[str, str]) -> str:
+        values = {name: {"vad_lexicon": name} for name, _ in lexicons}
+        results = [
+            Result(name, values[name], seed, {"sub_acc": 0.5}, {"lexicon_sha256": digest, "precision": "no"})
+            for seed, (name, digest) in enumerate(lexicons)
+        ]
+        return write_table(tmp_path, values, [0, 1], results, Path("val.json"))
 
-    runs = [run("v1", "a"), run("v1", "a"), run("v2", "b")]
-    assert sweep.differences(runs) == [] and sweep.differences([*runs, run("v2", "c")]) == ["lexicon_sha256"]
-
-
-# ---- the table -------------------------------------------------------------------------------------------------------
+    assert "do not agree" not in table_of(("v1", "a"), ("v1", "a"), ("v2", "b"))
+    assert "do not agree in lexicon: " in table_of(("v1", "a"), ("v1", "a"), ("v2", "b"), ("v2", "c"))
 
 
 def test_table_against_numpy_and_escapes(tmp_path):
     drawn = np.random.default_rng(0).random((2, 5, 2))
-    runs = [{seed: {"sub_acc": a, "Bleu_4": b} for seed, (a, b) in enumerate(part)} for part in drawn.tolist()]
-    del runs[1][4]["Bleu_4"]  # a score that one run lacks has no mean over all
-    rows = [
-        Row("full", {"use_VAD": True, "mode": "=1+1"}, runs[0]),
-        Row("no-use_VAD", {"use_VAD": False, "mode": "a|b & 50%"}, runs[1]),
-        Row("none", {"use_VAD": False, "mode": "x"}, {}),
+    combinations = {
+        "full": {"use_VAD": True, "mode": "=1+1"},
+        "no-use_VAD": {"use_VAD": False, "mode": "a|b & 50%"},
+        "none": {"use_VAD": False, "mode": "x"},
+    }
+    results = [
+        Result(name, combinations[name], seed, {"sub_acc": accuracy, "Bleu_4": bleu}, {})
+        for name, part in zip(combinations, drawn.tolist(), strict=False)
+        for seed, (accuracy, bleu) in enumerate(part)
     ]
-    markdown = write_table(tmp_path, rows, ["Of a_b.json, 100% <all>."])
+    del results[-1].scores["Bleu_4"]  # a score that one run lacks has no mean over all
+    markdown = write_table(tmp_path, combinations, list(range(5)), results, Path("a_b, 100% <all>.json"))
     with (tmp_path / "ablation.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
     assert float(read[0]["Bleu_4_mean"]) == pytest.approx(drawn[0, :, 1].mean(), rel=1e-12)
@@ -340,10 +334,7 @@ def test_table_against_numpy_and_escapes(tmp_path):
     assert (
         r"no-use\_VAD" in latex and r"a\textbar{}b \& 50\%" in latex and r"$\checkmark$" in latex and "✓" not in latex
     )
-    assert r"a\_b.json, 100\% \textless{}all\textgreater{}" in latex
-
-
-# ---- the real training -----------------------------------------------------------------------------------------------
+    assert r"a\_b, 100\% \textless{}all\textgreater{}.json" in latex
 
 
 @pytest.mark.slow
