@@ -26,7 +26,7 @@ from preprocess.csv_tables import read_table
 from preprocess.image_folder import ImageFolder, broken_link
 from preprocess.image_manifest import ARCHIVE_SIZE, ManifestRow, describe, measure, unreadable, write_manifest
 from utils.data.images import EXTENSIONS, image_files, image_size, is_system_file, open_image
-from utils.errors import LONGEST_NAME, MOST_PROCESSES, InputError, OneLineParser, number, run_script
+from utils.errors import LONGEST_NAME, InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
 from utils.processes import cores
 
@@ -54,9 +54,7 @@ def get_parser() -> argparse.ArgumentParser:
         "published code does; into another --out_dir",
     )
     parser.add_argument("--quality", type=int, default=95, help="JPEG quality, 90 to 100 (default: %(default)s)")
-    parser.add_argument(
-        "--jobs", type=number(int, 1, MOST_PROCESSES), default=cores(), help="processes (default: all cores)"
-    )
+    parser.add_argument("--jobs", type=number(int, 1), default=cores(), help="processes (default: all cores)")
     parser.add_argument("--require_images", action="store_true", help="an annotated artwork without image is an error")
     parser.add_argument("--manifest", type=Path, help="csv of all images (default: manifest.csv in --out_dir)")
     return parser

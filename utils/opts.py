@@ -17,7 +17,7 @@ from utils.constants import (
     PROMPT_TEXT,
     TEST_SETS,
 )
-from utils.errors import MOST_PROCESSES, OneLineParser, number
+from utils.errors import OneLineParser, number
 from utils.flags import FREE, LOOSE, MODEL, ORIGIN, PARTS, SPEED, TRAINING, USE, Boolean, flag_group
 from utils.hub import folder_or_id
 
@@ -33,7 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     count, natural, rate = number(int, 1), number(int, 0), number(float, 0)
-    processes = number(int, 0, MOST_PROCESSES)
+    processes = number(int, 0)
 
     add = flag_group(parser, "what to do", FREE)
     add(
