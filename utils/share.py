@@ -18,7 +18,7 @@ from utils.files import atomic_path, check_place
 from utils.flags import IGNORE
 from utils.hub import OWNED_ID, folder_or_id
 from utils.opts import declared
-from utils.run_record import RECORD_KEY, compare_fingerprints, flags_of, found_by_path
+from utils.run_record import RECORD_KEY, compare_to_checkpoint, flags_of, found_by_path
 
 # ---- Make one folder of a trained model, to hand on: weights, tokenizer, settings and a model card; ------------------
 
@@ -108,8 +108,9 @@ def main(argv: list[str] | None = None) -> int:
         "image_encoder_sha256": encoder_identity(model.image_encoder),
         "decoder_sha256": decoder_identity(model, codec),
     }
-    for note in [] if record is None else compare_fingerprints(record, fingerprints, True, checkpoint_folder):
-        print(escaped(note))
+    if record is not None:
+        for note in compare_to_checkpoint(record, {"fingerprints": fingerprints}, True, checkpoint_folder):
+            print(escaped(note))
     if args.encoder == "reference":
         _check_reference(flags, checkpoint.stats, checkpoint_folder)
     settings = exported_settings(record or {"flags": flags_of(flags), "fingerprints": fingerprints})

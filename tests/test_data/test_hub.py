@@ -1,4 +1,4 @@
-"""Models from the Hugging Face hub: downloads from one on 127.0.0.1, every fault with its cause and remedy, one commit."""
+"""Models from a Hugging Face hub on 127.0.0.1: downloads of one commit, and every failure with its cause and remedy."""
 
 import io
 import json
@@ -74,12 +74,9 @@ def new_process(monkeypatch, offline: bool = False) -> None:
 def refusal(name: str, file: str = "config.json") -> str:
     with pytest.raises(InputError) as caught:
         find_file(name, file)
-    said = str(caught.value)
-    assert said.isprintable() and len(said) < 600 and said.startswith(f"{name}: ")
-    return said
-
-
-# ---- downloads -------------------------------------------------------------------------------------------------------
+    message = str(caught.value)
+    assert message.isprintable() and len(message) < 600 and message.startswith(f"{name}: ")
+    return message
 
 
 def test_downloaded_then_from_the_cache(hub, monkeypatch, saved):
@@ -103,7 +100,7 @@ def test_downloaded_then_from_the_cache(hub, monkeypatch, saved):
 
 
 def test_a_hub_that_lists_no_files(hub, monkeypatch):
-    """What it said is not there is remembered; what nobody asked it for is not taken for missing."""
+    """The cache remembers files that the hub lacks; files that were never requested are not taken for missing."""
     hub.faults["^/api/"] = 403, "no lists here"
     assert find_file(CLIP, "preprocessor_config.json") is None
     new_process(monkeypatch, offline=True)
@@ -111,8 +108,8 @@ def test_a_hub_that_lists_no_files(hub, monkeypatch):
     assert "holds only part of this model, without tokenizer.json" in refusal(CLIP, "tokenizer.json")
 
 
-def test_a_fault_is_no_missing_file(hub):
-    """A preparation of 518 pixels instead of 224, or GPT-2's tokens instead of the model's own, come of no fault."""
+def test_a_fault_is_not_taken_for_a_missing_file(hub):
+    """Else a failed download would mean another image size, or GPT-2's tokens instead of the model's own."""
     hub.faults = {"preprocessor": (503, "Service Unavailable"), "tokenizer.json": (503, "Service Unavailable")}
     for load, name, file in (
         (load_image_encoder, DINO, "preprocessor_config.json"),
@@ -168,20 +165,12 @@ def test_a_trained_model(hub, tmp_path):
         find_model(Path("me/trained@v2"))
 
 
-# ---- faults ----------------------------------------------------------------------------------------------------------
-
 # what -> (id, faults, token, cause and remedy)
 REFUSALS = {
     "unknown": ("me/none", {}, None, "no such folder, and .* has no model of this name.*spelling.*hf auth login"),
     "unknown to the token": ("me/none", {}, "hf_good", "no such folder, and .* that your token may read; check the sp"),
-    "without owner": ("distilgpt3", {}, None, "no such folder, and .* has no model of this name.*check the spelling"),
-    "no id": ("a--b", {}, None, "no such folder, and no id that a model can have .*check the spelling"),
-    "unknown revision": (
-        f"{CLIP}@v9",
-        {},
-        None,
-        "/me/clip has no revision 'v9'; give a branch, a tag or a whole commit",
-    ),
+    "invalid id": ("a--b", {}, None, "no such folder, and not a valid id of a model .*check the spelling"),
+    "unknown revision": (f"{CLIP}@v9", {}, None, "/me/clip has no revision 'v9'; give a branch, a tag or a whole com"),
     "gated": (
         "me/gated",
         {},
@@ -193,33 +182,13 @@ REFUSALS = {
         CLIP,
         {},
         "hf_bad",
-        "does not accept your token .Invalid cred.*hf auth login.* anew, or unset HF_TOKEN",
+        "does not accept your token .Invalid cred.*hf auth login.* again, or unset HF_TOKEN",
     ),
-    "forbidden": (
-        CLIP,
-        {"config": (403, "Not you")},
-        None,
-        "forbids the download of config.json .403: Not you.; take a",
-    ),
-    "too many requests": (
-        CLIP,
-        {"config": (429, "Slowly")},
-        None,
-        "too many requests .*429: Slowly.; wait some minutes, or",
-    ),
-    "out of order": (
-        CLIP,
-        {"config": (500, "Oh")},
-        None,
-        "out of order .500 for config.json: Oh.; try again later, or give",
-    ),
-    "no config": ("me/empty", {}, None, "/me/empty has no config.json, so that it is no model of transformers; take"),
-    "another server": (
-        CLIP,
-        {"config": (404, "?")},
-        None,
-        "does not answer as the Hugging .*404 for.*check HF_ENDPOINT",
-    ),
+    "forbidden": (CLIP, {"config": (403, "Not you")}, None, "forbids the download of config.json .403: Not you.; t"),
+    "too many requests": (CLIP, {"config": (429, "Slow")}, None, "too many requests from here .429: Slow.; wait some"),
+    "out of order": (CLIP, {"config": (500, "Oh")}, None, "out of order .500 for config.json: Oh.; try again later"),
+    "no config": ("me/empty", {}, None, "/me/empty has no config.json, so it is not a model of transformers; take"),
+    "another server": (CLIP, {"config": (404, "?")}, None, "does not answer as the Hugging .*404 for.*HF_ENDPOINT"),
 }
 
 
@@ -231,7 +200,7 @@ def test_refused(hub, saved, tmp_path, monkeypatch, name, faults, token, message
     hub.faults = faults
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
-    assert re.search(message, said := refusal(name)), said
+    assert re.search(message, problem := refusal(name)), problem
     assert not list(tmp_path.rglob("*.incomplete"))
 
 
@@ -246,15 +215,15 @@ def test_no_network(hub, monkeypatch):
     hub.server_close()
     monkeypatch.setenv("HF_ENDPOINT", hub.address)
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    said = refusal(CLIP)
+    problem = refusal(CLIP)
     assert (
         f": no such folder, and {hub.address} cannot be reached ([Errno 111] Connection refused); check the network and HF_ENDPOINT and"
-        in said
+        in problem
     )
-    assert " and HTTPS_PROXY, or give the folder of a downloaded model" in said
+    assert " and HTTPS_PROXY, or give the folder of a downloaded model" in problem
 
 
-def test_an_address_that_is_none(hub, monkeypatch):
+def test_an_endpoint_without_https(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "hub.example")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "hub.example/{repo_id}/resolve/{revision}/{filename}")
     assert "does not answer as the Hugging Face hub does (Request URL is missing" in refusal(CLIP)
@@ -263,9 +232,9 @@ def test_an_address_that_is_none(hub, monkeypatch):
 def test_offline(hub, monkeypatch):
     cache = constants.HF_HUB_CACHE
     new_process(monkeypatch, offline=True)
-    said = refusal(f"{CLIP}@v1")
-    assert f"no such folder, and HF_HUB_OFFLINE is set while the cache {cache} holds no model of this name" in said
-    assert "; unset HF_HUB_OFFLINE, or run `hf download me/clip --revision v1` where" in said
+    problem = refusal(f"{CLIP}@v1")
+    assert f"no such folder, and HF_HUB_OFFLINE is set while the cache {cache} holds no model of this name" in problem
+    assert "; unset HF_HUB_OFFLINE, or run `hf download me/clip --revision v1` where" in problem
     monkeypatch.delenv("HF_HUB_OFFLINE")
     assert "; unset TRANSFORMERS_OFFLINE, or" in refusal(CLIP)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -274,9 +243,10 @@ def test_offline(hub, monkeypatch):
     find_file(CLIP, "config.json")
     new_process(monkeypatch, offline=True)
     assert find_file(CLIP, "preprocessor_config.json") is None  # by the list of its files
-    said = refusal(CLIP, "model.safetensors")
+    problem = refusal(CLIP, "model.safetensors")
     assert (
-        f"the cache {cache} holds only part of this model, without model.safetensors; unset HF_HUB_OFFLINE, or" in said
+        f"the cache {cache} holds only part of this model, without model.safetensors; unset HF_HUB_OFFLINE, or"
+        in problem
     )
     assert "without config.json at revision v1; unset" in refusal(f"{CLIP}@v1")
 
@@ -291,9 +261,9 @@ def test_a_hub_that_is_down_leaves_the_cache(hub, monkeypatch):
 
 def test_a_download_that_breaks_off(hub, tmp_path):
     hub.faults["model.safetensors"] = 1000
-    said = refusal(CLIP, "model.safetensors")
-    assert f"the download of model.safetensors from {hub.address} broke off (peer closed connection" in said
-    assert said.endswith("; start again: whole files are kept") and not list(tmp_path.rglob("*.incomplete"))
+    problem = refusal(CLIP, "model.safetensors")
+    assert f"the download of model.safetensors from {hub.address} broke off (peer closed connection" in problem
+    assert problem.endswith("; start again: complete files are kept") and not list(tmp_path.rglob("*.incomplete"))
     hub.faults.clear()
     assert find_file(CLIP, "model.safetensors").is_file()
 
@@ -302,7 +272,7 @@ def test_a_cache_that_cannot_be_written(hub, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
     assert "/file/hub cannot be written ([Errno 20] Not a directory: " in refusal(CLIP)
-    assert refusal(CLIP).endswith("; check its permissions, or name another in HF_HUB_CACHE")
+    assert refusal(CLIP).endswith("; check its permissions, or set HF_HUB_CACHE to another folder")
 
 
 def test_a_full_disk(hub, tmp_path, monkeypatch):
@@ -313,38 +283,22 @@ def test_a_full_disk(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(disk))
     try:
         with pytest.warns(UserWarning, match="Not enough free disk space"):
-            said = refusal(GPT2, "tokenizer.json")
+            problem = refusal(GPT2, "tokenizer.json")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
     assert (
-        f"no space is left for tokenizer.json in the cache {disk}; free some, or name a folder of another disk in"
-        in said
+        f"no space left for tokenizer.json in the cache {disk}; free some, or set HF_HUB_CACHE to a folder on another"
+        in problem
     )
-
-
-# ---- ids and paths ---------------------------------------------------------------------------------------------------
 
 
 def test_ids_and_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ckpts").mkdir()
     (tmp_path / "file").write_text("")
-    for name in (
-        "./modell",
-        "modell/",
-        "a/b/",
-        "a/b/c",
-        "../a/b",
-        "/a/b",
-        "~/b",
-        "clip.pt",
-        "a/clip.pt",
-        "a b",
-        "a@",
-        "@b",
-    ):
+    for name in ("./model", "model/", "a/b/", "a/b/c", "../a/b", "/a/b", "~/b", "clip.pt", "a/clip.pt", "a@"):
         assert client.split_id(name) is None, name
-    assert refusal("./modell") == "./modell: no such folder; check the path"
+    assert refusal("./model") == "./model: no such folder; check the path"
     assert refusal("clip.pt") == "clip.pt: no such file; check the path"
     assert refusal("./file") == "./file: is a file; give the folder of a model"
     for name, parts in {
@@ -364,11 +318,8 @@ def test_ids_and_paths(tmp_path, monkeypatch):
         find_model(Path("ckpts/x@main"))
 
 
-# ---- progress --------------------------------------------------------------------------------------------------------
-
-
 def test_progress_without_a_terminal(hub, monkeypatch, capsys):
-    """A quick download writes nothing; of a slow one a line tells how far it is."""
+    """A quick download writes nothing, a slow one a line with its progress."""
     find_file(CLIP, "model.safetensors")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress_line, "SECONDS_TO_FIRST_LINE", 1e-9)

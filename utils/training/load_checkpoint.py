@@ -16,7 +16,7 @@ from utils.data.text_codec import TextCodec, check_vocabulary, load_tokenizer
 from utils.data.vad_lexicon import VADLookup, read_lexicon
 from utils.errors import InputError, brief, escaped
 from utils.files import read_json
-from utils.run_record import compare_fingerprints, compare_flags
+from utils.run_record import compare_to_checkpoint, flags_of
 from utils.training.build_model import build_model
 from utils.training.checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named
 from utils.training.fingerprints import encoder_identity
@@ -133,8 +133,8 @@ def load_checkpoint(
         fingerprints["lexicon_sha256"] = lexicon.sha256
         vad = VADLookup(lexicon, args.lemmatizer, codec)
     if record is not None:
-        notes = compare_flags(record, args, True, source)
-        for note in notes + compare_fingerprints(record, fingerprints, True, source):
+        now = {"flags": flags_of(args), "fingerprints": fingerprints}
+        for note in compare_to_checkpoint(record, now, True, source):
             print(escaped(note))
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     chosen = torch.device(device or accelerator or "cpu")

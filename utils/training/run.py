@@ -26,7 +26,7 @@ from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator, deciding_score
 from utils.memory import share_weights
 from utils.processes import cores
-from utils.run_record import RECORD_KEY, compare_fingerprints, compare_flags, flags_of
+from utils.run_record import RECORD_KEY, compare_to_checkpoint, flags_of
 from utils.training.checkpoints import NamedCheckpoint, check_disk, save_named
 from utils.training.fingerprints import collect_fingerprints, encoder_identity
 from utils.training.load_checkpoint import load_model
@@ -178,8 +178,8 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     record = recorded_settings(args)
     if record is not None:
         source = checkpoint_config(args).parent
-        notes = compare_flags(record, args, args.eval_only, source)
-        for note in notes + compare_fingerprints(record, fingerprints, args.eval_only, source):
+        now = {"flags": flags_of(args), "fingerprints": fingerprints}
+        for note in compare_to_checkpoint(record, now, args.eval_only, source):
             accelerator.print(escaped(note))
     vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec, args.cache_dir)
     images = build_images(args, model, inputs, accelerator.device)
