@@ -67,8 +67,8 @@ def run_script(main: Callable[[], int | None]) -> int:
     """Run a script's `main`; report what a user can put right in one line on stderr.
 
     Returns:
-        The exit status: 0 for success, 2 for an `InputError`, 1 for an error of the operating system or the loss of a process,
-        130 for Ctrl-C. Other exceptions are bugs, and keep their traceback.
+        The exit status: 0 for success, 2 for an `InputError`, 1 for an error of the operating system or the loss of a
+        process, 130 for Ctrl-C. Other exceptions are bugs, and keep their traceback.
     """
     try:
         prepare_environment()
@@ -135,7 +135,7 @@ def _rank() -> int:
 
 
 def _lost_process(error: RuntimeError) -> bool:
-    """Whether a collective call failed because another process has ended: by torch's error classes (no torch here), or gloo's text."""
+    """Whether another process has ended, so that a collective call failed: by names of torch's errors, or gloo's text."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return False
     return type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError") or "gloo" in str(error)

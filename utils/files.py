@@ -35,8 +35,8 @@ def atomic_path(path: str | Path, folder: bool = False) -> Iterator[Path]:
     Readers therefore see the old file or the new one, never a part, also after a crash or a kill.
 
     Args:
-        folder: `path` is a folder, and the temporary path an empty one. It replaces an older folder by two renames; after
-            a kill between them `present` finds the older one, and `finish_renames` restores it.
+        folder: `path` is a folder, and the temporary path an empty one. It replaces an older folder by two renames;
+            after a kill between them `present` finds the older one, and `finish_renames` restores it.
 
     Raises:
         InputError: `path` cannot be written, see `check_place`.
@@ -145,14 +145,14 @@ def check_writable(path: str | Path) -> None:
 
 
 def write_manifest(folder: Path, beside: dict[str, Path] | None = None) -> None:
-    """Write manifest.json, the SHA-256 of every file in `folder`, and of files `beside` it (name in the manifest -> path)."""
+    """Write manifest.json: the SHA-256 of every file in `folder`, and of files `beside` it (name there -> path)."""
     files = {path.name: path for path in sorted(folder.iterdir())} | (beside or {})
     content = {"sha256": {name: sha256(path) for name, path in files.items()}}
     (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def damaged_file(folder: Path, beside: dict[str, Path] | None = None) -> str | None:
-    """The name of the first file that is missing or differs from its SHA-256 in manifest.json; None if there is none."""
+    """The first file that is missing or differs from its SHA-256 in manifest.json, by name; None if there is none."""
     try:
         digests = read_json(folder / MANIFEST)["sha256"].items()
     except (InputError, AttributeError, KeyError, TypeError):

@@ -5,7 +5,7 @@ A run's record (utils/run_record.py) holds every flag's value. Each flag has one
 
     MUST_MATCH  a different value is refused. With a checkpoint the recorded value is the default.
     WARN        a different value is reported in one line. With a checkpoint the recorded value is the default.
-    IGNORE      a different value is fine: it changes where files lie, how fast the run is or what it prints, not the results.
+    IGNORE      may differ: it changes where files lie, how fast the run is or what it prints, not the results.
 """
 
 import argparse
@@ -42,8 +42,8 @@ UNCHECKED = Rules(IGNORE, IGNORE, IGNORE)
 def flag_group(parser: argparse.ArgumentParser, title: str, rules: Rules) -> Callable[..., argparse.Action]:
     """The function that declares a flag of a new group: `add_argument` with two further arguments.
 
-    rules: of this flag, default those of the group. fingerprint: for a flag that is compared not by its value but by what it
-    stands for, the fingerprint of the record, such as "lexicon_sha256".
+    rules: of this flag, default those of the group. fingerprint: the entry of the record, such as "lexicon_sha256", by
+    which a flag is compared instead of its value.
     """
     group = parser.add_argument_group(title)
 

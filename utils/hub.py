@@ -38,7 +38,7 @@ def folder_or_id(text: str) -> Path:
 
 @functools.cache
 def _resolve(name: str) -> tuple[str, str, set[str] | None]:
-    """The repository, the commit whose files are used, and the names of its files (None where the cache does not know them).
+    """The repository, the commit whose files are used, and the names of its files (None if the cache lacks them).
 
     Decided once in a process: by the hub, or by the cache if the hub cannot be reached.
     """
@@ -89,7 +89,7 @@ def fetch_file(name: str, file: str) -> Path | None:
 
 
 def fetch_folder(name: str, patterns: list[str]) -> Path:
-    """The folder, in the cache, with all files of a hub id that match `patterns`, of one commit; InputError as `fetch_file`."""
+    """The folder, in the cache, with all files of a hub id that match `patterns`; InputError as `fetch_file`."""
     from huggingface_hub import snapshot_download
 
     repository, revision = _id_of(name)
@@ -107,7 +107,7 @@ def _id_of(name: str) -> tuple[str, str | None]:
 
 
 def _progress() -> type | None:
-    """The class of download bars: the hub's own (None) in a terminal; plain lines in a log file, where the hub's are silent."""
+    """The class of download bars: the hub's own (None) in a terminal; plain lines in a log file, where those are silent."""
     from utils.progress import PlainBar
 
     return None if sys.stderr.isatty() else PlainBar

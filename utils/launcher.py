@@ -1,5 +1,4 @@
-"""Start accelerate. Settings that a launcher, its config file or other work left in the environment are refused or ignored,
-in one line.
+"""Start accelerate; refuse or ignore, in one line, what a launcher, its config file or other work left in the environment.
 
 Neither torch nor accelerate is imported before `start_accelerator`, so that `check_launch` answers at once.
 """
@@ -50,7 +49,7 @@ def check_launch() -> None:
 
 
 def _expected_processes() -> str | None:
-    """A line if this process, which torchrun did not start, is going to wait for others. Variables of a single process are unset."""
+    """A line if this process, not started by torchrun, is going to wait for others; unsets variables of a single process."""
     left = {name: os.environ[name] for name in (*RANKS, *SIZES) if name in os.environ}
     if not left or "TORCHELASTIC_RUN_ID" in os.environ:
         return None
@@ -117,7 +116,7 @@ def start_accelerator(threads: int = 0, mixed_precision: str | None = None, **op
 
 
 def launch_lines(accelerator: "Accelerator", args: argparse.Namespace) -> list[str]:
-    """A line with processes, images per update, precision and device; and one for each setting of the launcher that is ignored."""
+    """A line with processes, images per update, precision and device; and one for each ignored setting of the launcher."""
     import torch
 
     count, device = accelerator.num_processes, accelerator.device

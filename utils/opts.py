@@ -1,4 +1,4 @@
-"""Every flag of `artEmisX_train.py`: one declaration each, with its rules (utils/flags.py). No torch here: `--help` answers at once."""
+"""The flags of `artEmisX_train.py`, each declared once with its rules (utils/flags.py). No torch here, for a fast --help."""
 
 import argparse
 import functools

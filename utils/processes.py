@@ -84,7 +84,7 @@ def _cgroup_limits() -> Iterator[int]:
 
 
 def prepare_script() -> None:
-    """For a script's first line: `prepare_environment`; Ctrl-C gives no traceback, and the script ends with its launcher."""
+    """The first call of a script: `prepare_environment`; Ctrl-C gives no traceback, and it ends with its launcher."""
     prepare_environment()
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

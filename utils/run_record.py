@@ -90,7 +90,7 @@ def compare_to_checkpoint(record: dict[str, Any], now: dict[str, Any], score: bo
 
 
 def _differences(before: dict, now: dict, moment: str) -> Iterator[tuple[str, str, str, str, str]]:
-    """Name, rule, description, recorded and present value of each flag that differs, but for those whose rule is IGNORE."""
+    """Name, rule, description, recorded and present value of each flag that differs and whose rule is not IGNORE."""
     for name, flag in declared().items():
         rule = getattr(flag.rules, moment)
         part, key = ("fingerprints", flag.fingerprint) if flag.fingerprint else ("flags", name)

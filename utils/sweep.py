@@ -72,7 +72,7 @@ class Run:
         return read_log(path) if path.is_file() and path.stat().st_size else None
 
     def remaining(self) -> list[str] | None:
-        """The flags of its next command: of the training until its log has an end, then of the scoring; None: finished."""
+        """The flags of its next command: the training until its log has an end, then the scoring; None: finished."""
         history = self.history()
         if history is None or history.end is None:
             return self.train
@@ -94,7 +94,7 @@ class Run:
         return all(report.get(name) == value for name, value in wanted.items())
 
     def result(self) -> Result:
-        """Of a finished run: the scores of its test report, or without --test those of the evaluation that chose best-res."""
+        """Of a finished run: the scores of its test report, without --test of the evaluation that chose best-res."""
         history, report = self.history(), None if self.test is None else read_report(self.report)
         best = (history.end.get("epoch"), history.end.get("step"))
         points = [report["scores"]] if report else [p for p in history.scores if (p["epoch"], p["step"]) == best]
@@ -375,9 +375,9 @@ def run_all(out: Path, runs: list[Run], jobs: int) -> tuple[list[Run], int]:
 
 @contextlib.contextmanager
 def stop_signals(running: list[Run]) -> Iterator[list[int]]:
-    """Yields the signals that have asked for a stop: at the first the running trainings get SIGTERM, at the next SIGKILL.
+    """Pass on signals that ask for a stop; yields the list of those received.
 
-    They write their states and stop. If the sweep itself fails, they get SIGTERM as well.
+    At the first, or if the sweep fails, the trainings get SIGTERM and write their states; a second one kills them.
     """
     received: list[int] = []
 

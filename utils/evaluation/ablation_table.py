@@ -44,7 +44,7 @@ LATEX = {
 
 @dataclass
 class Result:
-    """A finished run: its scores (fractions), the fingerprints in its log and, if it was scored on a test split, its report."""
+    """A finished run: its scores (fractions), the fingerprints in its log and, of a test split, its report."""
 
     combination: str
     values: Values
