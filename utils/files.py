@@ -288,8 +288,8 @@ def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> No
     """Write a csv file atomically: a header, then the rows; a value that a row lacks stays empty."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        for cells in ({name: name for name in columns}, *rows):
-            writer.writerow({name: _without_formula(cell) for name, cell in cells.items()})
+        writer.writeheader()
+        writer.writerows({name: _without_formula(cell) for name, cell in row.items()} for row in rows)
 
 
 def _without_formula(cell: Any) -> Any:

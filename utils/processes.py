@@ -88,7 +88,7 @@ def prepare_script() -> None:
     prepare_environment()
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # torchrun sets the first, accelerate's launcher for one process the second, which nobody sets by hand
+    # set by torchrun, and by accelerate for a single process
     if "TORCHELASTIC_RUN_ID" in os.environ or "ACCELERATE_DYNAMO_MODE" in os.environ:
         die_with_parent(signal.SIGTERM)
 

@@ -1,5 +1,6 @@
 """utils.sweep: which runs it plans, how it continues, and its table. In most tests a stand-in takes the training's place."""
 
+import contextlib
 import csv
 import json
 import os
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.conftest import REPOSITORY
@@ -156,8 +158,8 @@ def test_whole_sweep_once(here, capsys):
     # of best-res, which is not the last evaluation; 42 and 43 hundredths, and a tenth with use_VAD
     assert float(rows["full"]["sub_acc_mean"]) == pytest.approx(0.525)
     assert float(rows["no-use_VAD"]["sub_acc_std"]) == pytest.approx(np.std([0.42, 0.43], ddof=1))
-    said = capsys.readouterr().out
-    assert "52.50 ± 0.71" in said and "the split that chose it" in said
+    output = capsys.readouterr().out
+    assert "52.50 ± 0.71" in output and "the split that chose it" in output
     assert "seeds 42, 43" in Path("out/ablation.md").read_text(encoding="utf-8")
 
     assert sweep.main(argv(*TWO, "--seeds", "3")) == 0  # only what is new is run
@@ -175,9 +177,9 @@ def test_other_flags_in_the_same_folder_are_refused(here):
 def test_failed_run_is_reported_and_tried_again(here, capsys):
     Path("orders").write_text("fail 43")
     assert sweep.main(argv(*TWO, "--seeds", "3", "--jobs", "3")) == 1
-    said = capsys.readouterr().out
-    assert "full seed 43: no luck with this seed (out/full/seed-43/output.log)" in said
-    assert "WARNING: 3 of 9 runs are missing" in said and table()["full"]["seeds"] == "42 44"
+    output = capsys.readouterr().out
+    assert "full seed 43: no luck with this seed (out/full/seed-43/output.log)" in output
+    assert "WARNING: 3 of 9 runs are missing" in output and table()["full"]["seeds"] == "42 44"
     Path("orders").unlink()
     assert sweep.main(argv(*TWO, "--seeds", "3")) == 0
     assert len(calls()) == 12 and table()["full"]["runs"] == "3"
@@ -192,11 +194,9 @@ def test_launcher_that_does_nothing_is_a_failure(here, capsys):
 
 
 def test_two_sweeps_in_one_folder_are_refused(here):
-    with run_lock(Path("out")):
-        code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from utils import errors, sweep\n"
-        code += f"sys.exit(errors.run_script(lambda: sweep.main({argv(*TWO)})))"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2 and "another run is at work here" in done.stderr and not calls()
+    with run_lock(Path("out")), pytest.raises(InputError, match="another run is at work here"):
+        sweep.main(argv(*TWO))
+    assert not calls()
 
 
 @pytest.mark.slow
@@ -210,33 +210,26 @@ def test_stopped_sweep_ends_its_runs_and_goes_on(here, number):
     while len(list(Path("out").glob("*/*/results/log.jsonl"))) < 2 and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(number)
-    said, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=30)
     if number == signal.SIGINT:
-        assert process.returncode == 130 and "0 of 3 runs are finished; the same command continues" in said
+        assert process.returncode == 130 and "0 of 3 runs are finished; the same command continues" in output
     assert len(calls()) == 2
     until = time.monotonic() + 10
-    while (left := of_stand_in()) and time.monotonic() < until:
+    while stand_ins() and time.monotonic() < until:
         time.sleep(0.05)
-    assert not left
+    assert not stand_ins()
     Path("orders").unlink()
     assert sweep.main(argv(*TWO, "--seeds", "1")) == 0
     assert len(calls()) == 5 and all(line.endswith("True False") for line in calls())  # with --resume
 
 
-def of_stand_in() -> list[Path]:
+def stand_ins() -> list[psutil.Process]:
     """Processes of the stand-in in this working directory."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            if b"stand_in.py\0" in (folder / "cmdline").read_bytes() and state != "Z":
-                if (
-                    os.readlink(folder / "cwd") == os.getcwd()
-                    and b"utils.sweep" not in (folder / "cmdline").read_bytes()
-                ):
-                    found.append(folder)
-        except OSError:
-            continue
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "stand_in.py" in process.cmdline() and process.cwd() == os.getcwd():
+                found.append(process)
     return found
 
 
@@ -245,14 +238,14 @@ def test_test_split(here, capsys):
     assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0  # the trainings are there: only scored
     assert [line.endswith("True") for line in calls()] == [False] * 3 + [True] * 3
     assert table()["full"]["sub_acc_mean"] == "0.125"
-    said = capsys.readouterr().out
-    assert "Scores of artEmisX_test.json" in said and "One seed: no standard deviation" in said
+    output = capsys.readouterr().out
+    assert "Scores of artEmisX_test.json" in output and "One seed: no standard deviation" in output
     assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0
     assert len(calls()) == 6
     names = ("artEmisX_test.json", "annotations/artEmisX_test_annot_exp.json", "demo-VAD-Lexicon.txt")
     for times, name in enumerate(names, start=3):
         (Path("runs/demo/data") / name).write_text("{ }")
-        assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0  # of another split, ...: scored anew
+        assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0  # another split, ...: scored again
         assert len(calls()) == 3 * times
 
 
@@ -280,18 +273,18 @@ def test_the_test_takes_the_trainings_flags_along(here, capsys):
 
 
 def test_runs_of_other_files_are_named(here, capsys):
-    ours = ("--ablate", "use_VAD", "--test")
+    of_sweep = ("--ablate", "use_VAD", "--test")
     for seed, fingerprints in ((1, {"lexicon_sha256": "a", "decoder_sha256": "a"}), (2, {"decoder_sha256": "b"})):
         Path("fingerprints").write_text(
             json.dumps({"precision": "no", "training_texts_sha256": str(seed)} | fingerprints)
         )
-        assert sweep.main(argv(*ours, "--seeds", f"{seed},")) == 0
-        said = capsys.readouterr().out
-        assert "WARNING" not in said and "left out" not in said and float(table()["full"]["max_lcs_mean"]) == 2.5
-    assert sweep.main(argv(*ours, "--seeds", "1,2")) == 0
-    said = capsys.readouterr().out
-    assert "WARNING: the runs do not agree in decoder: do not compare them." in said
-    assert "left out: max-LCS, as the runs differ in training texts" in said and "max_lcs_mean" not in table()["full"]
+        assert sweep.main(argv(*of_sweep, "--seeds", f"{seed},")) == 0
+        output = capsys.readouterr().out
+        assert "WARNING" not in output and "left out" not in output and float(table()["full"]["max_lcs_mean"]) == 2.5
+    assert sweep.main(argv(*of_sweep, "--seeds", "1,2")) == 0
+    output = capsys.readouterr().out
+    assert "WARNING: the runs do not agree in decoder: do not compare them." in output
+    assert "left out: max-LCS, as the runs differ in training texts" in output and "max_lcs_mean" not in table()["full"]
     assert float(table()["full"]["sub_acc_mean"]) == 0.125
 
 
@@ -343,11 +336,11 @@ def test_real_runs(workspace, tmp_path, monkeypatch, capsys):
     for name in ("--ckpt_path", "--caption_save_path"):
         del flags[flags.index(name) : flags.index(name) + 2]
     monkeypatch.chdir(tmp_path)
-    ours = ["--out", "out", "--ablate", "use_VAD", "--seeds", "1", "--jobs", "2", "--test"]
-    assert sweep.main([*ours, "--", *flags]) == 0, capsys.readouterr().out
+    of_sweep = ["--out", "out", "--ablate", "use_VAD", "--seeds", "1", "--jobs", "2", "--test"]
+    assert sweep.main([*of_sweep, "--", *flags]) == 0, capsys.readouterr().out
     history = read_log(Path("out/no-use_VAD/seed-42/results/log.jsonl"))
     assert history.end == {"epoch": 0, "step": history.scores[0]["step"]} and history.flags["use_VAD"] is False
     report = json.loads(Path("out/no-use_VAD/seed-42/test/report.json").read_text())
     assert float(table()["no-use_VAD"]["Bleu_1_mean"]) == report["scores"]["Bleu_1"]
-    assert sweep.main([*ours[:-1], "--", *flags]) == 0
+    assert sweep.main([*of_sweep[:-1], "--", *flags]) == 0
     assert float(table()["full"]["Bleu_1_mean"]) != 0 and "2 of them finished" in capsys.readouterr().out
