@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leaves it out
 
-from utils.command_line import DEMO_DEFAULTS, SHARED_NAME, check_paths, parse_args
+from utils.command_line import DEMO_DEFAULTS, EXPORT_NAME, check_paths, parse_args
 from utils.errors import InputError, escaped, run_script
 from utils.launcher import check_launch, launch_lines, start_accelerator
 from utils.processes import prepare_script
@@ -368,8 +368,8 @@ def main(argv: list[str] | None = None) -> int:
         signals = stack.enter_context(StopSignals(accelerator.is_main_process, how_to_continue(args)))
         scorer = None
         if accelerator.is_main_process:
-            shared = args.load_from_epoch == SHARED_NAME  # perhaps a read-only copy
-            written = (args.caption_save_path,) if shared else (args.ckpt_path, args.caption_save_path)
+            exported = args.load_from_epoch == EXPORT_NAME  # perhaps a read-only copy
+            written = (args.caption_save_path,) if exported else (args.ckpt_path, args.caption_save_path)
             folders = {os.path.realpath(folder): folder for folder in written}
             for folder in folders.values():
                 stack.enter_context(run_lock(folder))

@@ -20,7 +20,7 @@ from torch import nn
 from models.config import GPT2_FIELDS, SEVLMConfig, gpt2_config
 from models.decoder import Explainer
 from models.image_encoder import VISION_KINDS, ImageEncoder, ImagePreparation, model_arguments, vision_config
-from utils.constants import SHARED_TYPE
+from utils.constants import EXPORT_TYPE
 
 # ---- A whole model as one folder or one repository of the Hugging Face hub: `save_pretrained` and --------------------
 
@@ -44,7 +44,7 @@ class ExportedModel:
             state = {name: tensor for name, tensor in state.items() if not name.startswith(ENCODER)}
         gpt2 = self.decoder.config.to_dict()
         config = {
-            "model_type": SHARED_TYPE,
+            "model_type": EXPORT_TYPE,
             "architectures": ["SEVLM"],
             "decoder_config": {name: gpt2[name] for name in GPT2_FIELDS if name in gpt2},
             "sevlm_config": self.config.to_fields(),
@@ -75,7 +75,7 @@ class ExportedModel:
             state = load_file(folder / WEIGHTS)
         except (OSError, ValueError, SafetensorError) as error:
             raise ValueError(f"{source}: {CONFIG} or {WEIGHTS} is missing or damaged ({error})") from None
-        if not isinstance(fields, dict) or fields.get("model_type") != SHARED_TYPE:
+        if not isinstance(fields, dict) or fields.get("model_type") != EXPORT_TYPE:
             raise ValueError(f"{source}: its {CONFIG} is not that of an exported SEVLM model")
         vision = fields.get("vision_config")
         if vision is None and image_encoder is None:

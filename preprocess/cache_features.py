@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.constants import NORMALIZATIONS
 from utils.data.images import find_image, image_size, shorten
 from utils.data.records import read_records
-from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
+from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import check_place
 from utils.launcher import start_accelerator
 from utils.processes import prepare_script
@@ -45,9 +45,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch_size", type=number(int, 1), default=32, help="images in a batch (default: %(default)s)"
     )
-    parser.add_argument(
-        "--num_workers", type=number(int, 0, MOST_PROCESSES), default=2, help="loader processes (default: %(default)s)"
-    )
+    parser.add_argument("--num_workers", type=number(int, 0), default=2, help="loader processes (default: %(default)s)")
     parser.add_argument(
         "--check", type=number(int, 0), default=16, help="images to encode again at the end (default: %(default)s)"
     )

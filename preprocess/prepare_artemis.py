@@ -47,7 +47,7 @@ from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2,
 from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize_all
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table
 from utils.constants import EMOTIONS
-from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
+from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import check_place
 from utils.processes import cores
 
@@ -77,9 +77,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out_dir", type=Path, required=True, help="where the two folders go")
     parser.add_argument("--spelling", type=Path, help="hand-made corrections: a json file, or ArtEmis' own spelling.py")
     parser.add_argument("--known_words", type=Path, help="words not to correct: GloVe's text file, or one word a line")
-    parser.add_argument(
-        "--jobs", type=number(int, 1, MOST_PROCESSES), default=cores(), help="processes (default: all cores)"
-    )
+    parser.add_argument("--jobs", type=number(int, 1), default=cores(), help="processes (default: all cores)")
     return parser
 
 

@@ -34,7 +34,7 @@ from preprocess.image_manifest import (
     write_manifest,
 )
 from utils.data.images import EXTENSIONS, image_files, image_size, is_system_file, open_image
-from utils.errors import MOST_PROCESSES, InputError, OneLineParser, number, run_script
+from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
 from utils.processes import cores
 
@@ -69,9 +69,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quality", type=number(int, 90, 100), default=95, help="JPEG quality, 90 to 100 (default: %(default)s)"
     )
-    parser.add_argument(
-        "--jobs", type=number(int, 1, MOST_PROCESSES), default=cores(), help="processes (default: all cores)"
-    )
+    parser.add_argument("--jobs", type=number(int, 1), default=cores(), help="processes (default: all cores)")
     parser.add_argument("--require_images", action="store_true", help="an annotated artwork without image is an error")
     parser.add_argument("--manifest", type=Path, help="csv of all images (default: manifest.csv in --out_dir)")
     return parser

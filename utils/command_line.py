@@ -1,6 +1,6 @@
-"""From the command line of `artEmisX_train.py` to its settings: flags checked, and a checkpoint's own settings beneath them.
+"""The command line of `artEmisX_train.py`: parse and check it, find the input files, and what --demo changes.
 
-No torch here: wrong flags answer at once.
+No torch here: wrong flags are refused at once.
 """
 
 import argparse
@@ -10,21 +10,19 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from utils.constants import IMAGE_FOLDERS, LEXICON_FILES, SHARED_TYPE
+from utils.constants import EXPORT_TYPE, IMAGE_FOLDERS, LEXICON_FILES
 from utils.errors import InputError
 from utils.files import check_append_to, check_place, present, read_json
 from utils.hub import fetch_folder, split_id
 from utils.opts import TRACKERS, get_parser
-from utils.run_record import RECORD_KEY, compare_flags, recorded_argv
+from utils.run_record import RECORD_KEY, compare_to_checkpoint, flags_of, recorded_argv
 
-# ---- From the command line of `artEmisX_train.py` to its settings: flags checked, and a checkpoint's own -------------
-
-
-SHARED_NAME = "shared"  # stands for the one model of an exported folder, where others name one of several checkpoints
+LEXICON_PAGE = "the NRC VAD Lexicon is at https://saifmohammad.com/WebPages/nrc-vad.html"
+EXPORT_NAME = "shared"  # in place of a checkpoint's name: the model of an exported folder
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse and check the command line; a checkpoint to be used brings its settings along as defaults.
+    """Parse and check the command line; the settings of a checkpoint that is used are the defaults.
 
     Raises:
         InputError: unknown flags, wrong values, flags that contradict each other or the checkpoint.
@@ -36,7 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.split and not args.demo:
         raise InputError(
-            "--split names a part of the demo's data: give --demo, or the files of another split with --nle_data_val_path and "
+            "--split names a split of the demo's data: give --demo, or another split's files with --nle_data_val_path and "
             "--annFileExp"
         )
     if args.split == "test":
@@ -45,16 +43,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(load_from_epoch="best-res")
     if args.eval_only:
         parser.set_defaults(nle_data_train_path=None)  # its checkpoint's record names them
-    shared = find_model(args.ckpt_path) if args.eval_only else args.ckpt_path
-    if is_shared(shared):
+    folder = find_model(args.ckpt_path) if args.eval_only else args.ckpt_path
+    if is_export(folder):
         if args.load_from_epoch or not args.eval_only:
             raise InputError(
-                f"--ckpt_path {args.ckpt_path}: is one shared model, to be scored and asked: give --eval_only without "
+                f"--ckpt_path {args.ckpt_path}: is one exported model, which can only be scored: give --eval_only without "
                 "--load_from_epoch; a training needs another --ckpt_path"
             )
-        argv = [*argv, f"--load_from_epoch={SHARED_NAME}"]
-    if shared != args.ckpt_path:
-        argv = [*argv, f"--ckpt_path={shared}"]
+        argv = [*argv, f"--load_from_epoch={EXPORT_NAME}"]
+    if folder != args.ckpt_path:
+        argv = [*argv, f"--ckpt_path={folder}"]
     args = parser.parse_args(argv)
     check_flags(args)
     record = recorded_settings(args)
@@ -67,24 +65,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             raise InputError(f"{source}: its settings are damaged ({error}); take another checkpoint") from None
         args = parser.parse_args([*recorded, *argv])
         check_flags(args)
-        compare_flags(record, args, args.eval_only, source)
+        compare_to_checkpoint(record, {"flags": flags_of(args)}, args.eval_only, source)
     return args
 
 
 def checkpoint_config(args: argparse.Namespace) -> Path:
     """The config.json of the checkpoint that --load_from_epoch names."""
-    if args.load_from_epoch == SHARED_NAME:
+    if args.load_from_epoch == EXPORT_NAME:
         return args.ckpt_path / "config.json"
     return present(args.ckpt_path / f"nle_model_{args.load_from_epoch}") / "config.json"
 
 
 def find_model(source: Path) -> Path:
-    """The folder of a model: `source` itself, or the downloaded copy of the Hugging Face id (owner/name) that it spells.
+    """The folder of a model: `source` itself, or the download of the Hugging Face id (owner/name) that it spells.
 
-    What would lie in a folder that is here (`ckpts/x`) is no id, unless a revision makes it one (`ckpts/x@main`).
+    A path below an existing folder (`ckpts/x`) is not an id, unless it has a revision (`ckpts/x@main`).
 
     Raises:
-        InputError: the id cannot be had: the message says why.
+        InputError: the download fails.
     """
     parts = split_id(str(source))
     if source.is_dir() or parts is None or (parts[1] is None and source.parent.is_dir()):
@@ -92,19 +90,19 @@ def find_model(source: Path) -> Path:
     return fetch_folder(str(source), ["*.json", "*.txt", "*.safetensors", "*.bin", "*.tar", "*.md"])
 
 
-def is_shared(folder: Path) -> bool:
-    """Whether a folder is a shared model (utils/share.py), not a --ckpt_path with named checkpoints."""
+def is_export(folder: Path) -> bool:
+    """Whether a folder is an exported model (utils/share.py), not a --ckpt_path with named checkpoints."""
     path = folder / "config.json"
     if not path.is_file():
         return False
     fields = read_json(path)
-    return isinstance(fields, dict) and fields.get("model_type") == SHARED_TYPE
+    return isinstance(fields, dict) and fields.get("model_type") == EXPORT_TYPE
 
 
 def recorded_settings(args: argparse.Namespace) -> dict | None:
     """The settings recorded in the checkpoint that is scored or continued.
 
-    None where no checkpoint is named, where it is the authors', or where it is missing (loading it says so).
+    None if no checkpoint is named, or for one of the authors', or a missing one (which loading reports).
     """
     if not args.load_from_epoch or args.resume or not checkpoint_config(args).is_file():
         return None
@@ -126,20 +124,20 @@ def check_flags(args: argparse.Namespace) -> None:
         raise InputError("--prompt_text is empty: generation needs words to begin with; leave it out for the default")
     if args.vad_causal and not args.use_VAD:
         raise InputError("--vad_causal is about the VAD encoder, which --no-use_VAD leaves out: give one of them")
-    headless = not args.use_emotion_loss and not args.load_from_epoch  # a checkpoint may bring the head along
+    headless = not args.use_emotion_loss and not args.load_from_epoch  # a checkpoint may have the head
     if args.emotion_pooling != "cls" and headless:
         raise InputError("--emotion_pooling is about the head of --use_emotion_loss: give both")
     if args.emotion_from == "head" and headless:
         raise InputError("--emotion_from head asks the head of --use_emotion_loss: give both")
     if args.feature_cache and not args.fixed_encoder:
-        raise InputError("--feature_cache keeps what a fixed encoder computes: not with --fixed_encoder False")
+        raise InputError("--feature_cache needs a fixed encoder: not with --fixed_encoder False")
     if args.split == "test" and not args.eval_only:
         raise InputError("--split test is for --eval_only: checkpoints are chosen on the validation split")
     if "none" in args.report_to and len(args.report_to) > 1:
         raise InputError("--report_to none and others: give none, or the others")
     if args.report_to != ["none"] and args.eval_only:
         raise InputError(
-            "--report_to draws the curves of a training: not with --eval_only, whose scores are in report.json"
+            "--report_to reports the curves of a training: not with --eval_only, whose scores are in report.json"
         )
     for tracker in args.report_to:
         if tracker in TRACKERS and not _is_installed(tracker):
@@ -163,15 +161,12 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 def _is_installed(package: str) -> bool:
-    """By the installed metadata: a folder of that name in the working directory, as wandb leaves one, is no package."""
+    """By its metadata: a folder of that name in the working directory, such as wandb's own, can be imported too."""
     try:
         version(package)
     except PackageNotFoundError:
         return False
     return True
-
-
-# ---- Find the input files of a run before anything heavy starts. No torch here ---------------------------------------
 
 
 def check_paths(args: argparse.Namespace, early: bool = False) -> None:
@@ -181,7 +176,7 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
         early: the demo's data may still have to be made.
 
     Raises:
-        InputError: naming what is missing, where it was looked for, and how to make it.
+        InputError: names what is missing, where it was searched, and how to make it.
     """
     if early and args.demo:
         return
@@ -193,16 +188,13 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
     folders = data_folders(args)
     needs_images = not args.feature_cache or args.feature_cache == "auto" or args.clip_score
     if args.image_root is None and needs_images:
-        args.image_root = _look_for(folders, IMAGE_FOLDERS, Path.is_dir, "image folder", "--image_root")
+        args.image_root = _find(folders, IMAGE_FOLDERS, "image folder", "--image_root")
     if args.image_root is not None and not args.image_root.is_dir():
         raise InputError(f"--image_root {args.image_root}: no such folder; make it with preprocess/resize_wikiart.py")
     if args.vad_lexicon is None and needs_lexicon(args):
-        remedy = "the NRC VAD Lexicon is at https://saifmohammad.com/WebPages/nrc-vad.html"
-        args.vad_lexicon = _look_for(folders, LEXICON_FILES, Path.is_file, "VAD lexicon", "--vad_lexicon", remedy)
+        args.vad_lexicon = _find(folders, LEXICON_FILES, "VAD lexicon", f"--vad_lexicon ({LEXICON_PAGE})")
     if args.vad_lexicon is not None and not args.vad_lexicon.is_file():
-        raise InputError(
-            f"--vad_lexicon {args.vad_lexicon}: no such file; see https://saifmohammad.com/WebPages/nrc-vad.html"
-        )
+        raise InputError(f"--vad_lexicon {args.vad_lexicon}: no such file; {LEXICON_PAGE}")
     for path in (args.text2emotion, args.vocabulary):
         if path is not None and not path.is_file():
             raise InputError(f"{path}: no such file; make a classifier with preprocess/train_text2emotion.py")
@@ -211,7 +203,7 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
     for flag in ("ckpt_path", "caption_save_path", "cache_dir"):
         folder = getattr(args, flag)
         if os.path.lexists(folder) and not folder.is_dir():
-            kind = "link that leads nowhere" if folder.is_symlink() and not folder.exists() else "file"
+            kind = "broken link" if folder.is_symlink() and not folder.exists() else "file"
             raise InputError(f"--{flag} {folder}: is a {kind}, a folder was expected; remove it or name another")
         check_place(folder / "file")
     if not args.eval_only:
@@ -219,14 +211,12 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Refuse, before a training, files and folders of the user's own under the names of its output (InputError)."""
+    """InputError, before a training, for files and folders of the user under the names of its output."""
     ckpts, log = args.ckpt_path, args.caption_save_path / "log.jsonl"
     tokenizer = ckpts / "nle_gpt2_tokenizer_0"
     outputs = [(ckpts / "resume", (ckpts / "resume").is_dir()), (log, log.is_file())]
     outputs += [(tokenizer, (tokenizer / "tokenizer_config.json").is_file())]
-    for name in sorted(
-        {"best-acc", "best-res"} - {args.load_from_epoch}
-    ):  # loading that one says what is wrong with it
+    for name in sorted({"best-acc", "best-res"} - {args.load_from_epoch}):  # loading that one checks it
         folder, stats = ckpts / f"nle_model_{name}", ckpts / f"ckpt_stats_{name}.tar"
         outputs += [(folder, (folder / "config.json").is_file()), (stats, stats.is_file())]
     for path, is_output in outputs:
@@ -235,7 +225,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def data_folders(args: argparse.Namespace) -> list[Path]:
-    """Where images and lexicon are looked for: beside the JSON files and one folder up."""
+    """Where images and lexicon are searched: beside the JSON files and one folder up."""
     splits = [args.nle_data_val_path] + ([] if args.eval_only else [args.nle_data_train_path])
     folders = [folder for path in splits for folder in (path.absolute().parent, path.absolute().parent.parent)]
     return list(dict.fromkeys(folders))
@@ -246,18 +236,16 @@ def needs_lexicon(args: argparse.Namespace) -> bool:
     return args.use_VAD or (args.use_VAD_loss and not args.eval_only)
 
 
-def _look_for(folders: list[Path], names: tuple[str, ...], is_there, what: str, flag: str, remedy: str = "") -> Path:
+def _find(folders: list[Path], names: tuple[str, ...], what: str, flag: str) -> Path:
     for folder in folders:
         for name in names:
-            if is_there(folder / name):
+            if (folder / name).exists():
                 return folder / name
     places = ", ".join(str(folder) for folder in folders)
-    remedy = f" ({remedy})" if remedy else ""
-    raise InputError(f"no {what} found: looked for {' or '.join(names)} in {places}; name it with {flag}{remedy}")
+    raise InputError(f"no {what} found: looked for {' or '.join(names)} in {places}; name it with {flag}")
 
 
-# ---- What --demo changes: paths under runs/demo/, and the same model classes in small sizes, from random -------------
-
+# What --demo changes: paths under runs/demo/, and the same model classes in small sizes, from random weights.
 
 CONFIGS = Path(__file__).resolve().parents[1] / "models" / "configs"
 DEMO = Path("runs/demo")
@@ -277,7 +265,7 @@ DEMO_DEFAULTS = {
     "fixed_encoder": False,
     "lemmatizer": "simplemma",
     "num_train_epochs": 5,
-    "use_emotion_loss": True,  # without pretrained weights the image encoder learns emotions faster from votes than from words
+    "use_emotion_loss": True,  # a random image encoder learns emotions faster from votes than from words
     "emotion_loss_weight": 3.0,
     "cl_Loss_weight": 0.1,
     "batch_size": 8,
@@ -286,7 +274,7 @@ DEMO_DEFAULTS = {
     "en_LR": 1e-3,
     "emo_en_LR": 2e-3,
 }
-# What --demo --split test changes besides.
+# What --demo --split test changes in addition.
 DEMO_TEST = {
     "nle_data_val_path": DEMO / "data" / "artEmisX_test.json",
     "annFileExp": DEMO / "data" / "annotations" / "artEmisX_test_annot_exp.json",

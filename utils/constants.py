@@ -1,6 +1,6 @@
-"""Names and numbers that every part of SEVLM agrees on; no torch here, so that `preprocess/` can import it for free."""
+"""Names and numbers that several parts of SEVLM share. No torch here."""
 
-# ArtEmis' nine emotions. The position in this tuple is the label everywhere: histograms, distributions, heads.
+# ArtEmis' nine emotions. Their index in this tuple is the label everywhere: histograms, distributions, heads.
 EMOTIONS = (
     "amusement",
     "awe",
@@ -23,16 +23,16 @@ IGNORED_LABEL = -100
 PROMPT_TEXT = " the emotion is"
 BECAUSE = "because"  # between emotion and explanation
 
-# ArtEmis' punctuation, each of which becomes a blank before a text is split into words.
+# ArtEmis' punctuation: each of these becomes a space before a text is split into words.
 PUNCTUATION = r".?!,:;/\-~*_=[–]{}$^@|%#<—>"
 # Artworks with more annotations than this are ArtEmis' split "rest".
 MOST_ANNOTATIONS = 40
 
-# How a token becomes the word that the VAD lexicon is asked for.
+# How a token becomes the word that is looked up in the VAD lexicon.
 LEMMATIZERS = ("nltk", "simplemma", "none")
 
-# Positions of bos, the prompt's three tokens and the emotion's two at most. The published code takes them for the
-# emotion whatever the text says. Another prompt has another span: see TextCodec.emotion_span.
+# bos, the prompt's three tokens and at most two of the emotion: the published code takes these positions for the emotion
+# of any text. Another prompt has another span: see TextCodec.emotion_span.
 EMOTION_SPAN = 6
 
 MAX_NEW_TOKENS = 25
@@ -49,12 +49,12 @@ LEXICON_FILES = ("NRC-VAD-Lexicon.txt", "NRC-VAD-Lexicon-v2.1.txt")
 # COCO-caption's; SPICE needs a download.
 METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
 DEFAULT_METRICS = METRICS[:4]
-METEOR_GIB = 0.5  # memory of one of its Java processes; 0.45 GiB were measured after an evaluation
+METEOR_GIB = 0.5  # memory of one of its Java processes; measured after an evaluation: 0.45 GiB
 
 # Names of test sets: ArtEmis v1.0's; v2.0's (see preprocess/artemis_splits.py; papers' "v2.0" is test_all); Affection's.
 TEST_SETS = ("v1.0", "test_all", "test_new", "test_ref", "test_old", "test_40", "affection")
 
-SHARED_TYPE = "sevlm"  # model_type in the config.json of a shared model (utils/share.py)
+EXPORT_TYPE = "sevlm"  # model_type in the config.json of an exported model (utils/share.py)
 
 # Beyond the paper: what decides on a caption's emotion, and what the 9-way emotion head reads of an image.
 EMOTION_FROM = ("text", "likelihood", "head")

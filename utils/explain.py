@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.command_line import find_model, is_shared
+from utils.command_line import find_model, is_export
 from utils.constants import EMOTIONS, MAX_NEW_TOKENS
 from utils.data.images import list_images
 from utils.errors import InputError, OneLineParser, escaped, number, run_script
@@ -29,11 +29,12 @@ def get_parser() -> argparse.ArgumentParser:
         "--ckpt",
         type=folder_or_id,
         required=True,
-        help="checkpoint folder, the --ckpt_path of the training; or a shared model's folder or Hugging Face id (also "
+        help="checkpoint folder, the --ckpt_path of the training; or an exported model's folder or Hugging Face id (also "
         "id@revision)",
     )
     add(
-        "--name", help="which of its checkpoints: best-res (default), best-acc or an epoch; a shared model has only one"
+        "--name",
+        help="which of its checkpoints: best-res (default), best-acc or an epoch; an exported model has only one",
     )
     add("--vad_lexicon", type=Path, help="VAD lexicon, if the training's is no longer in its place")
     add("--clip_model", help="image encoder, if the training's is no longer in its place")
@@ -124,9 +125,9 @@ def check_args(args: argparse.Namespace) -> list[Path]:
 def check_checkpoint(args: argparse.Namespace) -> None:
     """Find the checkpoint's config, and compare --heat_blocks with it (InputError). Loading checks the rest."""
     args.ckpt = find_model(args.ckpt)
-    if is_shared(args.ckpt):
+    if is_export(args.ckpt):
         if args.name is not None:
-            raise InputError(f"--ckpt {args.ckpt}: is one shared model; leave --name out")
+            raise InputError(f"--ckpt {args.ckpt}: is one exported model; leave --name out")
         decoder = read_json(args.ckpt / "config.json").get("decoder_config", {})
     else:
         args.name = args.name or "best-res"

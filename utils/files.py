@@ -10,49 +10,43 @@ import os
 import re
 import shutil
 import socket
-import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.errors import UNSUPPORTED, InputError, brief
-
-# ---- Reading and writing files so that a result is either whole or absent --------------------------------------------
-
+from utils.errors import InputError, brief
 
 MANIFEST = "manifest.json"
 LOCK_FILE, OWNER_FILE = ".run.lock", ".run.owner"
-# how torch, safetensors and tokenizers report that the system did not write
+# in the errors of torch, safetensors and tokenizers when the system could not write
 WRITE_FAILED = re.compile(r"PytorchStreamWriter|inline_container|os error|I/O error", re.IGNORECASE)
-DISK_RESERVE = 32 << 20  # bytes; a write that failed with less than this left failed for want of space
-
-# What file systems answer that have no locks, or no fsync (of folders).
-NO_LOCKS = (*UNSUPPORTED, errno.ENOLCK, errno.EBADF, errno.EPERM)
-NO_SYNC = (*UNSUPPORTED, errno.EBADF, errno.EPERM, errno.EACCES)
+DISK_RESERVE = 32 << 20  # bytes; a failed write that leaves less than this failed for lack of space
+# Errors of network file systems without locks, or without fsync of folders.
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path, folder: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block succeeds it is fsynced and renamed to `path`, else removed.
+    """Yield a temporary path beside `path`; if the block succeeds it is fsynced and renamed to `path`, else removed.
 
     Readers therefore see the old file or the new one, never a part, also after a crash or a kill.
 
     Args:
-        folder: `path` is a folder, and the temporary path an empty one. It replaces an older folder by two renames; after
-            a kill between them `present` knows where the older one is, and `finish_renames` brings it back.
+        folder: `path` is a folder, and the temporary path an empty one. It replaces an older folder by two renames;
+            after a kill between them `present` finds the older one, and `finish_renames` restores it.
 
     Raises:
-        InputError: `path` is not a place for a file, see `check_place`.
-        OSError: the file cannot be written; a full disk is ENOSPC, whatever the library that wrote called it.
+        InputError: `path` cannot be written, see `check_place`.
+        OSError: the write failed; ENOSPC for a full disk, whatever error the library raised.
     """
     path = Path(path)
     if not folder:
         check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # processes may write the same file at the same time, but not the same folder: what a kill has left there is removed
+    # several processes may write the same file, but not the same folder: there a temporary one is left from a kill
     temporary = path.with_name(f".{path.name}.tmp" if folder else f".{path.name[:40]}.{os.getpid()}.tmp")
     try:
         if folder:
@@ -83,12 +77,12 @@ def _old(folder: Path) -> Path:
 
 
 def present(folder: Path) -> Path:
-    """Where a folder of `atomic_path` is: at its place, or where a kill between two renames left the older one."""
+    """Where a folder of `atomic_path` is: at `folder`, or where a kill between two renames left the older one."""
     return _old(folder) if not folder.exists() and _old(folder).is_dir() else folder
 
 
 def finish_renames(parent: Path) -> None:
-    """Bring back every folder in `parent` that a kill between two renames of `atomic_path` left under another name."""
+    """Restore every folder in `parent` that a kill between two renames of `atomic_path` left under another name."""
     for old in Path(parent).glob(".*.old"):
         folder = old.with_name(old.name[1:].removesuffix(".old"))
         if not folder.exists():
@@ -104,17 +98,17 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """fsync a file or a folder, so that it survives a power cut, where the file system can do that."""
+    """fsync a file or a folder, so that it survives a power cut, where the file system supports that."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in NO_SYNC:
-            error.filename = str(path)
-            raise
+        if error.errno not in UNSUPPORTED:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -124,13 +118,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
-    """Write `value` as UTF-8 JSON atomically; NaN and infinity are refused (ValueError), as no JSON reader takes them."""
+    """Write `value` as UTF-8 JSON atomically; NaN and infinity, which are not JSON, raise ValueError."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n")
 
 
 def check_place(path: str | Path) -> None:
-    """Refuse, if need be before long work, a path that no file can be written to (InputError): a folder, a pipe or device,
-    or below something that is not a folder."""
+    """InputError for a path that no file can be written to: a folder, a pipe or device, or a path below a file."""
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the name of a file")
@@ -138,29 +131,28 @@ def check_place(path: str | Path) -> None:
         raise InputError(f"{path}: is a pipe, socket or device; give the name of a file")
     for parent in path.parents:
         if os.path.lexists(parent) and not parent.is_dir():
-            kind = "a file" if parent.is_file() else "not a folder"
-            raise InputError(f"{path}: cannot be written, as {parent} is {kind}; name another folder")
+            raise InputError(f"{path}: cannot be written, as {parent} is not a folder; name another folder")
 
 
 def check_writable(path: str | Path) -> None:
-    """Refuse, before long work, a file whose folder (or the nearest that is there) takes no files (InputError)."""
-    folder = next((parent for parent in Path(path).absolute().parents if parent.exists()), Path("/"))
+    """InputError, before long work, for a file whose folder, or the nearest that exists, is not writable."""
+    folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: nothing can be written in {folder}; name another folder")
+        raise InputError(f"{path}: the folder {folder} is not writable; name another folder")
 
 
 # ---- manifests -------------------------------------------------------------------------------------------------------
 
 
 def write_manifest(folder: Path, beside: dict[str, Path] | None = None) -> None:
-    """Write manifest.json, the SHA-256 of every file in `folder`, and of files `beside` it (name in the manifest -> path)."""
+    """Write manifest.json: the SHA-256 of every file in `folder`, and of files `beside` it (name there -> path)."""
     files = {path.name: path for path in sorted(folder.iterdir())} | (beside or {})
     content = {"sha256": {name: sha256(path) for name, path in files.items()}}
     (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def damaged_file(folder: Path, beside: dict[str, Path] | None = None) -> str | None:
-    """The name of the first file that is missing or differs from its SHA-256 in manifest.json; None if all are as written."""
+    """The first file that is missing or differs from its SHA-256 in manifest.json, by name; None if there is none."""
     try:
         digests = read_json(folder / MANIFEST)["sha256"].items()
     except (InputError, AttributeError, KeyError, TypeError):
@@ -177,38 +169,38 @@ def damaged_file(folder: Path, beside: dict[str, Path] | None = None) -> str | N
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Keep other runs out of `folder` while the block runs; it is made for it, and removed again if it stays empty.
+    """Lock `folder` against other runs during the block; a folder that is created for it is removed if it stays empty.
 
-    The lock ends with this process, however that dies; processes that are forked meanwhile have no part in it.
+    The lock ends with this process, however it ends, and not with processes that it forks.
 
     Raises:
-        InputError: another run is at work in the folder (names its process and host).
+        InputError: another run works in the folder; names its process and host.
     """
     from filelock import FileLock, Timeout  # here, as its import takes 0.1 s
 
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock, owner = FileLock(folder / LOCK_FILE), folder / OWNER_FILE
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        whose = owner.read_text(encoding="utf-8") if owner.is_file() else "a process that does not say which"
+        holder = owner.read_text(encoding="utf-8") if owner.is_file() else "unknown process"
         raise InputError(
-            f"{folder}: another run is at work here ({whose}); wait for it or name another folder"
+            f"{folder}: another run is at work here ({holder}); wait for it or name another folder"
         ) from None
     except OSError as error:
-        if error.errno not in NO_LOCKS:
+        if error.errno not in UNSUPPORTED:
             raise
-        print(f"{folder}: this file system has no locks ({error.strerror}); see to it that no other run works here")
+        print(f"{folder}: this file system has no locks ({error.strerror}); make sure that no other run works here")
     try:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
-        for file in (owner, folder / LOCK_FILE):  # filelock takes no lock on a file that was removed meanwhile
+        for file in (owner, folder / LOCK_FILE):  # filelock does not lock a file that was removed in the meantime
             file.unlink(missing_ok=True)
         lock.release()
-        with contextlib.suppress(OSError):  # it holds what the run has written
-            for path in made:
+        with contextlib.suppress(OSError):  # not empty
+            for path in created:
                 path.rmdir()
 
 
@@ -219,14 +211,14 @@ def read_json(path: str | Path) -> Any:
     """Read a UTF-8 JSON file.
 
     Raises:
-        InputError: the file is missing, not a regular file, not UTF-8 or not JSON, or one of its objects has the same name
-            twice: of two values Python would keep the last without a word.
+        InputError: the file is missing, not a regular file, not UTF-8 or not JSON, or one of its objects has a name twice:
+            Python would silently keep the last of the two values.
     """
     return parse_json(read_bytes(path), path)
 
 
 def parse_json(content: bytes, path: str | Path) -> Any:
-    """Like `read_json`, for bytes that are read already; `path` is for messages."""
+    """Like `read_json`, from the file's content; `path` is for messages."""
     try:
         return json.loads(content, object_pairs_hook=_without_repeats)
     except UnicodeDecodeError as error:
@@ -246,50 +238,41 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_regular(path: str | Path, remedy: str = "name another file") -> None:
-    """Refuse what is not a regular file, before it is opened: reading a pipe or a terminal would wait for ever.
-
-    Raises:
-        InputError: nothing there, a folder, a pipe, a socket, a device, or a path that cannot be looked up.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; {remedy}") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{str(path)[:400]}: cannot be read ({str(reason).lower()}); {remedy}") from None
-    if stat.S_ISDIR(mode):
+    """InputError for what is not a file that can be read, before it is opened: a pipe would block for ever."""
+    if not os.path.exists(path):
+        raise InputError(f"{brief(path)}: no such file; {remedy}")
+    if os.path.isdir(path):
         raise InputError(f"{path}: is a folder, a file was expected; {remedy}")
-    if not stat.S_ISREG(mode):
+    if not os.path.isfile(path):
         raise InputError(f"{path}: is a pipe, socket or device, a regular file was expected; {remedy}")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: cannot be read (permission denied); {remedy}")
 
 
 def read_bytes(path: str | Path, remedy: str = "name another file") -> bytes:
-    """Read a whole regular file; InputError when it is anything else or unreadable."""
+    """The content of a file; InputError as `check_regular`."""
     check_regular(path, remedy)
     return Path(path).read_bytes()
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hex; InputError when it is not a regular file."""
+    """SHA-256 of a file's content, in hex; InputError as `check_regular`."""
     check_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# ---- Csv files: one of test reports that several runs append to, and tables that are written at once -----------------
+# ---- csv files -------------------------------------------------------------------------------------------------------
 
 
 def check_append_to(path: Path) -> None:
-    """Refuse, before a long run, a file that its row could not be appended to (InputError)."""
+    """InputError, before a long run, for a file that is not a csv file of test reports."""
     if os.path.lexists(path):
         _read_rows(path)
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Add a row; columns that the file lacks are added to it. Runs that end together do not lose each other's row."""
+    """Append the row of a test report; new columns are added to the file. Runs that end together do not lose a row."""
     from filelock import FileLock  # here, as its import takes 0.1 s
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -298,26 +281,26 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
         columns, rows = _read_rows(path) if path.exists() else ([], [])
         columns += [name for name in row if name not in columns]
         write_rows(path, columns, [*rows, row])
-        lock.unlink()  # runs that wait make another: filelock takes no lock on a file that was removed meanwhile
+        lock.unlink()  # waiting runs create another: filelock does not lock a file that was removed in the meantime
 
 
 def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    """Write a csv file atomically: a header, then the rows; what a row lacks stays empty."""
+    """Write a csv file atomically: a header, then the rows; a value that a row lacks stays empty."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        for cells in (dict(zip(columns, columns, strict=True)), *rows):
-            writer.writerow({name: _without_formula(cell) for name, cell in cells.items()})
+        writer.writeheader()
+        writer.writerows({name: _without_formula(cell) for name, cell in row.items()} for row in rows)
 
 
 def _without_formula(cell: Any) -> Any:
-    """A text that a spreadsheet would run as a formula gets an apostrophe in front, which makes it a text there too."""
+    """Put an apostrophe before a text that a spreadsheet would run as a formula."""
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         return cell
     try:
         float(cell)
     except ValueError:
         return f"'{cell}"
-    return cell  # a number below zero
+    return cell  # a negative number
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:

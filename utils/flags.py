@@ -1,11 +1,11 @@
-"""How a flag is declared: its help, its type, and what happens when it differs from the record of a run.
+"""How a flag is declared: its help, its type, and what happens if it differs from the record of a run.
 
 A run's record (utils/run_record.py) holds every flag's value. Each flag has one rule for each of three moments: at
 `--resume`, when a checkpoint is continued (`--load_from_epoch`), and when it is scored (with `--eval_only`).
 
-    MUST_MATCH  must be as recorded, else the run is refused. When a checkpoint is used, the recorded value is the default.
-    WARN        may differ; one line says so. When a checkpoint is used, the recorded value is the default.
-    IGNORE      may differ: it changes where files lie, how fast the run is or what it prints, not what it computes.
+    MUST_MATCH  a different value is refused. With a checkpoint the recorded value is the default.
+    WARN        a different value is reported in one line. With a checkpoint the recorded value is the default.
+    IGNORE      may differ: it changes where files lie, how fast the run is or what it prints, not the results.
 """
 
 import argparse
@@ -25,28 +25,25 @@ class Rules(NamedTuple):
 
 # What defines the function that the trained model computes.
 MODEL = Rules(MUST_MATCH, MUST_MATCH, MUST_MATCH)
-# Which parts are trained, and from what: a training that goes on may change them, a scored checkpoint has its own.
+# Which parts are trained, and from what: a continued training may change them.
 PARTS = Rules(MUST_MATCH, WARN, MUST_MATCH)
-# What a user may want to change when a model is used; the text it gives may change with it.
-USE = Rules(MUST_MATCH, WARN, WARN)
-# What defines the training, and matters no more once it is done.
+# What may be changed when a model is used, and may change its captions.
+INFERENCE = Rules(MUST_MATCH, WARN, WARN)
+# What defines the training, and does not matter once it is done.
 TRAINING = Rules(MUST_MATCH, WARN, IGNORE)
-# What a checkpoint brings itself.
+# What a checkpoint contains itself.
 ORIGIN = Rules(MUST_MATCH, IGNORE, IGNORE)
-# What a resumed training may change at the price of other rounding or other moments of evaluation.
+# What a resumed training may change, with other rounding or other times of evaluation.
 LOOSE = Rules(WARN, WARN, IGNORE)
 SPEED = Rules(WARN, IGNORE, IGNORE)
-FREE = Rules(IGNORE, IGNORE, IGNORE)
+UNCHECKED = Rules(IGNORE, IGNORE, IGNORE)
 
 
 def flag_group(parser: argparse.ArgumentParser, title: str, rules: Rules) -> Callable[..., argparse.Action]:
-    """A group of flags, and the function that declares one: `add_argument` with two further arguments.
+    """The function that declares a flag of a new group: `add_argument` with two further arguments.
 
-    Args:
-        rules: of the group's flags; `rules=` gives a flag others.
-
-    A flag that is compared by what it stands for, and not by its value, names the fingerprint of the record that says it:
-    `fingerprint="lexicon_sha256"`.
+    rules: of this flag, default those of the group. fingerprint: the entry of the record, such as "lexicon_sha256", by
+    which a flag is compared instead of its value.
     """
     group = parser.add_argument_group(title)
 
@@ -59,7 +56,7 @@ def flag_group(parser: argparse.ArgumentParser, title: str, rules: Rules) -> Cal
 
 
 def boolean(text: str) -> bool:
-    """`--use_VAD False` as the published command line has it."""
+    """The value in `--use_VAD False`, as the published script takes it."""
     if text.lower() in ("true", "1", "yes"):
         return True
     if text.lower() in ("false", "0", "no"):
@@ -68,7 +65,7 @@ def boolean(text: str) -> bool:
 
 
 class Boolean(argparse.Action):
-    """A flag that takes `--flag`, `--no-flag` and `--flag False`, and perhaps one of some words: `--flag word`."""
+    """A flag that takes `--flag`, `--no-flag` and `--flag False`, and `--flag WORD` for each of `words`."""
 
     def __init__(self, option_strings, dest, words: tuple[str, ...] = (), **options):
         negative = [f"--no-{option[2:]}" for option in option_strings]

@@ -1,4 +1,4 @@
-"""Memory of a process: what malloc does with freed memory, what forked processes share, how much was used. No torch here."""
+"""Memory of a process: what malloc does with freed memory, weights that forked processes share, the peak."""
 
 import contextlib
 import ctypes
@@ -16,11 +16,11 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def reuse_freed_memory() -> None:
-    """Let this process's malloc keep large buffers that are freed, for the next of their kind.
+    """Let this process's malloc keep large freed buffers for the next ones of their size.
 
-    By default glibc maps a buffer above 32 MiB anew each time, and gives memory at the heap's end back; the kernel then
-    clears every page again at its first touch, which is about a tenth of a training step on a CPU. Tensors on a GPU have
-    an allocator of their own. Without glibc nothing is done.
+    By default glibc maps a buffer above 32 MiB again each time, and returns memory at the heap's end; the kernel then
+    clears every page at its first access, which takes about a tenth of a training step on a CPU. Tensors on a GPU have
+    an allocator of their own. Without glibc this does nothing.
     """
     if libc := _glibc():
         libc.mallopt(M_MMAP_MAX, 0)
@@ -28,7 +28,7 @@ def reuse_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Hand freed memory back once. Before processes are forked: what they keep of it is copied when it is used again."""
+    """Return freed memory to the system, before a fork: pages shared with the new process are copied on reuse."""
     if libc := _glibc():
         libc.malloc_trim(0)
 
@@ -41,7 +41,7 @@ def _glibc() -> ctypes.CDLL | None:
 def share_weights(model: "torch.nn.Module") -> None:
     """Move the weights of a model that stays on the CPU to memory that processes forked later share with this one.
 
-    Otherwise each page of them is copied when the first update writes to it, as the loader's processes keep the old one.
+    Otherwise the first update copies each page of them, as the loader processes keep the old one.
     """
     for parameter in model.parameters():
         parameter.data = _shared(parameter.data)
@@ -52,30 +52,27 @@ def _shared(tensor: "torch.Tensor") -> "torch.Tensor":
 
     if tensor.numel() == 0:
         return tensor
-    memory = mmap.mmap(-1, tensor.numel() * tensor.element_size())  # anonymous: it takes nothing of /dev/shm
+    memory = mmap.mmap(-1, tensor.numel() * tensor.element_size())  # anonymous: needs no space in /dev/shm
     return torch.frombuffer(memory, dtype=tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
 @contextlib.contextmanager
 def without_collections() -> Iterator[None]:
-    """Within the context Python does not look for garbage.
+    """Switch Python's garbage collector off within the context.
 
     While the records are read, it would search all of them again and again, which takes longer than reading them.
     """
-    was_on = gc.isenabled()
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was_on:
+        if enabled:
             gc.enable()
 
 
 def peak_memory(device: "torch.device") -> int | None:
-    """The most memory that this process has held so far, in bytes: on its GPU, else in main memory.
-
-    None where the system does not tell (Windows).
-    """
+    """The peak memory of this process in bytes: on its GPU, else in main memory; None where it is unknown (Windows)."""
     if device.type == "cuda":
         import torch
 

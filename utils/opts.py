@@ -1,4 +1,4 @@
-"""Every flag of `artEmisX_train.py`, each declared in one place. No torch here: `--help` answers at once."""
+"""The flags of `artEmisX_train.py`, each declared once with its rules (utils/flags.py). No torch here, for a fast --help."""
 
 import argparse
 import functools
@@ -17,8 +17,8 @@ from utils.constants import (
     PROMPT_TEXT,
     TEST_SETS,
 )
-from utils.errors import MOST_PROCESSES, OneLineParser, number
-from utils.flags import FREE, LOOSE, MODEL, ORIGIN, PARTS, SPEED, TRAINING, USE, Boolean, flag_group
+from utils.errors import OneLineParser, number
+from utils.flags import INFERENCE, LOOSE, MODEL, ORIGIN, PARTS, SPEED, TRAINING, UNCHECKED, Boolean, flag_group
 from utils.hub import folder_or_id
 
 TRACKERS = ("tensorboard", "wandb", "trackio")  # names of their packages, too
@@ -33,9 +33,9 @@ def get_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     count, natural, rate = number(int, 1), number(int, 0), number(float, 0)
-    processes = number(int, 0, MOST_PROCESSES)
+    processes = number(int, 0)
 
-    add = flag_group(parser, "what to do", FREE)
+    add = flag_group(parser, "what to do", UNCHECKED)
     add(
         "--demo",
         action="store_true",
@@ -44,19 +44,19 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--split",
         choices=("val", "test"),
-        help="of the demo's data, the split that --demo --eval_only scores: val unless told otherwise (results of test go to runs/demo/results/test/)",
+        help="the split of the demo's data that --demo --eval_only scores (default: val; results of test go to runs/demo/results/test/)",
     )
     add(
         "--load_from_epoch",
         metavar="NAME",
         help="best-acc, best-res or a checkpoint's epoch: continue at the epoch after it (with --eval_only: score it); "
-        "settings that are not given are the checkpoint's",
+        "flags that are not given are those of the checkpoint",
     )
     add(
         "--resume",
         action=Boolean,
         default=False,
-        help="continue exactly where the run in --ckpt_path was stopped or killed; takes the flags of that run",
+        help="continue exactly where the run in --ckpt_path was stopped or killed, with the same flags",
     )
     add(
         "--eval_only",
@@ -69,15 +69,15 @@ def get_parser() -> argparse.ArgumentParser:
         type=number(int, 0, 2**32 - 1),
         default=42,
         help="of initial weights, order, choice of texts, negatives and dropout",
-        rules=USE,
+        rules=INFERENCE,
     )
 
-    add = flag_group(parser, "files", FREE)
+    add = flag_group(parser, "files", UNCHECKED)
     add(
         "--nle_data_train_path",
         type=Path,
         default=Path("data/artEmis/artEmisX_cl_train.json"),
-        help="training split (with --eval_only: the checkpoint's own, unless given)",
+        help="training split (default with --eval_only: the checkpoint's)",
         rules=TRAINING,
         fingerprint="training_records_sha256",
     )
@@ -106,7 +106,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--vad_lexicon",
         type=Path,
         help=f"NRC VAD lexicon (default: {' or '.join(LEXICON_FILES)} at the same places)",
-        rules=USE,
+        rules=INFERENCE,
         fingerprint="lexicon_sha256",
     )
     add(
@@ -120,7 +120,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--cache_dir",
         type=Path,
         default=Path("cache"),
-        help="what is computed once and kept: training texts and their VAD, tokenised references, image checks, features",
+        help="for what is computed once: training texts and their VAD, tokenised references, image checks, features",
     )
 
     add = flag_group(parser, "model", MODEL)
@@ -128,7 +128,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--clip_model",
         default="openai/clip-vit-base-patch16",
         help="image encoder: Hugging Face id (also id@revision) or folder of a CLIP, SigLIP, DINO or plain vision "
-        "transformer, OpenAI's name (ViT-B/16, with its package), or a state dict in OpenAI's names",
+        "transformer, OpenAI's name (ViT-B/16, with its package), or a state dict with OpenAI's names",
         fingerprint="image_encoder_sha256",
     )
     add(
@@ -143,10 +143,10 @@ def get_parser() -> argparse.ArgumentParser:
         action=Boolean,
         words=("decoder", "encoder"),
         default=False,
-        help="random weights in the sizes of both models' config.json, or of one: decoder or encoder",
+        help="random weights in the sizes of both models' config.json, or of one of them: decoder or encoder",
         rules=PARTS,
     )
-    add("--fixed_encoder", action=Boolean, default=True, help="keep the image encoder as it is", rules=PARTS)
+    add("--fixed_encoder", action=Boolean, default=True, help="do not train the image encoder", rules=PARTS)
     add(
         "--prefix_dim",
         type=count,
@@ -158,7 +158,7 @@ def get_parser() -> argparse.ArgumentParser:
         default=0,
         help="image tokens in front of the text (the paper uses none)",
     )
-    add("--prompt_text", default=PROMPT_TEXT, help="what every text begins with")
+    add("--prompt_text", default=PROMPT_TEXT, help="the beginning of every text")
     add("--max_seq_len", type=number(int, 8, 1024), default=30, help="tokens per text", rules=PARTS)
     add("--use_VAD", action=Boolean, default=True, help="fuse VAD features into the explanation")
     add("--VAD_En_Layers", type=count, default=3, help="layers of the VAD encoder")
@@ -167,8 +167,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--lemmatizer",
         choices=LEMMATIZERS,
         default="nltk",
-        help="before the lexicon look-up: NLTK's tagger and WordNet (the paper's; their data is a download), simplemma, or none",
-        rules=USE,
+        help="before the lexicon look-up: NLTK's tagger and WordNet (as in the paper; their data is a download), simplemma, or none",
+        rules=INFERENCE,
     )
     add(
         "--dropout",
@@ -198,8 +198,8 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--mixed_precision",
         choices=("no", "bf16", "fp16"),
-        help="default: what `accelerate launch` is told",
-        rules=USE,
+        help="default: as `accelerate launch` sets it",
+        rules=INFERENCE,
         fingerprint="precision",
     )
     add("--learning_rate", type=rate, default=2e-5, help="of decoder and heads; falls linearly to 0")
@@ -213,12 +213,12 @@ def get_parser() -> argparse.ArgumentParser:
         help="where epsilon is added: to sqrt(v), as in the authors' transformers.AdamW, or, as in PyTorch, to sqrt(v) corrected "
         "for its start at 0, which makes the first thousand updates larger where gradients are small",
     )
-    add("--max_grad_norm", type=rate, default=0.0, help="clip gradients to this norm; 0: do not")
+    add("--max_grad_norm", type=rate, default=0.0, help="clip gradients to this norm; 0: no clipping")
     add(
         "--nan_policy",
         choices=("stop", "skip"),
         default="stop",
-        help="on a loss or gradient that is not finite: stop, or leave the update out",
+        help="on a loss or gradient that is not finite: stop, or skip the update",
         rules=LOOSE,
     )
     add(
@@ -227,7 +227,7 @@ def get_parser() -> argparse.ArgumentParser:
         default="walk",
         help="first text of a pair: another one every epoch, or always the image's last, as the published code does by accident",
     )
-    add("--num_workers", type=processes, default=2, help="loader processes", rules=FREE)
+    add("--num_workers", type=processes, default=2, help="loader processes", rules=UNCHECKED)
     add(
         "--skip_bad_images",
         action=Boolean,
@@ -251,17 +251,17 @@ def get_parser() -> argparse.ArgumentParser:
         "--save_steps",
         type=natural,
         default=0,
-        help="also save a state to resume from every so many steps (0: every epoch)",
-        rules=FREE,
+        help="also save a state to resume from every N steps (0: every epoch)",
+        rules=UNCHECKED,
     )
-    add("--log_steps", type=count, default=50, help="steps between two lines of the loss log", rules=FREE)
+    add("--log_steps", type=count, default=50, help="steps between two lines of the loss log", rules=UNCHECKED)
     add(
         "--report_to",
         nargs="+",
         choices=(*TRACKERS, "none"),
         default=["none"],
-        help="also draw losses, learning rates, scores and sample captions there (packages of their own; several may be given)",
-        rules=FREE,
+        help="also report losses, learning rates, scores and sample captions there (one or several; each needs its package)",
+        rules=UNCHECKED,
     )
     add(
         "--cpu_threads",
@@ -271,15 +271,15 @@ def get_parser() -> argparse.ArgumentParser:
         rules=SPEED,
     )
 
-    add = flag_group(parser, "evaluation", FREE)
+    add = flag_group(parser, "evaluation", UNCHECKED)
     add("--eval_steps", type=natural, default=0, help="steps between evaluations; 0: after every epoch", rules=LOOSE)
-    add("--eval_batch_size", type=count, default=128, help="images per process that are captioned together")
+    add("--eval_batch_size", type=count, default=128, help="images captioned together, per process")
     add(
         "--stop_after_evals",
         type=natural,
         default=10,
-        help="stop once more than so many evaluations in a row brought neither a better accuracy nor a better BLEU-4 (or what "
-        "best-res goes by where --metrics leaves BLEU out)",
+        help="stop after more than N evaluations in a row without a better accuracy or BLEU-4 (or the score that decides on "
+        "best-res, if --metrics has no BLEU)",
         rules=LOOSE,
     )
     add("--metrics", nargs="+", choices=METRICS, default=list(DEFAULT_METRICS), help="caption metrics", rules=TRAINING)
@@ -293,22 +293,22 @@ def get_parser() -> argparse.ArgumentParser:
         "--drop_last_token",
         action=Boolean,
         default=False,
-        help="as published: a text that meets no end loses its 25th token",
-        rules=USE,
+        help="as published: a text that does not end loses its 25th token",
+        rules=INFERENCE,
     )
     add(
         "--num_beams",
         type=number(int, 1, 64),
         default=1,
-        help="beam search with so many beams; 1: greedy, as published",
-        rules=USE,
+        help="beams of the beam search; 1: greedy, as published",
+        rules=INFERENCE,
     )
     add(
         "--gallery",
         type=natural,
         default=0,
         metavar="N",
-        help="at each evaluation also write a page of N images with what the model says of them; 0: none",
+        help="at each evaluation also write a page of N images with the model's captions; 0: none",
     )
     add(
         "--test_set",
@@ -324,12 +324,12 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--vocabulary",
         type=Path,
-        help="its vocabulary.pkl (default: two folders above best_model.pt; our own classifiers carry it along)",
+        help="its vocabulary.pkl (default: two folders above best_model.pt; classifiers of preprocess/ contain it)",
     )
     add(
         "--clip_score",
         metavar="MODEL",
-        help="whole CLIP model (folder or id, with text half and tokenizer) for CLIPScore in the report of --eval_only",
+        help="CLIP model with text encoder and tokenizer (folder or id), for CLIPScore in the report of --eval_only",
     )
 
     add = flag_group(parser, "beyond the paper (all off by default)", TRAINING)
@@ -352,7 +352,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--use_label_loss",
         action=Boolean,
         default=False,
-        help="soft labels for the text: at the emotion's first token the annotators' distribution takes the place of the one "
+        help="soft labels for the text: at the emotion's first token the annotators' distribution instead of the one "
         "emotion that the text names",
     )
     add("--label_loss_weight", type=rate, default=1.0, help="its weight")
@@ -361,8 +361,8 @@ def get_parser() -> argparse.ArgumentParser:
         choices=EMOTION_FROM,
         default="text",
         help="what decides on a caption's emotion: the greedy text (as published), the likelihood of the nine names, or the "
-        "head of --use_emotion_loss; the explanation is then written for it. Accuracy, best-acc and the early stop follow",
-        rules=USE,
+        "head of --use_emotion_loss; the explanation is then generated for it. Accuracy, best-acc and early stopping follow it",
+        rules=INFERENCE,
     )
     add(
         "--vad_causal",
@@ -375,20 +375,20 @@ def get_parser() -> argparse.ArgumentParser:
         "--masked_pooling",
         action=Boolean,
         default=False,
-        help="leave padding out of the contrastive means, end the emotion span at ' because'",
+        help="exclude padding from the contrastive means, and end the emotion span at ' because'",
     )
     add(
         "--plain_special_tokens",
         action=Boolean,
         default=False,
-        help="explanations that spell a special token (<pad>, <|endoftext|>, ...) hold its letters, not the token",
+        help="a special token (<pad>, <|endoftext|>, ...) in an explanation is tokenised as plain text",
     )
     add(
         "--image_normalization",
         choices=NORMALIZATIONS,
         default="imagenet",
         rules=MODEL,
-        help="pixel statistics: imagenet (as published), or own: those that the image encoder was trained with",
+        help="pixel statistics: imagenet (as published), or own: those of the image encoder's training",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Progress for people: one bar in a terminal, one plain line every few minutes in a log file."""
+"""Progress: a bar in a terminal, a plain line every few minutes in a log file."""
 
 import functools
 import io
@@ -15,23 +15,25 @@ print_now = functools.partial(print, flush=True)
 
 
 class PlainBar(tqdm):
-    """A tqdm bar for a log file: whole lines, the first after ten seconds and the next every few minutes."""
+    """A tqdm bar for a log file: plain lines, the first after ten seconds and the next every few minutes."""
 
     def __init__(self, *args, **options):
         self.due = time.monotonic() + SECONDS_TO_FIRST_LINE
         pace = {"delay": SECONDS_TO_FIRST_LINE, "mininterval": SECONDS_TO_FIRST_LINE, "miniters": 1}
-        super().__init__(*args, **options | pace | {"disable": False, "file": io.StringIO()})  # no line ends of its own
+        super().__init__(
+            *args, **options | pace | {"disable": False, "file": io.StringIO()}
+        )  # `display` prints instead
 
     def display(self, *_, **__) -> None:
-        if time.monotonic() >= self.due or self.disable:  # disabled: it is closed, after it has been shown
+        if time.monotonic() >= self.due or self.disable:  # disabled: closed after it has been shown
             self.due = time.monotonic() + SECONDS_BETWEEN_LINES
             print(self, file=sys.stderr, flush=True)
 
 
 class ProgressLine:
-    """How far a loop is: a tqdm bar on stderr where that is a terminal, else a plain line on stdout now and then.
+    """The progress of a loop: a tqdm bar on stderr if that is a terminal, else plain lines on stdout, minutes apart.
 
-    Used as a context manager; `advance` after each piece of work.
+    A context manager; call `advance` after each piece of work.
     """
 
     def __init__(
@@ -42,24 +44,22 @@ class ProgressLine:
         done: int = 0,
         hidden: bool = False,
         more: Callable[[], str] = str,
-        seconds: float = SECONDS_BETWEEN_LINES,
         clock: Callable[[], float] = time.monotonic,
         write: Callable[[str], None] = print_now,
     ):
         """
         Args:
-            total, done: pieces of work, and how many of them were done before.
-            hidden: on all processes but one.
-            more: gives what stands at the end of the line, such as losses.
-            seconds: between two plain lines.
+            total, done: pieces of work, and how many of them are done already.
+            hidden: show nothing, as on all processes but one.
+            more: returns the end of the line, such as losses.
             write: prints a plain line.
         """
         self.title, self.total, self.unit, self.done = title, total, unit, done
-        self.more, self.seconds, self.clock, self.write = more, seconds, clock, write
+        self.more, self.clock, self.write = more, clock, write
         self.terminal = sys.stderr.isatty()
         self.plain = not hidden and not self.terminal
         self.first, self.began = done, clock()
-        self.said = self.began
+        self.last_line = self.began
         self.bar = tqdm(
             total=total,
             desc=title,
@@ -78,24 +78,24 @@ class ProgressLine:
 
     @property
     def rate(self) -> float:
-        """Pieces of work per second since the beginning, 0.0 before there are any."""
+        """Pieces of work per second since the beginning; 0.0 before the first."""
         seconds = self.clock() - self.began
         return (self.done - self.first) / seconds if seconds > 0 else 0.0
 
     def advance(self, done: int) -> None:
-        """`done` pieces of work are done now."""
+        """Report that `done` pieces of work are done now."""
         if self.terminal:
             self.bar.set_postfix_str(self.more(), refresh=False)
             self.bar.update(done - self.done)
         self.done = done
-        if self.plain and self.clock() - self.said >= self.seconds:
-            self.said = self.clock()
+        if self.plain and self.clock() - self.last_line >= SECONDS_BETWEEN_LINES:
+            self.last_line = self.clock()
             self.write(self.text())
 
     def text(self) -> str:
         """The plain line."""
-        share = 100 * self.done / max(self.total, 1)
-        parts = [f"{self.done} of {self.total} {self.unit} ({share:.0f} %)"]
+        percent = 100 * self.done / max(self.total, 1)
+        parts = [f"{self.done} of {self.total} {self.unit} ({percent:.0f} %)"]
         if self.rate:
             left = duration((self.total - self.done) / self.rate)
             parts += [f"{self.rate:.1f} {self.unit}/s", f"{left} left"]

@@ -1,11 +1,12 @@
 """The record of a run, and what a run may change against it.
 
-A checkpoint and a resume state carry the record of their run: {"flags": every flag's value, "fingerprints": the fingerprints of
-what some flags stand for (hashes of files and weights, images per step, ...)}. The flags' rules stand where they are
-declared (utils/opts.py). No torch here: the record of a checkpoint is read before anything heavy starts.
+A checkpoint and a resume state carry the record of their run: {"flags": every flag's value, "fingerprints": what some flags
+stand for (hashes of files and weights, images per step, ...)}. The rules of the flags are part of their declarations
+(utils/opts.py). No torch here: the record of a checkpoint is read before anything heavy starts.
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ from utils.flags import IGNORE, MUST_MATCH
 from utils.opts import declared
 
 RECORD_KEY = "sevlm_settings"  # of a checkpoint's config.json
-# Fingerprints that no flag stands for: another number of images is another training, one of processes is warned of.
+# Fingerprints that belong to no flag: another number of images is another training, one of processes is warned of.
 IMAGES, PROCESSES = "images", "processes"
+# How to go on after a change that a resumed run may not make.
+REMEDIES = {
+    "num_train_epochs": "--load_from_epoch NAME continues a checkpoint for more epochs, with a schedule of its own",
+    "batch_size": "give a --batch_size that makes the same images per step with this number of processes",
+}
 
 
 def flags_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -28,52 +34,73 @@ def flags_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def found_by_path(flag: argparse.Action) -> bool:
-    """Whether a flag names a file that a checkpoint records by its hash only: where it lies is for each run to say."""
+    """Whether a flag names a file that is recorded by its hash only: its place may differ from machine to machine."""
     return flag.fingerprint is not None and flag.type is Path
 
 
-def compare_for_resume(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """One line for each change that a resumed run may make and that is said.
+def compare_for_resume(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """One line for each change that a resumed run may make, but not silently.
 
     Args:
-        recorded, now: records of the run that was stopped, and of this one.
+        before, now: records of the run that was stopped, and of this one.
 
     Raises:
         InputError: a change that makes another training; names the flag and both values.
     """
     notes = []
-    for name, flag in declared().items():
-        if flag.rules.resume == IGNORE:
-            continue
-        before, after = _value(recorded, name), _value(now, name)
-        if before == after:
-            continue
-        if flag.rules.resume == MUST_MATCH:
-            raise InputError(f"--resume: {_change(name, before, after)}: that is another training; {_remedy(name)}")
-        notes.append(f"--resume: {_change(name, before, after)}")
-    before, after = recorded["fingerprints"].get(IMAGES), now["fingerprints"].get(IMAGES)
-    if before != after:
+    for name, rule, what, old, new in _differences(before, now, "resume"):
+        change = f"--resume: {what} was {old} and is {new} now"
+        if rule == MUST_MATCH:
+            remedy = REMEDIES.get(name, "give the same as before, or continue a checkpoint with --load_from_epoch")
+            raise InputError(f"{change}: that is another training; {remedy}")
+        notes.append(change)
+    (images, processes), (images_now, processes_now) = (
+        [record["fingerprints"].get(name) for name in (IMAGES, PROCESSES)] for record in (before, now)
+    )
+    if images != images_now:
         raise InputError(
-            f"--resume: the training had {before} images and has {after} now; give the same files as before"
+            f"--resume: the training had {images} images and has {images_now} now; give the same files as before"
         )
-    before, after = recorded["fingerprints"].get(PROCESSES), now["fingerprints"].get(PROCESSES)
-    if before != after:
+    if processes != processes_now:
         notes.append(
-            f"--resume: {before} processes were at work before and {after} are now: contrastive negatives differ"
+            f"--resume: the run had {processes} processes and has {processes_now} now: contrastive negatives differ"
         )
     return notes
 
 
-def _value(record: dict[str, Any], name: str) -> Any:
-    fingerprint = declared()[name].fingerprint
-    value = record["fingerprints"].get(fingerprint) if fingerprint else record["flags"].get(name)
-    return sorted(value) if isinstance(value, list) else value  # the order of --metrics means nothing
+def compare_to_checkpoint(record: dict[str, Any], now: dict[str, Any], score: bool, source: Path) -> list[str]:
+    """One line for each difference between a run and the record of the checkpoint that it uses.
+
+    Args:
+        now: {"flags", "fingerprints"} of the run, or one of them; a fingerprint that it lacks is not compared.
+        score: for --eval_only; else for continuing the training.
+        source: the checkpoint, for messages.
+
+    Raises:
+        InputError: a flag contradicts what the model was trained with; names it and both values.
+    """
+    notes = []
+    for name, rule, what, old, new in _differences(record, now, "score" if score else "continue_from"):
+        change = f"{source}: {what} was {old} in training and is {new} now"
+        if rule == MUST_MATCH:
+            remedy = "give what the model was trained with" if declared()[name].fingerprint else "leave the flag out"
+            raise InputError(f"{change}; {remedy}")
+        notes.append(change)
+    return notes
 
 
-def _change(name: str, before: Any, after: Any) -> str:
-    fingerprint = declared()[name].fingerprint
-    what = f"--{name}" + (f" ({fingerprint.replace('_', ' ')})" if fingerprint else "")
-    return f"{what} was {_shown(before)} and is {_shown(after)} now"
+def _differences(before: dict, now: dict, moment: str) -> Iterator[tuple[str, str, str, str, str]]:
+    """Name, rule, description, recorded and present value of each flag that differs and whose rule is not IGNORE."""
+    for name, flag in declared().items():
+        rule = getattr(flag.rules, moment)
+        part, key = ("fingerprints", flag.fingerprint) if flag.fingerprint else ("flags", name)
+        if rule == IGNORE or key not in now.get(part, ()):
+            continue
+        old, new = before[part].get(key), now[part][key]
+        if old == new or isinstance(old, list) and isinstance(new, list) and sorted(old) == sorted(new):  # --metrics
+            continue
+        what = f"--{name} ({key.replace('_', ' ')})" if flag.fingerprint else f"--{name}"
+        yield name, rule, what, _shown(old), _shown(new)
 
 
 def _shown(value: Any) -> str:
@@ -81,16 +108,8 @@ def _shown(value: Any) -> str:
     return text[:12] if len(text) == 64 else text[:80]  # a hash, or anything else
 
 
-def _remedy(name: str) -> str:
-    if name == "num_train_epochs":
-        return "--load_from_epoch NAME continues a checkpoint for more epochs, with a schedule of its own"
-    if name == "batch_size":
-        return "give a --batch_size that makes the same images per step with this number of processes"
-    return "give the same as before, or continue a checkpoint with --load_from_epoch"
-
-
 def recorded_argv(record: dict[str, Any], score: bool, source: Path) -> list[str]:
-    """The flags that a checkpoint brings along as defaults, spelled as on a command line so that the parser checks them.
+    """The flags that a checkpoint sets as defaults, spelled as on a command line so that the parser checks them.
 
     Args:
         score: for --eval_only; else for continuing the training.
@@ -114,38 +133,3 @@ def recorded_argv(record: dict[str, Any], score: bool, source: Path) -> list[str
         else:
             argv.append(f"--{name}={value}")
     return argv
-
-
-def compare_flags(record: dict[str, Any], args: argparse.Namespace, score: bool, source: Path) -> list[str]:
-    """What a run's flags say otherwise than a checkpoint's record: one line for each flag that may differ.
-
-    Raises:
-        InputError: a flag contradicts what the model was trained with; names it and both values.
-    """
-    notes = []
-    flags, before = flags_of(args), record["flags"]
-    for name, flag in declared().items():
-        rule = flag.rules.score if score else flag.rules.continue_from
-        recorded, value = before.get(name), flags[name]
-        if rule == IGNORE or flag.fingerprint or recorded == value:
-            continue
-        change = f"{source}: --{name} was {_shown(recorded)} in training and is {_shown(value)} now"
-        if rule == MUST_MATCH:
-            raise InputError(f"{change}; leave the flag out: the checkpoint brings its own")
-        notes.append(change)
-    return notes
-
-
-def compare_fingerprints(record: dict[str, Any], fingerprints: dict[str, Any], score: bool, source: Path) -> list[str]:
-    """As `compare_flags`, for the flags that are compared by their fingerprints; `fingerprints` may lack some."""
-    notes = []
-    for name, flag in declared().items():
-        rule = flag.rules.score if score else flag.rules.continue_from
-        before, after = record["fingerprints"].get(flag.fingerprint), fingerprints.get(flag.fingerprint)
-        if rule == IGNORE or flag.fingerprint not in fingerprints or before == after:
-            continue
-        change = f"{source}: {_change(name, before, after)}"
-        if rule == MUST_MATCH:
-            raise InputError(f"{change}: not what the model was trained with; give what it was trained with")
-        notes.append(change)
-    return notes

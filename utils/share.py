@@ -1,4 +1,4 @@
-"""Make one folder of a trained model, to hand on: weights, tokenizer, settings and a model card; nothing to unpickle.
+"""Export a trained model as one folder: weights, tokenizer, settings and a model card; no pickles.
 
 python -m utils.share runs/demo/ckpts shared/demo --report runs/demo/results/test/report.json
 """
@@ -11,19 +11,17 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from utils.command_line import checkpoint_config, find_model, is_shared, parse_args, recorded_settings
+from utils.command_line import checkpoint_config, find_model, is_export, parse_args, recorded_settings
 from utils.errors import InputError, OneLineParser, brief, escaped, run_script
 from utils.evaluation.tables import format_report, read_report
 from utils.files import atomic_path, check_place
 from utils.flags import IGNORE
 from utils.hub import OWNED_ID, folder_or_id
 from utils.opts import declared
-from utils.run_record import RECORD_KEY, compare_fingerprints, flags_of, found_by_path
+from utils.run_record import RECORD_KEY, compare_to_checkpoint, flags_of, found_by_path
 
-# ---- Make one folder of a trained model, to hand on: weights, tokenizer, settings and a model card; ------------------
-
-
-KEPT_FACTS = (
+# Fingerprints of the run record that an export keeps.
+FINGERPRINTS = (
     "image_encoder_sha256",
     "decoder_sha256",
     "lexicon_sha256",
@@ -33,12 +31,43 @@ KEPT_FACTS = (
     "precision",
     "images",
 )
+# Flags that the model card lists.
+OBJECTIVE_FLAGS = (
+    "use_VAD",
+    "use_VAD_loss",
+    "use_cl_loss",
+    "use_emotion_loss",
+    "emotion_pooling",
+    "use_label_loss",
+    "vad_causal",
+    "lemmatizer",
+)
+TRAINING_FLAGS = (
+    "num_train_epochs",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "en_LR",
+    "emo_en_LR",
+    "seed",
+)
+GENERATION_FLAGS = ("prompt_text", "max_seq_len", "num_beams", "drop_last_token", "emotion_from")
+INTENDED_USE = (
+    "It describes what an image may evoke in the words of annotators, with their culture and their prejudices. It is made "
+    "for research on art and emotion. It must not be used to judge, sort or advertise to people, to tell what a person "
+    "feels, in medical or legal matters, or to pass its sentences off as what a person said."
+)
+LICENCES = (
+    "The code is under the MIT licence. The weights derive from the image encoder and the decoder named above and from the "
+    "training data; the terms of each hold. ArtEmis and the NRC VAD Lexicon are for research and may not be passed on; "
+    "neither is included."
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="python -m utils.share",
-        description="Make one folder of a trained model: config, safetensors, tokenizer, settings, model card.",
+        description="Export a trained model as one folder: config, safetensors, tokenizer, settings, model card.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -50,20 +79,14 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add("out", type=Path, metavar="OUT", help="the new folder")
     add("--name", default="best-res", help="which checkpoint: best-res (default), best-acc or an epoch")
-    add(
-        "--report",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="FILE",
-        help="its test reports (report.json), for the card",
-    )
-    add("--clip_model", help="image encoder, where the training's is no longer at its place")
+    reports = "its test reports (report.json), for the card"
+    add("--report", nargs="+", type=Path, default=[], metavar="FILE", help=reports)
+    add("--clip_model", help="the image encoder, if it has moved since the training")
     add(
         "--encoder",
         choices=("include", "reference"),
         default="include",
-        help="a fixed image encoder goes into the folder, or is only named there",
+        help="whether the folder contains a fixed image encoder, or only names it",
     )
     add("--push_to_hub", metavar="ID", help="also upload the folder to this Hugging Face repository, e.g. me/my-sevlm")
     add("--private", action="store_true", help="make that repository private")
@@ -71,17 +94,17 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """InputError for what can be refused before anything is loaded."""
+    """InputError for what can be refused before anything is loaded; replaces a hub id in `run` by its download."""
     check_place(args.out / "config.json")
     if args.out.exists() and any(args.out.iterdir()):
-        raise InputError(f"{args.out}: is there already; name a new folder, or remove it")
+        raise InputError(f"{args.out}: exists already; name a new folder, or remove it")
     if args.private and not args.push_to_hub:
-        raise InputError("--private is about the repository of --push_to_hub: give both")
+        raise InputError("--private applies to the repository of --push_to_hub: give both")
     if args.push_to_hub and not OWNED_ID.fullmatch(args.push_to_hub):
-        raise InputError(f"--push_to_hub {args.push_to_hub}: an id as me/my-sevlm was expected")
+        raise InputError(f"--push_to_hub {args.push_to_hub}: an id such as me/my-sevlm was expected")
     args.run = find_model(args.run)
-    if is_shared(args.run):
-        raise InputError(f"{args.run}: is a shared model already; copy the folder")
+    if is_export(args.run):
+        raise InputError(f"{args.run}: is an exported model already; copy the folder")
     if not args.run.is_dir():
         raise InputError(f"{args.run}: no such folder; give the --ckpt_path of a training")
 
@@ -90,14 +113,12 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     check_flags(args)
     reports = {str(path): read_report(path) for path in args.report}
-    given = [] if args.clip_model is None else [f"--clip_model={args.clip_model}"]
-    flags = parse_args(["--eval_only", f"--load_from_epoch={args.name}", f"--ckpt_path={args.run}", *given])
-    checkpoint_folder = checkpoint_config(flags).parent
+    encoder = [] if args.clip_model is None else [f"--clip_model={args.clip_model}"]
+    flags = parse_args(["--eval_only", f"--load_from_epoch={args.name}", f"--ckpt_path={args.run}", *encoder])
+    source = checkpoint_config(flags).parent
     for path, report in reports.items():
-        if Path(str(report.get("checkpoint"))).name != checkpoint_folder.name:
-            raise InputError(
-                f"{path}: is of {report.get('checkpoint')}, not of {checkpoint_folder}; give its own report"
-            )
+        if Path(str(report.get("checkpoint"))).name != source.name:
+            raise InputError(f"{path}: is a report of {report.get('checkpoint')}, not of {source}")
 
     from utils.training.build_model import load_model
     from utils.training.fingerprints import decoder_identity, encoder_identity
@@ -108,44 +129,38 @@ def main(argv: list[str] | None = None) -> int:
         "image_encoder_sha256": encoder_identity(model.image_encoder),
         "decoder_sha256": decoder_identity(model, codec),
     }
-    for note in [] if record is None else compare_fingerprints(record, fingerprints, True, checkpoint_folder):
-        print(escaped(note))
-    if args.encoder == "reference":
-        _check_reference(flags, checkpoint.stats, checkpoint_folder)
-    settings = shared_settings(record or {"flags": flags_of(flags), "fingerprints": fingerprints})
-    card = model_card(args.out.name, settings, reports, checkpoint.stats, args.encoder == "include", record is None)
-    write_folder(args.out, model, codec.tokenizer, settings, card, args.encoder == "include")
-    print(f"{args.out}: {_size(args.out) / 1e6:.0f} MB; use it: python -m utils.explain PICTURE --ckpt {args.out}")
+    if record is not None:
+        for note in compare_to_checkpoint(record, {"fingerprints": fingerprints}, True, source):
+            print(escaped(note))
+    include_encoder = args.encoder == "include"
+    if not include_encoder and checkpoint.stats.get("encoder_state_dict") is not None:
+        raise InputError(f"{source}: its image encoder was trained with the model: leave --encoder reference out")
+    if not include_encoder and flags.from_scratch in (True, "encoder"):
+        raise InputError(f"{source}: its image encoder has random weights: leave --encoder reference out")
+    settings = exported_settings(record or {"flags": flags_of(flags), "fingerprints": fingerprints})
+    card = model_card(args.out.name, settings, reports, checkpoint.stats, include_encoder, record is None)
+    write_folder(args.out, model, codec.tokenizer, settings, card, include_encoder)
+    size = sum(path.stat().st_size for path in args.out.iterdir())
+    print(f"{args.out}: {size / 1e6:.0f} MB; use it: python -m utils.explain PICTURE --ckpt {args.out}")
     if args.push_to_hub:
         print(push(args.out, args.push_to_hub, args.private))
     return 0
 
 
-def _check_reference(flags: argparse.Namespace, stats: dict, source: Path) -> None:
-    if stats.get("encoder_state_dict") is not None:
-        raise InputError(f"{source}: its image encoder was trained with it: leave --encoder reference out")
-    if flags.from_scratch in (True, "encoder"):
-        raise InputError(f"{source}: its image encoder was drawn at random: leave --encoder reference out")
-
-
-def shared_settings(record: dict[str, Any]) -> dict[str, Any]:
-    """What a record says to strangers: how to use the model and how it was trained, without paths of this machine."""
-    flags, recorded = {}, record["flags"]
+def exported_settings(record: dict[str, Any]) -> dict[str, Any]:
+    """The part of a run record that tells how to use the model and how it was trained, without paths of this machine."""
+    flags, fingerprints = {}, record["fingerprints"]
     for name, flag in declared().items():
         if flag.rules.resume == IGNORE and name not in ("demo", "text2emotion"):
             continue
-        value = recorded[name]
-        if found_by_path(flag) or isinstance(value, str) and os.path.exists(value):
-            value = None if value is None else Path(value).name
-        flags[name] = value
-    return {
-        "flags": flags,
-        "fingerprints": {name: record["fingerprints"][name] for name in KEPT_FACTS if name in record["fingerprints"]},
-    }
+        value = record["flags"][name]
+        is_path = value is not None and (found_by_path(flag) or isinstance(value, str) and os.path.exists(value))
+        flags[name] = Path(value).name if is_path else value
+    return {"flags": flags, "fingerprints": {name: fingerprints[name] for name in FINGERPRINTS if name in fingerprints}}
 
 
 def write_folder(out: Path, model, tokenizer, settings: dict, card: str, include_encoder: bool) -> None:
-    """Write the whole folder beside its place, load it once as a stranger would, and put it there by one renaming."""
+    """Write the folder under a temporary name, check that it loads, and rename it."""
     from models.sevlm import SEVLM
 
     with atomic_path(out, folder=True) as temporary:
@@ -156,57 +171,19 @@ def write_folder(out: Path, model, tokenizer, settings: dict, card: str, include
         SEVLM.from_pretrained(temporary, image_encoder=None if include_encoder else model.image_encoder)
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
-
-
 def push(folder: Path, repository: str, private: bool) -> str:
-    """Upload a folder; returns its address.
-
-    Raises:
-        InputError: the hub cannot be reached, or refuses.
-    """
+    """Upload a folder to the hub; returns its address. InputError if that fails."""
     from huggingface_hub import HfApi
 
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repository, folder_path=folder))
-    except Exception as error:  # the hub's, and those of its transport
+    except Exception as error:  # of the hub's client, or of its transport
         raise InputError(
             f"--push_to_hub {repository}: {brief(error)}; the folder {folder} is complete: log in with `hf auth login` and "
             f"upload it with `hf upload {repository} {folder}`"
         ) from None
-
-
-# ---- The model card (README.md) of a shared model, from the record of its training and its test reports --------------
-
-
-USE = (
-    "It describes what an image may evoke in the words of annotators, with their culture and their prejudices. It is made "
-    "for research on art and emotion. It must not be used to judge, sort or advertise to people, to tell what a person "
-    "feels, in medical or legal matters, or to pass its sentences off as what a person said."
-)
-OBJECTIVE = (
-    "use_VAD",
-    "use_VAD_loss",
-    "use_cl_loss",
-    "use_emotion_loss",
-    "emotion_pooling",
-    "use_label_loss",
-    "vad_causal",
-    "lemmatizer",
-)
-GENERATION = ("prompt_text", "max_seq_len", "num_beams", "drop_last_token", "emotion_from")
-TRAINING = (
-    "num_train_epochs",
-    "batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "en_LR",
-    "emo_en_LR",
-    "seed",
-)
 
 
 def model_card(
@@ -217,53 +194,48 @@ def model_card(
     include_encoder: bool,
     authors: bool,
 ) -> str:
-    """Markdown with the hub's header.
+    """README.md in Markdown, with the hub's header.
 
     Args:
-        settings: {"flags", "fingerprints"} of the training (of the use alone where the checkpoint recorded none: `authors`).
-        reports: file -> test report. stats: of the checkpoint; best_acc and best_res are of the validation split.
+        settings: of `exported_settings`.
+        reports: file -> test report.
+        stats: of the checkpoint; its best_acc and best_res are of the validation split.
+        authors: the checkpoint is one of the authors', which has no record: the flags are those of its use.
     """
     flags, fingerprints = settings["flags"], settings["fingerprints"]
-    demo = bool(flags.get("demo"))
-    data = ModelCardData(
+    header = ModelCardData(
         language="en",
         license="other",
         license_name="see-below",
         pipeline_tag="image-to-text",
         tags=["sevlm", "emotion", "visual-art"],
     )
-    trained_on = (
-        "The demo's data: small drawn images with sentences made by a program. It knows nothing of art."
-        if demo
-        else f"`{flags.get('nle_data_train_path') or 'not recorded'}` "
-        f"({fingerprints['images'] if 'images' in fingerprints else 'number not recorded'} images)."
-    )
-    encoder = f"`{flags.get('clip_model')}`, " + (
-        "included" if include_encoder else "not included: it is loaded by name"
-    )
-    lexicon = fingerprints.get("lexicon_sha256")
+    images = fingerprints.get("images", "number not recorded")
+    data = f"`{flags.get('nle_data_train_path') or 'not recorded'}` ({images} images)."
+    if flags.get("demo"):
+        data = "The demo's data: small drawn images with sentences made by a program. It knows nothing of art."
+    encoder = f"`{flags.get('clip_model')}`, "
+    encoder += "included" if include_encoder else "not included: it is loaded by name"
     lines = [
-        f"---\n{data.to_yaml()}\n---\n\n# {name}\n",
+        f"---\n{header.to_yaml()}\n---\n\n# {name}\n",
         "A small emotional vision-language model (SEVLM, ECCV 2024): given an image, it says which of nine emotions the "
         "image evokes, and why.\n",
         "## Use\n",
         f"```\npython -m utils.explain PICTURE --ckpt {name}" + (" --vad_lexicon FILE" if flags.get("use_VAD") else ""),
         "```\n",
         "In Python, from the SEVLM repository: `SEVLM.from_pretrained(folder)` (models/sevlm.py). No file here is unpickled.\n",
-        f"{USE}\n",
+        f"{INTENDED_USE}\n",
         "## Training\n",
     ]
     if authors:
         lines.append("Its checkpoint recorded no settings; what stands below are the settings of its use.\n")
-    lines += [
-        f"- data: {trained_on}",
-        f"- image encoder: {encoder}; decoder: `{flags.get('gpt2_model')}`",
-        *(f"- {flag}: {flags[flag]}" for flag in (*OBJECTIVE, *(() if authors else TRAINING)) if flag in flags),
-        f"- VAD lexicon: SHA-256 {lexicon}; not included, it must be had from its makers" if lexicon else "",
-        "\n## Generation\n",
-        *(f"- {flag}: {flags[flag]!r}" for flag in GENERATION if flag in flags),
-        "\n## Scores\n",
-    ]
+    lines += [f"- data: {data}", f"- image encoder: {encoder}; decoder: `{flags.get('gpt2_model')}`"]
+    listed = (*OBJECTIVE_FLAGS, *(() if authors else TRAINING_FLAGS))
+    lines += [f"- {flag}: {flags[flag]}" for flag in listed if flag in flags]
+    if lexicon := fingerprints.get("lexicon_sha256"):
+        lines.append(f"- VAD lexicon: SHA-256 {lexicon}; not included, it must be had from its makers")
+    lines += ["\n## Generation\n", *(f"- {flag}: {flags[flag]!r}" for flag in GENERATION_FLAGS if flag in flags)]
+    lines.append("\n## Scores\n")
     if stats.get("best_acc") is not None and stats.get("best_res") is not None:
         accuracy, result = 100 * stats["best_acc"], 100 * stats["best_res"]
         lines.append(
@@ -273,13 +245,8 @@ def model_card(
     if not reports:
         lines.append("No test report was given.\n")
     lines += [format_report(report) + "\n" for report in reports.values()]
-    lines += [
-        "## Licences\n",
-        "The code is under the MIT licence. The weights derive from the image encoder and the decoder named above and from the "
-        "training data; the terms of each hold. ArtEmis and the NRC VAD Lexicon are for research and may not be passed on; "
-        "neither is included.",
-    ]
-    return "\n".join(line for line in lines if line != "") + "\n"
+    lines += ["## Licences\n", LICENCES]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

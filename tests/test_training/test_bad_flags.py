@@ -42,7 +42,8 @@ FLAGS = {
     "--test_set v3": "--test_set.*v3",
     "--prefix_dim 17": "--clip_model vit.*--prefix_dim 16",
     "--num_workers -1": "--num_workers.*-1",
-    "--prompt_text ''": "--prompt_text",
+    "--prompt_text ''": "--prompt_text: its value is empty",
+    "--cache_dir=": "--cache_dir: its value is empty",
     # files and folders that are not there, or are of the other kind
     "--text2emotion gone.pt": "gone.pt: no such file; .*train_text2emotion",
     "--vocabulary gone.pkl": "gone.pkl: no such file",

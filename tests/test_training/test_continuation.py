@@ -109,7 +109,8 @@ def test_image_encoders_are_compared_by_their_content(workspace, finished, tmp_p
     flags = argv(workspace, tmp_path, *SCORING, "--ckpt_path", str(finished / "ckpts"))
     assert artEmisX_train.main([*flags, "--clip_model", str(same)]) == 0
     with pytest.raises(
-        InputError, match=r"--clip_model \(image encoder sha256\) was .* not what the model was trained"
+        InputError,
+        match=r"--clip_model \(image encoder sha256\) was .* in training and is .* now; give what the model was trained",
     ):
         artEmisX_train.main([*flags, "--clip_model", str(other)])
 

@@ -1,5 +1,6 @@
-"""utils.sweep: which runs it makes, how it goes on, and its table. Most runs are those of a stand-in for the training."""
+"""utils.sweep: which runs it plans, how it continues, and its table. In most tests a stand-in takes the training's place."""
 
+import contextlib
 import csv
 import json
 import os
@@ -9,19 +10,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.conftest import REPOSITORY
 from utils import sweep
 from utils.errors import InputError
-from utils.evaluation.ablation_table import Row, write_table
+from utils.evaluation.ablation_table import Result, write_table
 from utils.files import run_lock
 from utils.training.run_log import read_log
 
-# Writes what a training writes, and the fingerprints in the file `fingerprints`. The file `orders` in the working directory: "fail NUMBER", or "wait" until it is stopped.
+# Writes what a training writes, with the fingerprints in the file `fingerprints`. The file `orders` says "fail SEED", or
+# "wait" until it is stopped.
 STAND_IN = """
 import json, pathlib, sys, time
 sys.path.insert(0, REPOSITORY)
@@ -73,9 +75,9 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def argv(*ours: str, flags: tuple[str, ...] = ()) -> list[str]:
+def argv(*of_sweep: str, flags: tuple[str, ...] = ()) -> list[str]:
     launcher = f"{shlex.quote(sys.executable)} stand_in.py"
-    return ["--out", "out", "--launcher", launcher, *ours, "--", "--demo", *flags]
+    return ["--out", "out", "--launcher", launcher, *of_sweep, "--", "--demo", *flags]
 
 
 def calls() -> list[str]:
@@ -88,9 +90,6 @@ def table() -> dict[str, dict[str, str]]:
         return {row["combination"]: row for row in csv.DictReader(file)}
 
 
-# ---- which runs ------------------------------------------------------------------------------------------------------
-
-
 def test_combinations():
     variants = sweep.read_ablate("use_VAD,lemmatizer=nltk|simplemma|none", {})
     each = sweep.combinations(variants, "each")
@@ -100,25 +99,25 @@ def test_combinations():
     assert len(every) == 6 and list(every)[0] == "full" and "no-use_VAD+lemmatizer-none" in every
 
 
-@pytest.mark.parametrize(("text", "seeds"), [("3", [42, 43, 44]), ("1,5,9", [1, 5, 9]), ("7,", [7])])
+@pytest.mark.parametrize(("text", "seeds"), [("3", [42, 43, 44]), ("1,5,9,5", [1, 5, 9]), ("7,", [7])])
 def test_seeds(text, seeds):
     assert sweep.read_seeds(text) == seeds
 
 
-def test_print_makes_nothing(here, capsys):
+def test_print_runs_nothing(here, capsys):
     assert sweep.main(argv(*TWO, "--seeds", "2", "--print", "--jobs", "2", flags=("--alpha", "0.5"))) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6 and not Path("out").exists() and not calls()
     words = shlex.split(lines[2])
     assert words[:2] == [sys.executable, "stand_in.py"] and words[2] == str(REPOSITORY / "artEmisX_train.py")
-    assert "--no-use_VAD" in words and "--use_cl_loss" in words and "--resume" in words
+    assert {"--use_VAD=False", "--use_cl_loss=True", "--resume"} <= set(words)
     assert words[words.index("--alpha") + 1] == "0.5"
     assert words[words.index("--ckpt_path") + 1] == "out/no-use_VAD/seed-42/ckpts"
     assert words[words.index("--cpu_threads") + 1] == str(max(os.cpu_count() // 2, 1))
 
 
 @pytest.mark.parametrize(
-    ("ours", "flags", "words"),
+    ("of_sweep", "flags", "message"),
     [
         (("--ablate", "use_VADs"), (), "no flag of artEmisX_train.py"),
         (("--ablate", "seed=1|2"), (), "no flag of artEmisX_train.py that can be ablated"),
@@ -126,35 +125,29 @@ def test_print_makes_nothing(here, capsys):
         (("--ablate", "alpha=1"), (), "two or more different values"),
         (("--ablate", "alpha=1|x"), (), "alpha-x: argument --alpha: invalid"),
         (("--ablate", "alpha=1|2"), ("--alpha", "3"), "is given after -- as well"),
-        (("--ablate", "use_VAD,use_VAD"), (), "is there twice"),
-        (("--ablate", "gpt2_model=a/b|a-b|a.b|a b"), (), "no folder names that differ"),
+        (("--ablate", "gpt2_model=a/b|a-b|a.b|a b"), (), "give the same folder name"),
         ((*TWO, "--seeds", "x"), (), "--seeds x"),
-        ((*TWO, "--seeds", "0"), (), "not between 1 and"),
-        ((*TWO, "--seeds", "4,4"), (), "a seed is there twice"),
+        ((*TWO, "--seeds", "0"), (), "--seeds 0"),
         ((*TWO, "--seeds", "1,9999999999"), (), "--seed"),
-        (TWO, ("--resume",), "--resume after --: not in a sweep"),
         (TWO, ("--ckpt_path", "x"), "--ckpt_path after --"),
-        (TWO, ("--seed", "1"), "--seeds names them"),
+        (TWO, ("--seed", "1"), "--seed after --: every run has its own; leave it out (--seeds names the seeds)"),
         (TWO, ("--no-such",), "unrecognized arguments"),
         (TWO, ("--vad_causal",), "no-use_VAD: --vad_causal is about the VAD encoder"),
-        ((*TWO, "--launcher", "no-such-program"), (), "no such program"),
+        ((*TWO, "--launcher", "a 'b"), (), "argument --launcher: invalid"),
         ((*TWO, "--test", "--num_beams 4"), (), "--test: takes no --num_beams"),
         ((*TWO, "--jobs", "0"), (), "--jobs"),
     ],
 )
-def test_bad_input_before_any_work(here, ours, flags, words):
+def test_bad_input_before_any_work(here, of_sweep, flags, message):
     with pytest.raises(InputError) as error:
-        sweep.main(argv(*ours, flags=flags))
-    assert words in str(error.value)
+        sweep.main(argv(*of_sweep, flags=flags))
+    assert message in str(error.value)
     assert not Path("out").exists() and not calls()
 
 
 def test_missing_files_are_named(here):
     with pytest.raises(InputError, match="no such file; make it with preprocess/build_splits.py"):
         sweep.main([*TWO, "--out", "out"])
-
-
-# ---- going on --------------------------------------------------------------------------------------------------------
 
 
 def test_whole_sweep_once(here, capsys):
@@ -165,8 +158,8 @@ def test_whole_sweep_once(here, capsys):
     # of best-res, which is not the last evaluation; 42 and 43 hundredths, and a tenth with use_VAD
     assert float(rows["full"]["sub_acc_mean"]) == pytest.approx(0.525)
     assert float(rows["no-use_VAD"]["sub_acc_std"]) == pytest.approx(np.std([0.42, 0.43], ddof=1))
-    said = capsys.readouterr().out
-    assert "52.50 ± 0.71" in said and "the split that chose it" in said
+    output = capsys.readouterr().out
+    assert "52.50 ± 0.71" in output and "the split that chose it" in output
     assert "seeds 42, 43" in Path("out/ablation.md").read_text(encoding="utf-8")
 
     assert sweep.main(argv(*TWO, "--seeds", "3")) == 0  # only what is new is run
@@ -181,18 +174,18 @@ def test_other_flags_in_the_same_folder_are_refused(here):
     assert len(calls()) == 3
 
 
-def test_failed_run_is_reported_and_left(here, capsys):
+def test_failed_run_is_reported_and_tried_again(here, capsys):
     Path("orders").write_text("fail 43")
     assert sweep.main(argv(*TWO, "--seeds", "3", "--jobs", "3")) == 1
-    said = capsys.readouterr().out
-    assert "full seed 43: no luck with this seed (out/full/seed-43/output.log)" in said
-    assert "WARNING: 3 of 9 runs are missing" in said and table()["full"]["seeds"] == "42 44"
+    output = capsys.readouterr().out
+    assert "full seed 43: no luck with this seed (out/full/seed-43/output.log)" in output
+    assert "WARNING: 3 of 9 runs are missing" in output and table()["full"]["seeds"] == "42 44"
     Path("orders").unlink()
     assert sweep.main(argv(*TWO, "--seeds", "3")) == 0
     assert len(calls()) == 12 and table()["full"]["runs"] == "3"
 
 
-def test_launcher_that_does_nothing_is_no_success(here, capsys):
+def test_launcher_that_does_nothing_is_a_failure(here, capsys):
     words = argv("--ablate", "use_VAD", "--seeds", "1")
     words[words.index("--launcher") + 1] = "true"
     assert sweep.main(words) == 1
@@ -201,11 +194,9 @@ def test_launcher_that_does_nothing_is_no_success(here, capsys):
 
 
 def test_two_sweeps_in_one_folder_are_refused(here):
-    with run_lock(Path("out")):
-        code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from utils import errors, sweep\n"
-        code += f"sys.exit(errors.run_script(lambda: sweep.main({argv(*TWO)})))"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2 and "another run is at work here" in done.stderr and not calls()
+    with run_lock(Path("out")), pytest.raises(InputError, match="another run is at work here"):
+        sweep.main(argv(*TWO))
+    assert not calls()
 
 
 @pytest.mark.slow
@@ -219,33 +210,26 @@ def test_stopped_sweep_ends_its_runs_and_goes_on(here, number):
     while len(list(Path("out").glob("*/*/results/log.jsonl"))) < 2 and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(number)
-    said, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=30)
     if number == signal.SIGINT:
-        assert process.returncode == 130 and "0 of 3 runs are finished; the same command goes on" in said
+        assert process.returncode == 130 and "0 of 3 runs are finished; the same command continues" in output
     assert len(calls()) == 2
     until = time.monotonic() + 10
-    while (left := of_stand_in()) and time.monotonic() < until:
+    while stand_ins() and time.monotonic() < until:
         time.sleep(0.05)
-    assert not left
+    assert not stand_ins()
     Path("orders").unlink()
     assert sweep.main(argv(*TWO, "--seeds", "1")) == 0
     assert len(calls()) == 5 and all(line.endswith("True False") for line in calls())  # with --resume
 
 
-def of_stand_in() -> list[Path]:
+def stand_ins() -> list[psutil.Process]:
     """Processes of the stand-in in this working directory."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            if b"stand_in.py\0" in (folder / "cmdline").read_bytes() and state != "Z":
-                if (
-                    os.readlink(folder / "cwd") == os.getcwd()
-                    and b"utils.sweep" not in (folder / "cmdline").read_bytes()
-                ):
-                    found.append(folder)
-        except OSError:
-            continue
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "stand_in.py" in process.cmdline() and process.cwd() == os.getcwd():
+                found.append(process)
     return found
 
 
@@ -254,18 +238,18 @@ def test_test_split(here, capsys):
     assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0  # the trainings are there: only scored
     assert [line.endswith("True") for line in calls()] == [False] * 3 + [True] * 3
     assert table()["full"]["sub_acc_mean"] == "0.125"
-    said = capsys.readouterr().out
-    assert "Scores of artEmisX_test.json" in said and "One seed: no standard deviation" in said
+    output = capsys.readouterr().out
+    assert "Scores of artEmisX_test.json" in output and "One seed: no standard deviation" in output
     assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0
     assert len(calls()) == 6
     names = ("artEmisX_test.json", "annotations/artEmisX_test_annot_exp.json", "demo-VAD-Lexicon.txt")
     for times, name in enumerate(names, start=3):
         (Path("runs/demo/data") / name).write_text("{ }")
-        assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0  # of another split, ...: scored anew
+        assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0  # another split, ...: scored again
         assert len(calls()) == 3 * times
 
 
-def test_test_split_with_another_judge(here):
+def test_another_emotion_classifier_scores_again(here):
     """Another classifier, or another vocabulary of the same one."""
     for name in ("a.pt", "b.pt", "vocabulary.pkl", "words.pkl"):
         Path(name).write_text(name)
@@ -289,45 +273,48 @@ def test_the_test_takes_the_trainings_flags_along(here, capsys):
 
 
 def test_runs_of_other_files_are_named(here, capsys):
-    ours = ("--ablate", "use_VAD", "--test")
+    of_sweep = ("--ablate", "use_VAD", "--test")
     for seed, fingerprints in ((1, {"lexicon_sha256": "a", "decoder_sha256": "a"}), (2, {"decoder_sha256": "b"})):
         Path("fingerprints").write_text(
             json.dumps({"precision": "no", "training_texts_sha256": str(seed)} | fingerprints)
         )
-        assert sweep.main(argv(*ours, "--seeds", f"{seed},")) == 0
-        said = capsys.readouterr().out
-        assert "WARNING" not in said and "left out" not in said and float(table()["full"]["max_lcs_mean"]) == 2.5
-    assert sweep.main(argv(*ours, "--seeds", "1,2")) == 0
-    said = capsys.readouterr().out
-    assert "WARNING: the runs do not agree in decoder: do not compare them." in said
-    assert "left out: max-LCS, as the runs differ in training texts" in said and "max_lcs_mean" not in table()["full"]
+        assert sweep.main(argv(*of_sweep, "--seeds", f"{seed},")) == 0
+        output = capsys.readouterr().out
+        assert "WARNING" not in output and "left out" not in output and float(table()["full"]["max_lcs_mean"]) == 2.5
+    assert sweep.main(argv(*of_sweep, "--seeds", "1,2")) == 0
+    output = capsys.readouterr().out
+    assert "WARNING: the runs do not agree in decoder: do not compare them." in output
+    assert "left out: max-LCS, as the runs differ in training texts" in output and "max_lcs_mean" not in table()["full"]
     assert float(table()["full"]["sub_acc_mean"]) == 0.125
 
 
-def test_what_is_ablated_may_differ():
-    def run(lexicon: str, digest: str) -> SimpleNamespace:
-        fingerprints = {"lexicon_sha256": digest, "precision": "no"}
-        return SimpleNamespace(
-            values={"vad_lexicon": lexicon}, history=lambda: SimpleNamespace(fingerprints=fingerprints)
-        )
+def test_fingerprints_of_an_ablated_flag_may_differ(tmp_path):
+    def table_of(*lexicons: tuple[str, str]) -> str:
+        values = {name: {"vad_lexicon": name} for name, _ in lexicons}
+        results = [
+            Result(name, values[name], seed, {"sub_acc": 0.5}, {"lexicon_sha256": digest, "precision": "no"})
+            for seed, (name, digest) in enumerate(lexicons)
+        ]
+        return write_table(tmp_path, values, [0, 1], results, Path("val.json"))
 
-    runs = [run("v1", "a"), run("v1", "a"), run("v2", "b")]
-    assert sweep.differences(runs) == [] and sweep.differences([*runs, run("v2", "c")]) == ["lexicon_sha256"]
-
-
-# ---- the table -------------------------------------------------------------------------------------------------------
+    assert "do not agree" not in table_of(("v1", "a"), ("v1", "a"), ("v2", "b"))
+    assert "do not agree in lexicon: " in table_of(("v1", "a"), ("v1", "a"), ("v2", "b"), ("v2", "c"))
 
 
 def test_table_against_numpy_and_escapes(tmp_path):
     drawn = np.random.default_rng(0).random((2, 5, 2))
-    runs = [{seed: {"sub_acc": a, "Bleu_4": b} for seed, (a, b) in enumerate(part)} for part in drawn.tolist()]
-    del runs[1][4]["Bleu_4"]  # a score that one run lacks has no mean over all
-    rows = [
-        Row("full", {"use_VAD": True, "mode": "=1+1"}, runs[0]),
-        Row("no-use_VAD", {"use_VAD": False, "mode": "a|b & 50%"}, runs[1]),
-        Row("none", {"use_VAD": False, "mode": "x"}, {}),
+    combinations = {
+        "full": {"use_VAD": True, "mode": "=1+1"},
+        "no-use_VAD": {"use_VAD": False, "mode": "a|b & 50%"},
+        "none": {"use_VAD": False, "mode": "x"},
+    }
+    results = [
+        Result(name, combinations[name], seed, {"sub_acc": accuracy, "Bleu_4": bleu}, {})
+        for name, part in zip(combinations, drawn.tolist(), strict=False)
+        for seed, (accuracy, bleu) in enumerate(part)
     ]
-    markdown = write_table(tmp_path, rows, ["Of a_b.json, 100% <all>."])
+    del results[-1].scores["Bleu_4"]  # a score that one run lacks has no mean over all
+    markdown = write_table(tmp_path, combinations, list(range(5)), results, Path("a_b, 100% <all>.json"))
     with (tmp_path / "ablation.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
     assert float(read[0]["Bleu_4_mean"]) == pytest.approx(drawn[0, :, 1].mean(), rel=1e-12)
@@ -340,10 +327,7 @@ def test_table_against_numpy_and_escapes(tmp_path):
     assert (
         r"no-use\_VAD" in latex and r"a\textbar{}b \& 50\%" in latex and r"$\checkmark$" in latex and "✓" not in latex
     )
-    assert r"a\_b.json, 100\% \textless{}all\textgreater{}" in latex
-
-
-# ---- the real training -----------------------------------------------------------------------------------------------
+    assert r"a\_b, 100\% \textless{}all\textgreater{}.json" in latex
 
 
 @pytest.mark.slow
@@ -352,11 +336,11 @@ def test_real_runs(workspace, tmp_path, monkeypatch, capsys):
     for name in ("--ckpt_path", "--caption_save_path"):
         del flags[flags.index(name) : flags.index(name) + 2]
     monkeypatch.chdir(tmp_path)
-    ours = ["--out", "out", "--ablate", "use_VAD", "--seeds", "1", "--jobs", "2", "--test"]
-    assert sweep.main([*ours, "--", *flags]) == 0, capsys.readouterr().out
+    of_sweep = ["--out", "out", "--ablate", "use_VAD", "--seeds", "1", "--jobs", "2", "--test"]
+    assert sweep.main([*of_sweep, "--", *flags]) == 0, capsys.readouterr().out
     history = read_log(Path("out/no-use_VAD/seed-42/results/log.jsonl"))
     assert history.end == {"epoch": 0, "step": history.scores[0]["step"]} and history.flags["use_VAD"] is False
     report = json.loads(Path("out/no-use_VAD/seed-42/test/report.json").read_text())
     assert float(table()["no-use_VAD"]["Bleu_1_mean"]) == report["scores"]["Bleu_1"]
-    assert sweep.main([*ours[:-1], "--", *flags]) == 0
+    assert sweep.main([*of_sweep[:-1], "--", *flags]) == 0
     assert float(table()["full"]["Bleu_1_mean"]) != 0 and "2 of them finished" in capsys.readouterr().out

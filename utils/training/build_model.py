@@ -16,7 +16,7 @@ from transformers import GPT2Config
 from models.config import SEVLMConfig, gpt2_config
 from models.decoder import Explainer
 from models.sevlm import SEVLM
-from utils.command_line import SHARED_NAME, find_model, is_shared, parse_args, recorded_settings
+from utils.command_line import EXPORT_NAME, find_model, is_export, parse_args, recorded_settings
 from utils.constants import ADDED_TOKENS, MAX_NEW_TOKENS
 from utils.data.datasets import ImagePixels
 from utils.data.image_encoder_weights import WEIGHTS_REMEDY, load_image_encoder
@@ -73,7 +73,7 @@ def load_checkpoint(
             one it was trained with.
     """
     ckpt_path = find_model(ckpt_path)
-    if name is None and not is_shared(ckpt_path):
+    if name is None and not is_export(ckpt_path):
         name = "best-res"
     named = [] if name is None else [f"--load_from_epoch={name}"]
     args = parse_args(["--eval_only", *named, f"--ckpt_path={ckpt_path}", *(flags or [])])
@@ -114,7 +114,7 @@ def load_model(args: argparse.Namespace) -> tuple[NamedCheckpoint | None, TextCo
         InputError: a file is missing or damaged, or contradicts the flags.
     """
     torch.manual_seed(args.seed)  # for all new weights, including an encoder that is drawn and kept fixed
-    if args.load_from_epoch == SHARED_NAME:
+    if args.load_from_epoch == EXPORT_NAME:
         codec = _codec(args, args.ckpt_path)
         return None, codec, _load_exported(args, codec)
     if args.load_from_epoch:

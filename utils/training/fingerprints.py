@@ -15,7 +15,7 @@ from utils.data.records import whole_training_split
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lexicon import Lexicon
 from utils.files import sha256
-from utils.run_record import IMAGES, PROCESSES, compare_fingerprints, compare_flags
+from utils.run_record import IMAGES, PROCESSES, compare_to_checkpoint, flags_of
 
 DECODER_CONFIG = (
     "vocab_size",
@@ -88,5 +88,5 @@ def compare_with_checkpoint(args: argparse.Namespace, fingerprints: dict[str, An
     record, source = recorded_settings(args), checkpoint_config(args).parent
     if record is None:
         return []
-    notes = compare_flags(record, args, args.eval_only, source)
-    return notes + compare_fingerprints(record, fingerprints, args.eval_only, source)
+    now = {"flags": flags_of(args), "fingerprints": fingerprints}
+    return compare_to_checkpoint(record, now, args.eval_only, source)
