@@ -24,7 +24,7 @@ def test_images_that_are_left_out_are_nowhere(box, capsys):
     box.write("data/images/Baroque/p1.jpg", b"no picture")
     inputs = read(box, "--skip_bad_images")
     assert list(inputs.records) == ["21", "22"]
-    expected = TrainingRecords.of({"11": record(0), "13": record(2, ("anger", "awe", "awe"))})
+    expected = TrainingRecords.from_records({"11": record(0), "13": record(2, ("anger", "awe", "awe"))})
     assert inputs.train.image_ids.tolist() == [11, 13] and inputs.train.image_names == expected.image_names
     assert inputs.train.emotions.tolist() == expected.emotions.tolist()
     assert split_texts(inputs.train.explanations) == split_texts(expected.explanations)

@@ -382,7 +382,7 @@ def pairs():
         record = {"emotions": EMOTIONS, "explanations": ["a dog"] * len(EMOTIONS), "image_name": "Baroque/p.jpg"}
         record["origin_emotion_distribution"] = [1 / 9] * 9
         records = {image_id: record for image_id in image_ids}
-        return TrainingPairs(TrainingRecords.of(records), None, codec, None, seed, first_text=first_text)
+        return TrainingPairs(TrainingRecords.from_records(records), None, codec, None, seed, first_text=first_text)
 
     return make
 
@@ -524,7 +524,7 @@ def test_an_item_is_of_its_own_image_alone():
         def of_texts(self, token_ids, *_):
             return np.broadcast_to(np.arange(len(token_ids))[:, None, None], (*token_ids.shape, 3))
 
-    pairs = TrainingPairs(TrainingRecords.of(records), Names(), codec, RowNumbers(), seed=0)
+    pairs = TrainingPairs(TrainingRecords.from_records(records), Names(), codec, RowNumbers(), seed=0)
     assert pairs.records.explanations == b""
     first_row = [0, 2, 6]
     for index, (image_id, record) in enumerate(records.items()):

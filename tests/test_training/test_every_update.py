@@ -279,7 +279,7 @@ def test_batches_are_those_of_seed_and_epoch(run, workspace, first_text):
     records = read_records(workspace.data / "artEmisX_cl_train.json")
     codec = TextCodec(load_tokenizer(str(SHIPPED_BPE)), " the emotion is", 30)
     pairs = TrainingPairs(
-        TrainingRecords.of(records), {record["image_name"]: {} for record in records.values()}, codec, None, 7
+        TrainingRecords.from_records(records), {record["image_name"]: {} for record in records.values()}, codec, None, 7
     )
     pairs.first_text = first_text
     vad = VADLookup(read_lexicon(workspace.data / "demo-VAD-Lexicon.txt"), "simplemma", codec)

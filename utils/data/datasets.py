@@ -1,6 +1,6 @@
-"""From JSON records to batches.
+"""From records to batches, in DataLoader worker processes whose errors are reported in one line.
 
-Every random choice is a pure function of seed, epoch and image. Loader workers keep no state, so their number and their
+Every random choice is a pure function of seed, epoch and image. Workers keep no state, so their number and their
 lifetime do not change the data.
 """
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
+from models.image_encoder import ImageEncoder
 from models.losses import LossCounts
 from utils.constants import IGNORED_LABEL
 from utils.data.images import find_image, open_image, shorten
@@ -29,10 +30,8 @@ from utils.data.vad_lexicon import VADLookup
 from utils.errors import InputError, brief
 from utils.processes import leave_signals_to_parent
 
-# ---- From JSON records to batches ------------------------------------------------------------------------------------
-
-
 LM_POSITIONS_MULTIPLE = 16  # so that the output layer's sizes repeat from step to step
+MAX_TEMP_DIR = 89  # bytes: multiprocessing adds 18 to a socket's path, which Linux limits to 107
 
 
 class ItemKey(NamedTuple):
@@ -69,8 +68,13 @@ class ImagePixels:
         self.root, self.size, self.resample = root, size, resample
         self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
 
+    @classmethod
+    def for_encoder(cls, root: Path | None, encoder: ImageEncoder, normalization: str) -> "ImagePixels":
+        """The transform of an image encoder's input; `normalization`: see `ImageEncoder.statistics`."""
+        return cls(root, encoder.image_size, *encoder.statistics(normalization), encoder.preparation.resample)
+
     def load(self, image_names: list[str]) -> list[dict[str, Tensor]]:
-        """The pixels of the images of one batch; InputError if one is missing or unreadable."""
+        """Load the pixels of one batch of images; InputError if one is missing or unreadable."""
         loaded = []
         for name in image_names:
             path = find_image(self.root, name)
@@ -93,8 +97,8 @@ class TrainingPairs(Dataset):
     """Training items: one image with a pair of texts that have different emotions, as the contrastive loss needs.
 
     Text 1 is the last explanation in epoch 0, the one before it in epoch 1, and so on, cyclically. Text 2 is drawn at
-    random from the explanations with another emotion; where there is none, from the others, and it is text 1 again if
-    that is the only one. All texts are tokenised, and tagged for their VAD values, once, at the start.
+    random from the explanations with another emotion; if there is none, from the others; and it is text 1 again if that
+    is the only one. All texts are tokenised, and tagged for their VAD values, once, at the start.
 
     Args:
         records: of `artEmisX_cl_train.json`, or, without the contrastive loss, of `artEmisX_train.json`. Their texts are
@@ -129,7 +133,7 @@ class TrainingPairs(Dataset):
 
     def choose_pair(self, epoch: int, index: int) -> tuple[int, int]:
         """Indices of the two explanations that are shown for an image in an epoch."""
-        emotions, image_id = self.records.emotions_of(index), self.records.image_ids[index]
+        emotions, image_id = self.records.image_emotions(index), self.records.image_ids[index]
         first = (-1 - (epoch if self.first_text == "walk" else 0)) % len(emotions)
         candidates = second_candidates(emotions, first)
         return first, random.Random(f"{self.seed} {epoch} {image_id}").choice(candidates)
@@ -204,8 +208,8 @@ class EpochBatches(Sampler[list[ItemKey]]):
         )
         for start in range(self.start_step * self.global_batch, self.size, self.global_batch):
             together = order[start : start + self.global_batch]
-            ours = np.array_split(np.asarray(together), self.processes)[self.rank]
-            yield [ItemKey(self.epoch, int(i)) for i in ours] or [ItemKey(self.epoch, int(together[0]), real=False)]
+            part = np.array_split(np.asarray(together), self.processes)[self.rank]
+            yield [ItemKey(self.epoch, int(i)) for i in part] or [ItemKey(self.epoch, int(together[0]), real=False)]
 
 
 def label_positions(labels: Tensor, len_prefix: int = 0, multiple: int = 1) -> tuple[Tensor, Tensor]:
@@ -289,7 +293,7 @@ class PairCollator:
             if name in items[0]:
                 batch[name] = torch.stack([item[name] for item in items])
         if get_worker_info() is not None:
-            # a lack of shared memory is an error here; on the way to the training it would be a deadlock
+            # here a lack of shared memory raises an error; when the batch is handed over it would be a deadlock
             counts = batch["counts"]
             for tensor in (*batch.values(), *counts):
                 if tensor is not counts and tensor.numel():  # an empty one needs no memory
@@ -329,35 +333,19 @@ class EvaluationImages(Dataset):
         ]
 
 
-# ---- Start DataLoader worker processes, and report their errors in one line ------------------------------------------
-
-
-LONGEST_SOCKET = 107  # bytes of a socket's path, on Linux; multiprocessing's have names of 17
-
-_RAISED_AS = f"{InputError.__module__}.{InputError.__qualname__}: "
-
-
 def loader_processes(count: int) -> dict[str, Any]:
     """Arguments of a DataLoader with `count` worker processes.
 
     Raises:
-        InputError: they could not hand over their batches, and the training would wait for these for ever: no semaphores
-            in shared memory, or no folder for sockets.
+        InputError: the temporary folder's path is too long for the sockets through which workers hand over batches; the
+            training would wait for ever.
     """
-    if count:
-        try:
-            multiprocessing.Lock()
-            folder = multiprocessing.util.get_temp_dir()
-        except OSError as error:
-            raise InputError(
-                f"loader processes cannot be started ({brief(error)}): give --num_workers 0, or make /dev/shm writable and set "
-                "TMPDIR to a folder that can be written"
-            ) from None
-        if len(os.fsencode(folder)) + 18 > LONGEST_SOCKET:
-            raise InputError(
-                f"{folder}: too long a path for the sockets of loader processes: set TMPDIR to a shorter one, or give "
-                "--num_workers 0"
-            )
+    folder = multiprocessing.util.get_temp_dir() if count else ""
+    if len(os.fsencode(folder)) > MAX_TEMP_DIR:
+        raise InputError(
+            f"{folder}: too long a path for the sockets of loader processes: set TMPDIR to a shorter one, or give "
+            "--num_workers 0"
+        )
     return {"num_workers": count, "worker_init_fn": leave_signals_to_parent}
 
 
@@ -366,7 +354,7 @@ def worker_errors() -> Iterator[None]:
     """Turn errors of DataLoader workers into an InputError of one line. Use it around the loop, or as a decorator.
 
     PyTorch raises a worker's InputError again in the main process, with the worker's whole traceback as message; only
-    the last line is kept. If a worker is killed, PyTorch raises a RuntimeError from a signal handler, anywhere in the
+    the last line is used. If a worker is killed, PyTorch raises a RuntimeError from a signal handler, anywhere in the
     loop.
 
     Raises:
@@ -375,15 +363,15 @@ def worker_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        _, raised, message = str(error).partition(_RAISED_AS)
+        _, raised, message = str(error).partition(f"{InputError.__module__}.{InputError.__qualname__}: ")
         if not raised:
             raise
         raise InputError(message.removesuffix(r"\n")) from None
     except RuntimeError as error:
-        if "shared memory" in str(error):  # of a worker that found no room, or that was killed as it touched it
+        if "shared memory" in str(error):  # a worker found no room, or was killed when it touched the memory
             raise InputError(
-                "a process that loads images finds no room in shared memory (/dev/shm): give --num_workers 0, or a container "
-                "more of it (docker run --shm-size=1g)"
+                "a process that loads images found no room in shared memory (/dev/shm): give --num_workers 0, or give a "
+                "container more of it (docker run --shm-size=1g)"
             ) from None
         if "DataLoader worker (pid" not in str(error):
             raise

@@ -138,9 +138,7 @@ def load_checkpoint(
             print(escaped(note))
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     chosen = torch.device(device or accelerator or "cpu")
-    encoder = model.image_encoder
-    mean, std = encoder.statistics(args.image_normalization)
-    pixels = ImagePixels(None, encoder.image_size, mean, std, encoder.preparation.resample)
+    pixels = ImagePixels.for_encoder(None, model.image_encoder, args.image_normalization)
     return TrainedModel(args, model.eval().to(chosen), codec, vad, pixels, chosen)
 
 
