@@ -31,7 +31,7 @@ from models.vad_encoder import VADEncoder
 from utils.command_line import parse_args
 from utils.constants import EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import ImagePixels, TrainingPairs, derangement, label_positions, second_candidates
-from utils.data.image_encoder_weights import openai_state_dict, vision_from_openai
+from utils.data.image_encoder_weights import trained_state_dict, vision_from_openai
 from utils.data.images import find_image, open_image
 from utils.data.records import TrainingRecords
 from utils.data.text_codec import TextCodec, load_tokenizer
@@ -111,7 +111,7 @@ def check_image_encoder(root: Path, report: Report) -> None:
         features = encoder(io["image"])
         report.close(f"image_encoder heads={heads} class_token", features.cls, io[f"heads{heads}.class_token"])
         report.close(f"image_encoder heads={heads} grid", features.grid, io[f"heads{heads}.grid"])
-        names = openai_state_dict(encoder.vision)
+        names = trained_state_dict(encoder.vision)
         report.same(f"image_encoder heads={heads} names back", sorted(names), sorted(set(state) - {"proj"}))
         for name in names:
             if not torch.equal(names[name], state[name]):
@@ -345,7 +345,7 @@ def check_checkpoint(root: Path, report: Report) -> None:
         state = torch.load(path, weights_only=True).get("encoder_state_dict")
         if state is not None:
             vision = vision_from_openai(state, source=str(path))
-            parts["encoder"] = {f"encoder.{key}": tensor for key, tensor in openai_state_dict(vision).items()}
+            parts["encoder"] = {f"encoder.{key}": tensor for key, tensor in trained_state_dict(vision).items()}
     for part, state in parts.items():
         for key, facts in manifest[part].items():
             if MASK_BUFFER.search(key) or key.endswith(".proj") or key == "proj":
@@ -373,7 +373,7 @@ def check_dataset(root: Path, report: Report) -> None:
         length = saved[f"{name}.input_ids"].shape[-1]
         codec = TextCodec(tokenizer, " the emotion is", length, prefix)
         lookup = VADLookup(lexicon, "none", codec)
-        pairs = TrainingPairs(TrainingRecords.of(records), _NoImages(), codec, lookup, seed=0)
+        pairs = TrainingPairs(TrainingRecords.from_records(records), _NoImages(), codec, lookup, seed=0)
         ours = {key: [] for key in ("input_ids", "labels", "segment_ids", "vad", "did")}
         walked, candidates = [], []
         train = [item for item in items if item["len_prefix"] == prefix and "first_annotation" in item]

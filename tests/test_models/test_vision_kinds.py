@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import TINY_VIT
 from tests.tiny_encoders import KINDS, VIT, save
-from utils.data.image_encoder_weights import load_image_encoder, openai_state_dict
+from utils.data.image_encoder_weights import load_image_encoder, trained_state_dict
 from utils.errors import InputError
 
 
@@ -162,7 +162,7 @@ def test_what_is_no_encoder(tmp_path, config, message):
 
 def openai_tower() -> tuple[transformers.CLIPVisionModel, dict[str, torch.Tensor]]:
     vision = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**TINY_VIT | {"num_attention_heads": 1}))
-    return vision, openai_state_dict(vision)
+    return vision, trained_state_dict(vision)
 
 
 def same_weights(encoder, vision: transformers.CLIPVisionModel) -> bool:
