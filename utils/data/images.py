@@ -1,7 +1,7 @@
-"""Image files: find one by its name, open it as an upright RGB image or say what is wrong with it, list a folder's.
+"""Image files: find one by its name, open it as an upright RGB image, list those of a folder.
 
 Names are matched to files in preprocessing (preprocess/image_folder.py), which writes the files' names into the JSON
-splits. What is read here opens `root / image_name`, with no more than the published code's fall-back. No torch here.
+splits. Here `root / image_name` is opened, with no more than the published code's fall-back. No torch here.
 """
 
 import contextlib
@@ -94,7 +94,7 @@ def _with_end_marker(path: str | Path) -> bytes | None:
     """The content of a JPEG file and the end marker that it lacks; None if it lacks more than that, or is no JPEG.
 
     Nothing else is missing if the pixels do not depend on what follows the last byte. A file that ends in zeros was
-    not downloaded to its end.
+    not downloaded completely.
     """
     content = Path(path).read_bytes().rstrip(b"\xff")  # the marker's first half may be there
     if content.endswith(bytes(2)):
@@ -117,35 +117,27 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         what = "is not a regular file" if os.path.exists(path) else "no such image file"
         raise InputError(f"{name}: {what}; put the image there or leave it out")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about large sizes, odd metadata and palettes; all harmless
-            with Image.open(path, formats=FORMATS) as image:
-                yield image
+        with (
+            warnings.catch_warnings(action="ignore"),  # about large sizes, odd metadata and palettes; all harmless
+            Image.open(path, formats=FORMATS) as image,
+        ):
+            yield image
     except Image.DecompressionBombError:
         raise InputError(f"{name}: image has too many pixels to be opened safely; make a smaller copy of it") from None
     except UnidentifiedImageError:
-        problem = f"unreadable image ({_what_it_is(path)}; {', '.join(FORMATS)} are read)"
-        raise InputError(f"{name}: {problem}; convert it, download it again or leave it out") from None
+        beginning = Path(path).read_bytes()[:512].lstrip().lower()
+        reason = "damaged, or not in a format that is read"
+        if not beginning:
+            reason = "it is empty"
+        elif beginning.startswith((b"<!doctype", b"<html")):
+            reason = "it is a web page"
+        raise InputError(
+            f"{name}: unreadable image ({reason}; {', '.join(FORMATS)} are read); convert it, download it again or leave "
+            "it out"
+        ) from None
     except _DAMAGED as error:
         problem = f"{type(error).__name__}: {brief(error)}"[:120]
         raise InputError(f"{name}: unreadable image ({problem}); download it again or leave it out") from None
-
-
-def _what_it_is(path: str | Path) -> str:
-    """Guess from its first bytes what a file is that is not a readable image."""
-    with open(path, "rb") as file:
-        beginning = file.read(512)
-    if not beginning:
-        return "it is empty"
-    if beginning.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "it is a web page"
-    Image.init()
-    for kind in (*FORMATS, *Image.ID):
-        accept = Image.OPEN[kind][1]
-        with contextlib.suppress(Exception):  # Pillow's tests can fail on other files
-            if accept is not None and accept(beginning[:16]) is True:
-                return f"it is a damaged {kind}" if kind in FORMATS else f"it looks like {kind}"
-    return "it is not an image"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
