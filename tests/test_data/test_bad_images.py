@@ -32,7 +32,9 @@ def test_content(box, content, message, capsys):
 
 def test_no_image(box):
     box.remove(IMAGE)
-    check_training_refused(box, f"{TRAIN}: record 12: no image .*p1.jpg under .*1 missing in all.*--image_root.*--skip_bad")
+    check_training_refused(
+        box, f"{TRAIN}: record 12: no image .*p1.jpg under .*1 missing in all.*--image_root.*--skip_bad"
+    )
 
 
 def test_all_images_bad(box):

@@ -308,7 +308,7 @@ def test_a_config_cannot_name_code(here, trapped_kernels, kind):
         return load("model")
 
     for model_type in ("own", config["model_type"]):
-        with pytest.raises(InputError, match=r"/config.json: asks for code of its own .*\(auto_map\)"):
+        with pytest.raises(InputError, match=r"/config.json: asks to run its own code .*\(auto_map\)"):
             load_with(auto_map=AUTO_MAP, model_type=model_type)
     expected = load_with().state_dict()
     for fields in FOREIGN_FIELDS:
@@ -337,7 +337,7 @@ def test_a_tokenizer_cannot_name_code(here, trapped_kernels):
     Path("tokens/tokenizer_config.json").write_text(json.dumps(foreign))
     assert load_tokenizer("tokens").get_vocab() == load_tokenizer(str(SHIPPED_BPE)).get_vocab()
     Path("tokens/tokenizer_config.json").write_text(json.dumps({"auto_map": AUTO_MAP, "tokenizer_class": "Own"}))
-    refused(load_tokenizer, "tokens", r"tokens/tokenizer_config.json: asks for code of its own .*\(auto_map\)")
+    refused(load_tokenizer, "tokens", r"tokens/tokenizer_config.json: asks to run its own code .*\(auto_map\)")
     assert not sprung(here)
 
 

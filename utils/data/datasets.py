@@ -35,7 +35,7 @@ MAX_TEMP_DIR = 89  # bytes: multiprocessing adds 18 to a socket's path, which Li
 
 
 class ItemKey(NamedTuple):
-    """The epoch and record index of a training item. `real` is False for a filler item, which no loss counts."""
+    """The epoch and record index of a training item. `real` is False for a filler item, which counts in no loss."""
 
     epoch: int
     index: int
@@ -102,13 +102,13 @@ class TrainingPairs(Dataset):
 
     Args:
         records: of `artEmisX_cl_train.json`, or, without the contrastive loss, of `artEmisX_train.json`. Their texts are
-            not kept.
+            not stored in the data set.
         images: source of the model's image input.
         codec, vad: tokenizer and lexicon look-up; without a look-up all VAD values are 0.
         seed: seed of the random draws.
         first_text: "walk", or "last": always the last explanation. The published code does the latter by accident,
             because its counter is lost when the loader's workers end.
-        cache_dir, processes: as of `TextCodec.encode_training` and `VADLookup.of_texts`.
+        cache_dir, processes: see `TextCodec.encode_training` and `VADLookup.of_texts`.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class TrainingPairs(Dataset):
         return len(self.records)
 
     def choose_pair(self, epoch: int, index: int) -> tuple[int, int]:
-        """Indices of the two explanations that are shown for an image in an epoch."""
+        """Indices of the two explanations of an image that an epoch uses."""
         emotions, image_id = self.records.image_emotions(index), self.records.image_ids[index]
         first = (-1 - (epoch if self.first_text == "walk" else 0)) % len(emotions)
         candidates = second_candidates(emotions, first)
@@ -251,8 +251,8 @@ class PairCollator:
         seed: seed of the visual negatives.
         len_prefix: number of prefix positions.
         span_start: first position of the explanation, h = len_prefix + emotion_span.
-        label_position: the position that predicts the emotion, where the label loss takes the place of its cross-entropy;
-            None without that loss.
+        label_position: the position that predicts the emotion, where the label loss replaces the cross-entropy; None
+            without that loss.
     """
 
     def __init__(self, seed: int, len_prefix: int, span_start: int, label_position: int | None = None):

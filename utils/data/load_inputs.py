@@ -1,4 +1,4 @@
-"""Load the inputs of a run: records, images or their cached features, and the lexicon."""
+"""The inputs of a run: records, images or their cached features, and the lexicon."""
 
 import argparse
 import hashlib
@@ -29,9 +29,9 @@ from utils.errors import InputError, escaped
 
 
 class Inputs(NamedTuple):
-    """What a run reads from the user's files.
+    """The contents of the user's files.
 
-    records: of the split that is scored. train: the training split; None with --eval_only. image_names: of both, each
+    records: the split that is scored. train: the training split; None with --eval_only. image_names: those of both, each
     once. image_root: folder of the images; None if there is none. lexicon: None if the run needs none.
     """
 
@@ -46,7 +46,7 @@ def read_inputs(args: argparse.Namespace, scorer: CaptionScorer | None = None) -
     """Read and check the user's files.
 
     Args:
-        scorer: on the process that scores.
+        scorer: given on the process that scores.
 
     Raises:
         InputError: a file is missing or malformed, files do not go together, or an image is missing.
@@ -65,7 +65,7 @@ def read_inputs(args: argparse.Namespace, scorer: CaptionScorer | None = None) -
         report_special_tokens(args.nle_data_train_path, texts, args.plain_special_tokens)
         check_ids(args, records, train)
     root = args.image_root
-    if root is None:  # a finished feature cache stands in for the images
+    if root is None:  # a finished feature cache replaces the images
         places = (folder / name for folder in data_folders(args) for name in IMAGE_FOLDERS)
         root = next(filter(Path.is_dir, places), None)
     else:
@@ -80,13 +80,13 @@ def read_inputs(args: argparse.Namespace, scorer: CaptionScorer | None = None) -
 
 
 def check_ids(args: argparse.Namespace, records: Records, train: TrainingRecords) -> None:
-    """Raise InputError when an image id stands for one image in one split and for another in the other."""
+    """Raise InputError when an image id belongs to different images in the two splits."""
     names = {int(image_id): record["image_name"] for image_id, record in records.items()}
     for image_id, name in zip(train.image_ids.tolist(), train.image_names, strict=True):
         if names.get(image_id, name) != name:
             raise InputError(
                 f"{args.nle_data_train_path}: record {image_id}: is {shorten(name)}, but {shorten(names[image_id])} in "
-                f"{args.nle_data_val_path}; give every image an id of its own"
+                f"{args.nle_data_val_path}; give every image its own id"
             )
 
 

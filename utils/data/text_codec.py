@@ -37,8 +37,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """Load the tokenizer of a GPT-2 model and add `<pad> <prefix> <emotion> <explanation>` at the vocabulary's end.
 
     Args:
-        name: folder or Hugging Face id with tokenizer files, whose added tokens are kept; or one of a model alone. All
-            GPT-2 sizes share one vocabulary. It is part of this repository, so it needs no download.
+        name: folder or Hugging Face id. Its tokenizer files, if there are any, may bring added tokens of their own; else
+            the vocabulary is that of this repository, which all sizes of GPT-2 share.
 
     Raises:
         InputError: there is no such model, or its tokenizer is missing or malformed.
@@ -73,15 +73,15 @@ def _check_vocabulary_size(name: str, most: float = GPT2_VOCABULARY + MAX_EXTRA_
 
 
 def count_named(name: str) -> int:
-    """How many tokens the tokenizer files of a folder or Hugging Face id name; without any, GPT-2's."""
+    """Number of tokens in the tokenizer files of a folder or Hugging Face id; without such files, GPT-2's."""
     return len(read_tokenizer(name)) if has_tokenizer(name) else GPT2_VOCABULARY
 
 
 @dataclass
 class EncodedTexts:
-    """N texts of L tokens, see `TextCodec`; labels and segments follow from the tokens, so that a large split stays small.
+    """N texts of L tokens, see `TextCodec`. Labels and segments are computed when needed, so that a large split stays small.
 
-    input_ids: int32 [N, L]. explanation_starts, ends: int32 [N], where the explanation and where the padding begins.
+    input_ids: int32 [N, L]. explanation_starts, ends: int32 [N], the positions where explanation and padding begin.
     len_prefix: k. segments: ids of <prefix>, <emotion>, <explanation>.
     """
 
@@ -98,25 +98,25 @@ class EncodedTexts:
     @property
     def labels(self) -> np.ndarray:
         """int32 [N, L], -100 where no token is predicted."""
-        place = np.arange(self.input_ids.shape[1])
-        learned = (place > self.len_prefix) & (place < self.ends[:, None])
+        positions = np.arange(self.input_ids.shape[1])
+        learned = (positions > self.len_prefix) & (positions < self.ends[:, None])
         return np.where(learned, self.input_ids, np.int32(IGNORED_LABEL))
 
     @property
     def segment_ids(self) -> np.ndarray:
         """int32 [N, L]."""
         prefix, emotion, explanation = self.segments
-        place = np.arange(self.input_ids.shape[1])
-        behind_prefix = np.where(place < self.explanation_starts[:, None], emotion, explanation)
-        return np.where(place < self.len_prefix, prefix, behind_prefix).astype(np.int32)
+        positions = np.arange(self.input_ids.shape[1])
+        after_prefix = np.where(positions < self.explanation_starts[:, None], emotion, explanation)
+        return np.where(positions < self.len_prefix, prefix, after_prefix).astype(np.int32)
 
 
 class Prompt(NamedTuple):
-    """What generation starts from, and how it goes on.
+    """The tokens that generation starts from, and the ids that it needs to continue.
 
     ids, segments: tokens and segment ids of every text's beginning, prefix tokens included. because_id: token of
-    " because", from which on new tokens carry explanation_segment, before it emotion_segment. stop_ids: a text ends before
-    the first of these.
+    " because"; from it on, new tokens have the segment explanation_segment, before it emotion_segment. stop_ids: a text
+    ends before the first of these.
     """
 
     ids: list[int]
@@ -237,7 +237,7 @@ class TextCodec:
         return 1 + max(map(len, emotions))
 
     def prompt(self, emotion: str | None = None) -> Prompt:
-        """What generation starts from: `[<prefix>]*k + [bos] + bpe(prompt)`, then `given(emotion)`."""
+        """The beginning of generated texts: `[<prefix>]*k + [bos] + bpe(prompt)`, then `given(emotion)`."""
         tokens = [self.prefix_id] * self.len_prefix + [self.bos_id, *self.bpe([self.prompt_text])[0]]
         segments = [self.prefix_id] * self.len_prefix + [self.emotion_id] * (len(tokens) - self.len_prefix)
         given = self.given(emotion)
@@ -250,7 +250,7 @@ class TextCodec:
         return [] if emotion is None else [*self.bpe([f" {emotion}"])[0], self.because_id]
 
     def label_tokens(self) -> list[int]:
-        """The first tokens of the nine emotions behind the prompt: what the label loss compares.
+        """The first tokens of the nine emotions after the prompt, which the label loss compares.
 
         Raises:
             InputError: two emotions begin with the same token, or the prompt's own tokens depend on the emotion.
@@ -260,7 +260,7 @@ class TextCodec:
         tokens = [text[len(prompt)] for text in texts if text[: len(prompt)] == prompt and len(text) > len(prompt)]
         if len(set(tokens)) < len(EMOTIONS):
             raise InputError(
-                f"--use_label_loss: behind --prompt_text {self.prompt_text!r} this tokenizer does not give the nine emotions "
+                f"--use_label_loss: after --prompt_text {self.prompt_text!r} this tokenizer does not give the nine emotions "
                 "nine different first tokens; only GPT-2's fits"
             )
         return tokens
