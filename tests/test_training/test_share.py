@@ -172,9 +172,6 @@ def test_damaged_configs(workspace, copy):
         {"vision_config": vision | {"preparation": {}}},
         {"vision_config": "clip"},
         {"sevlm_config": []},
-        {"sevlm_config": config["sevlm_config"] | {"vad_heads": 2}},
-        {"sevlm_config": config["sevlm_config"] | {"alpha": "many"}},
-        {"sevlm_config": config["sevlm_config"] | {"use_VAD": None}},
         {"sevlm_settings": {"flags": []}},
         {"model_type": "gpt2"},
     ):

@@ -56,7 +56,7 @@ def model_config(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedCh
     scored.
 
     Raises:
-        InputError: flags and checkpoint contradict each other, or the checkpoint's config.json is wrong.
+        InputError: flags and checkpoint contradict each other.
     """
     settings = {field.name: getattr(args, field.name) for field in fields(SEVLMConfig) if hasattr(args, field.name)}
     settings |= {
@@ -85,10 +85,7 @@ def model_config(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedCh
         settings |= {name: getattr(usual, name) for name in ("use_emotion_loss", "emotion_pooling")}
     kept = FROM_CHECKPOINT + (HEADS if args.eval_only else ())
     settings |= {name: saved[name] for name in kept if name in saved}
-    try:
-        return SEVLMConfig.from_fields({}, **settings)
-    except ValueError as error:
-        raise InputError(f"{checkpoint.folder}/config.json: {error}; take another checkpoint") from None
+    return SEVLMConfig(**settings)
 
 
 def build_decoder(
