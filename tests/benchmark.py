@@ -334,7 +334,7 @@ class Workbench:
                 forced_lengths(model.decoder, wanted, self.codec.stop_ids),
             ):
                 image: ImageFeatures = model.image_features(None, cls, grid)
-                generated = greedy_decode(model, image, self.codec.prompt(), self.vad.of_generated)
+                generated = greedy_decode(model, image, self.codec.prompt(), self.vad.for_generated)
             check_lengths(generated.lengths.tolist(), wanted)
 
         return Job(lambda: [decode(wanted) for wanted in lengths], batches * together, dtype=dtype)
@@ -348,7 +348,7 @@ class Workbench:
         def decode() -> None:
             model.eval()
             with forced_lengths_of_reference(model.decoder.lm_head, wanted, self.codec.stop_ids):
-                rows = model.generate(pixels, *self.prompt, self.vad.of_generated, MAX_NEW_TOKENS, self.codec.stop_ids)
+                rows = model.generate(pixels, *self.prompt, self.vad.for_generated, MAX_NEW_TOKENS, self.codec.stop_ids)
             check_lengths([len(row) for row in rows], wanted)
 
         return Job(decode, self.images)

@@ -272,7 +272,7 @@ def check_greedy(root: Path, report: Report) -> None:
     report.same("greedy prompt_input_ids", prompt_ids, saved["prompt_input_ids"].tolist())
     report.same("greedy prompt_segment_ids", prompt_segments, saved["prompt_segment_ids"].tolist())
     report.close(
-        "greedy prompt_vad", torch.from_numpy(lookup.of_generated(np.array([prompt_ids]))[0]), saved["prompt_vad"]
+        "greedy prompt_vad", torch.from_numpy(lookup.for_generated(np.array([prompt_ids]))[0]), saved["prompt_vad"]
     )
     report.same("greedy stop_ids", sorted(codec.stop_ids), sorted(config["stop_ids"]))
     image = ImageFeatures(saved["image_cls"], saved["image_grid"])
@@ -281,7 +281,7 @@ def check_greedy(root: Path, report: Report) -> None:
     def generate(stop_ids: tuple[int, ...], rows: slice = slice(None)):
         features = ImageFeatures(image.cls[rows], image.grid[rows])
         prompt = codec.prompt()._replace(because_id=config["because_id"], stop_ids=stop_ids)
-        return greedy_decode(model, features, prompt, lookup.of_generated if config["use_VAD"] else None, steps)
+        return greedy_decode(model, features, prompt, lookup.for_generated if config["use_VAD"] else None, steps)
 
     # the fixture goes on after a stop token, ours does not: without stop ids it makes all steps too
     for how, context in (("", nullcontext()), (", packed weights,", packed_weights(model.decoder))):
@@ -291,7 +291,7 @@ def check_greedy(root: Path, report: Report) -> None:
         report.same(f"greedy{how} generated_ids", generated.token_ids, saved["generated_ids"])
         report.close(f"greedy{how} top1_logit", top, saved["top1_logit"])
         report.close(f"greedy{how} margin", top - second, saved["margin"])
-    vad = lookup.of_generated(
+    vad = lookup.for_generated(
         torch.cat([saved["prompt_input_ids"].repeat(len(image.cls), 1), generated.token_ids], 1).numpy()
     )
     report.close("greedy final_vad", torch.from_numpy(vad), saved["final_vad"])
@@ -386,7 +386,7 @@ def check_dataset(root: Path, report: Report) -> None:
             texts = pairs.encoded[rows]
             for key in ("input_ids", "labels", "segment_ids"):
                 ours[key].append(torch.from_numpy(getattr(texts, key)))
-            ours["vad"].append(torch.from_numpy(lookup.of_texts(texts.input_ids)))
+            ours["vad"].append(torch.from_numpy(lookup.for_texts(texts.input_ids)))
             ours["did"].append(torch.tensor([int(item["image_id"])]))
         report.same(f"dataset {name} first annotations", walked, [item["first_annotation"] for item in train])
         report.same(f"dataset {name} candidates", candidates, [item["second_candidates"] for item in train])
@@ -398,7 +398,7 @@ def check_dataset(root: Path, report: Report) -> None:
             else:
                 report.same(f"dataset {name}.{key}", stacked, theirs)
         tokens, segments, *_ = codec.prompt()
-        vad = torch.from_numpy(lookup.of_texts(np.array([tokens])))
+        vad = torch.from_numpy(lookup.for_texts(np.array([tokens])))
         evaluated = len(saved[f"eval.prefix{prefix}.input_ids"])
         for key, value in (("input_ids", tokens), ("segment_ids", segments)):
             theirs = saved[f"eval.prefix{prefix}.{key}"]

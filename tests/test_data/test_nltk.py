@@ -100,7 +100,7 @@ def test_cached_vad_depends_on_nltks_data_and_version(lookup, data, tmp_path, mo
     ids, cache = np.array([lookup.codec.bpe([" red sky"])[0]]), tmp_path / "cache"
 
     def files() -> int:
-        lookup.of_texts(ids, cache)
+        lookup.for_texts(ids, cache)
         return len(list(cache.iterdir()))
 
     assert files() == files() == 1
@@ -123,7 +123,7 @@ def test_a_lookup_in_another_process_is_the_same(lookup):
     for lemmatizer in ("nltk", "simplemma", "none"):
         original = VADLookup(lookup.lexicon, lemmatizer, lookup.codec)
         copy = pickle.loads(pickle.dumps(original))
-        assert copy.of_texts(ids).tolist() == original.of_texts(ids).tolist()
+        assert copy.for_texts(ids).tolist() == original.for_texts(ids).tolist()
     assert (
         pickle.dumps(NLTKLemmatizer()) == pickle.dumps(NLTKLemmatizer()) and len(pickle.dumps(NLTKLemmatizer())) < 200
     )
@@ -138,10 +138,10 @@ def test_a_lookup_in_another_process_is_the_same(lookup):
 def test_tagging_in_several_processes(lookup, start_method, method):
     tokens = [token for text in (" red skies painting", " sky is boaten") for token in lookup.codec.bpe([text])[0]]
     ids = np.random.default_rng(0).choice(tokens, (2100, 12))
-    alone = lookup.of_texts(ids)
+    alone = lookup.for_texts(ids)
     assert len(np.unique(alone.reshape(-1, 3), axis=0)) > 3
     start_method(method)
-    assert np.array_equal(lookup.of_texts(ids, processes=2), alone)
+    assert np.array_equal(lookup.for_texts(ids, processes=2), alone)
 
 
 @pytest.mark.slow

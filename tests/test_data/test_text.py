@@ -303,10 +303,10 @@ def test_look_up_by_piece(lexicon, tokenizer, codec):
         PAD,
         END,
     ]
-    values = lookup.of_texts(np.array([ids]))
+    values = lookup.for_texts(np.array([ids]))
     assert values.shape == (1, 6, 3) and values.dtype == np.float32
     assert values[0].tolist() == [list(v) for v in (SKY, SKY, ZERO, ZERO, (0.125,) * 3, ZERO)]
-    assert lookup.of_generated(np.array([ids])).tolist() == values.tolist()
+    assert lookup.for_generated(np.array([ids])).tolist() == values.tolist()
 
 
 def test_training_texts_go_by_byte_letters_generated_ones_by_decoded_words(lexicon, codec):
@@ -314,15 +314,15 @@ def test_training_texts_go_by_byte_letters_generated_ones_by_decoded_words(lexic
     accented = [token for token, word in enumerate(codec.words()) if word == "é"]
     assert accented and all(codec.pieces()[token] == "Ã©" for token in accented)
     lookup = VADLookup(lexicon, "none", codec)
-    assert lookup.of_texts(np.array([accented]))[0, :, 0].tolist() == [-1] * len(accented)
-    assert lookup.of_generated(np.array([accented]))[0, :, 0].tolist() == [1] * len(accented)
+    assert lookup.for_texts(np.array([accented]))[0, :, 0].tolist() == [-1] * len(accented)
+    assert lookup.for_generated(np.array([accented]))[0, :, 0].tolist() == [1] * len(accented)
 
 
 def test_simplemma(lexicon, tokenizer, codec):
     lookup = VADLookup(lexicon, "simplemma", codec)
     ids = np.array([[one_token(tokenizer, word) for word in (" boats", " sky", " is")] + [PAD]])
-    assert lookup.of_texts(ids)[0].tolist() == [[0.25, 0, 0], list(SKY), [-0.5, 0.5, 0.5], [0.125] * 3]
-    plain = VADLookup(lexicon, "none", codec).of_texts(ids)[0].tolist()
+    assert lookup.for_texts(ids)[0].tolist() == [[0.25, 0, 0], list(SKY), [-0.5, 0.5, 0.5], [0.125] * 3]
+    plain = VADLookup(lexicon, "none", codec).for_texts(ids)[0].tolist()
     assert plain[0] == list(ZERO) and plain[2] == [0.0625, 0, 0]
 
 
@@ -335,7 +335,7 @@ def test_simplemmas_table_is_cached(lexicon, tokenizer, codec, tmp_path, monkeyp
 
     def look_up(lexicon=lexicon, codec=codec) -> tuple[list, list]:
         lookup = VADLookup(lexicon, "simplemma", codec, tmp_path)
-        return lookup.of_texts(ids).tolist(), lookup.of_generated(ids).tolist()
+        return lookup.for_texts(ids).tolist(), lookup.for_generated(ids).tolist()
 
     values = look_up()
     assert len(calls) == 2 and look_up() == values and len(calls) == 2
@@ -351,7 +351,7 @@ def test_simplemmas_table_is_cached(lexicon, tokenizer, codec, tmp_path, monkeyp
         assert look_up() == ([[list(SKY)] * 4], values[1])
     monkeypatch.setattr("utils.data.vad_lexicon.version", lambda name: "0")
     assert look_up() == values and len(list(tmp_path.iterdir())) == 5
-    assert VADLookup(lexicon, "none", codec, tmp_path).of_texts(ids)[0, 0].tolist() == list(ZERO)
+    assert VADLookup(lexicon, "none", codec, tmp_path).for_texts(ids)[0, 0].tolist() == list(ZERO)
     assert len(list(tmp_path.iterdir())) == 5
 
 
@@ -378,7 +378,7 @@ def by_context(lexicon, codec, monkeypatch):
 def test_whole_sequences_are_tagged(by_context, tokenizer):
     lookup, calls = by_context
     skies, red = one_token(tokenizer, " skies"), one_token(tokenizer, " red")
-    values = lookup.of_texts(np.array([[skies, skies, PAD], [red, red, skies]]))
+    values = lookup.for_texts(np.array([[skies, skies, PAD], [red, red, skies]]))
     assert calls == [
         ["skies", "skies", "<pad>"],
         ["red", "red", "skies"],
@@ -389,12 +389,12 @@ def test_whole_sequences_are_tagged(by_context, tokenizer):
 def test_generated_sequences_are_tagged_again_as_they_grow(by_context, tokenizer):
     lookup, calls = by_context
     skies, red = one_token(tokenizer, " skies"), one_token(tokenizer, " red")
-    assert lookup.of_generated(np.array([[END, skies]]))[0].tolist() == [list(ZERO), list(SKIES)]
-    assert lookup.of_generated(np.array([[END, skies, red]]))[0].tolist() == [list(ZERO), list(SKY), list(ZERO)]
-    assert lookup.of_generated(np.array([[END, skies]]))[0].tolist() == [list(ZERO), list(SKIES)]
+    assert lookup.for_generated(np.array([[END, skies]]))[0].tolist() == [list(ZERO), list(SKIES)]
+    assert lookup.for_generated(np.array([[END, skies, red]]))[0].tolist() == [list(ZERO), list(SKY), list(ZERO)]
+    assert lookup.for_generated(np.array([[END, skies]]))[0].tolist() == [list(ZERO), list(SKIES)]
     assert calls == [["<|endoftext|>", "skies"], ["<|endoftext|>", "skies", "red"]]  # the third is remembered
     lookup.forget()
-    lookup.of_generated(np.array([[END, skies]]))
+    lookup.for_generated(np.array([[END, skies]]))
     assert len(calls) == 3
 
 
@@ -402,28 +402,28 @@ def test_tagged_spellings(by_context, codec):
     """Training texts are tagged in GPT-2's byte letters, generated ones as decoded words."""
     lookup, calls = by_context
     accented = np.array([[codec.words().index("é")]])
-    assert lookup.of_texts(accented)[0, 0, 0] == -1 and lookup.of_generated(accented)[0, 0, 0] == 1
+    assert lookup.for_texts(accented)[0, 0, 0] == -1 and lookup.for_generated(accented)[0, 0, 0] == 1
     assert calls == [["Ã©"], ["é"]]
 
 
 def test_vad_of_texts_is_cached(by_context, tokenizer, tmp_path):
     lookup, calls = by_context
     ids = np.array([[one_token(tokenizer, " sky"), PAD]])
-    values = lookup.of_texts(ids, tmp_path)
-    assert lookup.of_texts(ids, tmp_path).tolist() == values.tolist() and len(calls) == 1
+    values = lookup.for_texts(ids, tmp_path)
+    assert lookup.for_texts(ids, tmp_path).tolist() == values.tolist() and len(calls) == 1
     lookup._pieces = lookup._pieces[::-1]  # another vocabulary
-    lookup.of_texts(ids, tmp_path)
-    lookup.of_texts(ids[:, ::-1], tmp_path)  # other texts
+    lookup.for_texts(ids, tmp_path)
+    lookup.for_texts(ids[:, ::-1], tmp_path)  # other texts
     assert len(calls) == 3 == len(list(tmp_path.iterdir()))
 
 
 def test_another_lexicon_or_prompt_has_its_own_cache_file(by_context, lexicon, tokenizer, codec, tmp_path):
     lookup, calls = by_context
     ids = np.array([[one_token(tokenizer, " sky"), PAD]])
-    of_sky = lookup.of_texts(ids, tmp_path)[0, 0].tolist()
+    of_sky = lookup.for_texts(ids, tmp_path)[0, 0].tolist()
     other = Lexicon({"sky": (1.0, 1.0, 1.0)}, lexicon.path, "0" * 64, lexicon.scale)
-    assert of_sky == list(SKY) and VADLookup(other, "nltk", codec).of_texts(ids, tmp_path)[0, 0].tolist() == [1, 1, 1]
-    VADLookup(lexicon, "nltk", TextCodec(tokenizer, " it feels like", 30)).of_texts(ids, tmp_path)
+    assert of_sky == list(SKY) and VADLookup(other, "nltk", codec).for_texts(ids, tmp_path)[0, 0].tolist() == [1, 1, 1]
+    VADLookup(lexicon, "nltk", TextCodec(tokenizer, " it feels like", 30)).for_texts(ids, tmp_path)
     assert len(calls) == len(list(tmp_path.iterdir())) == 3
 
 

@@ -521,7 +521,7 @@ def test_an_item_is_of_its_own_image_alone():
     class RowNumbers:
         context_free = False
 
-        def of_texts(self, token_ids, *_):
+        def for_texts(self, token_ids, *_):
             return np.broadcast_to(np.arange(len(token_ids))[:, None, None], (*token_ids.shape, 3))
 
     pairs = TrainingPairs(TrainingRecords.from_records(records), Names(), codec, RowNumbers(), seed=0)

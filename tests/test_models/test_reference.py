@@ -228,7 +228,7 @@ def test_a_split_is_decoded_whole():
     assert bench.decoding("--vad_causal").units == 4
     job, calls = bench.decoding("--vad_causal", images=24), []
     assert job.units == 24
-    bench.vad.of_generated, look_up = lambda ids: calls.append(len(ids)) or look_up(ids), bench.vad.of_generated
+    bench.vad.for_generated, look_up = lambda ids: calls.append(len(ids)) or look_up(ids), bench.vad.for_generated
     job.run()
     bench.packed.close()
     assert calls[0] == max(calls) == 8 and calls.count(8) >= 3

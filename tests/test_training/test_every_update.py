@@ -298,7 +298,7 @@ def test_batches_are_those_of_seed_and_epoch(run, workspace, first_text):
             assert batch["visual_negatives"].tolist() == negatives.tolist()
             shares = [list(records.values())[key.index]["origin_emotion_distribution"] for key in keys]
             assert torch.allclose(batch["emotion_distribution"], torch.tensor(shares))
-            assert batch["vad"].any() and np.array_equal(batch["vad"], vad.of_texts(batch["input_ids"].numpy()))
+            assert batch["vad"].any() and np.array_equal(batch["vad"], vad.for_texts(batch["input_ids"].numpy()))
 
 
 def test_initial_weights_follow_the_seed(run):

@@ -33,7 +33,7 @@ def test_it_says_what_evaluation_said(workspace, trained):
     pixels = loaded.read_images([folder / record["image_name"] for record in records.values()])
     with torch.inference_mode():
         image = loaded.model.image_features(pixels, None, None)
-        texts = caption_batch(loaded.model, ImageFeatures(*image), loaded.codec, loaded.vad.of_generated)
+        texts = caption_batch(loaded.model, ImageFeatures(*image), loaded.codec, loaded.vad.for_generated)
     assert {int(image_id): full for image_id, (full, _) in zip(records, texts, strict=True)} == said
     assert not loaded.model.training and loaded.args.seed == 5 and loaded.args.lemmatizer == "simplemma"
 

@@ -108,7 +108,7 @@ class TrainingPairs(Dataset):
         seed: seed of the random draws.
         first_text: "walk", or "last": always the last explanation. The published code does the latter by accident,
             because its counter is lost when the loader's workers end.
-        cache_dir, processes: see `TextCodec.encode_training` and `VADLookup.of_texts`.
+        cache_dir, processes: see `TextCodec.encode_training` and `VADLookup.for_texts`.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class TrainingPairs(Dataset):
         self.images, self.seed, self.first_text = images, seed, first_text
         self.encoded, self.lookup, self.vad = codec.encode_training(records, cache_dir), vad, None
         if vad is not None and not vad.context_free:
-            self.lookup, self.vad = None, vad.of_texts(self.encoded.input_ids, cache_dir, processes)
+            self.lookup, self.vad = None, vad.for_texts(self.encoded.input_ids, cache_dir, processes)
         self.records = replace(records, explanations=b"")
 
     def __len__(self) -> int:
@@ -153,7 +153,7 @@ class TrainingPairs(Dataset):
         if self.vad is not None:
             vad = self.vad[rows]
         elif self.lookup is not None:
-            vad = self.lookup.of_texts(texts.input_ids)
+            vad = self.lookup.for_texts(texts.input_ids)
         else:
             vad = np.zeros((*texts.input_ids.shape, 3), np.float32)
         return {

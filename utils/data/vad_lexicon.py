@@ -124,7 +124,7 @@ class VADLookup:
             lemmas = map(lemmatize_english, tokens) if self.lemmatizer == "simplemma" else tokens
         return np.array([self.lexicon.values.get(lemma, (0.0, 0.0, 0.0)) for lemma in lemmas], dtype=np.float32)
 
-    def of_generated(self, token_ids: np.ndarray) -> np.ndarray:
+    def for_generated(self, token_ids: np.ndarray) -> np.ndarray:
         """VAD of generated sequences [N, L] -> [N, L, 3]. Token strings are single decoded tokens, left-stripped."""
         if self.context_free:
             return self._word_table[token_ids]
@@ -140,7 +140,7 @@ class VADLookup:
         """Drop the memoised sequences; called after an evaluation to free memory."""
         self._memo.clear()
 
-    def of_texts(self, token_ids: np.ndarray, cache_dir: Path | None = None, processes: int = 1) -> np.ndarray:
+    def for_texts(self, token_ids: np.ndarray, cache_dir: Path | None = None, processes: int = 1) -> np.ndarray:
         """VAD of training texts [N, L] -> [N, L, 3]. Token strings are in GPT-2's byte alphabet without the space mark.
 
         Args:
