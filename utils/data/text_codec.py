@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,25 +81,27 @@ def count_named(name: str) -> int:
 class EncodedTexts:
     """N texts of L tokens, see `TextCodec`. Labels and segments are computed when needed, so that a large split stays small.
 
-    input_ids: int32 [N, L]. explanation_starts, ends: int32 [N], the positions where explanation and padding begin.
+    table: int32 [N, L + 2]: the tokens, the position where the explanation begins, and the one where the padding begins.
     len_prefix: k. segments: ids of <prefix>, <emotion>, <explanation>.
     """
 
-    input_ids: np.ndarray
-    explanation_starts: np.ndarray
-    ends: np.ndarray
+    table: np.ndarray
     len_prefix: int
     segments: tuple[int, int, int]
 
     def __getitem__(self, rows: np.ndarray) -> "EncodedTexts":
-        starts, ends = self.explanation_starts[rows], self.ends[rows]
-        return EncodedTexts(self.input_ids[rows], starts, ends, self.len_prefix, self.segments)
+        return replace(self, table=self.table[rows])
+
+    @property
+    def input_ids(self) -> np.ndarray:
+        """int32 [N, L]."""
+        return self.table[:, :-2]
 
     @property
     def labels(self) -> np.ndarray:
         """int32 [N, L], -100 where no token is predicted."""
         positions = np.arange(self.input_ids.shape[1])
-        learned = (positions > self.len_prefix) & (positions < self.ends[:, None])
+        learned = (positions > self.len_prefix) & (positions < self.table[:, -1:])
         return np.where(learned, self.input_ids, np.int32(IGNORED_LABEL))
 
     @property
@@ -107,7 +109,7 @@ class EncodedTexts:
         """int32 [N, L]."""
         prefix, emotion, explanation = self.segments
         positions = np.arange(self.input_ids.shape[1])
-        after_prefix = np.where(positions < self.explanation_starts[:, None], emotion, explanation)
+        after_prefix = np.where(positions < self.table[:, -2:-1], emotion, explanation)
         return np.where(positions < self.len_prefix, prefix, after_prefix).astype(np.int32)
 
 
@@ -170,6 +172,7 @@ class TextCodec:
         if len(because) != 1:
             raise InputError(f"this tokenizer splits ' {BECAUSE}' into {len(because)} tokens: only GPT-2's fits")
         self.because_id = because[0]
+        self.segments = (self.prefix_id, self.emotion_id, self.explanation_id)
         self.stop_ids = (self.eos_id, self.pad_id, self.prefix_id, self.emotion_id, self.explanation_id)
 
     def bpe(self, texts: list[str], plain: bool = False) -> list[list[int]]:
@@ -180,7 +183,7 @@ class TextCodec:
 
     def encode(self, emotions: list[str], explanations: list[str]) -> EncodedTexts:
         """Encode parallel lists of N emotions and explanations."""
-        return self._split_table(self._encode_table(emotions, explanations))
+        return EncodedTexts(self._encode_table(emotions, explanations), self.len_prefix, self.segments)
 
     def encode_training(self, records: TrainingRecords, cache_dir: Path | None) -> EncodedTexts:
         """Encode all M annotations of a training split; `cache_dir`: folder where the result is cached, or None."""
@@ -194,15 +197,10 @@ class TextCodec:
             return [self._encode_table(emotions, split_texts(records.explanations))]
 
         (table,) = load_or_compute(cache_dir, "texts", key.digest(), compute)
-        return self._split_table(table)
-
-    def _split_table(self, table: np.ndarray) -> EncodedTexts:
-        length = self.max_seq_len
-        segments = (self.prefix_id, self.emotion_id, self.explanation_id)
-        return EncodedTexts(table[:, :length], table[:, length], table[:, length + 1], self.len_prefix, segments)
+        return EncodedTexts(table, self.len_prefix, self.segments)
 
     def _encode_table(self, emotions: list[str], explanations: list[str]) -> np.ndarray:
-        """int32 [N, L + 2]: the tokens, the start of the explanation, the end of the text."""
+        """`EncodedTexts.table` of parallel lists."""
         table = np.full((len(emotions), self.max_seq_len + 2), self.pad_id, dtype=np.int32)
         for start in range(0, len(emotions), TEXTS_AT_ONCE):
             part = slice(start, start + TEXTS_AT_ONCE)
