@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int | None:
     import torch
 
     from utils.data.datasets import ImagePixels
-    from utils.data.feature_cache import FeatureCache, files_of_images, fill, make_header, size_in_bytes
+    from utils.data.feature_cache import FeatureCache, fill, make_header, size_in_bytes, stat_images
     from utils.data.image_encoder_weights import load_image_encoder
 
     accelerator = start_accelerator()
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int | None:
         )
         return 0
 
-    files = files_of_images(args.image_root, names)
+    files = stat_images(args.image_root, names)
     with accelerator.main_process_first():
         cache = FeatureCache.create(args.out_dir, header, names, args.image_root)
         if accelerator.is_main_process:

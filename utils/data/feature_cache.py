@@ -58,7 +58,7 @@ class ImageFile(NamedTuple):
         return cls(path, status.st_size, status.st_mtime_ns)
 
 
-def files_of_images(root: Path, names: list[str]) -> dict[str, ImageFile]:
+def stat_images(root: Path, names: list[str]) -> dict[str, ImageFile]:
     """Image name -> file, for the images that exist under `root`."""
     found = {name: find_image(root, name) for name in names}
     return {name: ImageFile.at(path) for name, path in found.items() if path is not None}

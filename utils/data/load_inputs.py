@@ -20,7 +20,7 @@ from models.sevlm import SEVLM
 from utils.command_line import data_folders, needs_lexicon
 from utils.constants import IMAGE_FOLDERS
 from utils.data.datasets import ImagePixels, ImageSource
-from utils.data.feature_cache import FeatureCache, files_of_images, fill, make_header, real_path
+from utils.data.feature_cache import FeatureCache, fill, make_header, real_path, stat_images
 from utils.data.images import find_image, open_image, shorten
 from utils.data.records import Records, TrainingRecords, read_records, read_training_records
 from utils.data.text_codec import SPECIAL_TOKENS
@@ -176,7 +176,7 @@ def build_images(args: argparse.Namespace, model: SEVLM, inputs: Inputs, device:
     if not args.feature_cache:
         return pixels
     header = make_header(args.clip_model, encoder, args.image_normalization)
-    files = {} if root is None else files_of_images(root, names)
+    files = {} if root is None else stat_images(root, names)
     if args.feature_cache == "auto":
         key = hashlib.sha256(json.dumps([header, real_path(root), names]).encode()).hexdigest()[:16]
         cache = FeatureCache.create(args.cache_dir / f"features-{key}", header, names, root)
