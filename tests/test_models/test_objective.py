@@ -363,11 +363,6 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert tuple(key.index for batch in sampler for key in batch) == orders[1, 0]
 
 
-def test_order_of_the_file():
-    sampler = EpochBatches(5, 2, seed=1, shuffle=False)
-    assert [[key.index for key in batch] for batch in sampler] == [[0, 1], [2, 3], [4]]
-
-
 # ---- texts of a pair -------------------------------------------------------------------------------------------------
 
 EMOTIONS = ["awe", "fear", "awe", "anger", "fear"]

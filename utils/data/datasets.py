@@ -177,7 +177,7 @@ def second_candidates(emotions: Sequence, first: int) -> list[int]:
 
 
 class EpochBatches(Sampler[list[ItemKey]]):
-    """The batches of one process in one epoch.
+    """The batches of one process in one epoch, whose order depends on the seed and the epoch.
 
     A global batch consists of the next `batch_size * processes` images in the epoch's order. It is divided evenly among
     the processes. If the last global batch is too small for this, a process without an image gets a filler item.
@@ -187,12 +187,11 @@ class EpochBatches(Sampler[list[ItemKey]]):
         batch_size: images per process.
         seed: seed of the order.
         rank, processes: this process's number, and the number of processes.
-        shuffle: a new order every epoch (training), or else the file's order.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1, shuffle: bool = True):
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1):
         self.size, self.global_batch, self.seed = size, batch_size * processes, seed
-        self.rank, self.processes, self.shuffle = rank, processes, shuffle
+        self.rank, self.processes = rank, processes
         self.epoch = self.start_step = 0
 
     def set_position(self, epoch: int, start_step: int = 0) -> None:
@@ -203,12 +202,10 @@ class EpochBatches(Sampler[list[ItemKey]]):
         return -(-self.size // self.global_batch) - self.start_step
 
     def __iter__(self) -> Iterator[list[ItemKey]]:
-        order = (
-            np.random.default_rng([self.seed, self.epoch]).permutation(self.size) if self.shuffle else range(self.size)
-        )
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
         for start in range(self.start_step * self.global_batch, self.size, self.global_batch):
             together = order[start : start + self.global_batch]
-            part = np.array_split(np.asarray(together), self.processes)[self.rank]
+            part = np.array_split(together, self.processes)[self.rank]
             yield [ItemKey(self.epoch, int(i)) for i in part] or [ItemKey(self.epoch, int(together[0]), real=False)]
 
 
