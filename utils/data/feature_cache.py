@@ -1,7 +1,7 @@
 """A cache of the fixed image encoder's features: one float16 array on disk, with a checksum per row.
 
     header.json     everything the features depend on (see `make_header`), the image names in the order of the rows, and a
-                    SHA-256 of all that
+                    SHA-256 of these fields
     features.f16    float16 [images, 1 + G, D]: the class token, then the patch grid
     rows.bin        ROW [images]: whether the row is written, its checksum, and the image file it was computed from
 
@@ -45,7 +45,7 @@ ENCODER_FIELDS = (
 
 
 class ImageFile(NamedTuple):
-    """An image file at the time it was looked at: path, size in bytes, modification time in ns."""
+    """State of an image file: path, size in bytes, modification time in ns."""
 
     path: Path
     size: int
@@ -59,7 +59,7 @@ class ImageFile(NamedTuple):
 
 
 def stat_images(root: Path, names: list[str]) -> dict[str, ImageFile]:
-    """Image name -> file, for the images that exist under `root`."""
+    """Image name -> state of its file, for the images that exist under `root`."""
     found = {name: find_image(root, name) for name in names}
     return {name: ImageFile.at(path) for name, path in found.items() if path is not None}
 
@@ -74,7 +74,7 @@ def encoder_sha256(encoder: ImageEncoder) -> str:
 
 
 def encoder_config(encoder: ImageEncoder) -> dict:
-    """The fields of an encoder's config that change its features: ENCODER_FIELDS, with further ones for other kinds."""
+    """The fields of an encoder's config that change its features: ENCODER_FIELDS, and all known fields for kinds other than CLIP."""
     config = encoder.vision.config
     further = () if config.model_type == "clip_vision_model" else encoder.kind.fields
     return {field: getattr(config, field, None) for field in dict.fromkeys((*ENCODER_FIELDS, *further))}
@@ -116,7 +116,7 @@ class FeatureCache:
     Args:
         folder: folder of an existing cache.
         header: expected header (see `make_header`); None accepts any.
-        writable: whether rows will be written; else the folder may be read-only.
+        writable: whether rows will be written; if not, the folder may be read-only.
 
     Raises:
         InputError: there is no cache, it is damaged, or it is for another encoder or transform.

@@ -170,7 +170,7 @@ def vision_from_openai(state: dict[str, Tensor], heads: int | None = None, sourc
         vision = CLIPVisionModel(config)
     except Exception as error:  # other weights lack a name, or have shapes that fit no transformer
         raise InputError(
-            f"{source}: no weights of a CLIP vision transformer in OpenAI's names ({brief(error)}); {OPENAI_REMEDY}"
+            f"{source}: not the weights of a CLIP vision transformer in OpenAI's names ({brief(error)}); {OPENAI_REMEDY}"
         ) from None
     load_trained_weights(vision, state, source)
     return vision
@@ -199,10 +199,10 @@ def _load_openai_package(name: str) -> dict[str, Tensor]:
 
 
 def read_preparation(name: str, config: PretrainedConfig, source: str) -> ImagePreparation:
-    """The preparation of a folder or Hugging Face id; its kind's usual one where the file, or a field of it, is missing.
+    """The preparation of a folder or Hugging Face id; its kind's usual one if the file, or a field of it, is missing.
 
-    Images are always stretched to a square, also where an encoder's training cropped them: the grid then covers the
-    whole image. CLIP keeps the paper's bilinear filter.
+    Images are always stretched to a square, even if an encoder's training cropped them, so that the grid covers the whole
+    image. For CLIP the filter is the paper's, bilinear.
 
     Args:
         config: the vision tower's config.
@@ -239,7 +239,7 @@ def read_preparation(name: str, config: PretrainedConfig, source: str) -> ImageP
 
 
 def _side(saved: dict[str, Any], usual: int) -> int:
-    """Side of the square that the training saw: the crop's where it cropped, else the resize's."""
+    """Side of the training's square images: the crop's if they were cropped, else the resize's."""
     cropped = saved.get("crop_size") and saved.get("do_center_crop", True)
     value = saved.get("crop_size" if cropped else "size", usual)
     sides = (value.get(key) for key in ("height", "width", "shortest_edge")) if isinstance(value, dict) else (value,)
