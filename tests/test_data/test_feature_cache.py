@@ -176,7 +176,7 @@ def test_images_that_change_while_they_are_encoded(workspace, tmp_path, monkeypa
     changed = names_of_val(workspace)[2]
     forward = ImageEncoder.forward
     monkeypatch.setattr(ImageEncoder, "forward", lambda *a: os.utime(tmp_path / "images" / changed) or forward(*a))
-    with pytest.raises(InputError, match=f"1 images have changed meanwhile, e.g. {changed}; start again"):
+    with pytest.raises(InputError, match=f"1 images changed during the run, e.g. {changed}; start again"):
         images_of(workspace, tmp_path, *flags)
     monkeypatch.undo()
     assert len(load_all(images_of(workspace, tmp_path, *flags))) == 1

@@ -301,7 +301,7 @@ def fill(
             if ImageFile.at(files[name].path) == files[name]:
                 cache.write(name, image_tokens, files[name])
     if left := cache.missing(names):
-        raise InputError(f"{pixels.root}: {len(left)} images have changed meanwhile, e.g. {left[0]}; start again")
+        raise InputError(f"{pixels.root}: {len(left)} images changed during the run, e.g. {left[0]}; start again")
 
 
 def _load_pixels(pixels: ImagePixels, names: list[str]) -> tuple[list[str], Tensor]:
