@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,7 +90,7 @@ class EncodedTexts:
     segments: tuple[int, int, int]
 
     def __getitem__(self, rows: np.ndarray) -> "EncodedTexts":
-        return replace(self, table=self.table[rows])
+        return EncodedTexts(self.table[rows], self.len_prefix, self.segments)
 
     @property
     def input_ids(self) -> np.ndarray:
