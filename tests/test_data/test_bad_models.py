@@ -90,7 +90,7 @@ MODELS = {
     "added token with a wrong id": (
         added_token_with_a_wrong_id,
         NO_ENCODER,
-        "added token '<explanation>' has number 50260 where 50258 follows",
+        "added token '<explanation>' has id 50260 instead of 50258",
     ),
     "nltk without its data": (
         unchanged,
