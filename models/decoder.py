@@ -1,6 +1,6 @@
 """The paper's cross-attention explainer: GPT-2 that attends to the image grid in every block.
 
-It also holds the fusion step of the paper's VAD embedding: VAD encoder outputs are fused into the explanation's tokens.
+It contains the fusion step of the paper's VAD embedding: VAD encoder outputs are fused into the explanation's tokens.
 
 Shapes: B images, T texts, L tokens per text, G grid patches, D the model width, V the vocabulary size.
 """
@@ -216,14 +216,14 @@ class ExplainerTransformer(GPT2Model):
 class Explainer(GPT2LMHeadModel):
     """The transformer with its tied output layer, the contrastive head and the VAD head.
 
-    Published checkpoints hold these parts, under these names, in `nle_model_<name>/`.
+    Published checkpoints have these parts, under these names, in `nle_model_<name>/`.
 
     Args:
         config: sizes of GPT-2.
-        settings: which heads and projections there are.
+        settings: decide which heads and projections there are.
 
     Attributes:
-        origin: one line on which weights were loaded and which were drawn; empty for a checkpoint's.
+        origin: one line that says which weights were loaded and which were drawn; empty for those of a checkpoint.
     """
 
     origin = ""

@@ -1,11 +1,11 @@
-"""The heads besides the language-model head: the contrastive head, the VAD head and the 9-way emotion head."""
+"""The heads besides the output layer: the contrastive head, the VAD head and the 9-way emotion head."""
 
 import torch
 from torch import Tensor, nn
 
 from models.image_encoder import ImageFeatures
 from models.vad_encoder import VAD_WIDTH
-from utils.constants import EMOTION_POOLINGS, EMOTIONS
+from utils.constants import EMOTIONS
 
 
 class ContrastiveHead(nn.Module):
@@ -42,7 +42,7 @@ class VADHead(nn.Linear):
 class EmotionHead(nn.Linear):
     """Predict nine emotion logits from the image. Not in the paper; off by default.
 
-    Logit e is w_e . x_e + b_e. By `pooling`, x_e is
+    Logit e is w_e . x_e + b_e. `pooling`, one of `EMOTION_POOLINGS`, says what x_e is:
 
         cls         the class token, for all emotions
         mean        the mean of the patch grid, for all emotions
@@ -51,8 +51,6 @@ class EmotionHead(nn.Linear):
     """
 
     def __init__(self, width: int, pooling: str = "cls"):
-        if pooling not in EMOTION_POOLINGS:
-            raise ValueError(f"pooling {pooling!r} is none of {', '.join(EMOTION_POOLINGS)}")
         super().__init__(width, len(EMOTIONS))
         nn.init.normal_(self.weight, std=0.02)
         nn.init.zeros_(self.bias)
@@ -70,5 +68,5 @@ class EmotionHead(nn.Linear):
         return (pooled * self.weight).sum(dim=-1) + self.bias
 
     def patch_scores(self, grid: Tensor) -> Tensor:
-        """The share a_e of each patch in each emotion: [B, G, D] -> [B, 9, G], sum 1 over the patches. For prototypes only."""
+        """The weights a_e of the patches for each emotion: [B, G, D] -> [B, 9, G], sum 1 over the patches. For prototypes only."""
         return (self.queries @ grid.transpose(1, 2) * grid.shape[-1] ** -0.5).softmax(dim=-1)

@@ -1,13 +1,14 @@
 """A whole model as one folder or one repository of the Hugging Face hub: `save_pretrained` and `from_pretrained`.
 
-    config.json          sizes of every part; vision_config null where the encoder is left out
+    config.json          sizes of every part; vision_config is null if the encoder is left out
     model.safetensors    every weight under its name in SEVLM; the output layer is tied to the embeddings and left out
 
-Tokenizer, run record and model card lie beside them; utils/share.py writes the whole folder.
+The tokenizer, the run record and the model card are beside them; utils/share.py writes the whole folder.
 """
 
 import json
 from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,16 @@ from models.decoder import Explainer
 from models.image_encoder import VISION_KINDS, ImageEncoder, ImagePreparation, model_arguments, vision_config
 from utils.constants import EXPORT_TYPE
 
-# ---- A whole model as one folder or one repository of the Hugging Face hub: `save_pretrained` and --------------------
-
-
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TIED = "decoder.lm_head.weight"
 ENCODER = "image_encoder."
 
 
 class ExportedModel:
-    """What SEVLM inherits to be saved whole, and loaded from a folder or a hub id."""
+    """Base class of SEVLM: saves a whole model, and loads one from a folder or a hub id."""
 
     def save_pretrained(self, folder: str | Path, include_encoder: bool = True, **more: Any) -> None:
-        """Write config.json, with the fields of `more` besides, and model.safetensors into a folder."""
+        """Write config.json, with the further fields `more`, and model.safetensors into a folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = self.state_dict()
@@ -47,7 +45,7 @@ class ExportedModel:
             "model_type": EXPORT_TYPE,
             "architectures": ["SEVLM"],
             "decoder_config": {name: gpt2[name] for name in GPT2_FIELDS if name in gpt2},
-            "sevlm_config": self.config.to_fields(),
+            "sevlm_config": asdict(self.config),
             "vision_config": None if encoder is None else encoder.config_fields(),
             "fixed_encoder": self.image_encoder is None or self.image_encoder.fixed,
         }
@@ -61,11 +59,11 @@ class ExportedModel:
         """The model of a folder or Hugging Face id, in evaluation mode on the CPU. Only JSON and safetensors are read.
 
         Args:
-            image_encoder: where the folder holds none, the one that the model was trained with.
+            image_encoder: the one that the model was trained with, if the folder holds none.
             download: arguments of `huggingface_hub.snapshot_download`, such as revision and token.
 
         Raises:
-            ValueError: it is not an exported model, or its weights are missing, damaged, not finite or not the model's.
+            ValueError: it is not an exported model, or its weights are missing, damaged, not finite or do not fit it.
         """
         folder = Path(source)
         if not folder.is_dir():
@@ -79,9 +77,9 @@ class ExportedModel:
             raise ValueError(f"{source}: its {CONFIG} is not that of an exported SEVLM model")
         vision = fields.get("vision_config")
         if vision is None and image_encoder is None:
-            raise ValueError(f"{source}: holds no image encoder; give the one that the model was trained with")
+            raise ValueError(f"{source}: holds no image encoder; pass the one that the model was trained with")
         if vision is not None and image_encoder is not None:
-            raise ValueError(f"{source}: brings its image encoder; give no other")
+            raise ValueError(f"{source}: holds its image encoder; pass no other")
         if vision is None:
             state |= {ENCODER + name: tensor for name, tensor in image_encoder.state_dict().items()}
         try:
@@ -90,7 +88,7 @@ class ExportedModel:
             model = cls(config, decoder, image_encoder or _encoder(vision, bool(fields["fixed_encoder"])))
             state[TIED] = state["decoder.transformer.wte.weight"]
             model.load_state_dict(state, strict=True)
-        except Exception as error:  # transformers raises its own for every wrong field
+        except Exception as error:  # transformers raises many kinds of error for a wrong field
             raise ValueError(f"{source}: {WEIGHTS} and {CONFIG} do not fit ({error})") from None
         if problem := not_finite(model):
             raise ValueError(f"{folder / WEIGHTS}: {problem}")
@@ -105,12 +103,9 @@ def _encoder(fields: dict[str, Any], fixed: bool) -> ImageEncoder:
     return ImageEncoder(vision, fixed, ImagePreparation(prepared["size"], mean, std, prepared["resample"]))
 
 
-# ---- Weights with which nothing can be computed ----------------------------------------------------------------------
-
-
-def not_finite(module: nn.Module, undrawn: Collection[str] = ()) -> str | None:
-    """What is wrong with the first weight that is NaN or infinite; None if all are finite. `undrawn` names weights to leave out."""
+def not_finite(module: nn.Module, skip: Collection[str] = ()) -> str | None:
+    """A message that names the first weight with NaN or infinite values, but for those named in `skip`; None if there is none."""
     for name, weight in module.named_parameters():
-        if weight.numel() and name not in undrawn and not torch.stack(weight.detach().aminmax()).isfinite().all():
+        if weight.numel() and name not in skip and not torch.stack(weight.detach().aminmax()).isfinite().all():
             return f"{name} holds numbers that are not finite (NaN or infinite)"
     return None

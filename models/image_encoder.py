@@ -11,8 +11,6 @@ from transformers import PretrainedConfig, PreTrainedModel
 from models.config import ATTENTION
 from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 
-# ---- the kinds of vision transformer ---------------------------------------------------------------------------------
-
 HALF = (0.5, 0.5, 0.5)  # pixels from -1 to 1
 BILINEAR, BICUBIC = 2, 3  # PIL.Image.Resampling
 
@@ -38,11 +36,12 @@ class VisionKind(NamedTuple):
 
     model, config: transformers' classes.
     fields: what is read from config.json; all else is ignored.
-    class_token: "first" token; or "pooled": what the pooling head gives, or the mean of the patches in a model without.
-    norm: the final layer norm that `last_hidden_state` still lacks; None where transformers applied it.
-    own_size: the positions fit any size, so that preprocessor_config.json decides it and not config.json.
-    mean, std: statistics of the training images, where the folder has no preprocessor_config.json.
-    resample: filter of the resize, likewise.
+    class_token: "first": the first token; "pooled": the output of the pooling head, or the mean of the patches in a model
+        without one.
+    norm: the final layer norm, if transformers has not applied it to `last_hidden_state`; else None.
+    own_size: the positions fit any size, so that preprocessor_config.json decides on it and not config.json.
+    mean, std, resample: statistics of the training images and filter of the resize, for folders without
+        preprocessor_config.json.
     """
 
     model: type[PreTrainedModel]
@@ -79,7 +78,7 @@ VISION_KINDS = {
 # fmt: on
 # whole models of image and text, by their vision tower's kind
 WHOLE_MODELS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model", "siglip2": "siglip2_vision_model"}
-# kinds that people may try, and why they do not fit
+# kinds that people may try, and why they cannot be used
 WITHOUT_GRID = {
     "resnet": "a ResNet has no patches",
     "convnext": "a ConvNeXt has no patches",
@@ -102,7 +101,7 @@ def vision_config(saved: dict[str, Any]) -> PretrainedConfig:
     if kind in WITHOUT_GRID:
         raise ValueError(f"{WITHOUT_GRID[kind]}; take one of {known}")
     if kind not in VISION_KINDS and kind not in WHOLE_MODELS:
-        raise ValueError(f"is of a {kind} model; only {known} are supported here")
+        raise ValueError(f"is a {kind} model; only {known} are supported here")
     if isinstance(saved.get("vision_config"), dict):
         saved = saved["vision_config"]
     row = VISION_KINDS[WHOLE_MODELS.get(kind, kind)]
@@ -110,11 +109,8 @@ def vision_config(saved: dict[str, Any]) -> PretrainedConfig:
 
 
 def model_arguments(config: PretrainedConfig) -> dict[str, Any]:
-    """Further arguments of the model's class: a plain ViT's pooler is not read, and many folders have none."""
+    """Further arguments of the model's class: a plain ViT's pooler is not used, and many folders have none."""
     return {"add_pooling_layer": False} if config.model_type == "vit" else {}
-
-
-# ---- the encoder -----------------------------------------------------------------------------------------------------
 
 
 class ImageFeatures(NamedTuple):
@@ -146,12 +142,12 @@ class ImageEncoder(nn.Module):
     reads it. We return the class token.
 
     A fixed encoder has no gradient and stays in evaluation mode, even if `train()` is called on the whole model. It computes
-    in float32, also under autocast: what it gives is the same whether it is cached or not.
+    in float32, also under autocast, so that its features are the same whether they are cached or not.
 
     Args:
         vision: a vision tower of one of `VISION_KINDS`.
         fixed: freeze the weights (the paper's setting).
-        preparation: of its training images (default: its kind's, at its config's size).
+        preparation: how its training images were prepared (default: its kind's, at its config's size).
     """
 
     def __init__(self, vision: PreTrainedModel, fixed: bool = True, preparation: ImagePreparation | None = None):
@@ -161,7 +157,7 @@ class ImageEncoder(nn.Module):
         self.kind = VISION_KINDS[vision.config.model_type]
         self.preparation = preparation or default_preparation(vision.config)
         for name, parameter in vision.named_parameters():
-            if name.endswith("mask_token"):  # of self-supervised training, never read here
+            if name.endswith("mask_token"):  # used in self-supervised training only
                 parameter.requires_grad_(False)
         self.train(False)
 
@@ -182,17 +178,18 @@ class ImageEncoder(nn.Module):
 
     def statistics(self, normalization: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation per channel: "imagenet" (the paper's) or the encoder's "own"."""
-        own = (self.preparation.mean, self.preparation.std)
-        return own if normalization == "own" else (IMAGENET_MEAN, IMAGENET_STD)
+        if normalization == "own":
+            return self.preparation.mean, self.preparation.std
+        return IMAGENET_MEAN, IMAGENET_STD
 
     def config_fields(self) -> dict[str, Any]:
-        """What an exported model's config.json holds of this encoder: the known fields of its config, its preparation."""
+        """This encoder's fields in an exported model's config.json: the known fields of its config, and its preparation."""
         fields = self.vision.config.to_dict()
         known = {name: fields[name] for name in ("model_type", *self.kind.fields) if name in fields}
         return known | {"preparation": self.preparation._asdict()}
 
     def freeze_pooling(self) -> None:
-        """Keep the pooling head as it is, in a model that does not read the class token."""
+        """Do not train the pooling head, in a model that does not use the class token."""
         if self.kind.class_token == "pooled" and self.vision.use_head:
             self.vision.head.requires_grad_(False)
 

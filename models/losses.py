@@ -1,4 +1,4 @@
-"""The losses of the paper's training objective, and the optional emotion loss.
+"""The losses of the paper's training objective, and the optional emotion and label losses.
 
     loss = alpha * LM + cl_Loss_weight * CL + VAD_Loss_weight * VAD      all weights 1 in the paper
 
@@ -21,10 +21,10 @@ CONTRASTIVE_EPSILON = 1e-8
 
 
 class LossCounts(NamedTuple):
-    """What the losses' sums are divided by, as scalars; None stands for the count of the given tensors.
+    """Divisors of the losses' sums, as scalars; None stands for the count of the given tensors.
 
-    tokens: labelled ones, of the LM loss. texts: of the contrastive and the label loss. vad_positions: positions whose
-    VAD is not all zero, of the VAD loss. images: of the emotion loss.
+    tokens: labelled tokens, for the LM loss. texts: for the contrastive and the label loss. vad_positions: positions whose
+    VAD is not all zero, for the VAD loss. images: for the emotion loss.
     """
 
     tokens: Tensor | None = None
@@ -78,10 +78,10 @@ def contrastive_loss(
     """
     positive = positive.float()
     log_epsilon = torch.full_like(positive, math.log(CONTRASTIVE_EPSILON))
-    rivals = [log_epsilon, positive, negative_emotion.float()]
+    scores = [log_epsilon, positive, negative_emotion.float()]
     if negative_visual is not None:
-        rivals.append(negative_visual.float())
-    log_probability = positive - torch.logsumexp(torch.stack(rivals), dim=0)
+        scores.append(negative_visual.float())
+    log_probability = positive - torch.logsumexp(torch.stack(scores), dim=0)
     terms = -torch.logaddexp(log_epsilon, log_probability)
     weight = torch.ones_like(terms) if weight is None else weight
     return _mean((terms * weight).sum(), weight.sum() if count is None else count)
@@ -130,9 +130,9 @@ def label_loss(
 ) -> Tensor:
     """KL(annotators' distribution || the text's emotion), mean over texts. Not in the paper; off by default.
 
-    The text's emotion is the probability of the nine emotions' first tokens among all tokens. So the loss is the KL of their
-    softmax among themselves, and minus the log of the mass that the nine have together: without that term nothing would
-    make the text name an emotion at all.
+    The text's emotion is given by the probabilities of the nine emotions' first tokens among all tokens. So the loss is the
+    KL of the softmax over the nine alone, minus the log of their total probability: without that term nothing would make
+    the text name an emotion at all.
 
     Args:
         logits: [T, V] at the position that predicts the emotion.

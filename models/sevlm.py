@@ -17,7 +17,7 @@ class SEVLM(nn.Module, ExportedModel):
     """The whole model. `save_pretrained` and `from_pretrained`: see models/hub.py.
 
     Args:
-        config: which parts there are, and the weights of the losses.
+        config: decides which parts there are, and has the weights of the losses.
         decoder: the explainer, built with the same config.
         image_encoder: None if every batch contains cached features.
     """
@@ -63,8 +63,8 @@ class SEVLM(nn.Module, ExportedModel):
         Rows 2i and 2i + 1 are the texts of image i, so T = 2B. The VAD head at position p predicts the lexicon VAD of
         token p + 1, for p + 1 >= h = len_prefix + emotion_span.
 
-        Where the config has `label_tokens`, the first tokens of the nine emotions, the label loss is added: at position
-        `label_position`, which predicts the emotion, their probabilities are pulled to the annotators' distribution.
+        If the config has `label_tokens`, the first tokens of the nine emotions, the label loss is added: at position
+        `label_position`, which predicts the emotion, it pulls their probabilities towards the annotators' distribution.
 
         Args:
             input_ids, segment_ids: [T, L].

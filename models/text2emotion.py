@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from utils.constants import EMOTIONS, PUNCTUATION
 
 PAD, SOS, EOS, UNK = range(4)
-_TO_BLANKS = str.maketrans(dict.fromkeys(PUNCTUATION, " "))
+_PUNCTUATION_TO_BLANKS = str.maketrans(dict.fromkeys(PUNCTUATION, " "))
 
 
 class Text2Emotion(nn.Module):
@@ -66,8 +66,8 @@ class Text2Emotion(nn.Module):
         longest = int(lengths.max()) if longest is None else longest
         words = tokens[:, 1 : 1 + longest]
         states, _ = self.lstm(self.projection(self.embedding(words)))
-        behind = torch.arange(words.shape[1], device=tokens.device) >= lengths[:, None]
-        states = states.masked_fill(behind[:, :, None], -torch.inf).amax(dim=1)
+        padding = torch.arange(words.shape[1], device=tokens.device) >= lengths[:, None]
+        states = states.masked_fill(padding[:, :, None], -torch.inf).amax(dim=1)
         return self.classifier(torch.where((lengths < longest)[:, None], states.clamp(min=0), states))
 
 
@@ -77,12 +77,12 @@ def encode_texts(texts: Iterable[str], vocabulary: dict[str, int]) -> Tensor:
     Texts are lower-cased, punctuation is replaced by spaces, and NLTK's word tokenizer splits the rest. An empty text
     becomes one <unk>.
     """
-    from nltk.tokenize import NLTKWordTokenizer  # its import takes a second, and few runs come here
+    from nltk.tokenize import NLTKWordTokenizer  # here, as the import takes a second and few runs need it
 
     tokenizer = NLTKWordTokenizer()
     rows = []
     for text in texts:
-        words = tokenizer.tokenize(text.lower().translate(_TO_BLANKS)) or ["<unk>"]
+        words = tokenizer.tokenize(text.lower().translate(_PUNCTUATION_TO_BLANKS)) or ["<unk>"]
         rows.append(torch.tensor([SOS, *(vocabulary.get(word, UNK) for word in words), EOS]))
     return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
 

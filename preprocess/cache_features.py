@@ -64,19 +64,18 @@ def main(argv: list[str] | None = None) -> int | None:
     import torch
 
     from utils.data.datasets import ImagePixels
-    from utils.data.feature_cache import FeatureCache, encode, files_of_images, fill, make_header, size_in_bytes
+    from utils.data.feature_cache import FeatureCache, fill, make_header, size_in_bytes, stat_images
     from utils.data.image_encoder_weights import load_image_encoder
 
     accelerator = start_accelerator()
     torch.manual_seed(args.seed)
     encoder = load_image_encoder(args.clip_model, fixed=True, from_scratch=args.from_scratch).to(accelerator.device)
-    mean, std = encoder.statistics(args.image_normalization)
-    pixels = ImagePixels(args.image_root, encoder.image_size, mean, std, encoder.preparation.resample)
-    header = make_header(args.clip_model, encoder, mean, std)
+    pixels = ImagePixels.for_encoder(args.image_root, encoder, args.image_normalization)
+    header = make_header(args.clip_model, encoder, args.image_normalization)
 
     def encoded(image_names: list[str]):
         batch = torch.stack([image["pixels"] for image in pixels.load(image_names)])
-        return encode(encoder, batch.to(accelerator.device))
+        return encoder(batch.to(accelerator.device))
 
     if args.estimate:
         batch = names[: args.batch_size]
@@ -90,7 +89,7 @@ def main(argv: list[str] | None = None) -> int | None:
         )
         return 0
 
-    files = files_of_images(args.image_root, names)
+    files = stat_images(args.image_root, names)
     with accelerator.main_process_first():
         cache = FeatureCache.create(args.out_dir, header, names, args.image_root)
         if accelerator.is_main_process:
@@ -101,8 +100,6 @@ def main(argv: list[str] | None = None) -> int | None:
     hidden = not accelerator.is_main_process
     fill(cache, encoder, pixels, files, own, accelerator.device, args.batch_size, args.num_workers, hidden)
     accelerator.wait_for_everyone()
-    if left := cache.missing(names):
-        raise InputError(f"{args.image_root}: {len(left)} images changed during the run, e.g. {left[0]}; start again")
     if accelerator.is_main_process:
         sample = random.Random(args.seed).sample(names, min(args.check, len(names)))
         worst = max((difference(cache.load([name])[0], encoded([name])) for name in sample), default=0.0)

@@ -74,12 +74,6 @@ class Box:
     def remove(self, name: str) -> None:
         shutil.rmtree(self / name) if (self / name).is_dir() else (self / name).unlink()
 
-    def link(self, name: str, target: str) -> None:
-        """Put a link in the place of a file or folder."""
-        if os.path.lexists(self / name):
-            self.remove(name)
-        (self / name).symlink_to(target)
-
     def tear(self, name: str) -> None:
         self.write(name, (self / name).read_bytes()[:-1000])
 

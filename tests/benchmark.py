@@ -47,7 +47,7 @@ from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
 from tests.reference import Reference, reference_batch
 from utils.command_line import CONFIGS
-from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, IMAGENET_MEAN, IMAGENET_STD, MAX_NEW_TOKENS
+from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, MAX_NEW_TOKENS
 from utils.data.datasets import ItemKey, PairCollator, TrainingPairs
 from utils.data.feature_cache import FeatureCache, ImageFile, make_header
 from utils.data.records import TrainingRecords
@@ -244,7 +244,7 @@ class Workbench:
             }
             for image in range(images)
         }
-        return TrainingPairs(TrainingRecords.of(records), source, self.codec, self.vad, seed=0)
+        return TrainingPairs(TrainingRecords.from_records(records), source, self.codec, self.vad, seed=0)
 
     def items(self, images: int, cached: bool) -> list[dict]:
         pairs = self.pairs(images, RandomImages(self.vision, cached))
@@ -334,7 +334,7 @@ class Workbench:
                 forced_lengths(model.decoder, wanted, self.codec.stop_ids),
             ):
                 image: ImageFeatures = model.image_features(None, cls, grid)
-                generated = greedy_decode(model, image, self.codec.prompt(), self.vad.of_generated)
+                generated = greedy_decode(model, image, self.codec.prompt(), self.vad.for_generated)
             check_lengths(generated.lengths.tolist(), wanted)
 
         return Job(lambda: [decode(wanted) for wanted in lengths], batches * together, dtype=dtype)
@@ -348,7 +348,7 @@ class Workbench:
         def decode() -> None:
             model.eval()
             with forced_lengths_of_reference(model.decoder.lm_head, wanted, self.codec.stop_ids):
-                rows = model.generate(pixels, *self.prompt, self.vad.of_generated, MAX_NEW_TOKENS, self.codec.stop_ids)
+                rows = model.generate(pixels, *self.prompt, self.vad.for_generated, MAX_NEW_TOKENS, self.codec.stop_ids)
             check_lengths([len(row) for row in rows], wanted)
 
         return Job(decode, self.images)
@@ -563,7 +563,7 @@ def measure_loading(bench: Workbench, images: int = 256) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         encoder = bench.pixel_model[0].image_encoder
         names = [str(image) for image in range(images)]
-        cache = FeatureCache.create(folder, make_header("random", encoder, IMAGENET_MEAN, IMAGENET_STD), names, folder)
+        cache = FeatureCache.create(folder, make_header("random", encoder, "imagenet"), names, folder)
         source = RandomImages(bench.vision, cached=True)
         for name in names:
             tokens = torch.cat([source[name]["cls"][None], source[name]["grid"]]).half().numpy()

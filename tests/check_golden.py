@@ -31,7 +31,7 @@ from models.vad_encoder import VADEncoder
 from utils.command_line import parse_args
 from utils.constants import EMOTION_SPAN, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import ImagePixels, TrainingPairs, derangement, label_positions, second_candidates
-from utils.data.image_encoder_weights import openai_state_dict, vision_from_openai
+from utils.data.image_encoder_weights import trained_state_dict, vision_from_openai
 from utils.data.images import find_image, open_image
 from utils.data.records import TrainingRecords
 from utils.data.text_codec import TextCodec, load_tokenizer
@@ -111,7 +111,7 @@ def check_image_encoder(root: Path, report: Report) -> None:
         features = encoder(io["image"])
         report.close(f"image_encoder heads={heads} class_token", features.cls, io[f"heads{heads}.class_token"])
         report.close(f"image_encoder heads={heads} grid", features.grid, io[f"heads{heads}.grid"])
-        names = openai_state_dict(encoder.vision)
+        names = trained_state_dict(encoder.vision)
         report.same(f"image_encoder heads={heads} names back", sorted(names), sorted(set(state) - {"proj"}))
         for name in names:
             if not torch.equal(names[name], state[name]):
@@ -272,7 +272,7 @@ def check_greedy(root: Path, report: Report) -> None:
     report.same("greedy prompt_input_ids", prompt_ids, saved["prompt_input_ids"].tolist())
     report.same("greedy prompt_segment_ids", prompt_segments, saved["prompt_segment_ids"].tolist())
     report.close(
-        "greedy prompt_vad", torch.from_numpy(lookup.of_generated(np.array([prompt_ids]))[0]), saved["prompt_vad"]
+        "greedy prompt_vad", torch.from_numpy(lookup.for_generated(np.array([prompt_ids]))[0]), saved["prompt_vad"]
     )
     report.same("greedy stop_ids", sorted(codec.stop_ids), sorted(config["stop_ids"]))
     image = ImageFeatures(saved["image_cls"], saved["image_grid"])
@@ -281,7 +281,7 @@ def check_greedy(root: Path, report: Report) -> None:
     def generate(stop_ids: tuple[int, ...], rows: slice = slice(None)):
         features = ImageFeatures(image.cls[rows], image.grid[rows])
         prompt = codec.prompt()._replace(because_id=config["because_id"], stop_ids=stop_ids)
-        return greedy_decode(model, features, prompt, lookup.of_generated if config["use_VAD"] else None, steps)
+        return greedy_decode(model, features, prompt, lookup.for_generated if config["use_VAD"] else None, steps)
 
     # the fixture goes on after a stop token, ours does not: without stop ids it makes all steps too
     for how, context in (("", nullcontext()), (", packed weights,", packed_weights(model.decoder))):
@@ -291,7 +291,7 @@ def check_greedy(root: Path, report: Report) -> None:
         report.same(f"greedy{how} generated_ids", generated.token_ids, saved["generated_ids"])
         report.close(f"greedy{how} top1_logit", top, saved["top1_logit"])
         report.close(f"greedy{how} margin", top - second, saved["margin"])
-    vad = lookup.of_generated(
+    vad = lookup.for_generated(
         torch.cat([saved["prompt_input_ids"].repeat(len(image.cls), 1), generated.token_ids], 1).numpy()
     )
     report.close("greedy final_vad", torch.from_numpy(vad), saved["final_vad"])
@@ -345,7 +345,7 @@ def check_checkpoint(root: Path, report: Report) -> None:
         state = torch.load(path, weights_only=True).get("encoder_state_dict")
         if state is not None:
             vision = vision_from_openai(state, source=str(path))
-            parts["encoder"] = {f"encoder.{key}": tensor for key, tensor in openai_state_dict(vision).items()}
+            parts["encoder"] = {f"encoder.{key}": tensor for key, tensor in trained_state_dict(vision).items()}
     for part, state in parts.items():
         for key, facts in manifest[part].items():
             if MASK_BUFFER.search(key) or key.endswith(".proj") or key == "proj":
@@ -373,7 +373,7 @@ def check_dataset(root: Path, report: Report) -> None:
         length = saved[f"{name}.input_ids"].shape[-1]
         codec = TextCodec(tokenizer, " the emotion is", length, prefix)
         lookup = VADLookup(lexicon, "none", codec)
-        pairs = TrainingPairs(TrainingRecords.of(records), _NoImages(), codec, lookup, seed=0)
+        pairs = TrainingPairs(TrainingRecords.from_records(records), _NoImages(), codec, lookup, seed=0)
         ours = {key: [] for key in ("input_ids", "labels", "segment_ids", "vad", "did")}
         walked, candidates = [], []
         train = [item for item in items if item["len_prefix"] == prefix and "first_annotation" in item]
@@ -386,7 +386,7 @@ def check_dataset(root: Path, report: Report) -> None:
             texts = pairs.encoded[rows]
             for key in ("input_ids", "labels", "segment_ids"):
                 ours[key].append(torch.from_numpy(getattr(texts, key)))
-            ours["vad"].append(torch.from_numpy(lookup.of_texts(texts.input_ids)))
+            ours["vad"].append(torch.from_numpy(lookup.for_texts(texts.input_ids)))
             ours["did"].append(torch.tensor([int(item["image_id"])]))
         report.same(f"dataset {name} first annotations", walked, [item["first_annotation"] for item in train])
         report.same(f"dataset {name} candidates", candidates, [item["second_candidates"] for item in train])
@@ -398,7 +398,7 @@ def check_dataset(root: Path, report: Report) -> None:
             else:
                 report.same(f"dataset {name}.{key}", stacked, theirs)
         tokens, segments, *_ = codec.prompt()
-        vad = torch.from_numpy(lookup.of_texts(np.array([tokens])))
+        vad = torch.from_numpy(lookup.for_texts(np.array([tokens])))
         evaluated = len(saved[f"eval.prefix{prefix}.input_ids"])
         for key, value in (("input_ids", tokens), ("segment_ids", segments)):
             theirs = saved[f"eval.prefix{prefix}.{key}"]

@@ -32,8 +32,8 @@ def dropout(x: Tensor, p: float) -> Tensor:
     if not on_eager_cpu(x) or not 0 < dropped < LEVELS:
         return F.dropout(x, p)
     numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    kept = (numbers.view(torch.int16)[: x.numel()] >= dropped - LEVELS // 2).view(x.shape)
-    return x * kept * (LEVELS / (LEVELS - dropped))
+    mask = (numbers.view(torch.int16)[: x.numel()] >= dropped - LEVELS // 2).view(x.shape)
+    return x * mask * (LEVELS / (LEVELS - dropped))
 
 
 class Dropout(nn.Dropout):
@@ -50,15 +50,15 @@ def scaled_dot_product_attention(
 
     query [N, heads, Q, d], keys and values [N, heads, K, d] -> [N, heads, Q, d]. With `causal`, the queries are the
     last Q of the K positions, and no query sees a later position. With dropout on a CPU in float32 or bfloat16 the attention
-    weights are computed here, because PyTorch's function would draw its masks element by element. Their softmax is that of
-    float32.
+    weights are computed here, because PyTorch's function would draw its masks element by element. Their softmax is computed
+    in float32.
     """
     queries, size = query.shape[2], keys.shape[2]
-    by_hand = p > 0 and query.dtype in (torch.float32, torch.bfloat16) and on_eager_cpu(query)
+    explicit = p > 0 and query.dtype in (torch.float32, torch.bfloat16) and on_eager_cpu(query)
     mask = None
-    if causal and queries > 1 and (by_hand or size > queries):
+    if causal and queries > 1 and (explicit or size > queries):
         mask = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()[-queries:]
-    if not by_hand:
+    if not explicit:
         return F.scaled_dot_product_attention(
             query, keys, values, mask, p, is_causal=causal and size == queries, scale=scale
         )
@@ -71,26 +71,26 @@ class TiedEmbedding(nn.Embedding):
     """The token table, whose weight the output layer uses as well: ids [...] -> [..., D].
 
     On a CPU the gradient of the look-up is sparse: only a few hundred of the V rows are non-zero, and filling a dense one
-    is slow. It is added in place to the output layer's dense gradient, which autograd itself would copy for that (154 MB
-    with GPT-2's vocabulary).
+    is slow. It is added in place to the output layer's dense gradient; autograd would copy that one (154 MB with GPT-2's
+    vocabulary).
     """
 
-    _for_output: Tensor | None = None
+    _output_alias: Tensor | None = None
 
     def forward(self, ids: Tensor) -> Tensor:
         table = self.weight
         if on_eager_cpu(table) and table.requires_grad and torch.is_grad_enabled():
-            table, self._for_output = TwoUses.apply(table)
+            table, self._output_alias = TwoUses.apply(table)
         return F.embedding(ids, table, sparse=on_eager_cpu(ids))
 
     def output_weight(self) -> Tensor:
         """The table [V, D] for the output layer, after the look-up of the same step."""
-        table, self._for_output = self._for_output, None
+        table, self._output_alias = self._output_alias, None
         return self.weight if table is None else table
 
 
 class TwoUses(torch.autograd.Function):
-    """Two aliases of a table. The second one's gradient is dense, and used by nothing else: the first one's is added to it."""
+    """Two aliases of a table, for the look-up and the output layer; the first one's gradient is added in place to the second's."""
 
     @staticmethod
     def forward(ctx, table: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,10 +99,10 @@ class TwoUses(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, of_look_up: Tensor | None, of_output: Tensor | None) -> Tensor | None:
-        if of_look_up is None or of_output is None:
-            return of_output if of_look_up is None else of_look_up
-        return of_output.add_(of_look_up)
+    def backward(ctx, lookup_grad: Tensor | None, output_grad: Tensor | None) -> Tensor | None:
+        if lookup_grad is None or output_grad is None:
+            return output_grad if lookup_grad is None else lookup_grad
+        return output_grad.add_(lookup_grad)
 
 
 class OutputLayer(nn.Linear):
@@ -128,8 +128,8 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     The logits (50 261 per position) are the largest tensors of a training step; their softmax and its gradient are
     bound by memory, not by arithmetic. The forward pass therefore takes LOGIT_ROWS positions at a time. It turns their
-    logits in place into the gradient of the loss, and that into the gradients of both inputs. The backward pass only
-    scales these. The loss is computed in float32.
+    logits in place into the gradient of the loss, and computes the gradients of both inputs from it. The backward pass
+    only scales these. The loss is computed in float32.
     """
 
     @staticmethod
@@ -146,9 +146,9 @@ class LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), device=device)
         with torch.autocast(device.type, enabled=False) if autocast else contextlib.nullcontext():
             for start in range(0, max(len(rows), 1), LOGIT_ROWS):
-                part, wanted = rows[start : start + LOGIT_ROWS], targets[start : start + LOGIT_ROWS]
-                kept = (wanted != IGNORED_LABEL).float()
-                index = wanted.clamp(min=0)[None]
+                part, part_targets = rows[start : start + LOGIT_ROWS], targets[start : start + LOGIT_ROWS]
+                weight = (part_targets != IGNORED_LABEL).float()
+                index = part_targets.clamp(min=0)[None]
                 # the product is up to 1.6 times faster as [V, N] than as [N, V]
                 logits = buffer[: len(table) * len(part)].view(len(table), len(part))
                 if dtype == torch.float32:
@@ -157,13 +157,13 @@ class LinearCrossEntropy(torch.autograd.Function):
                     logits.copy_(table @ part.T)
                 largest = logits.amax(dim=0)
                 logits -= largest
-                of_target = logits.gather(0, index)[0]
-                shares = logits.exp_()
-                normaliser = shares.sum(dim=0)
-                total += ((normaliser.log() - of_target) * kept).sum()
+                target_logits = logits.gather(0, index)[0]
+                exponentials = logits.exp_()
+                normaliser = exponentials.sum(dim=0)
+                total += ((normaliser.log() - target_logits) * weight).sum()
                 if needs_grad:
                     # d loss / d logits = softmax - one-hot
-                    grad = shares.mul_(kept / normaliser).scatter_add_(0, index, -kept[None]).to(dtype)
+                    grad = exponentials.mul_(weight / normaliser).scatter_add_(0, index, -weight[None]).to(dtype)
                     grad_hidden[start : start + LOGIT_ROWS] = grad.T @ table
                     if dtype == torch.float32:
                         torch.addmm(grad_table, grad, part, beta=int(start > 0), out=grad_table)

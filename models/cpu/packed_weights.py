@@ -1,4 +1,4 @@
-"""Linear layers on a CPU while the weights stay as they are: a copy of them in the order that oneDNN reads fastest."""
+"""Faster generation on a CPU: packed copies of the weights, and cross-attention to the grid without keys and values."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,20 +11,18 @@ from transformers.pytorch_utils import Conv1D
 from models.cpu.screening import ScreenedTopTwo
 from models.decoder import Explainer, ExplainerBlock
 
-# ---- Linear layers on a CPU while the weights stay as they are: a copy of them in the order that oneDNN --------------
-
 
 @contextlib.contextmanager
 def packed_weights(decoder: Explainer, dtype: torch.dtype = torch.float32) -> Iterator[None]:
     """Within the context, the decoder's linear layers multiply with packed copies of their weights.
 
     Few rows times a large matrix take as long as reading the matrix, and PyTorch's product does not read it at full speed.
-    Packed, the output layer takes two thirds of its time for 8 rows. GELU is computed with the product before it. In float32,
-    on CPUs that multiply bfloat16, `top_two` excludes most tokens with it, see `ScreenedTopTwo`. The values differ from the
-    usual ones by float32 rounding only.
+    oneDNN reads a packed copy faster: the output layer takes two thirds of its time for 8 rows. GELU is computed together
+    with the product before it. In float32, on CPUs that multiply bfloat16, `top_two` excludes most tokens in bfloat16, see
+    `ScreenedTopTwo`. The values differ from the usual ones by float32 rounding only.
 
-    The weights must not change within the context, which needs up to one and a half times their memory. Nothing is done on
-    a GPU, with other weights than float32, and where oneDNN is missing or does not take `dtype` on this CPU.
+    The weights must not change within the context, which needs up to one and a half times their memory. Nothing is changed
+    on a GPU, for weights that are not float32, or if oneDNN is missing or does not support `dtype` on this CPU.
 
     Args:
         decoder: in evaluation mode.
@@ -54,11 +52,11 @@ def packed_weights(decoder: Explainer, dtype: torch.dtype = torch.float32) -> It
     finally:
         vars(decoder).pop("top_two", None)
         for module in changed:
-            del module.forward  # the class has the usual one
+            del module.forward  # the class's own takes its place again
 
 
 def packed_product(module: Conv1D | nn.Linear, dtype: torch.dtype) -> partial:
-    """The module's forward, [..., in] -> [..., out], with its weight as it is now."""
+    """The module's forward, [..., in] -> [..., out], with a packed copy of its present weight."""
     weight = module.weight.T.contiguous() if isinstance(module, Conv1D) else module.weight
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), None)
     bias = getattr(module, "bias", None)
@@ -70,15 +68,12 @@ def _multiply(packed: Tensor, bias: Tensor | None, dtype: torch.dtype, x: Tensor
     return torch.ops.mkldnn._linear_pointwise(x.to(dtype), packed, bias, activation, [], algorithm)
 
 
-# ---- Cross-attention without keys and values of the image, for blocks that have few queries at a time ----------------
-
-
 @contextlib.contextmanager
 def attention_to_grid(decoder: Explainer, blocks: int) -> Iterator[None]:
     """Within the context, the last `blocks` blocks of a decoder in evaluation mode attend to the grid itself.
 
-    Their `image_keys_values` then gives the grid [B, G, D] alone, as a tuple of one tensor. In generation this pays for
-    blocks that have one new position a step.
+    Their `image_keys_values` then returns only the grid [B, G, D], as a tuple of one tensor. In generation this is faster
+    for blocks that have one new position per step.
     """
     changed = list(decoder.transformer.h)[len(decoder.transformer.h) - blocks :]
     for block in changed:
@@ -87,7 +82,7 @@ def attention_to_grid(decoder: Explainer, blocks: int) -> Iterator[None]:
     try:
         yield
     finally:
-        for block in changed:  # the class has the usual ones
+        for block in changed:  # the class's own methods take their place again
             del block.image_keys_values, block.attend_to_image
 
 

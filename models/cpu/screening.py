@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-UNIT = 2.0**-8  # the largest relative error of rounding to bfloat16, whose numbers have 8 significant bits
+UNIT = 2.0**-8  # the largest relative error of rounding to bfloat16, which has 8 significant bits
 UNIT_32 = 2.0**-24  # the same for float32
-MOST = 0.1  # if more than this share of the vocabulary is left, all logits are computed
+MAX_LEFT = 0.1  # if more than this fraction of the vocabulary is left, all logits are computed
 
 
 class ScreenedTopTwo:
@@ -20,8 +20,8 @@ class ScreenedTopTwo:
 
         E = |h - h'| |w| + |h'| |w - w'| + 4 D UNIT_32 |h'| |w|
 
-    away from the logit that float32 gives for hw: by Cauchy-Schwarz, and as each of the two sums of D terms is rounded by little
-    more than D UNIT_32 |h| |w| at most. What is read is r(c), c rounded to bfloat16, with |r(c) - c| <= UNIT |r(c)|. Let s be the
+    away from the logit that float32 gives for hw: by Cauchy-Schwarz, and as each of the two sums of D terms has a rounding error
+    of little more than D UNIT_32 |h| |w|. The product gives r(c), c rounded to bfloat16, with |r(c) - c| <= UNIT |r(c)|. Let s be the
     second largest of these. Two tokens then have c >= s - UNIT |s|, so that at least two logits, and the two largest, are no
     smaller than s - UNIT |s| - E. The c of these two is at least s - UNIT |s| - 2 E, and, as rounding keeps the order, their r(c)
     is at least r(s - UNIT |s| - 2 E). All tokens below are excluded; the float32 logits of the others are computed. In the code
@@ -40,7 +40,7 @@ class ScreenedTopTwo:
 
     def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         left = self.not_excluded(hidden)
-        if not 2 <= len(left) <= MOST * len(self.table):  # none is left where a hidden state is not finite
+        if not 2 <= len(left) <= MAX_LEFT * len(self.table):  # none is left if a hidden state is not finite
             return tuple(F.linear(hidden, self.table).topk(2, dim=-1))
         values, places = F.linear(hidden, self.table[left]).topk(2, dim=-1)
         return values, left[places]

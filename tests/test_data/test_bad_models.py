@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.bad_input import BRACKETS, check_training_refused, content, torn, unchanged
+from tests.bad_input import check_training_refused, content, torn, unchanged
 from tests.conftest import GOLDEN, TINY_GPT2, TINY_VIT
 from utils.data.text_codec import SHIPPED_BPE
 
 LOAD = "--from_scratch False"
-OPENAI_FILE, BPE = f"{LOAD} --clip_model clip.pt", "--gpt2_model bpe"
+OPENAI_FILE = f"{LOAD} --clip_model clip.pt"
 
 
 def another_bpe(box) -> None:
@@ -25,7 +25,7 @@ def another_bpe(box) -> None:
     shutil.copy(SHIPPED_BPE / "merges.txt", box / "gpt2")
 
 
-def added_token_out_of_order(box) -> None:
+def added_token_with_a_wrong_id(box) -> None:
     shutil.copytree(SHIPPED_BPE, box / "gpt2", dirs_exist_ok=True)
     box.write("gpt2/added_tokens.json", json.dumps({"<pad>": 50257, "<explanation>": 50260}))
 
@@ -63,11 +63,6 @@ MODELS = {
         OPENAI_FILE,
         "clip.pt: truncated, modified or unsafe.*; give the id openai/clip-vit-base-patch16",
     ),
-    "image encoder of a hostile pickle": (
-        lambda box: box.torch_bomb("clip.pt"),
-        OPENAI_FILE,
-        "clip.pt: truncated, modified or unsafe",
-    ),
     "image encoder with a NaN": (
         openai_file_with_a_nan,
         OPENAI_FILE,
@@ -84,22 +79,18 @@ MODELS = {
     "broken config of the image encoder": (content("vit/config.json", "{"), "", "--clip_model vit"),
     "no decoder": (unchanged, "--gpt2_model gone", "gone: no such folder, and HF_HUB_OFFLINE is set.*hf download gone"),
     "broken config of the decoder": (content("gpt2/config.json", "{"), "", "--gpt2_model gpt2"),
-    "config of the decoder a list": (content("gpt2/config.json", "[]"), "", "--gpt2_model gpt2"),
-    "empty tokenizer folder": (content("bpe/vocab.json", "{}"), BPE, "bpe: "),
     "broken tokenizer": (
-        content("bpe/tokenizer.json", BRACKETS),
-        BPE,
-        "bpe/tokenizer.json: JSON nested too deeply",
+        content("gpt2/tokenizer.json", "{}"),
+        NO_ENCODER,
+        "gpt2/tokenizer.json: not the files of a GPT-2 tokenizer",
     ),
     "decoder of another BPE": (another_bpe, NO_ENCODER, "gpt2: its tokenizer has another token .*; give distilgpt2"),
     "decoder of another vocabulary": (vocabulary_of(21128), NO_ENCODER, f"gpt2: .*vocab_size 21128 {NOT_GPT2}"),
-    "decoder of a large vocabulary": (vocabulary_of(128000), NO_ENCODER, f"gpt2: .*vocab_size 128000 {NOT_GPT2}"),
-    "vocab_size a text": (vocabulary_of("50257"), NO_ENCODER, f"gpt2: .*vocab_size 50257 {NOT_GPT2}"),
     "fewer rows than GPT-2's tokens": (vocabulary_of(30000, True), NO_ENCODER, f"gpt2: .*30000 {NOT_GPT2}"),
-    "added token out of order": (
-        added_token_out_of_order,
+    "added token with a wrong id": (
+        added_token_with_a_wrong_id,
         NO_ENCODER,
-        "added token '<explanation>' has number 50260 where 50258 follows",
+        "added token '<explanation>' has id 50260 instead of 50258",
     ),
     "nltk without its data": (
         unchanged,
@@ -147,19 +138,13 @@ def last_norm_becomes(box, folder: str, weight: torch.Tensor | None) -> None:
     save_file(state, box / folder / "model.safetensors", {"format": "pt"})
 
 
-def weights_are_hostile(box, folder: str) -> None:
-    box.remove(f"{folder}/model.safetensors")
-    box.torch_bomb(f"{folder}/pytorch_model.bin")
-
-
 def config_is_of_another_width(box, folder: str) -> None:
     box.json(f"{folder}/config.json", lambda config: config | {"n_embd": 32, "hidden_size": 32})
 
 
 # what -> (change, message behind the folder's name)
 WEIGHTS = {
-    "torn weights": (lambda box, folder: torn(f"{folder}/model.safetensors")(box), ""),
-    "hostile weights": (weights_are_hostile, ""),
+    "truncated weights": (lambda box, folder: torn(f"{folder}/model.safetensors")(box), ""),
     "a weight missing": (lambda box, folder: last_norm_becomes(box, folder, None), "lacks"),
     "a weight of another shape": (lambda box, folder: last_norm_becomes(box, folder, torch.zeros(2, 2)), ""),
     "a weight that is infinite": (

@@ -1,4 +1,4 @@
-"""What a run reads from the user's files: what is left out, what is refused, and in which order."""
+"""The inputs of a run: which images are left out, what is refused, and in which order."""
 
 import pytest
 
@@ -16,15 +16,15 @@ def read(box, flags: str = "") -> Inputs:
     return read_inputs(args)
 
 
-def test_images_that_are_left_out_are_nowhere(box, capsys):
-    """A bad image of either split: records, annotations, names and files are those of the others."""
+def test_bad_images_are_left_out_of_all_inputs(box, capsys):
+    """A bad image of either split: its record, annotations, name and file are gone."""
     box.json(
         VAL, lambda records: records.update({"22": record(0), "23": record(5)})
     )  # p0 is in both splits, p5 nowhere
-    box.write("data/images/Baroque/p1.jpg", b"no picture")
+    box.write("data/images/Baroque/p1.jpg", b"not an image")
     inputs = read(box, "--skip_bad_images")
     assert list(inputs.records) == ["21", "22"]
-    expected = TrainingRecords.of({"11": record(0), "13": record(2, ("anger", "awe", "awe"))})
+    expected = TrainingRecords.from_records({"11": record(0), "13": record(2, ("anger", "awe", "awe"))})
     assert inputs.train.image_ids.tolist() == [11, 13] and inputs.train.image_names == expected.image_names
     assert inputs.train.emotions.tolist() == expected.emotions.tolist()
     assert split_texts(inputs.train.explanations) == split_texts(expected.explanations)
@@ -34,19 +34,19 @@ def test_images_that_are_left_out_are_nowhere(box, capsys):
     assert f"{TRAIN}: left out 1 records whose image is missing or unreadable, e.g. Baroque/p1.jpg" in printed
 
 
-def test_special_tokens_of_both_splits_are_said(box, capsys):
+def test_special_tokens_of_both_splits_are_reported(box, capsys):
     for split, image_id in ((VAL, "21"), (TRAIN, "12")):
         box.json(
             split, lambda records, key=image_id: records[key]["explanations"].__setitem__(0, "ÿ a <pad> b<prefix>")
         )
     read(box)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for split in (VAL, TRAIN):
-        assert f"{split}: 2 special tokens inside explanations (1 <pad>, 1 <prefix>)" in said
+        assert f"{split}: 2 special tokens inside explanations (1 <pad>, 1 <prefix>)" in printed
 
 
-def test_one_id_for_two_pictures_is_refused(box):
-    """Features are kept by name, and the name is found by the id."""
+def test_one_id_for_two_images_is_refused(box):
+    """Features are cached by name, and the name is found by the id."""
     box.json(VAL, lambda records: records.update({"12": record(3)}))
     with pytest.raises(
         InputError, match=f"{TRAIN}: record 12: is Baroque/p1.jpg, but Baroque/p3.jpg in {VAL}; give every"
@@ -54,7 +54,7 @@ def test_one_id_for_two_pictures_is_refused(box):
         read(box)
 
 
-def test_one_emotion_is_said_before_pictures_are_opened(box, monkeypatch):
+def test_one_emotion_is_refused_before_images_are_opened(box, monkeypatch):
     """Opening tens of thousands of images takes a while; a file that is wrong anyway is refused before."""
     monkeypatch.setattr("utils.data.load_inputs.images_found", None)
     box.json(TRAIN, lambda records: records["12"].update(emotions=["awe", "awe"]))
@@ -64,7 +64,7 @@ def test_one_emotion_is_said_before_pictures_are_opened(box, monkeypatch):
         read(box, "--no-use_cl_loss")
 
 
-def test_missing_references_are_said_before_pictures_are_opened(box, monkeypatch):
+def test_missing_references_are_refused_before_images_are_opened(box, monkeypatch):
     monkeypatch.setattr("utils.data.load_inputs.images_found", None)
     args = parse_args(train_argv(""))
     check_paths(args)

@@ -1,4 +1,4 @@
-"""A loader's workers in trouble: one line in the main process."""
+"""Errors of a loader's workers: one line in the main process."""
 
 import multiprocessing.util
 import os
@@ -12,18 +12,18 @@ from utils.data.datasets import EvaluationImages, ImagePixels, loader_processes,
 from utils.errors import InputError
 
 
-class Pictures(ImagePixels):
+class Images(ImagePixels):
     def load(self, image_names):
         if image_names == ["kill"]:
             os.kill(os.getpid(), signal.SIGKILL)
         if image_names == ["fault"]:
-            raise RuntimeError("of ours")
+            raise RuntimeError("a bug")
         return super().load(image_names)
 
 
 def load(folder, *names):
     records = {str(number): {"image_name": name} for number, name in enumerate(names)}
-    images = Pictures(folder, 4, (0.5,) * 3, (0.5,) * 3)
+    images = Images(folder, 4, (0.5,) * 3, (0.5,) * 3)
     with worker_errors():
         for batch in DataLoader(EvaluationImages(records, images), batch_size=1, num_workers=2):
             assert batch["pixels"].shape == (1, 3, 4, 4)
@@ -39,18 +39,15 @@ def test_an_error_of_a_worker_is_one_line(tmp_path):
     assert str(refusal.value) == f"{tmp_path}: no image b.jpg; see preprocess/resize_wikiart.py's manifest"
     with pytest.raises(InputError, match=r"a process that loads images has died \(DataLoader worker .*--num_workers"):
         load(tmp_path, "a.jpg", "kill")
-    with pytest.raises(RuntimeError, match="Traceback"):  # a fault of ours keeps its place
+    with pytest.raises(RuntimeError, match="Traceback"):  # a bug keeps its traceback
         load(tmp_path, "a.jpg", "fault")
 
 
-def test_workers_that_could_hand_nothing_over_are_refused(monkeypatch):
-    """They would say so on their own stderr, while the training waits for a batch for ever."""
+def test_a_temporary_folder_too_long_for_sockets_is_refused(monkeypatch):
+    """The workers would report the error on stderr while the training waits for a batch for ever."""
     assert loader_processes(3)["num_workers"] == 3
     monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: "/tmp/" + 90 * "x")
     with pytest.raises(InputError, match="x: too long a path for the sockets.*TMPDIR.*--num_workers 0"):
-        loader_processes(2)
-    monkeypatch.setattr("multiprocessing.Lock", lambda: os.stat("/dev/shm/of a container without it"))
-    with pytest.raises(InputError, match="cannot be started .*--num_workers 0, or make /dev/shm writable"):
         loader_processes(2)
     assert loader_processes(0)["num_workers"] == 0
 
@@ -64,5 +61,8 @@ def test_workers_that_could_hand_nothing_over_are_refused(monkeypatch):
     ],
 )
 def test_a_small_shared_memory_is_one_line(error):
-    with pytest.raises(InputError, match="no room in shared memory.*--num_workers 0.*--shm-size"), worker_errors():
+    with (
+        pytest.raises(InputError, match="found no room in shared memory.*--num_workers 0.*--shm-size"),
+        worker_errors(),
+    ):
         raise RuntimeError(error)

@@ -12,7 +12,7 @@ import pytest
 
 import artEmisX_train
 from tests.conftest import logged_losses
-from utils.data import vad_lexicon as vad_lookup
+from utils.data import vad_lexicon
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
 from utils.data.vad_lexicon import Lexicon, NLTKLemmatizer, VADLookup
 
@@ -95,12 +95,12 @@ def test_lemmas(data):
 
 
 @every_form
-def test_the_kept_vad_is_of_these_data_and_this_nltk(lookup, data, tmp_path, monkeypatch):
+def test_cached_vad_depends_on_nltks_data_and_version(lookup, data, tmp_path, monkeypatch):
     """Other weights of the tagger, another file of WordNet, another version: a file of its own each."""
     ids, cache = np.array([lookup.codec.bpe([" red sky"])[0]]), tmp_path / "cache"
 
     def files() -> int:
-        lookup.of_texts(ids, cache)
+        lookup.for_texts(ids, cache)
         return len(list(cache.iterdir()))
 
     assert files() == files() == 1
@@ -113,7 +113,7 @@ def test_the_kept_vad_is_of_these_data_and_this_nltk(lookup, data, tmp_path, mon
             with zipfile.ZipFile(data / place / f"{name}.zip", "a") as archive:
                 archive.writestr(f"{name}/more", "")
         assert files() == files() == count
-    monkeypatch.setattr(vad_lookup, "version", lambda name: f"{name} 0")
+    monkeypatch.setattr(vad_lexicon, "version", lambda name: f"{name} 0")
     assert files() == 4
 
 
@@ -121,9 +121,9 @@ def test_a_lookup_in_another_process_is_the_same(lookup):
     """Pickled it holds nothing of NLTK; and with the other lemmatizers, whose tables loader processes read."""
     ids = np.array([lookup.codec.bpe([" red skies"])[0]])
     for lemmatizer in ("nltk", "simplemma", "none"):
-        ours = VADLookup(lookup.lexicon, lemmatizer, lookup.codec)
-        theirs = pickle.loads(pickle.dumps(ours))
-        assert theirs.of_texts(ids).tolist() == ours.of_texts(ids).tolist()
+        original = VADLookup(lookup.lexicon, lemmatizer, lookup.codec)
+        copy = pickle.loads(pickle.dumps(original))
+        assert copy.for_texts(ids).tolist() == original.for_texts(ids).tolist()
     assert (
         pickle.dumps(NLTKLemmatizer()) == pickle.dumps(NLTKLemmatizer()) and len(pickle.dumps(NLTKLemmatizer())) < 200
     )
@@ -138,18 +138,18 @@ def test_a_lookup_in_another_process_is_the_same(lookup):
 def test_tagging_in_several_processes(lookup, start_method, method):
     tokens = [token for text in (" red skies painting", " sky is boaten") for token in lookup.codec.bpe([text])[0]]
     ids = np.random.default_rng(0).choice(tokens, (2100, 12))
-    alone = lookup.of_texts(ids)
+    alone = lookup.for_texts(ids)
     assert len(np.unique(alone.reshape(-1, 3), axis=0)) > 3
     start_method(method)
-    assert np.array_equal(lookup.of_texts(ids, processes=2), alone)
+    assert np.array_equal(lookup.for_texts(ids, processes=2), alone)
 
 
 @pytest.mark.slow
 def test_training_with_loader_processes_that_are_not_forked(data, workspace, tmp_path, start_method):
-    """They load images for training and evaluation, and give the batches of none."""
+    """They load images for training and evaluation; the losses are those without loader processes."""
     flags = ("--lemmatizer", "nltk", "--num_train_epochs", "1", "--log_steps", "1", "--eval_batch_size", "4")
     assert artEmisX_train.main(workspace.argv(tmp_path / "none", *flags)) == 0
     start_method("spawn")
     assert artEmisX_train.main(workspace.argv(tmp_path / "two", *flags, "--num_workers", "2")) == 0
-    for ours, theirs in zip(logged_losses(tmp_path / "two"), logged_losses(tmp_path / "none"), strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-5)
+    for loss, expected in zip(logged_losses(tmp_path / "two"), logged_losses(tmp_path / "none"), strict=True):
+        assert loss == pytest.approx(expected, rel=1e-5)

@@ -1,7 +1,5 @@
 """Texts as tokens, generated texts taken apart, and the VAD of tokens."""
 
-import io
-import shutil
 import sys
 import types
 from dataclasses import replace
@@ -11,17 +9,15 @@ import numpy as np
 import pytest
 
 from utils.constants import EMOTIONS
-from utils.data.array_cache import keep, read_kept
-from utils.data.load_inputs import say_special_tokens
+from utils.data.load_inputs import report_special_tokens
 from utils.data.records import TrainingRecords
-from utils.data.text_codec import SHIPPED_BPE, EncodedTexts, TextCodec, count_special_tokens, load_tokenizer
+from utils.data.text_codec import SHIPPED_BPE, EncodedTexts, TextCodec, load_tokenizer
 from utils.data.vad_lexicon import Lexicon, NLTKLemmatizer, VADLookup, read_lexicon
 from utils.errors import InputError
 from utils.evaluation.emotion_metrics import split_generated
 
 PAD, PREFIX, EMOTION, EXPLANATION, END = 50257, 50258, 50259, 50260, 50256
 BECAUSE = 780  # " because" in GPT-2's vocabulary
-WORDNET = Path("/usr/share/wordnet")  # Debian's package wordnet-base
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +101,8 @@ def test_many_texts_are_the_single_ones(codec):
             assert getattr(together, name)[row].tolist() == getattr(alone, name)[0].tolist()
 
 
-def test_texts_are_kept_and_a_damaged_file_is_made_anew(codec, tokenizer, tmp_path, capsys, monkeypatch):
-    """Seven texts, three at a time: as without a folder, the second time without the tokenizer, and never another's."""
+def test_encoded_texts_are_cached(codec, tokenizer, tmp_path, monkeypatch):
+    """Seven texts, three at a time: as without a cache; the second time without the tokenizer; other inputs miss."""
     monkeypatch.setattr("utils.data.text_codec.TEXTS_AT_ONCE", 3)
     emotions = ["awe", "something else", "awe", "fear", "contentment", "fear", "awe"]
     texts = [" ".join(["sky"] * length) for length in (3, 30, 1, 7, 22, 5, 2)]
@@ -121,23 +117,16 @@ def test_texts_are_kept_and_a_damaged_file_is_made_anew(codec, tokenizer, tmp_pa
             "image_name": "a",
             "origin_emotion_distribution": [0] * 9,
         }
-        return codec.encode_training(TrainingRecords.of({"1": record}), tmp_path)
+        return codec.encode_training(TrainingRecords.from_records({"1": record}), tmp_path)
 
     expected = rows(codec.encode(emotions, texts))
     assert rows(encode(codec, emotions, texts)) == expected
-    (kept,) = tmp_path.iterdir()
     calls, bpe = [], codec.bpe
     monkeypatch.setattr(codec, "bpe", lambda *args: calls.append(args) or bpe(*args))
     again = encode(codec, emotions, texts)
     assert rows(again) == expected and not calls
     some = np.array([6, 1])
     assert rows(again[some]) == [[part[6], part[1]] for part in expected]
-    whole = kept.read_bytes()
-    for damage in (b"", whole[:-1], whole[:200] + b"\x01" + whole[201:]):
-        kept.write_bytes(damage)
-        capsys.readouterr()
-        assert rows(encode(codec, emotions, texts)) == expected and kept.read_bytes() == whole
-        assert capsys.readouterr().out == f"{kept}: damaged; recreating it\n"
     others = [
         (codec, [*texts[:-1], "sea"], emotions),
         (codec, texts, [*emotions[:-1], "fear"]),
@@ -153,12 +142,6 @@ def test_texts_are_kept_and_a_damaged_file_is_made_anew(codec, tokenizer, tmp_pa
 
 def test_no_texts(codec):
     assert codec.encode([], []).input_ids.shape == (0, 30)
-
-
-def test_special_tokens_in_an_explanation_are_not_obeyed_as_ends(codec):
-    """Whatever an annotator wrote, the text has one beginning and the layout of every other."""
-    texts = codec.encode(["awe"], ["a <b> c"])
-    assert (texts.input_ids[0] == END).sum() == 2
 
 
 def test_special_tokens_in_an_explanation_as_published_and_as_text(codec):
@@ -178,26 +161,21 @@ def test_special_tokens_in_an_explanation_as_published_and_as_text(codec):
     assert codec.encode(["awe"], [text]).input_ids[0].tolist() == published
 
 
-def test_special_tokens_are_counted():
-    assert count_special_tokens(["a <pad> <pad>", "<|endoftext|>x", "<b> pad"]) == {"<pad>": 2, "<|endoftext|>": 1}
-    assert count_special_tokens(["the sky"]) == {}
-
-
-def test_number_of_special_tokens_is_said(capsys):
-    texts = ["a <pad>", "b", "<prefix><pad>"]
-    say_special_tokens(Path("val.json"), texts, plain=False)
+def test_special_tokens_in_explanations_are_reported(capsys):
+    texts = ["a <pad>", "b", "<prefix><pad>", "<b> pad"]
+    report_special_tokens(Path("val.json"), texts, plain=False)
     assert "val.json: 3 special tokens inside explanations (2 <pad>, 1 <prefix>)" in capsys.readouterr().out
-    say_special_tokens(Path("val.json"), texts, plain=True)
+    report_special_tokens(Path("val.json"), texts, plain=True)
     assert "read as ordinary text" in capsys.readouterr().out
-    say_special_tokens(Path("val.json"), ["the sky"], plain=False)
+    report_special_tokens(Path("val.json"), ["the sky"], plain=False)
     assert capsys.readouterr().out == ""
 
 
 def test_tokenizer_of_another_vocabulary(tmp_path):
     (tmp_path / "vocab.json").write_text('{"a": 0, "b": 1}')
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
-    with pytest.raises(InputError, match="its vocab.json or merges.txt is missing"):
-        load_tokenizer(str(tmp_path))
+    with pytest.raises(InputError, match="this tokenizer splits ' because' into . tokens: only GPT-2's fits"):
+        TextCodec(load_tokenizer(str(tmp_path)), " the emotion is", 30)
 
 
 # ---- generated texts -------------------------------------------------------------------------------------------------
@@ -268,7 +246,7 @@ def test_unipolar_file_is_mapped(tmp_path):
     assert lexicon.scale == "0..1"
 
 
-def test_bipolar_file_is_taken_as_it_is(tmp_path):
+def test_bipolar_file_is_not_mapped(tmp_path):
     lexicon = lexicon_of(tmp_path, "sky\t0.75\t0.5\t1\nfog\t-0.01\t0.25\t0\n")
     assert lexicon.values == {"sky": (0.75, 0.5, 1.0), "fog": (-0.01, 0.25, 0.0)}
     assert lexicon.scale == "-1..1"
@@ -287,7 +265,7 @@ def test_terms_of_several_words_later_lines_and_short_lines(tmp_path):
     assert lexicon.values == {"a la carte": (0.0, -1.0, 1.0), "sky": (-1.0, 0.0, 0.0)}
 
 
-def test_lexicon_says_what_it_is(tmp_path):
+def test_description_of_a_lexicon(tmp_path):
     described = lexicon_of(tmp_path, "sky\t0\t0\t-1\n").describe()
     assert described["file"] == "lexicon.txt" and described["terms"] == 1 and described["scale"] == "-1..1"
     assert len(described["sha256"]) == 64
@@ -324,51 +302,43 @@ def test_look_up_by_piece(lexicon, tokenizer, codec):
         PAD,
         END,
     ]
-    values = lookup.of_texts(np.array([ids]))
+    values = lookup.for_texts(np.array([ids]))
     assert values.shape == (1, 6, 3) and values.dtype == np.float32
     assert values[0].tolist() == [list(v) for v in (SKY, SKY, ZERO, ZERO, (0.125,) * 3, ZERO)]
-    assert lookup.of_generated(np.array([ids])).tolist() == values.tolist()
+    assert lookup.for_generated(np.array([ids])).tolist() == values.tolist()
 
 
-def test_training_texts_go_by_byte_letters_generated_ones_by_decoded_words(lexicon, codec):
+def test_training_texts_are_looked_up_in_byte_letters_and_generated_ones_as_words(lexicon, codec):
     """GPT-2 spells bytes in letters of its own: é is Ã© in a piece, and é again in the decoded word."""
     accented = [token for token, word in enumerate(codec.words()) if word == "é"]
     assert accented and all(codec.pieces()[token] == "Ã©" for token in accented)
     lookup = VADLookup(lexicon, "none", codec)
-    assert lookup.of_texts(np.array([accented]))[0, :, 0].tolist() == [-1] * len(accented)
-    assert lookup.of_generated(np.array([accented]))[0, :, 0].tolist() == [1] * len(accented)
+    assert lookup.for_texts(np.array([accented]))[0, :, 0].tolist() == [-1] * len(accented)
+    assert lookup.for_generated(np.array([accented]))[0, :, 0].tolist() == [1] * len(accented)
 
 
 def test_simplemma(lexicon, tokenizer, codec):
     lookup = VADLookup(lexicon, "simplemma", codec)
     ids = np.array([[one_token(tokenizer, word) for word in (" boats", " sky", " is")] + [PAD]])
-    assert lookup.of_texts(ids)[0].tolist() == [[0.25, 0, 0], list(SKY), [-0.5, 0.5, 0.5], [0.125] * 3]
-    plain = VADLookup(lexicon, "none", codec).of_texts(ids)[0].tolist()
+    assert lookup.for_texts(ids)[0].tolist() == [[0.25, 0, 0], list(SKY), [-0.5, 0.5, 0.5], [0.125] * 3]
+    plain = VADLookup(lexicon, "none", codec).for_texts(ids)[0].tolist()
     assert plain[0] == list(ZERO) and plain[2] == [0.0625, 0, 0]
 
 
-def test_simplemmas_table_is_kept(lexicon, tokenizer, codec, tmp_path, capsys, monkeypatch):
-    """One for each lexicon, vocabulary and version of simplemma; a damaged one is made anew."""
-    made = []
+def test_simplemmas_table_is_cached(lexicon, tokenizer, codec, tmp_path, monkeypatch):
+    """One for each lexicon, vocabulary and version of simplemma."""
+    calls = []
     real = VADLookup._values
-    monkeypatch.setattr(VADLookup, "_values", lambda self, lemmas: made.append(len(lemmas)) or real(self, lemmas))
+    monkeypatch.setattr(VADLookup, "_values", lambda self, tokens: calls.append(len(tokens)) or real(self, tokens))
     ids = np.array([[one_token(tokenizer, word) for word in (" boats", " sky", " is")] + [PAD]])
 
     def look_up(lexicon=lexicon, codec=codec) -> tuple[list, list]:
         lookup = VADLookup(lexicon, "simplemma", codec, tmp_path)
-        return lookup.of_texts(ids).tolist(), lookup.of_generated(ids).tolist()
+        return lookup.for_texts(ids).tolist(), lookup.for_generated(ids).tolist()
 
     values = look_up()
-    assert len(made) == 2 and look_up() == values and len(made) == 2
+    assert len(calls) == 2 and look_up() == values and len(calls) == 2
     assert values[0][0][0] == [0.25, 0, 0]
-
-    (kept,) = tmp_path.glob("vad-tokens-*.npy")
-    whole = kept.read_bytes()
-    for content in (whole[:-1], b"", whole[:5000] + b"0" + whole[5001:]):
-        kept.write_bytes(content)
-        made.clear()
-        assert look_up() == values and len(made) == 2
-        assert capsys.readouterr().out == f"{kept}: damaged; recreating it\n"
 
     other = replace(lexicon, values=lexicon.values | {"boat": (1.0, 1.0, 1.0)}, sha256="other")
     assert look_up(other)[0][0][0] == [1, 1, 1] and look_up() == values
@@ -380,7 +350,7 @@ def test_simplemmas_table_is_kept(lexicon, tokenizer, codec, tmp_path, capsys, m
         assert look_up() == ([[list(SKY)] * 4], values[1])
     monkeypatch.setattr("utils.data.vad_lexicon.version", lambda name: "0")
     assert look_up() == values and len(list(tmp_path.iterdir())) == 5
-    assert VADLookup(lexicon, "none", codec, tmp_path).of_texts(ids)[0, 0].tolist() == list(ZERO)
+    assert VADLookup(lexicon, "none", codec, tmp_path).for_texts(ids)[0, 0].tolist() == list(ZERO)
     assert len(list(tmp_path.iterdir())) == 5
 
 
@@ -407,7 +377,7 @@ def by_context(lexicon, codec, monkeypatch):
 def test_whole_sequences_are_tagged(by_context, tokenizer):
     lookup, calls = by_context
     skies, red = one_token(tokenizer, " skies"), one_token(tokenizer, " red")
-    values = lookup.of_texts(np.array([[skies, skies, PAD], [red, red, skies]]))
+    values = lookup.for_texts(np.array([[skies, skies, PAD], [red, red, skies]]))
     assert calls == [
         ["skies", "skies", "<pad>"],
         ["red", "red", "skies"],
@@ -415,15 +385,15 @@ def test_whole_sequences_are_tagged(by_context, tokenizer):
     assert values.tolist() == [[list(SKY), list(SKY), [0.125] * 3], [list(ZERO), list(ZERO), list(SKIES)]]
 
 
-def test_generated_sequences_are_looked_up_anew_as_they_grow(by_context, tokenizer):
+def test_generated_sequences_are_tagged_again_as_they_grow(by_context, tokenizer):
     lookup, calls = by_context
     skies, red = one_token(tokenizer, " skies"), one_token(tokenizer, " red")
-    assert lookup.of_generated(np.array([[END, skies]]))[0].tolist() == [list(ZERO), list(SKIES)]
-    assert lookup.of_generated(np.array([[END, skies, red]]))[0].tolist() == [list(ZERO), list(SKY), list(ZERO)]
-    assert lookup.of_generated(np.array([[END, skies]]))[0].tolist() == [list(ZERO), list(SKIES)]
+    assert lookup.for_generated(np.array([[END, skies]]))[0].tolist() == [list(ZERO), list(SKIES)]
+    assert lookup.for_generated(np.array([[END, skies, red]]))[0].tolist() == [list(ZERO), list(SKY), list(ZERO)]
+    assert lookup.for_generated(np.array([[END, skies]]))[0].tolist() == [list(ZERO), list(SKIES)]
     assert calls == [["<|endoftext|>", "skies"], ["<|endoftext|>", "skies", "red"]]  # the third is remembered
     lookup.forget()
-    lookup.of_generated(np.array([[END, skies]]))
+    lookup.for_generated(np.array([[END, skies]]))
     assert len(calls) == 3
 
 
@@ -431,57 +401,28 @@ def test_tagged_spellings(by_context, codec):
     """Training texts are tagged in GPT-2's byte letters, generated ones as decoded words."""
     lookup, calls = by_context
     accented = np.array([[codec.words().index("é")]])
-    assert lookup.of_texts(accented)[0, 0, 0] == -1 and lookup.of_generated(accented)[0, 0, 0] == 1
+    assert lookup.for_texts(accented)[0, 0, 0] == -1 and lookup.for_generated(accented)[0, 0, 0] == 1
     assert calls == [["Ã©"], ["é"]]
 
 
-def test_vad_of_texts_is_kept_and_a_damaged_file_made_anew(by_context, tokenizer, tmp_path, capsys, monkeypatch):
+def test_vad_of_texts_is_cached(by_context, tokenizer, tmp_path):
     lookup, calls = by_context
     ids = np.array([[one_token(tokenizer, " sky"), PAD]])
-    values = lookup.of_texts(ids, tmp_path)
-    (kept,) = tmp_path.iterdir()
-    assert lookup.of_texts(ids, tmp_path).tolist() == values.tolist() and len(calls) == 1
-    pieces, lookup._pieces = lookup._pieces, lookup._pieces[::-1]
-    lookup.of_texts(ids, tmp_path / "other")
-    assert kept.name not in [path.name for path in (tmp_path / "other").iterdir()]  # of another vocabulary
-    shutil.rmtree(tmp_path / "other")
-    lookup._pieces = pieces
-    calls.pop()
-    lookup.of_texts(ids[:, ::-1], tmp_path)
-    assert len(calls) == 2 and len(list(tmp_path.iterdir())) == 2  # other texts, another file
-    whole = kept.read_bytes()
-    flipped, of_other_texts, too_large = bytearray(whole), io.BytesIO(), io.BytesIO()
-    flipped[-34] ^= 1  # in the last value
-    np.save(of_other_texts, values[:, ::-1])
-    np.save(too_large, np.full_like(values, 5.0))
-    damages = [b"", whole[:-5], b"\x93NUMPY junk", whole.replace(b"<f4", b"<i4"), flipped]
-    damages += [content.getvalue() for content in (of_other_texts, too_large)]
-    damages += [other.read_bytes() for other in tmp_path.iterdir() if other != kept]  # whole, but of other texts
-    capsys.readouterr()
-    for damage in damages:
-        kept.write_bytes(damage)
-        before = len(calls)
-        assert lookup.of_texts(ids, tmp_path).tolist() == values.tolist() and len(calls) == before + 1
-        assert capsys.readouterr().out == f"{kept}: damaged; recreating it\n"
-        assert kept.read_bytes() == whole
-    keep(kept, bytes.fromhex("00"), values)  # the key is part of the hash
-    assert read_kept(kept, bytes.fromhex("00"))[0].tolist() == values.tolist()
-    for wrong in (5.0, float("nan")):  # whole files whose numbers are no VAD
-        monkeypatch.setattr(
-            "utils.data.array_cache.read_kept", lambda path, key, wrong=wrong: [np.full_like(values, wrong)]
-        )
-        assert lookup.of_texts(ids, tmp_path).tolist() == values.tolist()
-        assert "damaged; recreating it" in capsys.readouterr().out
+    values = lookup.for_texts(ids, tmp_path)
+    assert lookup.for_texts(ids, tmp_path).tolist() == values.tolist() and len(calls) == 1
+    lookup._pieces = lookup._pieces[::-1]  # another vocabulary
+    lookup.for_texts(ids, tmp_path)
+    lookup.for_texts(ids[:, ::-1], tmp_path)  # other texts
+    assert len(calls) == 3 == len(list(tmp_path.iterdir()))
 
 
-def test_another_lexicon_or_prompt_has_a_file_of_its_own(by_context, lexicon, tokenizer, codec, tmp_path):
-    """What was kept for one is never read for another, though the texts be the same."""
+def test_another_lexicon_or_prompt_has_its_own_cache_file(by_context, lexicon, tokenizer, codec, tmp_path):
     lookup, calls = by_context
     ids = np.array([[one_token(tokenizer, " sky"), PAD]])
-    of_sky = lookup.of_texts(ids, tmp_path)[0, 0].tolist()
+    of_sky = lookup.for_texts(ids, tmp_path)[0, 0].tolist()
     other = Lexicon({"sky": (1.0, 1.0, 1.0)}, lexicon.path, "0" * 64, lexicon.scale)
-    assert of_sky == list(SKY) and VADLookup(other, "nltk", codec).of_texts(ids, tmp_path)[0, 0].tolist() == [1, 1, 1]
-    VADLookup(lexicon, "nltk", TextCodec(tokenizer, " it feels like", 30)).of_texts(ids, tmp_path)
+    assert of_sky == list(SKY) and VADLookup(other, "nltk", codec).for_texts(ids, tmp_path)[0, 0].tolist() == [1, 1, 1]
+    VADLookup(lexicon, "nltk", TextCodec(tokenizer, " it feels like", 30)).for_texts(ids, tmp_path)
     assert len(calls) == len(list(tmp_path.iterdir())) == 3
 
 
@@ -523,42 +464,3 @@ def test_nltk_data_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(nltk.data, "path", [])
     with pytest.raises(InputError, match="averaged_perceptron_tagger_eng.*python -m nltk.downloader .*wordnet"):
         NLTKLemmatizer()
-
-
-def test_nltk_with_wordnet(monkeypatch, tmp_path):
-    """WordNet's real morphology under stubbed tags, where the system has WordNet's files (Debian: wordnet-base)."""
-    nltk = pytest.importorskip("nltk")
-    if not (WORDNET / "index.noun").is_file():
-        pytest.skip(f"no WordNet at {WORDNET} (Debian's package wordnet-base): its lemmas are not tested")
-    folder = tmp_path / "corpora" / "wordnet"
-    folder.mkdir(parents=True)
-    for path in WORDNET.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    if not (folder / "lexnames").is_file():  # Debian leaves it out; NLTK reads it, lemmas do not depend on it
-        names = [
-            "adj.all",
-            "adj.pert",
-            "adv.all",
-            *(f"noun.{i}" for i in range(26)),
-            *(f"verb.{i}" for i in range(15)),
-            "adj.ppl",
-        ]
-        kinds = [3, 3, 4, *[1] * 26, *[2] * 15, 3]
-        lines = [f"{i:02d}\t{name}\t{kind}\n" for i, (name, kind) in enumerate(zip(names, kinds, strict=True))]
-        (folder / "lexnames").write_text("".join(lines))
-    (folder / "index.sense").touch()  # likewise
-    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
-    monkeypatch.setattr("utils.data.vad_lexicon.NLTK_DATA", {"wordnet": "corpora"})
-    from nltk.corpus.reader import WordNetCorpusReader
-
-    reader = WordNetCorpusReader(nltk.data.find("corpora/wordnet"), None)
-    monkeypatch.setattr("nltk.corpus.wordnet", reader)
-    tags = {"skies": "NNS", "better": "JJR", "lying": "VBG", "feet": "NNS", "was": "VBD", "painted": "VBN", "of": "IN"}
-
-    class PerceptronTagger:
-        def tag(self, tokens):
-            return [(token, tags.get(token, "XX")) for token in tokens]
-
-    monkeypatch.setattr(nltk.tag.perceptron, "PerceptronTagger", PerceptronTagger)
-    words = ["skies", "better", "lying", "feet", "was", "painted", "of", "<pad>"]
-    assert NLTKLemmatizer()(words) == ["sky", "good", "lie", "foot", "be", "paint", "of", "<pad>"]

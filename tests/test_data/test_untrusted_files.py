@@ -1,4 +1,4 @@
-"""Code in a file never runs; a damaged or wrong file gives one line; the files of ArtEmis, of the authors and ours load.
+"""Code in a file never runs; a damaged or wrong file gives one line; the files of ArtEmis and of the authors load.
 
 Each attack writes a file `canary` where the library that it is made for reads the file freely.
 """
@@ -15,7 +15,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -31,7 +30,6 @@ from utils.data.untrusted_files import load_vocabulary, read_module_tensors, rea
 from utils.errors import InputError
 from utils.training.build_model import build_decoder
 from utils.training.checkpoints import load_named
-from utils.training.resume import load_state, save_state
 
 NETS = REPOSITORY / "tests/data/artemis/preprocess_data_nets"
 LSTM = NETS / "txt_to_emotion/lstm_based"
@@ -103,7 +101,7 @@ ATTACKS = {
     eval: "open('canary', 'w')",
     __import__: "antigravity",
 }
-ATTACKS |= {function: "other" for function in (pd.read_pickle, np.load, torch.load, torch.jit.load, getattr)}
+ATTACKS |= {function: "other" for function in (np.load, torch.load, torch.jit.load, getattr)}
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
@@ -118,33 +116,14 @@ def test_no_function_is_called(here, name, protocol):
     assert sprung(here), "the trap does not work"
 
 
-@pytest.mark.parametrize("name", ["model/pytorch_model.bin", "model/part.bin", "ckpts/resume/00000-00000007/state.pt"])
+@pytest.mark.parametrize("name", ["model/pytorch_model.bin", "model/part.bin"])
 def test_no_function_is_called_from_a_folder(here, name):
-    """Weights in one file and in several, and a state whose manifest fits it."""
+    """Weights in one file and in several."""
     Path("model").mkdir()
     Path("model/pytorch_model.bin.index.json").write_text('{"weight_map": {"w": "part.bin"}}')
-    hostile = {"w": Call(os.system, "touch canary")}
-    if name.startswith("ckpts"):
-        save_state(Path("ckpts"), 0, 7, hostile, {})
-        refused(lambda _: load_state(Path("ckpts")), name, "its pickle names (os|posix).system")
-    else:
-        torch.save(hostile, name)
-        refused(lambda _: read_weights("model", "it", "mend it"), name, "its pickle names (os|posix).system.; mend it")
+    torch.save({"w": Call(os.system, "touch canary")}, name)
+    refused(lambda _: read_weights("model", "it", "mend it"), name, "its pickle names (os|posix).system.; mend it")
     assert not sprung(here)
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        (NETS / "vocabulary.pkl", b"artemis.utils.vocabulary\nVocabulary"),
-        (LSTM / "best_model.pt", b"torch._utils\n_rebuild_parameter"),
-    ],
-    ids=["vocabulary", "module"],
-)
-def test_an_attack_deep_in_a_real_file(here, path, name):
-    assert name in path.read_bytes()
-    Path(path.name).write_bytes(path.read_bytes().replace(name, b"posix\nsystem"))
-    refused(READERS[path.name][0], path.name, "its pickle names posix.system")
 
 
 class WritesWhenRestored(nn.Module):
@@ -185,32 +164,20 @@ def test_truncated_and_wrong_files(here, name):
     if not found:
         torch.save({"w": torch.arange(3000.0)}, name, _use_new_zipfile_serialization="legacy" not in name)
     content = (found or [Path(name)])[0].read_bytes()
-    random = np.random.default_rng(0)
-    parts = [content[:length] for length in (0, 1, 2, 20, len(content) // 3, len(content) - 100)]
-    for wrong in (*parts, b"<html>404</html>", b"PK\x03\x04", random.bytes(1000)):
+    truncated = [content[:length] for length in (0, 20, len(content) // 3, len(content) - 100)]
+    for wrong in (*truncated, b"<html>404</html>"):
         Path(name).write_bytes(wrong)
         refused(read, name)
-    for _ in range(
-        20 * bool(found)
-    ):  # a changed byte may go unnoticed (a letter, a weight); nothing else may come of it
-        damaged = bytearray(content)
-        damaged[random.integers(min(len(content), 6000))] ^= 1 << random.integers(8)
-        Path(name).write_bytes(damaged)
-        try:
-            read(name)
-        except InputError as error:
-            assert str(error).isprintable()
 
 
-@pytest.mark.parametrize("words", [["<pad>", "<sos>", "<eos>", "<unk>", None, "a"], ["a", "b", "c", "d"]])
-def test_a_wrong_vocabulary(here, words):
-    state = pickle.dumps({"word2idx": {word: index for index, word in enumerate(words) if word}}, 2)[2:-1]
+def test_a_wrong_vocabulary(here):
+    state = pickle.dumps({"word2idx": {word: index for index, word in enumerate("abcd")}}, 2)[2:-1]
     Path("v.pkl").write_bytes(b"\x80\x02cartemis.utils.vocabulary\nVocabulary\n)\x81" + state + b"b.")
     refused(load_vocabulary, "v.pkl", "not numbered from 0, beginning with <pad>")
 
 
 @pytest.mark.parametrize("content", [[torch.ones(1)], {"w": 1}, torch.ones(2)], ids=["list", "number", "tensor"])
-def test_what_is_no_state_dict(here, content):
+def test_other_content_than_a_state_dict(here, content):
     torch.save(content, "clip.pt")
     refused(load_image_encoder, "clip.pt", "something other than named tensors; give the id openai/clip")
 
@@ -246,7 +213,7 @@ def test_parameters_that_share_a_storage(here, zipped):
 
 
 def test_stats_and_states(here):
-    """The authors' ckpt_stats, and the kinds of values in a state of ours."""
+    """The authors' ckpt_stats, and the kinds of values in a state of a run."""
     stats = read_torch_file(GOLDEN / "checkpoint/ckpt_stats_best-res.tar")
     assert {"epoch", "best_acc", "best_res", "optimizer_state_dict", "scheduler"} <= stats.keys()
     assert stats["emo_encoder_state_dict"]["pos_encoder.weight"].shape == (5000, 3)
@@ -341,7 +308,7 @@ def test_a_config_cannot_name_code(here, trapped_kernels, kind):
         return load("model")
 
     for model_type in ("own", config["model_type"]):
-        with pytest.raises(InputError, match=r"/config.json: asks for code of its own .*\(auto_map\)"):
+        with pytest.raises(InputError, match=r"/config.json: asks to run its own code .*\(auto_map\)"):
             load_with(auto_map=AUTO_MAP, model_type=model_type)
     expected = load_with().state_dict()
     for fields in FOREIGN_FIELDS:
@@ -370,7 +337,7 @@ def test_a_tokenizer_cannot_name_code(here, trapped_kernels):
     Path("tokens/tokenizer_config.json").write_text(json.dumps(foreign))
     assert load_tokenizer("tokens").get_vocab() == load_tokenizer(str(SHIPPED_BPE)).get_vocab()
     Path("tokens/tokenizer_config.json").write_text(json.dumps({"auto_map": AUTO_MAP, "tokenizer_class": "Own"}))
-    refused(load_tokenizer, "tokens", r"tokens/tokenizer_config.json: asks for code of its own .*\(auto_map\)")
+    refused(load_tokenizer, "tokens", r"tokens/tokenizer_config.json: asks to run its own code .*\(auto_map\)")
     assert not sprung(here)
 
 

@@ -235,7 +235,7 @@ def scored(workspace, split, tmp_path_factory):
 
     def captions(model, image, codec, vad_of, drop_last_token, num_beams, emotions):
         assert emotions is None  # the text names its own
-        assert vad_of.__func__ is VADLookup.of_generated  # words, not the pieces of training texts
+        assert vad_of.__func__ is VADLookup.for_generated  # words, not the pieces of training texts
         return [by_hand(next(left)) for _ in image.cls]
 
     with pytest.MonkeyPatch.context() as patch:

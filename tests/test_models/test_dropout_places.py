@@ -40,10 +40,10 @@ def test_decoder(variant):
     batch = collate(random_items(0, IMAGES, reference.prefix), reference.prefix)
     image = model.image_encoder(batch["pixels"])
     vad = None if model.vad_encoder is None else model.vad_encoder(batch["vad"])
-    ours = model.decoder(batch["input_ids"], batch["segment_ids"], image, vad)
+    output = model.decoder(batch["input_ids"], batch["segment_ids"], image, vad)
     of_texts = [part.repeat_interleave(2, dim=0) for part in image]
-    theirs = reference.hidden_states(batch["input_ids"], batch["segment_ids"], batch["vad"], *of_texts)
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    expected = reference.hidden_states(batch["input_ids"], batch["segment_ids"], batch["vad"], *of_texts)
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_strengths_of_the_decoders_dropouts():

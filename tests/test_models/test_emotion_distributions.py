@@ -1,4 +1,4 @@
-"""Emotions as distributions: the label loss of the text, and what the 9-way head reads of an image."""
+"""Emotions as distributions: the label loss of the text, and the poolings of the 9-way emotion head."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from models.heads import EmotionHead
 from models.image_encoder import ImageFeatures
 from models.losses import LossCounts
 from tests.test_models.test_reference import IMAGES, build, collate, random_items
-from utils.constants import EMOTION_POOLINGS, EMOTIONS, PROMPT_TEXT
+from utils.constants import EMOTIONS, PROMPT_TEXT
 from utils.data.datasets import ItemKey, PairCollator
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.errors import InputError
@@ -35,7 +35,7 @@ def head(pooling: str) -> EmotionHead:
     return made
 
 
-def test_head_reads_what_it_is_told_to_read():
+def test_pooling_by_class_token_and_mean():
     cls, grid = image()
     for pooling, pooled in (("cls", cls), ("mean", grid.mean(1))):
         made = head(pooling)
@@ -48,22 +48,16 @@ def test_prototypes_by_hand():
     """One image, one emotion, one patch at a time."""
     made = head("prototypes")
     grid, logits, scores = image().grid, made(image()), made.patch_scores(image().grid)
-    for picture in range(3):
+    for row in range(3):
         for emotion in range(9):
-            of_patches = np.array([float(made.queries[emotion] @ patch) / WIDTH**0.5 for patch in grid[picture]])
-            shares = np.exp(of_patches) / np.exp(of_patches).sum()
-            assert scores[picture, emotion].tolist() == pytest.approx(shares, abs=1e-5)
-            pooled = sum(share * patch for share, patch in zip(shares.tolist(), grid[picture], strict=True))
+            of_patches = np.array([float(made.queries[emotion] @ patch) / WIDTH**0.5 for patch in grid[row]])
+            weights = np.exp(of_patches) / np.exp(of_patches).sum()
+            assert scores[row, emotion].tolist() == pytest.approx(weights, abs=1e-5)
+            pooled = sum(weight * patch for weight, patch in zip(weights.tolist(), grid[row], strict=True))
             expected = float(made.weight[emotion] @ pooled + made.bias[emotion])
-            assert logits[picture, emotion].item() == pytest.approx(expected, abs=1e-4)
+            assert logits[row, emotion].item() == pytest.approx(expected, abs=1e-4)
     logits[:, 3].sum().backward()
     assert made.queries.grad[3].abs().max() > 0 and made.queries.grad[[0, 1, 2, 4, 5, 6, 7, 8]].abs().max() == 0
-
-
-def test_an_unknown_pooling_is_refused():
-    assert EMOTION_POOLINGS[0] == "cls"
-    with pytest.raises(ValueError, match="'max' is none of cls, mean, prototypes"):
-        EmotionHead(WIDTH, "max")
 
 
 def test_the_nine_emotions_begin_with_nine_tokens(codec, monkeypatch):
@@ -76,7 +70,7 @@ def test_the_nine_emotions_begin_with_nine_tokens(codec, monkeypatch):
     encoded = codec.encode(list(EMOTIONS), ["a sea"] * 9)
     assert encoded.input_ids[:, len(codec.prompt().ids)].tolist() == tokens
     monkeypatch.setattr(codec, "bpe", lambda texts: [list(map(ord, text)) for text in texts])  # " " first, nine times
-    with pytest.raises(InputError, match="--use_label_loss: behind --prompt_text"):
+    with pytest.raises(InputError, match="--use_label_loss: after --prompt_text"):
         codec.label_tokens()
 
 

@@ -11,10 +11,8 @@ from models.decoder import Explainer
 from models.image_encoder import ImageEncoder, ImageFeatures
 from models.losses import LossCounts, contrastive_loss, emotion_loss, lm_loss, vad_loss
 from models.sevlm import SEVLM
-from models.text2emotion import Text2Emotion
-from models.vad_encoder import VADEncoder
 from tests.conftest import TINY_VIT
-from tests.test_models.test_reference import IMAGES, VADByContext, build, collate, ours_of, prompt_of, random_items
+from tests.test_models.test_reference import IMAGES, VADByContext, build, collate, greedy_texts, prompt_of, random_items
 
 PARTS = ("lm_loss", "contrastive_loss", "vad_loss", "emotion_loss")
 
@@ -91,8 +89,8 @@ def test_images_that_do_not_count(model, batch):
     texts = [0, 1, 4, 5, 6, 7]
     expected = contrastive_loss(*(score[texts] for score in scores))
     assert given["contrastive_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
-    kept = [0, 2, 3]
-    logits, target = model.emotion_head(image)[kept], batch["emotion_distribution"][kept]
+    counted = [0, 2, 3]
+    logits, target = model.emotion_head(image)[counted], batch["emotion_distribution"][counted]
     expected = (target * (target.log() - logits.log_softmax(-1))).sum(-1).mean()
     assert given["emotion_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -141,23 +139,9 @@ def test_features_of_another_width_are_projected_once_for_all(batch):
     items = random_items(0, IMAGES, 2)
     batch = collate(items, 2) | {"pixels": None}
     expected = plain(**batch, **projected._asdict())
-    texts = ours_of(plain, projected, prompt_of(2, 5), VADByContext(0), ())
+    texts = greedy_texts(plain, projected, prompt_of(2, 5), VADByContext(0), ())
     given = wide(**batch, **raw._asdict())
     for name, value in expected.items():
         assert given[name].item() == pytest.approx(value.item(), rel=1e-5), name
-    again = ours_of(wide, raw, prompt_of(2, 5), VADByContext(0), ())
+    again = greedy_texts(wide, raw, prompt_of(2, 5), VADByContext(0), ())
     assert again == texts and len(set(map(tuple, texts))) > 1
-
-
-# ---- defaults of the classes -----------------------------------------------------------------------------------------
-
-
-def test_defaults_are_the_papers():
-    made = VADEncoder()
-    layers = made.encoder["layers"]
-    assert len(layers) == 3 and not made.causal and made.pos_encoder.weight.shape == (5000, 3)
-    for layer in layers:
-        assert (layer.self_attention.heads, layer.self_attention.dropout, layer.dropout.p) == (1, 0.1, 0.1)
-        assert layer.fc[0].weight.shape == (128, 3) and not layer.self_attention.causal
-    assert not any(parameter.requires_grad for parameter in made.decoder.parameters())
-    assert {module.p for module in Text2Emotion(5).modules() if isinstance(module, nn.Dropout)} == {0.25}

@@ -1,4 +1,4 @@
-"""Our dropout against PyTorch's definition of it, and attention computed by hand for its sake."""
+"""The faster dropout against PyTorch's definition, and the attention that uses it."""
 
 import pytest
 import torch
@@ -11,25 +11,25 @@ from models.decoder import ExplainerBlock, attend
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("shape", [(40_000,), (3, 5, 7, 401), (1,), (0, 4)])
-def test_share_scale_and_gradient(p, shape):
+def test_rate_scale_and_gradient(p, shape):
     torch.manual_seed(0)
     x = (torch.rand(shape) + 1).requires_grad_()
     y = dropout(x, p)
-    kept = y.detach() != 0
+    mask = y.detach() != 0
     if x.numel() > 1000:
         deviation = (p * (1 - p) / x.numel()) ** 0.5
-        assert abs(kept.float().mean() - (1 - p)) < 4 * deviation
+        assert abs(mask.float().mean() - (1 - p)) < 4 * deviation
     scale = 1 / (1 - p)
-    assert torch.allclose(y[kept], scale * x[kept], rtol=1e-4)
+    assert torch.allclose(y[mask], scale * x[mask], rtol=1e-4)
     y.sum().backward()
-    assert torch.allclose(x.grad, kept * scale, rtol=1e-4)
+    assert torch.allclose(x.grad, mask * scale, rtol=1e-4)
 
 
 def test_neighbours_are_independent():
-    """Four elements share a random number: none tells of another."""
+    """Four elements use one random number, each its own bits."""
     torch.manual_seed(0)
-    kept = (dropout(torch.ones(100_000, 4), 0.3) != 0).float()
-    assert (torch.corrcoef(kept.T) - torch.eye(4)).abs().max() < 0.015
+    mask = (dropout(torch.ones(100_000, 4), 0.3) != 0).float()
+    assert (torch.corrcoef(mask.T) - torch.eye(4)).abs().max() < 0.015
 
 
 def test_masks_follow_the_seed():
@@ -63,11 +63,11 @@ def test_attention_in_training_is_that_of_evaluation_but_for_dropout(causal, que
 
 
 def test_bf16_attention_in_training_has_float32s_softmax(monkeypatch):
-    """Weights whose sum bfloat16 would round: 1 000 equal keys, each with the share 1 / 1 000."""
-    monkeypatch.setattr(kernels, "dropout", lambda x, p: shares.append(x) or x)
-    shares: list[torch.Tensor] = []
+    """Weights whose sum bfloat16 would round: 1 000 equal keys, each with the weight 1 / 1 000."""
+    monkeypatch.setattr(kernels, "dropout", lambda x, p: weights.append(x) or x)
+    weights: list[torch.Tensor] = []
     query, keys = torch.zeros(1, 1, 1, 4).bfloat16(), torch.zeros(1, 1, 1000, 4).bfloat16()
     values = torch.arange(1000.0).bfloat16()[None, None, :, None]
     mean = kernels.scaled_dot_product_attention(query, keys, values, causal=False, p=0.1, scale=0.5)
-    assert shares[0].dtype == torch.float32 and shares[0].sum().item() == pytest.approx(1)
+    assert weights[0].dtype == torch.float32 and weights[0].sum().item() == pytest.approx(1)
     assert mean.dtype == torch.bfloat16 and mean.item() == pytest.approx(499.5, rel=0.01)

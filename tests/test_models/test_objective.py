@@ -1,4 +1,4 @@
-"""The training objective by hand, and which images, texts and negatives an epoch shows."""
+"""The training objective by hand; the images, texts and negatives of an epoch."""
 
 import math
 
@@ -52,15 +52,15 @@ def test_lm_loss_and_gradients_are_cross_entropys(draw, rows):
     hidden, embedding = draw(rows, 12), draw(31, 12)
     targets = torch.arange(rows) * 7 % 31
     targets[1::4] = -100
-    ours = [hidden.clone().requires_grad_(), embedding.clone().requires_grad_()]
-    theirs = [hidden.clone().requires_grad_(), embedding.clone().requires_grad_()]
-    loss = lm_loss(*ours, targets)
-    expected = F.cross_entropy(theirs[0] @ theirs[1].T, targets)
+    fused = [hidden.clone().requires_grad_(), embedding.clone().requires_grad_()]
+    plain = [hidden.clone().requires_grad_(), embedding.clone().requires_grad_()]
+    loss = lm_loss(*fused, targets)
+    expected = F.cross_entropy(plain[0] @ plain[1].T, targets)
     assert torch.allclose(loss, expected, rtol=1e-5, atol=0)
     (3 * loss).backward()
     (3 * expected).backward()
-    for mine, other in zip(ours, theirs, strict=True):
-        assert torch.allclose(mine.grad, other.grad, rtol=1e-4, atol=1e-6)
+    for tensor, other in zip(fused, plain, strict=True):
+        assert torch.allclose(tensor.grad, other.grad, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [0, 3])
@@ -135,8 +135,8 @@ def test_contrastive_gradient_is_the_published_formulas(draw):
     plain = [score.detach().double().requires_grad_() for score in scores]
     p, n1, n2 = (score.exp() for score in plain)
     (-torch.log(1e-8 + p / (1e-8 + p + n1 + n2))).mean().backward()
-    for ours, theirs in zip(scores, plain, strict=True):
-        assert torch.allclose(ours.grad.double(), theirs.grad, rtol=1e-4, atol=1e-7)
+    for score, exact in zip(scores, plain, strict=True):
+        assert torch.allclose(score.grad.double(), exact.grad, rtol=1e-4, atol=1e-7)
 
 
 # ---- VAD -------------------------------------------------------------------------------------------------------------
@@ -181,11 +181,11 @@ def test_emotion_loss_by_hand():
 
 
 def test_emotion_loss_has_cross_entropys_gradient(draw):
-    logits, shares = draw(4, 9).requires_grad_(), draw(4, 9).softmax(-1)
-    emotion_loss(logits, shares).backward()
-    ours, logits.grad = logits.grad, None
-    F.cross_entropy(logits, shares).backward()
-    assert torch.allclose(ours, logits.grad, atol=1e-6)
+    logits, distribution = draw(4, 9).requires_grad_(), draw(4, 9).softmax(-1)
+    emotion_loss(logits, distribution).backward()
+    gradient, logits.grad = logits.grad, None
+    F.cross_entropy(logits, distribution).backward()
+    assert torch.allclose(gradient, logits.grad, atol=1e-6)
 
 
 # ---- several processes -----------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def losses_of(p: torch.Tensor, rows: slice, images: slice, counts: tuple | None)
 
 
 def test_counts_make_the_mean_of_gradients_that_of_the_whole_batch(draw):
-    """Two processes with unequal shares: tokens 3 and 2, texts 4 and 2, known words 3 and 1, images 2 and 1."""
+    """Two processes with unequal counts: tokens 3 and 2, texts 4 and 2, known words 3 and 1, images 2 and 1."""
     values = draw(8, 9)
     whole = values.clone().requires_grad_()
     expected = losses_of(whole, slice(0, 8), slice(0, 4), None)
@@ -293,8 +293,8 @@ def test_contrastive_scores(draw, images):
     expected = scores_by_hand(model.decoder.sim_mlp, grid, hidden, None if negatives is None else negatives.tolist())
     assert (scores[2] is None) == (images == 1)
     assert expected.std(dim=0).min() > 0.01  # else any order would do
-    for ours, theirs in zip(scores, expected, strict=False):
-        assert torch.allclose(ours, theirs, rtol=1e-5)
+    for score, by_hand in zip(scores, expected, strict=False):
+        assert torch.allclose(score, by_hand, rtol=1e-5)
 
 
 # ---- order of an epoch -----------------------------------------------------------------------------------------------
@@ -325,8 +325,8 @@ def test_every_image_once_an_epoch(size, processes):
     assert all(batch for of_process in batches for batch in of_process), "a process without anything to do would hang"
     assert all(len(batch) <= 4 for of_process in batches for batch in of_process)
     for step in range(len(batches[0])):  # the last batch is dealt out evenly
-        shares = [len(real(of_process[step])) for of_process in batches]
-        assert max(shares) - min(shares) <= 1
+        sizes = [len(real(of_process[step])) for of_process in batches]
+        assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize("size", [5, 12, 25])
@@ -363,11 +363,6 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert tuple(key.index for batch in sampler for key in batch) == orders[1, 0]
 
 
-def test_order_of_the_file():
-    sampler = EpochBatches(5, 2, seed=1, shuffle=False)
-    assert [[key.index for key in batch] for batch in sampler] == [[0, 1], [2, 3], [4]]
-
-
 # ---- texts of a pair -------------------------------------------------------------------------------------------------
 
 EMOTIONS = ["awe", "fear", "awe", "anger", "fear"]
@@ -382,7 +377,7 @@ def pairs():
         record = {"emotions": EMOTIONS, "explanations": ["a dog"] * len(EMOTIONS), "image_name": "Baroque/p.jpg"}
         record["origin_emotion_distribution"] = [1 / 9] * 9
         records = {image_id: record for image_id in image_ids}
-        return TrainingPairs(TrainingRecords.of(records), None, codec, None, seed, first_text=first_text)
+        return TrainingPairs(TrainingRecords.from_records(records), None, codec, None, seed, first_text=first_text)
 
     return make
 
@@ -485,7 +480,7 @@ def test_batch_of_one_image_has_no_negatives():
 
 
 def test_image_that_does_not_count():
-    """What only gives a process something to do: no label, no weight, no count."""
+    """A filler item: no label, no weight, no count."""
     batch = PairCollator(1, 0, 6)([item(4, False)])
     assert batch["counts"] == (0, 0, 0, 0)
     assert (batch["lm_targets"] == -100).all() and batch["image_weight"].tolist() == [0]
@@ -502,12 +497,12 @@ def test_batch_lays_pairs_side_by_side():
 
 
 def test_an_item_is_of_its_own_image_alone():
-    """Image, distribution, texts and kept VAD values of every record, of different numbers of annotations."""
+    """Image, distribution, texts and cached VAD values of every record, of different numbers of annotations."""
     codec = TextCodec(load_tokenizer(str(REPOSITORY / "models/configs/distilgpt2")), PROMPT_TEXT, max_seq_len=30)
     records = {
         str(number): {
             "emotions": EMOTIONS[:size],
-            "explanations": [f"picture {number}"] * size,
+            "explanations": [f"image {number}"] * size,
             "image_name": f"Baroque/{number}.jpg",
             "origin_emotion_distribution": [float(place == number) for place in range(9)],
         }
@@ -521,10 +516,10 @@ def test_an_item_is_of_its_own_image_alone():
     class RowNumbers:
         context_free = False
 
-        def of_texts(self, token_ids, *_):
+        def for_texts(self, token_ids, *_):
             return np.broadcast_to(np.arange(len(token_ids))[:, None, None], (*token_ids.shape, 3))
 
-    pairs = TrainingPairs(TrainingRecords.of(records), Names(), codec, RowNumbers(), seed=0)
+    pairs = TrainingPairs(TrainingRecords.from_records(records), Names(), codec, RowNumbers(), seed=0)
     assert pairs.records.explanations == b""
     first_row = [0, 2, 6]
     for index, (image_id, record) in enumerate(records.items()):

@@ -142,12 +142,12 @@ def test_screening_finds_the_two_largest(kind):
     rounding = 1e-6 * hidden.norm(dim=-1) * table.norm(dim=-1).max()
     clear = 0
     for row in range(len(hidden)):
-        kept = set(screened.not_excluded(hidden[row : row + 1]).tolist())
+        left = set(screened.not_excluded(hidden[row : row + 1]).tolist())
         values, ids = screened(hidden[row : row + 1])
         torch.testing.assert_close(values[0].double(), exact.values[row, :2], rtol=0, atol=float(rounding[row]))
         if (exact.values[row].diff().abs() > 2 * rounding[row]).all():
             assert ids[0].equal(exact.indices[row, :2])
-            assert kept.issuperset(exact.indices[row, :2].tolist())
+            assert left.issuperset(exact.indices[row, :2].tolist())
             clear += 1
     assert clear >= {"near ties": 30, "all alike": 0, "zeros": 0}.get(kind, 60)
 

@@ -1,4 +1,4 @@
-"""Our SEVLM against the plain reference, on tiny random models: losses, gradients and greedy texts."""
+"""SEVLM against the plain reference, on tiny random models: losses, gradients and greedy texts."""
 
 import argparse
 from typing import Any
@@ -49,7 +49,7 @@ def build(
     fixed_encoder: bool = True,
     **settings: Any,
 ) -> tuple[SEVLM, Reference]:
-    """Our model in evaluation mode (no dropout), with weights large enough that all parts matter, and the reference."""
+    """SEVLM in evaluation mode (no dropout), with weights large enough that all parts matter, and the reference."""
     torch.manual_seed(seed)
     config = GPT2Config(
         **TINY_GPT2 | {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "add_cross_attention": True},
@@ -117,15 +117,15 @@ def test_losses_and_gradients(variant, seed, images):
     model, reference = build(seed, **variant)
     items = random_items(seed, images, variant.get("len_prefix", 0))
     batch = collate(items, variant.get("len_prefix", 0))
-    ours = model(**batch)
-    theirs = reference(**reference_batch(items, batch.get("visual_negatives")))
+    output = model(**batch)
+    expected = reference(**reference_batch(items, batch.get("visual_negatives")))
     assert (batch.get("visual_negatives") is None) == (images == 1)
-    for name, value in theirs.items():
+    for name, value in expected.items():
         assert value > 0
-        torch.testing.assert_close(ours[name], value, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(output[name], value, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
 
-    ours["loss"].backward()
-    theirs["loss"].backward()
+    output["loss"].backward()
+    expected["loss"].backward()
     parameters = dict(model.named_parameters())
     assert parameters.keys() == dict(reference.named_parameters()).keys()
     trained = 0
@@ -174,7 +174,9 @@ def prompt_of(len_prefix: int, because: int) -> tuple[list[int], list[int], int,
     return [PREFIX] * len_prefix + [0, 8, 9, 10], [PREFIX] * len_prefix + [EMOTION] * 4, because, (EMOTION, EXPLANATION)
 
 
-def ours_of(model: SEVLM, image: ImageFeatures, prompt: tuple, vad_of, stop_ids: tuple[int, ...]) -> list[list[int]]:
+def greedy_texts(
+    model: SEVLM, image: ImageFeatures, prompt: tuple, vad_of, stop_ids: tuple[int, ...]
+) -> list[list[int]]:
     vad_of = None if model.vad_encoder is None else vad_of
     ids, segments, because, kinds = prompt
     generated = greedy_decode(model, image, Prompt(ids, segments, because, *kinds, stop_ids), vad_of, MAX_NEW_TOKENS)
@@ -198,24 +200,24 @@ def test_greedy_texts(variant, seed):
 
     with torch.inference_mode():
         image = model.image_features(pixels, None, None)
-    assert ours_of(model, image, prompt, vad_of, ()) == endless
-    assert ours_of(model, image, prompt, vad_of, stop_ids) == expected
-    assert ours_of(model, ImageFeatures(*(part[3:4] for part in image)), prompt, vad_of, stop_ids) == expected[3:4]
+    assert greedy_texts(model, image, prompt, vad_of, ()) == endless
+    assert greedy_texts(model, image, prompt, vad_of, stop_ids) == expected
+    assert greedy_texts(model, ImageFeatures(*(part[3:4] for part in image)), prompt, vad_of, stop_ids) == expected[3:4]
 
 
 def test_forced_lengths():
-    """The benchmark's texts end where it says, in ours as in the reference."""
+    """The benchmark's texts have the lengths that it forces, in SEVLM as in the reference."""
     model, reference = build(seed=0)
     lengths = [*LENGTHS, 0, MAX_NEW_TOKENS]
     pixels, vad_of, stop_ids = torch.randn(len(lengths), 3, 32, 32), VADByContext(0), (0, PAD)
     with torch.inference_mode():
         image = model.image_features(pixels, None, None)
     with forced_lengths(model.decoder, lengths, stop_ids):
-        ours = ours_of(model, image, prompt_of(0, 5), vad_of, stop_ids)
+        output = greedy_texts(model, image, prompt_of(0, 5), vad_of, stop_ids)
     with forced_lengths_of_reference(reference.decoder.lm_head, lengths, stop_ids):
-        theirs = reference.generate(pixels, *prompt_of(0, 5), vad_of, MAX_NEW_TOKENS, stop_ids)
-    assert [len(row) for row in ours] == lengths
-    assert ours == theirs
+        expected = reference.generate(pixels, *prompt_of(0, 5), vad_of, MAX_NEW_TOKENS, stop_ids)
+    assert [len(row) for row in output] == lengths
+    assert output == expected
     assert "top_two" not in vars(model.decoder)
 
 
@@ -226,7 +228,7 @@ def test_a_split_is_decoded_whole():
     assert bench.decoding("--vad_causal").units == 4
     job, calls = bench.decoding("--vad_causal", images=24), []
     assert job.units == 24
-    bench.vad.of_generated, look_up = lambda ids: calls.append(len(ids)) or look_up(ids), bench.vad.of_generated
+    bench.vad.for_generated, look_up = lambda ids: calls.append(len(ids)) or look_up(ids), bench.vad.for_generated
     job.run()
     bench.packed.close()
     assert calls[0] == max(calls) == 8 and calls.count(8) >= 3

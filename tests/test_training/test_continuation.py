@@ -270,7 +270,7 @@ def test_a_loaded_checkpoint_gives_the_captions_of_its_evaluation(workspace, fin
     pixels = loaded.read_images([folder / record["image_name"] for record in records.values()])
     with torch.inference_mode():
         image = loaded.model.image_features(pixels, None, None)
-        texts = caption_batch(loaded.model, ImageFeatures(*image), loaded.codec, loaded.vad.of_generated)
+        texts = caption_batch(loaded.model, ImageFeatures(*image), loaded.codec, loaded.vad.for_generated)
     expected = {line["image_id"]: line["caption"] for line in captions}
     assert {int(image_id): full for image_id, (full, _) in zip(records, texts, strict=True)} == expected
     assert not loaded.model.training and loaded.args.seed == 3 and loaded.args.lemmatizer == "simplemma"

@@ -239,7 +239,7 @@ def test_batches_are_those_of_seed_and_epoch(run, workspace, first_text):
     records = read_records(workspace.data / "artEmisX_cl_train.json")
     codec = TextCodec(load_tokenizer(str(SHIPPED_BPE)), " the emotion is", 30)
     pairs = TrainingPairs(
-        TrainingRecords.of(records), {record["image_name"]: {} for record in records.values()}, codec, None, 7
+        TrainingRecords.from_records(records), {record["image_name"]: {} for record in records.values()}, codec, None, 7
     )
     pairs.first_text = first_text
     vad = VADLookup(read_lexicon(workspace.data / "demo-VAD-Lexicon.txt"), "simplemma", codec)
@@ -258,7 +258,7 @@ def test_batches_are_those_of_seed_and_epoch(run, workspace, first_text):
             assert batch["visual_negatives"].tolist() == negatives.tolist()
             distributions = [list(records.values())[key.index]["origin_emotion_distribution"] for key in keys]
             assert torch.allclose(batch["emotion_distribution"], torch.tensor(distributions))
-            assert batch["vad"].any() and np.array_equal(batch["vad"], vad.of_texts(batch["input_ids"].numpy()))
+            assert batch["vad"].any() and np.array_equal(batch["vad"], vad.for_texts(batch["input_ids"].numpy()))
 
 
 def test_initial_weights_follow_the_seed(run):

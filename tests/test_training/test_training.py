@@ -271,7 +271,7 @@ def test_another_kind_of_model(workspace, tmp_path, flag, kind):
     source = workspace.root / ("vit" if flag == "clip_model" else "gpt2") / "config.json"
     config = json.loads(source.read_text()) | {"model_type": kind}
     (tmp_path / kind / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=f"config.json: is of a {kind} model; only .* supported"):
+    with pytest.raises(InputError, match=f"config.json: is a {kind} model; only .* supported"):
         artEmisX_train.main(workspace.argv(tmp_path, f"--{flag}", str(tmp_path / kind)))
 
 

@@ -1,4 +1,4 @@
-"""Arrays that took long to compute, kept in the cache folder under a hash of what they were made from."""
+"""Arrays that take long to compute, cached in files whose names contain a hash of everything the arrays depend on."""
 
 import hashlib
 import io
@@ -9,38 +9,36 @@ import numpy as np
 
 from utils.files import atomic_path, read_bytes
 
+DIGEST_SIZE = 32  # bytes of a SHA-256
+
 
 def load_or_compute(
-    cache_dir: Path | None,
-    kind: str,
-    key: bytes,
-    fit: Callable[[list[np.ndarray]], bool],
-    make: Callable[[], list[np.ndarray]],
+    cache_dir: Path | None, kind: str, key: bytes, compute: Callable[[], list[np.ndarray]]
 ) -> list[np.ndarray]:
-    """The arrays that were kept under `key`; where there are none, those of `make`, which are then kept.
+    """The arrays that are cached under `key`; without a cache file, those of `compute`, which are then cached.
 
-    A file that is damaged, or whose arrays `fit` refuses, is named in a line and made anew.
+    A damaged file is reported in one line and written again.
 
     Args:
-        cache_dir: folder of the files; None: keep nothing.
-        kind: what the file's name begins with.
+        cache_dir: folder of the files; None: no caching.
+        kind: beginning of the file's name.
         key: a hash of everything that the arrays depend on.
     """
     if cache_dir is None:
-        return make()
+        return compute()
     path = Path(cache_dir) / f"{kind}-{key.hex()[:24]}.npy"
     if path.is_file():
-        arrays = read_kept(path, key)
-        if arrays is not None and fit(arrays):
+        arrays = read_arrays(path, key)
+        if arrays is not None:
             return arrays
         print(f"{path}: damaged; recreating it", flush=True)
-    arrays = make()
-    keep(path, key, *arrays)
+    arrays = compute()
+    write_arrays(path, key, arrays)
     return arrays
 
 
-def keep(path: Path, key: bytes, *arrays: np.ndarray) -> None:
-    """Write arrays in the format .npy, one after the other, followed by a SHA-256 over key and file."""
+def write_arrays(path: Path, key: bytes, arrays: list[np.ndarray]) -> None:
+    """Write arrays in the format .npy, one after the other, followed by a SHA-256 of key and arrays."""
     content = io.BytesIO()
     for array in arrays:
         np.save(content, array)
@@ -50,17 +48,14 @@ def keep(path: Path, key: bytes, *arrays: np.ndarray) -> None:
         file.write(digest)
 
 
-def read_kept(path: Path, key: bytes) -> list[np.ndarray] | None:
-    """Read the arrays of a file of `keep`; None if it is damaged or has another key. Nothing in it is unpickled."""
-    content = read_bytes(path)
-    digest = hashlib.sha256(key)
-    digest.update(memoryview(content)[:-32])
-    if digest.digest() != content[-32:]:
+def read_arrays(path: Path, key: bytes) -> list[np.ndarray] | None:
+    """Read the arrays of a file of `write_arrays`; None if it is damaged or has another key."""
+    whole = memoryview(read_bytes(path))
+    content, digest = whole[:-DIGEST_SIZE], hashlib.sha256(key)
+    digest.update(content)
+    if digest.digest() != whole[-DIGEST_SIZE:]:
         return None
-    arrays, file = [], io.BytesIO(memoryview(content)[:-32])
-    try:
-        while file.tell() < len(content) - 32:
-            arrays.append(np.load(file, allow_pickle=False))
-    except (ValueError, OSError, EOFError):
-        return None
+    arrays, file = [], io.BytesIO(content)
+    while file.tell() < len(content):
+        arrays.append(np.load(file, allow_pickle=False))
     return arrays

@@ -1,6 +1,6 @@
-"""From JSON records to batches.
+"""From records to batches, in DataLoader worker processes whose errors are reported in one line.
 
-Every random choice is a pure function of seed, epoch and image. Loader workers keep no state, so their number and their
+Every random choice is a pure function of seed, epoch and image. Workers keep no state, so their number and their
 lifetime do not change the data.
 """
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
+from models.image_encoder import ImageEncoder
 from models.losses import LossCounts
 from utils.constants import IGNORED_LABEL
 from utils.data.images import find_image, open_image, shorten
@@ -29,14 +30,12 @@ from utils.data.vad_lexicon import VADLookup
 from utils.errors import InputError, brief
 from utils.processes import leave_signals_to_parent
 
-# ---- From JSON records to batches ------------------------------------------------------------------------------------
-
-
 LM_POSITIONS_MULTIPLE = 16  # so that the output layer's sizes repeat from step to step
+MAX_TEMP_DIR = 89  # bytes: multiprocessing adds 18 to a socket's path, which Linux limits to 107
 
 
 class ItemKey(NamedTuple):
-    """The epoch and record index of a training item. `real` is False for a filler item, which no loss counts."""
+    """The epoch and record index of a training item. `real` is False for a filler item, which counts in no loss."""
 
     epoch: int
     index: int
@@ -69,8 +68,13 @@ class ImagePixels:
         self.root, self.size, self.resample = root, size, resample
         self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
 
+    @classmethod
+    def for_encoder(cls, root: Path | None, encoder: ImageEncoder, normalization: str) -> "ImagePixels":
+        """The transform of an image encoder's input; `normalization`: see `ImageEncoder.statistics`."""
+        return cls(root, encoder.image_size, *encoder.statistics(normalization), encoder.preparation.resample)
+
     def load(self, image_names: list[str]) -> list[dict[str, Tensor]]:
-        """The pixels of the images of one batch; InputError if one is missing or unreadable."""
+        """Load the pixels of one batch of images; InputError if one is missing or unreadable."""
         loaded = []
         for name in image_names:
             path = find_image(self.root, name)
@@ -93,18 +97,18 @@ class TrainingPairs(Dataset):
     """Training items: one image with a pair of texts that have different emotions, as the contrastive loss needs.
 
     Text 1 is the last explanation in epoch 0, the one before it in epoch 1, and so on, cyclically. Text 2 is drawn at
-    random from the explanations with another emotion; where there is none, from the others, and it is text 1 again if
-    that is the only one. All texts are tokenised, and tagged for their VAD values, once, at the start.
+    random from the explanations with another emotion; if there is none, from the others; and it is text 1 again if that
+    is the only one. All texts are tokenised, and tagged for their VAD values, once, at the start.
 
     Args:
         records: of `artEmisX_cl_train.json`, or, without the contrastive loss, of `artEmisX_train.json`. Their texts are
-            not kept.
+            not stored in the data set.
         images: source of the model's image input.
         codec, vad: tokenizer and lexicon look-up; without a look-up all VAD values are 0.
         seed: seed of the random draws.
         first_text: "walk", or "last": always the last explanation. The published code does the latter by accident,
             because its counter is lost when the loader's workers end.
-        cache_dir, processes: as of `TextCodec.encode_training` and `VADLookup.of_texts`.
+        cache_dir, processes: see `TextCodec.encode_training` and `VADLookup.for_texts`.
     """
 
     def __init__(
@@ -121,15 +125,15 @@ class TrainingPairs(Dataset):
         self.images, self.seed, self.first_text = images, seed, first_text
         self.encoded, self.lookup, self.vad = codec.encode_training(records, cache_dir), vad, None
         if vad is not None and not vad.context_free:
-            self.lookup, self.vad = None, vad.of_texts(self.encoded.input_ids, cache_dir, processes)
+            self.lookup, self.vad = None, vad.for_texts(self.encoded.input_ids, cache_dir, processes)
         self.records = replace(records, explanations=b"")
 
     def __len__(self) -> int:
         return len(self.records)
 
     def choose_pair(self, epoch: int, index: int) -> tuple[int, int]:
-        """Indices of the two explanations that are shown for an image in an epoch."""
-        emotions, image_id = self.records.emotions_of(index), self.records.image_ids[index]
+        """Indices of the two explanations of an image that an epoch uses."""
+        emotions, image_id = self.records.image_emotions(index), self.records.image_ids[index]
         first = (-1 - (epoch if self.first_text == "walk" else 0)) % len(emotions)
         candidates = second_candidates(emotions, first)
         return first, random.Random(f"{self.seed} {epoch} {image_id}").choice(candidates)
@@ -149,7 +153,7 @@ class TrainingPairs(Dataset):
         if self.vad is not None:
             vad = self.vad[rows]
         elif self.lookup is not None:
-            vad = self.lookup.of_texts(texts.input_ids)
+            vad = self.lookup.for_texts(texts.input_ids)
         else:
             vad = np.zeros((*texts.input_ids.shape, 3), np.float32)
         return {
@@ -173,7 +177,7 @@ def second_candidates(emotions: Sequence, first: int) -> list[int]:
 
 
 class EpochBatches(Sampler[list[ItemKey]]):
-    """The batches of one process in one epoch.
+    """The batches of one process in one epoch, whose order depends on the seed and the epoch.
 
     A global batch consists of the next `batch_size * processes` images in the epoch's order. It is divided evenly among
     the processes. If the last global batch is too small for this, a process without an image gets a filler item.
@@ -183,12 +187,11 @@ class EpochBatches(Sampler[list[ItemKey]]):
         batch_size: images per process.
         seed: seed of the order.
         rank, processes: this process's number, and the number of processes.
-        shuffle: a new order every epoch (training), or else the file's order.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1, shuffle: bool = True):
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1):
         self.size, self.global_batch, self.seed = size, batch_size * processes, seed
-        self.rank, self.processes, self.shuffle = rank, processes, shuffle
+        self.rank, self.processes = rank, processes
         self.epoch = self.start_step = 0
 
     def set_position(self, epoch: int, start_step: int = 0) -> None:
@@ -199,13 +202,11 @@ class EpochBatches(Sampler[list[ItemKey]]):
         return -(-self.size // self.global_batch) - self.start_step
 
     def __iter__(self) -> Iterator[list[ItemKey]]:
-        order = (
-            np.random.default_rng([self.seed, self.epoch]).permutation(self.size) if self.shuffle else range(self.size)
-        )
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
         for start in range(self.start_step * self.global_batch, self.size, self.global_batch):
             together = order[start : start + self.global_batch]
-            ours = np.array_split(np.asarray(together), self.processes)[self.rank]
-            yield [ItemKey(self.epoch, int(i)) for i in ours] or [ItemKey(self.epoch, int(together[0]), real=False)]
+            part = np.array_split(together, self.processes)[self.rank]
+            yield [ItemKey(self.epoch, int(i)) for i in part] or [ItemKey(self.epoch, int(together[0]), real=False)]
 
 
 def label_positions(labels: Tensor, len_prefix: int = 0, multiple: int = 1) -> tuple[Tensor, Tensor]:
@@ -247,8 +248,8 @@ class PairCollator:
         seed: seed of the visual negatives.
         len_prefix: number of prefix positions.
         span_start: first position of the explanation, h = len_prefix + emotion_span.
-        label_position: the position that predicts the emotion, where the label loss takes the place of its cross-entropy;
-            None without that loss.
+        label_position: the position that predicts the emotion, where the label loss replaces the cross-entropy; None
+            without that loss.
     """
 
     def __init__(self, seed: int, len_prefix: int, span_start: int, label_position: int | None = None):
@@ -289,7 +290,7 @@ class PairCollator:
             if name in items[0]:
                 batch[name] = torch.stack([item[name] for item in items])
         if get_worker_info() is not None:
-            # a lack of shared memory is an error here; on the way to the training it would be a deadlock
+            # here a lack of shared memory raises an error; when the batch is handed over it would be a deadlock
             counts = batch["counts"]
             for tensor in (*batch.values(), *counts):
                 if tensor is not counts and tensor.numel():  # an empty one needs no memory
@@ -329,35 +330,19 @@ class EvaluationImages(Dataset):
         ]
 
 
-# ---- Start DataLoader worker processes, and report their errors in one line ------------------------------------------
-
-
-LONGEST_SOCKET = 107  # bytes of a socket's path, on Linux; multiprocessing's have names of 17
-
-_RAISED_AS = f"{InputError.__module__}.{InputError.__qualname__}: "
-
-
 def loader_processes(count: int) -> dict[str, Any]:
     """Arguments of a DataLoader with `count` worker processes.
 
     Raises:
-        InputError: they could not hand over their batches, and the training would wait for these for ever: no semaphores
-            in shared memory, or no folder for sockets.
+        InputError: the temporary folder's path is too long for the sockets through which workers hand over batches; the
+            training would wait for ever.
     """
-    if count:
-        try:
-            multiprocessing.Lock()
-            folder = multiprocessing.util.get_temp_dir()
-        except OSError as error:
-            raise InputError(
-                f"loader processes cannot be started ({brief(error)}): give --num_workers 0, or make /dev/shm writable and set "
-                "TMPDIR to a folder that can be written"
-            ) from None
-        if len(os.fsencode(folder)) + 18 > LONGEST_SOCKET:
-            raise InputError(
-                f"{folder}: too long a path for the sockets of loader processes: set TMPDIR to a shorter one, or give "
-                "--num_workers 0"
-            )
+    folder = multiprocessing.util.get_temp_dir() if count else ""
+    if len(os.fsencode(folder)) > MAX_TEMP_DIR:
+        raise InputError(
+            f"{folder}: too long a path for the sockets of loader processes: set TMPDIR to a shorter one, or give "
+            "--num_workers 0"
+        )
     return {"num_workers": count, "worker_init_fn": leave_signals_to_parent}
 
 
@@ -366,7 +351,7 @@ def worker_errors() -> Iterator[None]:
     """Turn errors of DataLoader workers into an InputError of one line. Use it around the loop, or as a decorator.
 
     PyTorch raises a worker's InputError again in the main process, with the worker's whole traceback as message; only
-    the last line is kept. If a worker is killed, PyTorch raises a RuntimeError from a signal handler, anywhere in the
+    the last line is used. If a worker is killed, PyTorch raises a RuntimeError from a signal handler, anywhere in the
     loop.
 
     Raises:
@@ -375,15 +360,15 @@ def worker_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        _, raised, message = str(error).partition(_RAISED_AS)
+        _, raised, message = str(error).partition(f"{InputError.__module__}.{InputError.__qualname__}: ")
         if not raised:
             raise
         raise InputError(message.removesuffix(r"\n")) from None
     except RuntimeError as error:
-        if "shared memory" in str(error):  # of a worker that found no room, or that was killed as it touched it
+        if "shared memory" in str(error):  # a worker found no room, or was killed when it touched the memory
             raise InputError(
-                "a process that loads images finds no room in shared memory (/dev/shm): give --num_workers 0, or a container "
-                "more of it (docker run --shm-size=1g)"
+                "a process that loads images found no room in shared memory (/dev/shm): give --num_workers 0, or give a "
+                "container more of it (docker run --shm-size=1g)"
             ) from None
         if "DataLoader worker (pid" not in str(error):
             raise

@@ -1,7 +1,7 @@
 """A cache of the fixed image encoder's features: one float16 array on disk, with a checksum per row.
 
     header.json     everything the features depend on (see `make_header`), the image names in the order of the rows, and a
-                    SHA-256 of all that
+                    SHA-256 of these fields
     features.f16    float16 [images, 1 + G, D]: the class token, then the patch grid
     rows.bin        ROW [images]: whether the row is written, its checksum, and the image file it was computed from
 
@@ -16,7 +16,7 @@ import os
 import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from itertools import compress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +27,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from models.image_encoder import ImageEncoder, ImageFeatures
-from utils.data.datasets import ImagePixels, worker_errors
+from models.image_encoder import ImageEncoder
+from utils.data.datasets import ImagePixels, loader_processes, worker_errors
 from utils.data.images import find_image
 from utils.errors import InputError
 from utils.files import read_json, sha256, write_json
-from utils.processes import leave_signals_to_parent
 
 FORMAT = 3
 ROW = np.dtype([("written", "u1"), ("checksum", "<u4"), ("size", "<i8"), ("mtime_ns", "<i8"), ("sha256", "u1", 32)])
@@ -46,7 +45,7 @@ ENCODER_FIELDS = (
 
 
 class ImageFile(NamedTuple):
-    """An image file at the time it was looked at: path, size in bytes, modification time in ns."""
+    """State of an image file: path, size in bytes, modification time in ns."""
 
     path: Path
     size: int
@@ -59,8 +58,8 @@ class ImageFile(NamedTuple):
         return cls(path, status.st_size, status.st_mtime_ns)
 
 
-def files_of_images(root: Path, names: list[str]) -> dict[str, ImageFile]:
-    """Image name -> file, for the images that exist under `root`."""
+def stat_images(root: Path, names: list[str]) -> dict[str, ImageFile]:
+    """Image name -> state of its file, for the images that exist under `root`."""
     found = {name: find_image(root, name) for name in names}
     return {name: ImageFile.at(path) for name, path in found.items() if path is not None}
 
@@ -75,14 +74,15 @@ def encoder_sha256(encoder: ImageEncoder) -> str:
 
 
 def encoder_config(encoder: ImageEncoder) -> dict:
-    """The fields of an encoder's config that change its features: ENCODER_FIELDS, with further ones for other kinds."""
+    """The fields of an encoder's config that change its features: ENCODER_FIELDS, and all known fields for kinds other than CLIP."""
     config = encoder.vision.config
     further = () if config.model_type == "clip_vision_model" else encoder.kind.fields
     return {field: getattr(config, field, None) for field in dict.fromkeys((*ENCODER_FIELDS, *further))}
 
 
-def make_header(name: str, encoder: ImageEncoder, mean: tuple[float, ...], std: tuple[float, ...]) -> dict:
+def make_header(name: str, encoder: ImageEncoder, normalization: str) -> dict:
     """The header of a cache: everything its features depend on except the image files, which rows.bin records."""
+    mean, std = encoder.statistics(normalization)
     filtering = Image.Resampling(encoder.preparation.resample).name.lower()
     return {
         "format": FORMAT,
@@ -116,7 +116,7 @@ class FeatureCache:
     Args:
         folder: folder of an existing cache.
         header: expected header (see `make_header`); None accepts any.
-        writable: whether rows will be written; else the folder may be read-only.
+        writable: whether rows will be written; if not, the folder may be read-only.
 
     Raises:
         InputError: there is no cache, it is damaged, or it is for another encoder or transform.
@@ -148,7 +148,19 @@ class FeatureCache:
         """
         folder = Path(folder)
         if not (folder / "header.json").is_file():
-            _make(folder, header | {"image_root": real_path(image_root), "images": names})
+            folder.mkdir(parents=True, exist_ok=True)
+            whole = header | {"image_root": real_path(image_root), "images": names}
+            needed, free = size_in_bytes(header, len(names)), shutil.disk_usage(folder).free
+            if free < needed * 1.01:
+                raise InputError(
+                    f"{folder}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; give a folder on another disk"
+                )
+            rows = len(names) * ROW.itemsize
+            for file, size in (("features.f16", needed - rows), ("rows.bin", rows)):
+                with open(folder / file, "wb") as handle:
+                    handle.truncate(size)
+            # the header comes last, so that a folder with a header is a complete cache
+            write_json(folder / "header.json", whole | {"sha256": header_sha256(whole)}, indent=1)
         cache = cls(folder, header, writable=True)
         if lacking := [name for name in names if name not in cache.row]:
             raise InputError(f"{folder}: was made for other images, without {lacking[0]}; give another folder")
@@ -203,22 +215,17 @@ class FeatureCache:
         A file in the same folder with the same size and modification time counts as unchanged. If only the folder or
         the modification time differs, as after copying a folder, the SHA-256 of the files are compared.
         """
-        names = [name for name in files if name in self.row]
-        rows = self._rows()[[self.row[name] for name in names]]
-        sizes, mtimes = (
-            np.array([getattr(files[name], field) for name in names], np.int64) for field in ("size", "mtime_ns")
-        )
-        other_size = (rows["written"] != 0) & (rows["size"] != sizes)
-        to_compare = (rows["written"] != 0) & (rows["size"] == sizes)
-        if self.made_from(image_root):
-            to_compare &= rows["mtime_ns"] != mtimes
-        changed = set(compress(names, other_size))
-        compared = list(compress(names, to_compare))
+        rows, same_folder = self._rows().tolist(), self.made_from(image_root)
+        changed, hashes = set(), {}
+        for name, file in files.items():
+            written, _, size, mtime_ns, digest = rows[self.row[name]] if name in self.row else (0,) * 5
+            if written and size != file.size:
+                changed.add(name)
+            elif written and not (same_folder and mtime_ns == file.mtime_ns):
+                hashes[name] = bytes(digest).hex()
         with ThreadPoolExecutor() as pool:
-            hashes = pool.map(lambda name: sha256(files[name].path), compared)
-            for name, found, row in zip(compared, hashes, rows[to_compare], strict=True):
-                if found != row["sha256"].tobytes().hex():
-                    changed.add(name)
+            found = pool.map(lambda name: sha256(files[name].path), hashes)
+            changed |= {name for name, digest in zip(hashes, found, strict=True) if digest != hashes[name]}
         return [name for name in files if name in changed]
 
     def made_from(self, image_root: Path) -> bool:
@@ -255,7 +262,7 @@ class FeatureCache:
 
     def _write(self, file: str, offset: int, content: bytes | np.ndarray) -> None:
         left = memoryview(content).cast("B")
-        while left:
+        while left:  # a disk that is nearly full takes a part
             try:
                 written = os.pwrite(self._files[file].fileno(), left, offset)
             except OSError as error:
@@ -275,77 +282,47 @@ def fill(
     num_workers: int = 0,
     hidden: bool = False,
 ) -> None:
-    """Encode images and store their features; an interrupted run goes on with the images that are left.
+    """Encode images and store their features; an interrupted run continues with the images that are left.
 
     Args:
-        files: image name -> its file before the images are read; the features of one that changes meanwhile are not
-            stored.
+        encoder: a fixed one, which computes in float32.
+        files: image name -> its file before the images are read.
         names: the images to encode.
         hidden: show no progress.
+
+    Raises:
+        InputError: an image is missing or unreadable, or has changed while it was encoded.
     """
-    loader = DataLoader(
-        _NamedPixels(pixels, names), batch_size, num_workers=num_workers, worker_init_fn=leave_signals_to_parent
-    )
-    for places, batch in tqdm(loader, "encoding images", unit="batch", disable=hidden):
-        features = encode(encoder, batch.to(device))
+    loader = DataLoader(names, batch_size, collate_fn=partial(_load_pixels, pixels), **loader_processes(num_workers))
+    for batch_names, batch in tqdm(loader, "encoding images", unit="batch", disable=hidden):
+        features = encoder(batch.to(device))
         tokens = torch.cat([features.cls[:, None], features.grid], dim=1).to(torch.float16).cpu().numpy()
-        for place, of_image in zip(places.tolist(), tokens, strict=True):
-            name = names[place]
+        for name, image_tokens in zip(batch_names, tokens, strict=True):
             if ImageFile.at(files[name].path) == files[name]:
-                cache.write(name, of_image, files[name])
+                cache.write(name, image_tokens, files[name])
+    if left := cache.missing(names):
+        raise InputError(f"{pixels.root}: {len(left)} images changed during the run, e.g. {left[0]}; start again")
 
 
-@torch.no_grad()
-def encode(encoder: ImageEncoder, pixels: Tensor) -> ImageFeatures:
-    """The features of pixels [B, 3, S, S] in float32, as the cache's header promises."""
-    with torch.autocast(pixels.device.type, enabled=False):
-        return encoder(pixels)
-
-
-class _NamedPixels(torch.utils.data.Dataset):
-    """place in `names` -> that place, and the image's pixels."""
-
-    def __init__(self, pixels: ImagePixels, names: list[str]):
-        self.pixels, self.names = pixels, names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, place: int) -> tuple[int, Tensor]:
-        return place, self.pixels.load([self.names[place]])[0]["pixels"]
+def _load_pixels(pixels: ImagePixels, names: list[str]) -> tuple[list[str], Tensor]:
+    return names, torch.stack([image["pixels"] for image in pixels.load(names)])
 
 
 def _read_header(folder: Path, expected: dict | None) -> dict:
-    """Read and check the header of a cache."""
     path = folder / "header.json"
     if not path.is_file():
         raise InputError(f"{folder}: is not a feature cache; make one with preprocess/cache_features.py")
     header = read_json(path)
     if not isinstance(header, dict) or header.pop("sha256", None) != header_sha256(header):
         raise InputError(f"{path}: damaged or modified (its SHA-256 differs); {FROM_SCRATCH}")
-    found = _flat(header)
-    for name, value in _flat(expected or {}).items():
+    found = _flatten(header)
+    for name, value in _flatten(expected or {}).items():
         if name != "encoder" and found.get(name) != value:  # the same weights can have several names
             raise InputError(
                 f"{folder}: its {name} is {found.get(name)}, this run's is {value}: not the features this run needs; "
                 "make another cache with preprocess/cache_features.py"
             )
     return header
-
-
-def _make(folder: Path, header: dict) -> None:
-    """Create an empty cache; the header comes last, so that it means a complete cache."""
-    folder.mkdir(parents=True, exist_ok=True)
-    images = len(header["images"])
-    needed, free = size_in_bytes(header, images), shutil.disk_usage(folder).free
-    if free < needed * 1.01:
-        raise InputError(
-            f"{folder}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; give a folder on another disk"
-        )
-    for file, size in (("features.f16", needed - images * ROW.itemsize), ("rows.bin", images * ROW.itemsize)):
-        with open(folder / file, "wb") as handle:
-            handle.truncate(size)
-    write_json(folder / "header.json", header | {"sha256": header_sha256(header)}, indent=1)
 
 
 def header_sha256(header: dict) -> str:
@@ -358,7 +335,7 @@ def real_path(folder: str | Path) -> str:
     return os.path.realpath(folder).encode(errors="backslashreplace").decode()
 
 
-def _flat(header: dict) -> dict:
+def _flatten(header: dict) -> dict:
     """{"transform": {"size": 224}} -> {"transform.size": 224}"""
     flat = {}
     for name, value in header.items():
@@ -368,4 +345,4 @@ def _flat(header: dict) -> dict:
 
 def _checksum(name: str, row: bytes, tokens: np.ndarray) -> int:
     """CRC-32 of a row's content and its image name; the name reveals a row that is stored in the wrong place."""
-    return zlib.crc32(tokens, zlib.crc32(row[5:], zlib.crc32(name.encode(errors="surrogatepass"))))
+    return zlib.crc32(tokens, zlib.crc32(row[5:], zlib.crc32(name.encode())))

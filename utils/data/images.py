@@ -1,7 +1,7 @@
-"""Image files: find one by its name, open it as an upright RGB image or say what is wrong with it, list a folder's.
+"""Image files: find one by its name, open it as an upright RGB image, list those of a folder.
 
 Names are matched to files in preprocessing (preprocess/image_folder.py), which writes the files' names into the JSON
-splits. What is read here opens `root / image_name`, with no more than the published code's fall-back. No torch here.
+splits. Here `root / image_name` is opened, with no more than the published code's fall-back. No torch here.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from utils.errors import InputError, brief
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
-# Folders that macOS, storage devices and Windows put beside a user's own.
+# Folders that macOS, storage devices and Windows add to a user's own.
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")
 
 # Formats that are read, whatever the file's extension. For others, such as EPS, Pillow would start Ghostscript.
@@ -46,9 +46,9 @@ def open_image(path: str | Path, draft_size: int | None = None, apply_orientatio
     Args:
         path: the image file.
         draft_size: decode a JPEG at a half, quarter or eighth of its size, with both sides at least this many pixels.
-            This saves memory if a very large image is to be shrunk anyway. None: full size.
-        apply_orientation: False leaves the image as its pixels are stored, as the published code does. Pillow itself
-            turns TIFF files in any case.
+            This saves memory if a very large image will be shrunk anyway. None: full size.
+        apply_orientation: False ignores the EXIF orientation, as the published code does. Pillow itself rotates TIFF
+            files in any case.
 
     Raises:
         InputError: the file is missing, not a regular file, not in one of FORMATS, truncated or damaged, or has more
@@ -70,7 +70,7 @@ def open_image(path: str | Path, draft_size: int | None = None, apply_orientatio
 
 
 def image_size(path: str | Path, apply_orientation: bool = True) -> tuple[int, int]:
-    """Width and height in pixels of what `open_image` gives; only the file's header is read.
+    """Width and height in pixels of `open_image`'s result; only the file's header is read.
 
     Raises:
         InputError: as in `open_image`, except for damage after the header.
@@ -79,7 +79,7 @@ def image_size(path: str | Path, apply_orientation: bool = True) -> tuple[int, i
         size, orientation = image.size, 1
         with contextlib.suppress(*_DAMAGED):
             orientation = image.getexif().get(0x0112, 1)
-        if image.format == "TIFF":  # new versions of Pillow turn its size already here
+        if image.format == "TIFF":  # new versions of Pillow rotate its size already here
             size, apply_orientation = (image.tag_v2[256], image.tag_v2[257]), True
         return size[::-1] if apply_orientation and orientation in (5, 6, 7, 8) else size
 
@@ -91,12 +91,12 @@ def _load(image: Image.Image, draft_size: int | None) -> None:
 
 
 def _with_end_marker(path: str | Path) -> bytes | None:
-    """The content of a JPEG file and the end marker that it lacks; None if it lacks more than that, or is no JPEG.
+    """The content of a JPEG file with the end marker that it lacks; None if it lacks more than that, or is not a JPEG.
 
     Nothing else is missing if the pixels do not depend on what follows the last byte. A file that ends in zeros was
-    not downloaded to its end.
+    not downloaded completely.
     """
-    content = Path(path).read_bytes().rstrip(b"\xff")  # the marker's first half may be there
+    content = Path(path).read_bytes().rstrip(b"\xff")  # the file may contain the marker's first half
     if content.endswith(bytes(2)):
         return None
     pixels = set()
@@ -117,35 +117,27 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         what = "is not a regular file" if os.path.exists(path) else "no such image file"
         raise InputError(f"{name}: {what}; put the image there or leave it out")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about large sizes, odd metadata and palettes; all harmless
-            with Image.open(path, formats=FORMATS) as image:
-                yield image
+        with (
+            warnings.catch_warnings(action="ignore"),  # about large sizes, odd metadata and palettes; all harmless
+            Image.open(path, formats=FORMATS) as image,
+        ):
+            yield image
     except Image.DecompressionBombError:
         raise InputError(f"{name}: image has too many pixels to be opened safely; make a smaller copy of it") from None
     except UnidentifiedImageError:
-        problem = f"unreadable image ({_what_it_is(path)}; {', '.join(FORMATS)} are read)"
-        raise InputError(f"{name}: {problem}; convert it, download it again or leave it out") from None
+        beginning = Path(path).read_bytes()[:512].lstrip().lower()
+        reason = "damaged, or not in a format that is read"
+        if not beginning:
+            reason = "it is empty"
+        elif beginning.startswith((b"<!doctype", b"<html")):
+            reason = "it is a web page"
+        raise InputError(
+            f"{name}: unreadable image ({reason}; {', '.join(FORMATS)} are read); convert it, download it again or leave "
+            "it out"
+        ) from None
     except _DAMAGED as error:
         problem = f"{type(error).__name__}: {brief(error)}"[:120]
         raise InputError(f"{name}: unreadable image ({problem}); download it again or leave it out") from None
-
-
-def _what_it_is(path: str | Path) -> str:
-    """Guess from its first bytes what a file is that is not a readable image."""
-    with open(path, "rb") as file:
-        beginning = file.read(512)
-    if not beginning:
-        return "it is empty"
-    if beginning.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "it is a web page"
-    Image.init()
-    for kind in (*FORMATS, *Image.ID):
-        accept = Image.OPEN[kind][1]
-        with contextlib.suppress(Exception):  # Pillow's tests can fail on other files
-            if accept is not None and accept(beginning[:16]) is True:
-                return f"it is a damaged {kind}" if kind in FORMATS else f"it looks like {kind}"
-    return "it is not an image"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -198,7 +190,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def is_system_file(name: str) -> bool:
-    """Whether a file or folder is hidden (such as macOS' "._a.jpg") or one of SYSTEM_FOLDERS: it holds no images."""
+    """Whether a file or folder is hidden (such as macOS' "._a.jpg") or one of SYSTEM_FOLDERS, which hold no images."""
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
@@ -211,13 +203,13 @@ def shorten(text: object, length: int = 100) -> str:
 def image_files(folder: Path, within: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
     """The images in a folder and the folders below it, in the order of their paths. Nothing is opened.
 
-    A file is an image by its suffix; hidden and system files are left out (`is_system_file`). Links are followed, but
-    not to a folder that holds them. A link that leads nowhere counts as an image if it has an image's suffix, or, as a
-    folder's would, none at all.
+    Images are recognised by their suffix; hidden and system files are left out (`is_system_file`). Links are followed,
+    but not to a folder that contains them. A dangling link counts as an image if it has an image's suffix or none, as the
+    link may have led to a folder of images.
 
     Args:
-        folder: where to look.
-        within: device and inode of the folders around it.
+        folder: the folder to search.
+        within: device and inode of the folders that contain it.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -239,10 +231,10 @@ def image_files(folder: Path, within: frozenset[tuple[int, int]] = frozenset()) 
 
 
 def list_images(places: list[Path]) -> list[Path]:
-    """Files as they are named, and the images in folders (see `image_files`); each once.
+    """The given files, and the images in the given folders (see `image_files`); each once.
 
     Raises:
-        InputError: nothing is there under a name, or a folder holds no image.
+        InputError: a file or folder does not exist, or a folder holds no image.
     """
     found: list[Path] = []
     for place in places:

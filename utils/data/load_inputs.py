@@ -1,8 +1,9 @@
-"""Load the inputs of a run: records, images or their cached features, and the lexicon."""
+"""The inputs of a run: records, images or their cached features, and the lexicon."""
 
 import argparse
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,23 +16,22 @@ import torch
 from tqdm import tqdm
 
 from cococaption import CaptionScorer
-from models.image_encoder import ImageEncoder
 from models.sevlm import SEVLM
 from utils.command_line import data_folders, needs_lexicon
 from utils.constants import IMAGE_FOLDERS
 from utils.data.datasets import ImagePixels, ImageSource
-from utils.data.feature_cache import FeatureCache, ImageFile, files_of_images, fill, make_header, real_path
+from utils.data.feature_cache import FeatureCache, fill, make_header, real_path, stat_images
 from utils.data.images import find_image, open_image, shorten
 from utils.data.records import Records, TrainingRecords, read_records, read_training_records
-from utils.data.text_codec import count_special_tokens
+from utils.data.text_codec import SPECIAL_TOKENS
 from utils.data.vad_lexicon import Lexicon, read_lexicon
 from utils.errors import InputError, escaped
 
 
 class Inputs(NamedTuple):
-    """What a run reads from the user's files.
+    """The contents of the user's files.
 
-    records: of the split that is scored. train: the training split; None with --eval_only. image_names: of both, each
+    records: the split that is scored. train: the training split; None with --eval_only. image_names: those of both, each
     once. image_root: folder of the images; None if there is none. lexicon: None if the run needs none.
     """
 
@@ -46,7 +46,7 @@ def read_inputs(args: argparse.Namespace, scorer: CaptionScorer | None = None) -
     """Read and check the user's files.
 
     Args:
-        scorer: on the process that scores.
+        scorer: given on the process that scores.
 
     Raises:
         InputError: a file is missing or malformed, files do not go together, or an image is missing.
@@ -56,37 +56,37 @@ def read_inputs(args: argparse.Namespace, scorer: CaptionScorer | None = None) -
     if scorer is not None:
         check_annotated(args, scorer, records)
     texts = [text for record in records.values() for text in record["explanations"]]
-    say_special_tokens(args.nle_data_val_path, texts, args.plain_special_tokens)
+    report_special_tokens(args.nle_data_val_path, texts, args.plain_special_tokens)
     if not args.eval_only:
         train = read_training_records(args.nle_data_train_path, args.cache_dir)
         if args.use_cl_loss:
             check_pairs(args.nle_data_train_path, train)
         texts = [train.explanations.decode("latin-1")]  # special tokens are ASCII; none reaches beyond a text's end
-        say_special_tokens(args.nle_data_train_path, texts, args.plain_special_tokens)
+        report_special_tokens(args.nle_data_train_path, texts, args.plain_special_tokens)
         check_ids(args, records, train)
     root = args.image_root
-    if root is None:  # a finished feature cache stands in for the images
+    if root is None:  # a finished feature cache replaces the images
         places = (folder / name for folder in data_folders(args) for name in IMAGE_FOLDERS)
         root = next(filter(Path.is_dir, places), None)
     else:
         names = [record["image_name"] for record in records.values()]
-        kept = images_found(names, list(records), args, args.nle_data_val_path)
-        records = dict(compress(records.items(), kept))
+        found = images_found(names, list(records), args, args.nle_data_val_path)
+        records = dict(compress(records.items(), found))
         if train is not None:
-            kept = images_found(train.image_names, train.image_ids, args, args.nle_data_train_path)
-            train = train if all(kept) else train.only(kept)
+            found = images_found(train.image_names, train.image_ids, args, args.nle_data_train_path)
+            train = train if all(found) else train.select(found)
     names = [record["image_name"] for record in records.values()] + ([] if train is None else train.image_names)
     return Inputs(records, train, list(dict.fromkeys(names)), root, lexicon)
 
 
 def check_ids(args: argparse.Namespace, records: Records, train: TrainingRecords) -> None:
-    """Raise InputError when an image id stands for one image in one split and for another in the other."""
+    """Raise InputError when an image id belongs to different images in the two splits."""
     names = {int(image_id): record["image_name"] for image_id, record in records.items()}
     for image_id, name in zip(train.image_ids.tolist(), train.image_names, strict=True):
         if names.get(image_id, name) != name:
             raise InputError(
                 f"{args.nle_data_train_path}: record {image_id}: is {shorten(name)}, but {shorten(names[image_id])} in "
-                f"{args.nle_data_val_path}; give every image an id of its own"
+                f"{args.nle_data_val_path}; give every image its own id"
             )
 
 
@@ -126,18 +126,18 @@ def is_readable(root: Path, image_name: str) -> bool:
         return False
 
 
-def say_special_tokens(path: Path, texts: Iterable[str], plain: bool) -> None:
+def report_special_tokens(path: Path, texts: Iterable[str], plain: bool) -> None:
     """Print how many special tokens the explanations of a split contain and how they are read; nothing if none."""
-    found = count_special_tokens(texts)
-    if not found:
+    counts = Counter(token for text in texts for token in SPECIAL_TOKENS.findall(text))
+    if not counts:
         return
-    numbers = ", ".join(f"{count} {token}" for token, count in sorted(found.items()))
-    fate = (
+    numbers = ", ".join(f"{count} {token}" for token, count in sorted(counts.items()))
+    reading = (
         "read as ordinary text"
         if plain
         else "read as control tokens, as in the published code; --plain_special_tokens reads them as ordinary text"
     )
-    print(f"{path}: {sum(found.values())} special tokens inside explanations ({numbers}): {fate}")
+    print(f"{path}: {counts.total()} special tokens inside explanations ({numbers}): {reading}")
 
 
 def check_pairs(path: Path, train: TrainingRecords) -> None:
@@ -165,21 +165,24 @@ def build_images(args: argparse.Namespace, model: SEVLM, inputs: Inputs, device:
     """Build the image source: pixels, or cached features.
 
     With a cache the image encoder is not needed any more: `model.image_encoder` becomes None. A finished cache works
-    without the image files; those that exist must be the ones that it was made from. `--feature_cache auto` fills a
-    cache of its own first.
+    without the image files; those that exist must be the ones that it was made from. `--feature_cache auto` has a cache
+    for each encoder, transform, image folder and list of images, and first encodes what is missing or has changed.
 
     Raises:
         InputError: the cache was made from other images, lacks some of them, or is refused by `FeatureCache`.
     """
     encoder, root, names = model.image_encoder, inputs.image_root, inputs.image_names
-    mean, std = encoder.statistics(args.image_normalization)
-    pixels = ImagePixels(root, encoder.image_size, mean, std, encoder.preparation.resample)
+    pixels = ImagePixels.for_encoder(root, encoder, args.image_normalization)
     if not args.feature_cache:
         return pixels
-    header = make_header(args.clip_model, encoder, mean, std)
-    files = {} if root is None else files_of_images(root, names)
+    header = make_header(args.clip_model, encoder, args.image_normalization)
+    files = {} if root is None else stat_images(root, names)
     if args.feature_cache == "auto":
-        cache = _filled_cache(args, header, encoder.to(device), pixels, files, names)
+        key = hashlib.sha256(json.dumps([header, real_path(root), names]).encode()).hexdigest()[:16]
+        cache = FeatureCache.create(args.cache_dir / f"features-{key}", header, names, root)
+        cache.forget(cache.changed(files, root))
+        if left := cache.missing(names):
+            fill(cache, encoder.to(device), pixels, files, left, device, num_workers=args.num_workers)
     else:
         cache = FeatureCache(args.feature_cache, header)
         if missing := cache.missing(names):
@@ -194,27 +197,4 @@ def build_images(args: argparse.Namespace, model: SEVLM, inputs: Inputs, device:
                 "preprocess/cache_features.py on this one"
             )
     model.image_encoder = None
-    return cache
-
-
-def _filled_cache(
-    args: argparse.Namespace,
-    header: dict,
-    encoder: ImageEncoder,
-    pixels: ImagePixels,
-    files: dict[str, ImageFile],
-    names: list[str],
-) -> FeatureCache:
-    """The cache of --feature_cache auto, for this encoder, transform, image folder and list of images, filled.
-
-    Images whose file has changed since are encoded again.
-    """
-    key = hashlib.sha256(json.dumps([header, real_path(pixels.root), names]).encode()).hexdigest()[:16]
-    cache = FeatureCache.create(args.cache_dir / f"features-{key}", header, names, pixels.root)
-    cache.forget(cache.changed(files, pixels.root))
-    if left := cache.missing(names):
-        device = next(encoder.parameters()).device
-        fill(cache, encoder, pixels, files, left, device, num_workers=args.num_workers)
-    if left := cache.missing(names):
-        raise InputError(f"{pixels.root}: {len(left)} images have changed meanwhile, e.g. {left[0]}; start again")
     return cache

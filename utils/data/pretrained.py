@@ -1,6 +1,6 @@
-"""Read configs and weights of downloaded models; damaged or mismatched files give a one-line error.
+"""Read configs, weights and tokenizers of downloaded models; damaged or mismatched files give a one-line error.
 
-We read the files ourselves, config.json by a list of known fields and weights as tensors, and pass the result to
+The files are read here, config.json by a list of known fields and weights as tensors, and the result is passed to
 transformers. If transformers read the folder, it would follow instructions in its files: `auto_map` (run Python files
 of the folder), an `_attn_implementation` of the form "name/repository" (download compiled code), adapters, quantisers,
 etc.
@@ -30,22 +30,20 @@ from utils.errors import InputError, brief
 from utils.files import read_bytes, read_json
 from utils.hub import fetch_file
 
-# ---- Read configs and weights of downloaded models; damaged or mismatched files give a one-line error ----------------
-
-
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+CLIP_TOKENS = {"<|startoftext|>", "<|endoftext|>"}
 
 
 def find_file(name: str | Path, file: str) -> Path | None:
-    """The path of a file in a model's folder, or of a Hugging Face id (downloaded if need be); None if there is none.
+    """The path of a file in a model's folder, or of a Hugging Face id (downloaded if need be); None if it has no such file.
 
     Raises:
-        InputError: there is no such folder, or the file cannot be had from the hub, see `fetch_file`.
+        InputError: there is no such folder, or the file cannot be downloaded, see `fetch_file`.
     """
     if os.path.isdir(name):
         path = Path(name) / file
@@ -63,7 +61,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InputError(f"{path}: a JSON object was expected; take another")
     if "auto_map" in config:
-        raise InputError(f"{path}: asks for code of its own to be run (auto_map), which is never done; take another")
+        raise InputError(f"{path}: asks to run its own code (auto_map), which is not supported; take another")
     return config
 
 
@@ -71,7 +69,7 @@ def find_config(name: str, source: str, remedy: str) -> dict[str, Any]:
     """Read the config.json of a folder or Hugging Face id.
 
     Raises:
-        InputError: the file is missing, malformed or cannot be had; the message names `source`.
+        InputError: the file is missing or malformed, or cannot be downloaded; the message names `source`.
     """
     try:
         path = find_file(name, "config.json")
@@ -86,7 +84,7 @@ def check_model_type(config: dict[str, Any], known: tuple[str, ...], source: str
     """Raise InputError if a config.json names a model type other than `known`; one without a model type is accepted."""
     kind = config.get("model_type", known[0])
     if kind not in known:
-        raise InputError(f"{source}: is of a {str(kind)[:40]} model; only {' or '.join(known)} is supported here")
+        raise InputError(f"{source}: is a {str(kind)[:40]} model; only {' or '.join(known)} is supported here")
 
 
 def load_pretrained(
@@ -102,8 +100,8 @@ def load_pretrained(
         arguments: further arguments of the model's class.
 
     Returns:
-        the model, in float32 on the CPU; the names of its weights that the files lack; and the names of weights in the
-        files that it has no place for.
+        the model, in float32 on the CPU; the names of its weights that the files lack; and the names of the files'
+        weights that the model does not have.
 
     Raises:
         InputError: the weights are missing, damaged, of another shape or not finite, or no model can be built of the config.
@@ -129,13 +127,13 @@ def load_pretrained(
         weight, shape, expected = sorted(report["mismatched_keys"])[0]
         shapes = f"{tuple(shape)} in the file, {tuple(expected)} by config.json"
         raise InputError(f"{source}: weights of another shape: {weight} ({shapes}); {remedy}")
-    check_finite(model, source, remedy, undrawn=report["missing_keys"])
+    check_finite(model, source, remedy, skip=report["missing_keys"])
     return model, set(report["missing_keys"]), set(report["unexpected_keys"])
 
 
-def check_finite(module: nn.Module, source: str, remedy: str, undrawn: Collection[str] = ()) -> None:
-    """Refuse weights that were loaded from `source` and are NaN or infinite (InputError); `undrawn`: see `not_finite`."""
-    if problem := not_finite(module, undrawn):
+def check_finite(module: nn.Module, source: str, remedy: str, skip: Collection[str] = ()) -> None:
+    """Refuse weights that were loaded from `source` and are NaN or infinite (InputError); `skip`: see `not_finite`."""
+    if problem := not_finite(module, skip):
         raise InputError(f"{source}: {problem}; {remedy}")
 
 
@@ -168,12 +166,6 @@ def read_weights(name: str, source: str, remedy: str) -> dict[str, Tensor]:
     raise InputError(f"{source}: no weights found (neither {WEIGHT_FILES[0]} nor {WEIGHT_FILES[2]}); {remedy}")
 
 
-# ---- Read the files of a GPT-2 or CLIP tokenizer. Settings in the files cannot choose a class or run code ------------
-
-
-CLIP_TOKENS = {"<|startoftext|>", "<|endoftext|>"}
-
-
 def has_tokenizer(name: str | Path) -> bool:
     """Whether a folder or Hugging Face id has the files of a GPT-2 tokenizer."""
     return _vocabulary_file(name) is not None
@@ -190,8 +182,8 @@ def read_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
         name: folder or Hugging Face id with tokenizer.json, or with vocab.json and merges.txt.
 
     Raises:
-        InputError: a file is missing, is damaged or asks for code to be run, the tokenizer is of another kind, or the
-            numbers of its added tokens do not follow on from its vocabulary's.
+        InputError: a file is missing or damaged, or asks to run code; the tokenizer is of another kind; or the ids of its
+            added tokens do not follow on from its vocabulary's.
     """
     settings_file = find_file(name, "tokenizer_config.json")
     settings = {} if settings_file is None else read_config(settings_file)
@@ -202,17 +194,15 @@ def read_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
             vocab=vocabulary,
             merges=merges,
             add_prefix_space=settings.get("add_prefix_space") is True,
-            **{token: _text(settings.get(token), BOS) for token in ("unk_token", "bos_token", "eos_token")},
+            **{token: _token_text(settings.get(token), BOS) for token in ("unk_token", "bos_token", "eos_token")},
         )
         for token in sorted(added, key=lambda token: token["id"]):
-            kept = {flag: token.get(flag) is True for flag in ("lstrip", "rstrip", "single_word")}
-            own = AddedToken(token["content"], normalized=False, special=True, **kept)
-            tokenizer.add_tokens([own], special_tokens=True)
-            number = tokenizer.convert_tokens_to_ids(token["content"])
-            if number != token["id"]:  # it would be given another token's row of the model
-                raise ValueError(
-                    f"the added token {token['content']!r} has number {token['id']} where {number} follows"
-                )
+            flags = {flag: token.get(flag) is True for flag in ("lstrip", "rstrip", "single_word")}
+            special = AddedToken(token["content"], normalized=False, special=True, **flags)
+            tokenizer.add_tokens([special], special_tokens=True)
+            token_id = tokenizer.convert_tokens_to_ids(token["content"])
+            if token_id != token["id"]:  # it would be given another token's row of the model
+                raise ValueError(f"the added token {token['content']!r} has id {token['id']} instead of {token_id}")
         return tokenizer
     except InputError:
         raise
@@ -244,24 +234,25 @@ def read_clip_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
 def _read_bpe(
     name: str | Path, path: Path | None
 ) -> tuple[dict[str, int], list[tuple[str, ...]], list[dict[str, Any]]]:
-    """The vocabulary, the merges, and the added tokens behind the vocabulary with their flags."""
+    """The vocabulary, the merges, and the added tokens after the vocabulary with their flags."""
     if path is not None and path.name == "tokenizer.json":
-        whole = read_json(path)
-        vocabulary, merges, added = whole["model"]["vocab"], whole["model"]["merges"], whole.get("added_tokens", [])
+        content = read_json(path)
+        vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
+        added = content.get("added_tokens", [])
     else:
         merges_file = find_file(name, "merges.txt")
         if path is None or merges_file is None:
             raise InputError(f"{name}: the tokenizer's vocab.json or merges.txt is missing; take another folder")
         added_file = find_file(name, "added_tokens.json")
-        numbers = {} if added_file is None else read_json(added_file)
-        vocabulary, added = read_json(path), [{"content": token, "id": number} for token, number in numbers.items()]
+        ids = {} if added_file is None else read_json(added_file)
+        vocabulary, added = read_json(path), [{"content": token, "id": token_id} for token, token_id in ids.items()]
         lines = read_bytes(merges_file).decode().splitlines()
         merges = [line for line in lines if line and not line.startswith("#version")]
     pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
     return vocabulary, pairs, [token for token in added if token["content"] not in vocabulary]
 
 
-def _text(token: Any, default: str) -> str:
+def _token_text(token: Any, default: str) -> str:
     """The text of a special token, which a file gives as a string or as an object with the field "content"."""
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) and token else default

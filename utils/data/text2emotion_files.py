@@ -1,6 +1,7 @@
-"""Read and write files of the text-to-emotion classifier: our safetensors file; read ArtEmis' pickled best_model.pt."""
+"""Files of the text-to-emotion classifier: safetensors files are read and written, ArtEmis' pickled best_model.pt is read."""
 
 import json
+import re
 from pathlib import Path
 
 from safetensors import safe_open
@@ -13,7 +14,7 @@ from utils.data.untrusted_files import load_vocabulary, read_module_tensors, voc
 from utils.errors import InputError, brief
 from utils.files import atomic_path, check_regular
 
-# Our prefixes of the tensors' names -> the prefixes in the module that ArtEmis pickled as best_model.pt.
+# Text2Emotion's prefixes of the tensors' names -> the prefixes in the module that ArtEmis pickled as best_model.pt.
 ARTEMIS_NAMES = {
     "embedding.": "text_encoder.word_embedding.0.",
     "projection.1.": "text_encoder.word_embedding.2.",
@@ -50,10 +51,8 @@ def load_text2emotion(path: str | Path, vocabulary: str | Path | None = None) ->
         state, vocabulary = _read_safetensors(path)
     else:
         state = read_module_tensors(path)
-        for ours, theirs in ARTEMIS_NAMES.items():
-            state = {
-                ours + name.removeprefix(theirs) if name.startswith(theirs) else name: state[name] for name in state
-            }
+        for prefix, artemis in ARTEMIS_NAMES.items():
+            state = {re.sub(f"^{re.escape(artemis)}", prefix, name): tensor for name, tensor in state.items()}
         vocabulary = load_vocabulary(vocabulary_path(path, vocabulary))
     try:
         words, embedding_size = state["embedding.weight"].shape
@@ -72,7 +71,7 @@ def load_text2emotion(path: str | Path, vocabulary: str | Path | None = None) ->
     check_finite(model, str(path), "train one with preprocess/train_text2emotion.py")
     if words != len(vocabulary):
         raise InputError(
-            f"{path}: made for {words} words, but its vocabulary has {len(vocabulary)}; take the vocabulary.pkl it was "
+            f"{path}: made for {words} words, but its vocabulary has {len(vocabulary)}; take the vocabulary.pkl that it was "
             "trained with"
         )
     return model.eval(), vocabulary

@@ -4,8 +4,6 @@ import hashlib
 import json
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +20,7 @@ from utils.files import read_json
 
 SHIPPED_BPE = Path(__file__).resolve().parents[2] / "models" / "gpt2-bpe"
 GPT2_VOCABULARY = 50257
-MOST_UNNAMED = 1000  # rows beyond GPT-2's vocabulary in a model without tokenizer: added tokens, or padding
+MAX_EXTRA_ROWS = 1000  # beyond GPT-2's vocabulary, in a model without tokenizer files: added tokens, or padding
 ONLY_GPT2 = (
     "only GPT-2's vocabulary fits; give distilgpt2, gpt2, gpt2-medium, gpt2-large or gpt2-xl, or a model made of one"
 )
@@ -39,8 +37,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """Load the tokenizer of a GPT-2 model and add `<pad> <prefix> <emotion> <explanation>` at the vocabulary's end.
 
     Args:
-        name: folder or Hugging Face id with tokenizer files, whose added tokens are kept; or one of a model alone. All
-            GPT-2 sizes share one vocabulary. It is part of this repository, so it needs no download.
+        name: folder or Hugging Face id. Its tokenizer files, if there are any, may bring added tokens of their own; else
+            the vocabulary is that of this repository, which all sizes of GPT-2 share.
 
     Raises:
         InputError: there is no such model, or its tokenizer is missing or malformed.
@@ -50,8 +48,6 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     else:
         _check_vocabulary_size(name)
         tokenizer = read_tokenizer(SHIPPED_BPE)
-    if len(tokenizer) < 256:
-        raise InputError(f"{name}: the tokenizer has {len(tokenizer)} tokens; its vocab.json or merges.txt is missing")
     tokenizer.add_special_tokens({"pad_token": PAD})
     tokenizer.add_tokens([PREFIX, EMOTION, EXPLANATION], special_tokens=True)
     return tokenizer
@@ -60,13 +56,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
 def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
     """Refuse (InputError) a --gpt2_model whose tokenizer or config.json has another vocabulary than GPT-2's."""
     _check_vocabulary_size(name, most=math.inf)
-    theirs = tokenizer.get_vocab()
+    vocabulary = tokenizer.get_vocab()
     for token, number in read_json(SHIPPED_BPE / "vocab.json").items():
-        if theirs.get(token) != number:
+        if vocabulary.get(token) != number:
             raise InputError(f"--gpt2_model {name}: its tokenizer has another token {number} than GPT-2; {ONLY_GPT2}")
 
 
-def _check_vocabulary_size(name: str, most: float = GPT2_VOCABULARY + MOST_UNNAMED) -> None:
+def _check_vocabulary_size(name: str, most: float = GPT2_VOCABULARY + MAX_EXTRA_ROWS) -> None:
     source = f"--gpt2_model {name}"
     config = find_config(name, source, "give a folder with config.json, or a Hugging Face id")
     size = config.get("vocab_size", GPT2_VOCABULARY)
@@ -77,50 +73,52 @@ def _check_vocabulary_size(name: str, most: float = GPT2_VOCABULARY + MOST_UNNAM
 
 
 def count_named(name: str) -> int:
-    """How many tokens the tokenizer files of a folder or Hugging Face id name; without any, GPT-2's."""
+    """Number of tokens in the tokenizer files of a folder or Hugging Face id; without such files, GPT-2's."""
     return len(read_tokenizer(name)) if has_tokenizer(name) else GPT2_VOCABULARY
 
 
 @dataclass
 class EncodedTexts:
-    """N texts of L tokens, see `TextCodec`; labels and segments follow from the tokens, so that a large split stays small.
+    """N texts of L tokens, see `TextCodec`. Labels and segments are computed when needed, so that a large split stays small.
 
-    input_ids: int32 [N, L]. explanation_starts, ends: int32 [N], where the explanation and where the padding begins.
+    table: int32 [N, L + 2]: the tokens, the position where the explanation begins, and the one where the padding begins.
     len_prefix: k. segments: ids of <prefix>, <emotion>, <explanation>.
     """
 
-    input_ids: np.ndarray
-    explanation_starts: np.ndarray
-    ends: np.ndarray
+    table: np.ndarray
     len_prefix: int
     segments: tuple[int, int, int]
 
     def __getitem__(self, rows: np.ndarray) -> "EncodedTexts":
-        starts, ends = self.explanation_starts[rows], self.ends[rows]
-        return EncodedTexts(self.input_ids[rows], starts, ends, self.len_prefix, self.segments)
+        return EncodedTexts(self.table[rows], self.len_prefix, self.segments)
+
+    @property
+    def input_ids(self) -> np.ndarray:
+        """int32 [N, L]."""
+        return self.table[:, :-2]
 
     @property
     def labels(self) -> np.ndarray:
         """int32 [N, L], -100 where no token is predicted."""
-        place = np.arange(self.input_ids.shape[1])
-        learned = (place > self.len_prefix) & (place < self.ends[:, None])
+        positions = np.arange(self.input_ids.shape[1])
+        learned = (positions > self.len_prefix) & (positions < self.table[:, -1:])
         return np.where(learned, self.input_ids, np.int32(IGNORED_LABEL))
 
     @property
     def segment_ids(self) -> np.ndarray:
         """int32 [N, L]."""
         prefix, emotion, explanation = self.segments
-        place = np.arange(self.input_ids.shape[1])
-        behind_prefix = np.where(place < self.explanation_starts[:, None], emotion, explanation)
-        return np.where(place < self.len_prefix, prefix, behind_prefix).astype(np.int32)
+        positions = np.arange(self.input_ids.shape[1])
+        after_prefix = np.where(positions < self.table[:, -2:-1], emotion, explanation)
+        return np.where(positions < self.len_prefix, prefix, after_prefix).astype(np.int32)
 
 
 class Prompt(NamedTuple):
-    """What generation starts from, and how it goes on.
+    """The tokens that generation starts from, and the ids that it needs to continue.
 
     ids, segments: tokens and segment ids of every text's beginning, prefix tokens included. because_id: token of
-    " because", from which on new tokens carry explanation_segment, before it emotion_segment. stop_ids: a text ends before
-    the first of these.
+    " because"; from it on, new tokens have the segment explanation_segment, before it emotion_segment. stop_ids: a text
+    ends before the first of these.
     """
 
     ids: list[int]
@@ -170,14 +168,12 @@ class TextCodec:
             tokenizer.convert_tokens_to_ids(token) for token in ADDED_TOKENS
         )
         self.bos_id = self.eos_id = tokenizer.eos_token_id
-        self.because_id = self._because_id()
+        because = self.bpe([f" {BECAUSE}"])[0]
+        if len(because) != 1:
+            raise InputError(f"this tokenizer splits ' {BECAUSE}' into {len(because)} tokens: only GPT-2's fits")
+        self.because_id = because[0]
+        self.segments = (self.prefix_id, self.emotion_id, self.explanation_id)
         self.stop_ids = (self.eos_id, self.pad_id, self.prefix_id, self.emotion_id, self.explanation_id)
-
-    def _because_id(self) -> int:
-        ids = self.bpe([f" {BECAUSE}"])[0]
-        if len(ids) != 1:
-            raise InputError(f"this tokenizer splits ' {BECAUSE}' into {len(ids)} tokens: only GPT-2's fits")
-        return ids[0]
 
     def bpe(self, texts: list[str], plain: bool = False) -> list[list[int]]:
         """Token ids of each text. With `plain`, the spelling of a special token, e.g. "<pad>", is ordinary text."""
@@ -187,68 +183,48 @@ class TextCodec:
 
     def encode(self, emotions: list[str], explanations: list[str]) -> EncodedTexts:
         """Encode parallel lists of N emotions and explanations."""
-        return self._encoded(self._table(emotions, explanations))
+        return EncodedTexts(self._encode_table(emotions, explanations), self.len_prefix, self.segments)
 
     def encode_training(self, records: TrainingRecords, cache_dir: Path | None) -> EncodedTexts:
-        """Encode all M annotations of a training split.
-
-        Args:
-            cache_dir: folder where the result is kept under a hash of everything it depends on; None: do not keep it.
-        """
+        """Encode all M annotations of a training split; `cache_dir`: folder where the result is cached, or None."""
         key = hashlib.sha256((self.fingerprint() + self.tokenizer.backend_tokenizer.to_str()).encode())
         key.update(json.dumps([EMOTIONS, self.plain_special_tokens]).encode())
         key.update(records.explanations)
         key.update(records.emotions)
 
-        def make() -> list[np.ndarray]:
-            emotions = [EMOTIONS[place] for place in records.emotions]
-            return [self._table(emotions, split_texts(records.explanations))]
+        def compute() -> list[np.ndarray]:
+            emotions = [EMOTIONS[index] for index in records.emotions]
+            return [self._encode_table(emotions, split_texts(records.explanations))]
 
-        def fit(arrays: list[np.ndarray]) -> bool:
-            return len(arrays) == 1 and self._is_table(arrays[0], len(records.emotions))
+        (table,) = load_or_compute(cache_dir, "texts", key.digest(), compute)
+        return EncodedTexts(table, self.len_prefix, self.segments)
 
-        (table,) = load_or_compute(cache_dir, "texts", key.digest(), fit, make)
-        return self._encoded(table)
-
-    def _table(self, emotions: list[str], explanations: list[str]) -> np.ndarray:
-        """int32 [N, L + 2]: the tokens, the start of the explanation, the end of the text."""
+    def _encode_table(self, emotions: list[str], explanations: list[str]) -> np.ndarray:
+        """`EncodedTexts.table` of parallel lists."""
         table = np.full((len(emotions), self.max_seq_len + 2), self.pad_id, dtype=np.int32)
         for start in range(0, len(emotions), TEXTS_AT_ONCE):
-            end = start + TEXTS_AT_ONCE
-            self._fill(table[start:end], emotions[start:end], explanations[start:end])
+            part = slice(start, start + TEXTS_AT_ONCE)
+            self._fill_rows(table[part], emotions[part], explanations[part])
         return table
 
-    def _encoded(self, table: np.ndarray) -> EncodedTexts:
+    def _fill_rows(self, table: np.ndarray, emotions: list[str], explanations: list[str]) -> None:
+        """Write rows of `_encode_table`, whose tokens are all <pad> before."""
         length = self.max_seq_len
-        segments = (self.prefix_id, self.emotion_id, self.explanation_id)
-        return EncodedTexts(table[:, :length], table[:, length], table[:, length + 1], self.len_prefix, segments)
-
-    def _is_table(self, table: np.ndarray, texts: int) -> bool:
-        if table.dtype != np.int32 or table.shape != (texts, self.max_seq_len + 2):
-            return False
-        return not table.size or 0 <= table.min() <= table.max() < max(len(self.tokenizer), self.max_seq_len + 1)
-
-    def _fill(self, table: np.ndarray, emotions: list[str], explanations: list[str]) -> None:
-        """Write rows of `_table`, whose tokens are <pad> so far."""
-        length = self.max_seq_len
-        kinds = sorted(set(emotions))
+        names, name_of_row = np.unique(emotions, return_inverse=True)
         heads = [
-            [self.prefix_id] * self.len_prefix + [self.bos_id] + part
-            for part in self.bpe([f"{self.prompt_text} {emotion}" for emotion in kinds])
+            [self.prefix_id] * self.len_prefix + [self.bos_id] + tokens
+            for tokens in self.bpe([f"{self.prompt_text} {emotion}" for emotion in names])
         ]
-        of_kind = {emotion: place for place, emotion in enumerate(kinds)}
-        kind = np.array([of_kind[emotion] for emotion in emotions])
-        for place, head in enumerate(heads):
-            table[kind == place, : min(len(head), length)] = head[:length]
-        starts = np.array([len(head) for head in heads])[kind]
+        for index, head in enumerate(heads):
+            table[name_of_row == index, : min(len(head), length)] = head[:length]
+        starts = np.array([len(head) for head in heads])[name_of_row]
         tails = self.bpe([f" {BECAUSE} {text}" for text in explanations], self.plain_special_tokens)
         lengths = np.array([len(tail) + 1 for tail in tails])
         tokens = np.concatenate([np.array([*tail, self.eos_id], np.int32) for tail in tails])
         rows = np.repeat(np.arange(len(tails)), lengths)
-        first = np.cumsum(lengths) - lengths
-        places = np.arange(len(tokens)) - first[rows] + starts[rows]
-        inside = places < length
-        table[rows[inside], places[inside]] = tokens[inside]
+        columns = np.arange(len(tokens)) - np.repeat(np.cumsum(lengths) - lengths - starts, lengths)
+        inside = columns < length
+        table[rows[inside], columns[inside]] = tokens[inside]
         table[:, length] = starts
         table[:, length + 1] = np.minimum(starts + lengths, length)
 
@@ -259,7 +235,7 @@ class TextCodec:
         return 1 + max(map(len, emotions))
 
     def prompt(self, emotion: str | None = None) -> Prompt:
-        """What generation starts from: `[<prefix>]*k + [bos] + bpe(prompt)`, then `given(emotion)`."""
+        """The beginning of generated texts: `[<prefix>]*k + [bos] + bpe(prompt)`, then `given(emotion)`."""
         tokens = [self.prefix_id] * self.len_prefix + [self.bos_id, *self.bpe([self.prompt_text])[0]]
         segments = [self.prefix_id] * self.len_prefix + [self.emotion_id] * (len(tokens) - self.len_prefix)
         given = self.given(emotion)
@@ -272,7 +248,7 @@ class TextCodec:
         return [] if emotion is None else [*self.bpe([f" {emotion}"])[0], self.because_id]
 
     def label_tokens(self) -> list[int]:
-        """The first tokens of the nine emotions behind the prompt: what the label loss compares.
+        """The first tokens of the nine emotions after the prompt, which the label loss compares.
 
         Raises:
             InputError: two emotions begin with the same token, or the prompt's own tokens depend on the emotion.
@@ -282,7 +258,7 @@ class TextCodec:
         tokens = [text[len(prompt)] for text in texts if text[: len(prompt)] == prompt and len(text) > len(prompt)]
         if len(set(tokens)) < len(EMOTIONS):
             raise InputError(
-                f"--use_label_loss: behind --prompt_text {self.prompt_text!r} this tokenizer does not give the nine emotions "
+                f"--use_label_loss: after --prompt_text {self.prompt_text!r} this tokenizer does not give the nine emotions "
                 "nine different first tokens; only GPT-2's fits"
             )
         return tokens
@@ -311,8 +287,3 @@ class TextCodec:
     def fingerprint(self) -> str:
         """The settings that the encoding of a text depends on, as a string for cache keys."""
         return json.dumps([self.prompt_text, self.max_seq_len, self.len_prefix, len(self.tokenizer)])
-
-
-def count_special_tokens(texts: Iterable[str]) -> dict[str, int]:
-    """Count how often each special token is spelled in the texts; tokens that do not occur are left out."""
-    return dict(Counter(token for text in texts for token in SPECIAL_TOKENS.findall(text)))

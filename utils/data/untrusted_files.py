@@ -1,9 +1,8 @@
 """Read files of torch.save, state dicts and ArtEmis' two pickles so that no code in them runs.
 
 A pickle can name any function of any installed package and have it called. torch.load with `weights_only` calls only what
-tensors and plain values need. It cannot read ArtEmis' files, which name ArtEmis' own classes: these have an unpickler here.
-Nor may torch.load read them without `weights_only`, whatever the unpickler: it runs the code of TorchScript archives, and
-writes files where the source code in a file is not that of an installed class.
+tensors and plain values need. It cannot read ArtEmis' files, which name ArtEmis' own classes; `RestrictedUnpickler` reads
+these. torch.load without `weights_only` would not be safe with any unpickler, as it runs the code of TorchScript archives.
 """
 
 import io
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from utils.errors import InputError, brief
 from utils.files import check_regular, read_bytes
 
-if TYPE_CHECKING:  # build_splits.py reads a vocabulary and needs no torch
+if TYPE_CHECKING:  # build_splits.py reads a vocabulary without importing torch
     from torch import Tensor
 
 SPECIAL_SYMBOLS = ("<pad>", "<sos>", "<eos>", "<unk>")
@@ -27,7 +26,7 @@ REMEDY = "download it again from a source you trust, or make it with preprocess/
 
 
 class StandIn:
-    """An object of a class that is not imported: it ignores its arguments, and its pickled state becomes its attributes."""
+    """In place of a class that is not imported: it ignores its arguments, and its pickled state becomes its attributes."""
 
     def __init__(self, *_: Any):
         pass
@@ -46,8 +45,8 @@ NAMES = {
 }
 
 
-class RestrictedUnpickler(pickle._Unpickler):  # the C version allocates gigabytes for a damaged index
-    """Knows only `NAMES`, and gives a stand-in for every class of ArtEmis and torch.nn.modules: nothing is imported.
+class RestrictedUnpickler(pickle.Unpickler):
+    """Imports nothing: it knows only `NAMES`, and gives a stand-in for every class of ArtEmis and torch.nn.modules.
 
     `storages` holds the storages that tensors refer to, by their keys: tensors [elements], to be filled after `load`.
     """
@@ -76,7 +75,7 @@ class RestrictedUnpickler(pickle._Unpickler):  # the C version allocates gigabyt
 
 
 def vocabulary_path(classifier: str | Path, given: str | Path | None = None) -> Path | None:
-    """The vocabulary.pkl of a text-to-emotion classifier: two folders above it unless given; None: the file carries its own."""
+    """The vocabulary.pkl of a text-to-emotion classifier: two folders above it unless given; None if its file contains one."""
     if Path(classifier).suffix == ".safetensors":
         return None
     return Path(given or Path(classifier).absolute().parents[2] / "vocabulary.pkl")
@@ -89,7 +88,7 @@ def load_vocabulary(path: str | Path) -> dict[str, int]:
         word -> index 0 .. n - 1, in the order of the indices; <pad>, <sos>, <eos>, <unk> are 0 .. 3.
 
     Raises:
-        InputError: the file is missing, damaged or not such a vocabulary, or names anything that no vocabulary needs.
+        InputError: the file is missing, damaged or not such a vocabulary, or names other classes or functions.
     """
     file = io.BytesIO(read_bytes(path))
     try:
@@ -113,7 +112,7 @@ def read_module_tensors(path: str | Path) -> "dict[str, Tensor]":
         name -> tensor on the CPU: parameters and buffers, with the names that the module's `state_dict()` would have.
 
     Raises:
-        InputError: the file is missing or damaged, or names anything that no such module needs.
+        InputError: the file is missing or damaged, or names other classes or functions.
     """
     check_regular(path)
     try:
@@ -166,13 +165,13 @@ def read_torch_file(path: str | Path, remedy: str = "take another file") -> Any:
     """Read a torch.save file of tensors, numbers and texts, and of lists, tuples and dictionaries of these, onto the CPU.
 
     Raises:
-        InputError: the file is missing or damaged, or names anything else.
+        InputError: the file is missing or damaged, or names classes or functions.
     """
     import torch
 
     check_regular(path, remedy)
     try:
-        with warnings.catch_warnings(action="ignore"):  # about files that it refuses
+        with warnings.catch_warnings(action="ignore"):  # torch warns about files that it refuses
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise any error
         raise _refused(path, error, remedy) from None

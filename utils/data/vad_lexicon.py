@@ -17,10 +17,9 @@ from utils.errors import InputError
 from utils.files import check_regular, sha256
 from utils.processes import leave_signals_to_parent
 
-if TYPE_CHECKING:  # it brings transformers along, which reading a lexicon can do without
+if TYPE_CHECKING:  # it imports transformers, which reading a lexicon does not need
     from utils.data.text_codec import TextCodec
 
-MAX_LINE = 10_000
 NLTK_DATA = {"averaged_perceptron_tagger_eng": "taggers", "wordnet": "corpora"}
 WORDNET_TAGS = {"J": "a", "V": "v", "N": "n", "R": "r"}
 LEXICON_REMEDY = "download the NRC VAD Lexicon (https://saifmohammad.com/WebPages/nrc-vad.html) and name its file"
@@ -47,40 +46,30 @@ def read_lexicon(path: str | Path) -> Lexicon:
     values are in 0..1, the file is v1's unipolar one, and values x are mapped to 2x - 1.
 
     Raises:
-        InputError: the file is missing or not UTF-8, has a line of 10 000 characters or more, a value that is not a
-            number or outside -1..1, or no entry.
+        InputError: the file is missing or not UTF-8, has a value that is not a number or outside -1..1, or no entry.
     """
     path = Path(path)
     values: dict[str, tuple[float, float, float]] = {}
     check_regular(path, LEXICON_REMEDY)
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            for number in range(1, 1 << 62):
-                line = file.readline(MAX_LINE)
-                if not line:
-                    break
-                if len(line) == MAX_LINE or "\0" in line:
-                    raise InputError(
-                        f"{path}: line {number} is no lexicon entry (overlong or binary); {LEXICON_REMEDY}"
-                    )
-                fields = line.rstrip("\r\n").split("\t")
-                if len(fields) != 4:
-                    continue
-                try:
-                    entry = tuple(float(field) for field in fields[1:])
-                except ValueError:
-                    if values:
-                        raise InputError(
-                            f"{path}: line {number}: {str(fields[1:])[:80]} are not three numbers; correct or remove it"
-                        ) from None
-                    continue  # the header
-                if not all(-1 <= value <= 1 for value in entry):
-                    raise InputError(
-                        f"{path}: line {number}: value outside -1..1 in {str(fields)[:80]}; {LEXICON_REMEDY}"
-                    )
-                values[fields[0]] = entry
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; {LEXICON_REMEDY}") from None
+    for number, line in enumerate(lines, start=1):
+        word, *numbers = line.split("\t")
+        if len(numbers) != 3:
+            continue
+        try:
+            entry = tuple(map(float, numbers))
+        except ValueError:
+            if not values:
+                continue  # the header
+            raise InputError(
+                f"{path}: line {number}: {str(numbers)[:80]} are not three numbers; correct or remove it"
+            ) from None
+        if not all(-1 <= value <= 1 for value in entry):
+            raise InputError(f"{path}: line {number}: value outside -1..1 in {str(numbers)[:80]}; {LEXICON_REMEDY}")
+        values[word] = entry
     if not values:
         raise InputError(f"{path}: holds no line `word<tab>v<tab>a<tab>d`; {LEXICON_REMEDY}")
     unipolar = min(map(min, values.values())) >= 0
@@ -101,7 +90,7 @@ class VADLookup:
         lexicon: the VAD lexicon.
         lemmatizer: "nltk" (the paper's), "simplemma" (includes its data) or "none" (tokens unchanged).
         codec: gives the strings of the tokens.
-        cache_dir: folder where simplemma's table of all tokens is kept, which takes most of a second; None: do not keep it.
+        cache_dir: folder where simplemma's table of all tokens, which takes most of a second, is cached; None: no caching.
 
     Raises:
         InputError: NLTK's data are not installed.
@@ -114,23 +103,12 @@ class VADLookup:
         if lemmatizer == "nltk":
             self._nltk = NLTKLemmatizer()
             return
-        self._piece_table, self._word_table = self._tables(cache_dir if lemmatizer == "simplemma" else None)
-
-    def _tables(self, cache_dir: Path | None) -> list[np.ndarray]:
-        """The VAD of every token as a piece of a training text, and as a generated word: [V, 3] each."""
-
-        def make() -> list[np.ndarray]:
-            return [self._values(self._lemmas(tokens)) for tokens in (self._pieces, self._words)]
-
-        if cache_dir is None:
-            return make()
-        made_from = [self.lemmatizer, version("simplemma"), self.lexicon.sha256, self._pieces, self._words]
-
-        def fit(arrays: list[np.ndarray]) -> bool:
-            return len(arrays) == 2 and all(_is_vad(array, (len(self._pieces),)) for array in arrays)
-
-        return load_or_compute(
-            cache_dir, "vad-tokens", hashlib.sha256(json.dumps(made_from).encode()).digest(), fit, make
+        content = [lemmatizer, version("simplemma"), lexicon.sha256, self._pieces, self._words]
+        self._piece_table, self._word_table = load_or_compute(
+            cache_dir if lemmatizer == "simplemma" else None,
+            "vad-tokens",
+            hashlib.sha256(json.dumps(content).encode()).digest(),
+            lambda: [self._values(tokens) for tokens in (self._pieces, self._words)],
         )
 
     @property
@@ -138,17 +116,15 @@ class VADLookup:
         """Whether a token's VAD is independent of the other tokens."""
         return self.lemmatizer != "nltk"
 
-    def _lemmas(self, tokens: list[str]) -> list[str]:
+    def _values(self, tokens: list[str]) -> np.ndarray:
+        """VAD of the token strings of one sequence, [L, 3]."""
         if self.lemmatizer == "nltk":
-            return self._nltk(tokens)
-        lemmatize = lemmatize_english if self.lemmatizer == "simplemma" else str
-        return [lemmatize(token) for token in tokens]
+            lemmas = self._nltk(tokens)
+        else:
+            lemmas = map(lemmatize_english, tokens) if self.lemmatizer == "simplemma" else tokens
+        return np.array([self.lexicon.values.get(lemma, (0.0, 0.0, 0.0)) for lemma in lemmas], dtype=np.float32)
 
-    def _values(self, lemmas: list[str]) -> np.ndarray:
-        get = self.lexicon.values.get
-        return np.array([get(lemma, (0.0, 0.0, 0.0)) for lemma in lemmas], dtype=np.float32)
-
-    def of_generated(self, token_ids: np.ndarray) -> np.ndarray:
+    def for_generated(self, token_ids: np.ndarray) -> np.ndarray:
         """VAD of generated sequences [N, L] -> [N, L, 3]. Token strings are single decoded tokens, left-stripped."""
         if self.context_free:
             return self._word_table[token_ids]
@@ -156,7 +132,7 @@ class VADLookup:
         for row in np.asarray(token_ids, dtype=np.int32):
             key = row.tobytes()
             if key not in self._memo:
-                self._memo[key] = self._tagged([self._words[token] for token in row])
+                self._memo[key] = self._values([self._words[token] for token in row])
             rows.append(self._memo[key])
         return np.stack(rows)
 
@@ -164,20 +140,12 @@ class VADLookup:
         """Drop the memoised sequences; called after an evaluation to free memory."""
         self._memo.clear()
 
-    def _tagged(self, tokens: list[str]) -> np.ndarray:
-        return self._values(self._lemmas(tokens))
-
-    def _tagged_pieces(self, row: np.ndarray) -> np.ndarray:
-        return self._tagged([self._pieces[token] for token in row])
-
-    def of_texts(self, token_ids: np.ndarray, cache_dir: Path | None = None, processes: int = 1) -> np.ndarray:
+    def for_texts(self, token_ids: np.ndarray, cache_dir: Path | None = None, processes: int = 1) -> np.ndarray:
         """VAD of training texts [N, L] -> [N, L, 3]. Token strings are in GPT-2's byte alphabet without the space mark.
-
-        Tagging is slow, so the result is cached. The file's name contains a hash of everything that it depends on.
 
         Args:
             token_ids: [N, L].
-            cache_dir: folder of the cached result; None: do not cache.
+            cache_dir: folder where the result is cached, as tagging is slow; None: no caching.
             processes: number of processes that tag in parallel.
         """
         if self.context_free:
@@ -186,41 +154,35 @@ class VADLookup:
             return self._tag_all(token_ids, processes)
         key = hashlib.sha256(self.lexicon.sha256.encode() + self.codec.fingerprint().encode())
         key.update(json.dumps([version("nltk"), nltk_data_sha256()]).encode())
-        key.update(json.dumps(self._pieces).encode())  # the same numbers are other words in another vocabulary
+        key.update(json.dumps(self._pieces).encode())  # the same ids are other words in another vocabulary
         key.update(self.lemmatizer.encode() + np.ascontiguousarray(token_ids, dtype=np.int32).tobytes())
-
-        def fit(arrays: list[np.ndarray]) -> bool:
-            return len(arrays) == 1 and _is_vad(arrays[0], token_ids.shape)
-
-        (values,) = load_or_compute(cache_dir, "vad", key.digest(), fit, lambda: [self._tag_all(token_ids, processes)])
+        (values,) = load_or_compute(cache_dir, "vad", key.digest(), lambda: [self._tag_all(token_ids, processes)])
         return values
 
     def _tag_all(self, token_ids: np.ndarray, processes: int) -> np.ndarray:
         progress = {"total": len(token_ids), "desc": "tagging texts for VAD", "unit": "text"}
         if processes == 1 or len(token_ids) <= 2000:
-            return np.stack([self._tagged_pieces(row) for row in tqdm(token_ids, **progress)])
-        self._tagged_pieces(token_ids[0])  # loads WordNet, which forked processes then share
+            return np.stack([self._tag_row(row) for row in tqdm(token_ids, **progress)])
+        self._tag_row(token_ids[0])  # loads WordNet, which forked processes then share
         with ProcessPoolExecutor(processes, initializer=_start_tagging, initargs=(self,)) as pool:
             try:
-                return np.stack(list(tqdm(pool.map(_tagged_row, token_ids, chunksize=256), **progress)))
+                return np.stack(list(tqdm(pool.map(_tag_row, token_ids, chunksize=256), **progress)))
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    def _tag_row(self, row: np.ndarray) -> np.ndarray:
+        return self._values([self._pieces[token] for token in row])
+
 
 def _start_tagging(lookup: VADLookup) -> None:
-    """For a process that tags: keep the look-up, which would else be handed over with every text."""
+    """Initialise a tagging process: it keeps the look-up, which would otherwise be sent with every text."""
     global _lookup
     leave_signals_to_parent()
     _lookup = lookup
 
 
-def _tagged_row(row: np.ndarray) -> np.ndarray:
-    return _lookup._tagged_pieces(row)
-
-
-def _is_vad(array: np.ndarray, shape: tuple[int, ...]) -> bool:
-    """Whether an array can hold VAD values of tokens of this shape."""
-    return (array.dtype, array.shape) == (np.float32, (*shape, 3)) and bool((np.abs(array) <= 1).all())
+def _tag_row(row: np.ndarray) -> np.ndarray:
+    return _lookup._tag_row(row)
 
 
 @cache
@@ -234,8 +196,8 @@ def lemmatize_english(token: str) -> str:
 class NLTKLemmatizer:
     """NLTK's POS tagger and WordNet lemmatizer: tokens of one text -> their lemmas.
 
-    POS tags that start with J, V, N, R become WordNet's a, v, n, r; all others become n. Where it is handed to another
-    process, that one loads NLTK's data itself.
+    POS tags that start with J, V, N, R become WordNet's a, v, n, r; all others become n. When pickled for another
+    process, it loads NLTK's data there.
 
     Raises:
         InputError: NLTK's data are missing; the message gives the command that downloads them.

@@ -107,7 +107,7 @@ class Evaluator:
         batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
         with torch.inference_mode(), self.accelerator.autocast():
             image = model.image_features(batch.get("pixels"), batch.get("cls"), batch.get("grid"))
-            vad_of = None if self.vad is None else self.vad.of_generated
+            vad_of = None if self.vad is None else self.vad.for_generated
             distributions = {}
             if model.emotion_head is not None:
                 distributions["head"] = head_distribution(model, image).tolist()

@@ -88,9 +88,7 @@ def load_checkpoint(
         print(escaped(note))
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     device = torch.device(device or accelerator or "cpu")
-    encoder = model.image_encoder
-    mean, std = encoder.statistics(args.image_normalization)
-    pixels = ImagePixels(None, encoder.image_size, mean, std, encoder.preparation.resample)
+    pixels = ImagePixels.for_encoder(None, model.image_encoder, args.image_normalization)
     return TrainedModel(args, model.eval().to(device), codec, vad, pixels, device)
 
 
@@ -204,7 +202,7 @@ def model_config(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedCh
     only scored.
 
     Raises:
-        InputError: flags and checkpoint contradict each other, or the checkpoint's config.json is wrong.
+        InputError: flags and checkpoint contradict each other.
     """
     settings = {field.name: getattr(args, field.name) for field in fields(SEVLMConfig) if hasattr(args, field.name)}
     settings |= {
@@ -228,10 +226,7 @@ def model_config(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedCh
         settings |= {name: getattr(defaults, name) for name in ("use_emotion_loss", "emotion_pooling")}
     from_checkpoint = FROM_CHECKPOINT + (HEADS if args.eval_only else ())
     settings |= {name: saved[name] for name in from_checkpoint if name in saved}
-    try:
-        return SEVLMConfig.from_fields({}, **settings)
-    except ValueError as error:
-        raise InputError(f"{checkpoint.folder}/config.json: {error}; take another checkpoint") from None
+    return SEVLMConfig(**settings)
 
 
 # ---- the decoder -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,7 @@ def save_named(
     state = model.decoder.state_dict()
     del state["lm_head.weight"]  # tied: safetensors files hold a tensor once
     state = {key: tensor.contiguous() for key, tensor in state.items()}
-    settings = model.config.to_fields() | {"prefix_size": model.config.encoder_dim}  # its name in published files
+    settings = asdict(model.config) | {"prefix_size": model.config.encoder_dim}  # its name in published files
     fields = model.decoder.config.to_dict() | settings | config
     with atomic_path(ckpt_path / f"nle_model_{name}", folder=True) as folder:
         save_file(state, folder / "model.safetensors", {"format": "pt"})

@@ -186,7 +186,7 @@ class ImageExplainer:
         _check_device(args.device)
         self.trained = load_checkpoint(args.ckpt, args.name, given, args.device)
         self.prompt = self.trained.args.prompt_text.strip()
-        self.vad_of = None if self.trained.vad is None else self.trained.vad.of_generated
+        self.vad_of = None if self.trained.vad is None else self.trained.vad.for_generated
         self.emotions = list(EMOTIONS) if args.emotion == "all" else [args.emotion]
         self.precision = _precision(self.trained.args.mixed_precision, self.trained.device)
         self.lexicon = None if self.trained.vad is None else self.trained.vad.lexicon  # tints the words of heat maps
