@@ -74,7 +74,7 @@ def test_readme_from_a_folder_and_a_spreadsheet_to_the_first_epoch(workspace, tm
     block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1]
     commands = [shlex.split(line) for line in block.splitlines() if line and not line.startswith("#")]
     assert len(commands) == 4
-    save_pictures(tmp_path / "pictures")
+    save_pictures(tmp_path / "images")
     write_table(tmp_path / "mine.csv", header=("file", "feeling", "reason"), encoding="utf-8-sig")
     shutil.copy(workspace.data / "demo-VAD-Lexicon.txt", "NRC-VAD-Lexicon.txt")
     vit = ["--clip_model", str(workspace.root / "vit"), "--from_scratch", "--num_workers", "0"]
@@ -267,9 +267,11 @@ def test_rows_of_unknown_emotions_are_left_out(tmp_path, capsys):
 
 
 def test_readme_affection_and_artelingo(tmp_path, monkeypatch):
-    """README's two lines, on small tables with the columns of the releases."""
+    """The two lines of preprocess/README.md, on small tables with the columns of the releases."""
     monkeypatch.chdir(tmp_path)
-    section = (REPOSITORY / "README.md").read_text(encoding="utf-8").partition("Affection and ArtELingo are")[2]
+    section = (
+        (REPOSITORY / "preprocess/README.md").read_text(encoding="utf-8").partition("Affection and ArtELingo are")[2]
+    )
     lines = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1].splitlines()
     affection, artelingo = (shlex.split(line.partition("build_splits.py")[2]) for line in lines)
     datasets = ("coco_affective", "visual_genome_affective", "flickr30k_affective", "you_aaai_affective")
