@@ -2,7 +2,7 @@
 
     python tests/stop_matrix.py                  (all; some ten minutes on two cores)
     python tests/stop_matrix.py --launcher torchrun --signals TERM USR1
-    python tests/stop_matrix.py --slurm          (the README's Slurm script, with a stand-in for Slurm)
+    python tests/stop_matrix.py --slurm          (the Slurm script of utils/training/README.md, with a stand-in for Slurm)
 
 Runs are of tiny models, with two loader processes and with METEOR's Java, started as users start them: torchrun with two
 processes, accelerate's launcher with one, plain python. Each row: who was signalled with what; whether the launcher ended, and
@@ -187,8 +187,8 @@ def case(workspace: Workspace, launcher: str, moment: str, target: str, name: st
 
 
 def job_script(processes: int) -> str:
-    """The Slurm script of the README, for this machine."""
-    text = (REPOSITORY / "README.md").read_text()
+    """The Slurm script of utils/training/README.md, for this machine."""
+    text = (REPOSITORY / "utils/training/README.md").read_text()
     script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", text, re.S).group(1)
     launcher, count = re.subn(
         r"torchrun --standalone --nproc_per_node \d+", " ".join(LAUNCHERS["torchrun"][:-1]) + f" {processes}", script
@@ -200,7 +200,7 @@ def job_script(processes: int) -> str:
 def run_as_job(
     folder: Path, argv: list[str], processes: int, whole_group: bool, warnings: int = 1
 ) -> tuple[str, list[int]]:
-    """Stand in for Slurm: run the README's script, warn it once it trains, and start it anew as often as it asks for it.
+    """Stand in for Slurm: run the documented script, warn it once it trains, and start it anew as often as it asks for it.
 
     Args:
         whole_group: send USR1 to every process of the job's group, not to the batch shell alone.
@@ -271,7 +271,7 @@ JOB_FLAGS = ("--num_workers", "1", "--num_train_epochs", "8", "--eval_steps", "1
 
 
 def slurm(workspace: Workspace) -> bool:
-    """The README's Slurm script, with two processes, warned twice in both ways; whether all ended as an uninterrupted run."""
+    """The documented Slurm script, with two processes, warned twice in both ways; whether all ended as an uninterrupted run."""
     good = True
     flags = [*JOB_FLAGS, "--batch_size", "4"]
     whole = workspace.root / "whole"
@@ -319,7 +319,7 @@ def main() -> int:
     parser.add_argument(
         "--targets", nargs="+", choices=("launcher", "worker", "group"), default=["launcher", "worker", "group"]
     )
-    parser.add_argument("--slurm", action="store_true", help="try the README's Slurm script instead")
+    parser.add_argument("--slurm", action="store_true", help="try the documented Slurm script instead")
     parser.add_argument("--loaders", type=int, default=2, help="loader processes (default: %(default)s)")
     args = parser.parse_args()
     for number in (signal.SIGHUP, signal.SIGINT):  # which may be ignored where this runs in the background

@@ -267,9 +267,11 @@ def test_rows_of_unknown_emotions_are_left_out(tmp_path, capsys):
 
 
 def test_readme_affection_and_artelingo(tmp_path, monkeypatch):
-    """README's two lines, on small tables with the columns of the releases."""
+    """The two lines of preprocess/README.md, on small tables with the columns of the releases."""
     monkeypatch.chdir(tmp_path)
-    section = (REPOSITORY / "README.md").read_text(encoding="utf-8").partition("Affection and ArtELingo are")[2]
+    section = (
+        (REPOSITORY / "preprocess/README.md").read_text(encoding="utf-8").partition("Affection and ArtELingo are")[2]
+    )
     lines = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1].splitlines()
     affection, artelingo = (shlex.split(line.partition("build_splits.py")[2]) for line in lines)
     datasets = ("coco_affective", "visual_genome_affective", "flickr30k_affective", "you_aaai_affective")

@@ -1,17 +1,12 @@
-"""The command line: published flags and defaults, booleans, README's flags, and --help."""
+"""The command line: published flags and defaults, booleans, and --help."""
 
-import importlib
-import re
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
 from utils.command_line import DEMO_DEFAULTS, check_flags, parse_args
 from utils.errors import InputError
 from utils.opts import get_parser
-
-README = REPOSITORY / "README.md"
 
 # The published script's flags and their defaults, but for eval_steps 0 (every epoch) and the four paths.
 PUBLISHED = {
@@ -42,15 +37,6 @@ PUBLISHED = {
     "nle_data_train_path": Path("data/artEmis/artEmisX_cl_train.json"),
     "nle_data_val_path": Path("data/artEmis/artEmisX_val.json"),
 }
-# scripts of preprocess/ whose --help needs no torch
-WITHOUT_TORCH = (
-    "resize_wikiart",
-    "build_splits",
-    "build_annotations",
-    "prepare_artemis",
-    "make_demo_data",
-    "cache_features",
-)
 
 
 @pytest.mark.parametrize(("name", "default"), PUBLISHED.items())
@@ -122,27 +108,3 @@ def test_flags_win_over_demo():
 def test_no_false_contradictions():
     check_flags(parse_args(["--eval_only", "--load_from_epoch", "best-res", "--no-use_VAD", "--no-use_cl_loss"]))
     check_flags(parse_args(["--resume", "--no-use_VAD_loss", "--alpha", "0"]))
-
-
-def test_flags_in_readme_exist():
-    """Every --flag after a script's name in README's code blocks belongs to that script."""
-    from cococaption.__main__ import get_parser as cococaption_parser
-    from utils.report import get_parser as report_parser
-
-    scripts = [importlib.import_module(f"preprocess.{name}") for name in (*WITHOUT_TORCH, "train_text2emotion")]
-    parsers = {f"{module.__name__.split('.')[-1]}.py": module.get_parser() for module in scripts}
-    parsers |= {
-        "artEmisX_train.py": get_parser(),
-        "-m cococaption": cococaption_parser(),
-        "-m utils.report": report_parser(),
-    }
-    seen = 0
-    for block in re.findall(r"```[^\n]*\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL):
-        for line in re.split(r"\n|&&", block.replace("\\\n", " ")):
-            for name, parser in parsers.items():
-                _, found, arguments = line.partition(name)
-                known = {option for action in parser._actions for option in action.option_strings}
-                for flag in re.findall(r"(?<!\S)--[\w-]+", arguments.partition("#")[0]) if found else ():
-                    assert flag in known, f"{line.strip()}: {name} has no {flag}"
-                    seen += 1
-    assert seen > 10
