@@ -18,6 +18,7 @@ from utils.opts import TRACKERS, get_parser
 from utils.run_record import RECORD_KEY, compare_to_checkpoint, flags_of, recorded_argv
 
 LEXICON_PAGE = "the NRC VAD Lexicon is at https://saifmohammad.com/WebPages/nrc-vad.html"
+CKPTS = "ckpts"  # the checkpoints in the folder of a run
 EXPORT_NAME = "shared"  # in place of a checkpoint's name: the model of an exported folder
 
 
@@ -77,13 +78,16 @@ def checkpoint_config(args: argparse.Namespace) -> Path:
 
 
 def find_model(source: Path) -> Path:
-    """The folder of a model: `source` itself, or the download of the Hugging Face id (owner/name) that it spells.
+    """The folder of a model: `source` itself, ckpts/ in the folder of a run, or the download of a Hugging Face id.
 
-    A path below an existing folder (`ckpts/x`) is not an id, unless it has a revision (`ckpts/x@main`).
+    An id is spelled owner/name. A path below an existing folder (`ckpts/x`) is not an id, unless it has a revision
+    (`ckpts/x@main`).
 
     Raises:
         InputError: the download fails.
     """
+    if any((source / CKPTS).glob("nle_model_*")):
+        return source / CKPTS
     parts = split_id(str(source))
     if source.is_dir() or parts is None or (parts[1] is None and source.parent.is_dir()):
         return source

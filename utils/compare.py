@@ -14,6 +14,7 @@ from utils.evaluation.bootstrap import RESAMPLES, SEED, paired_difference
 from utils.evaluation.image_scores import read_images
 from utils.evaluation.tables import HEADINGS, PLAIN_SCORES, left_out_line, not_comparable, read_report
 from utils.files import check_place, write_json
+from utils.runs import report_file
 
 RANKING = ("METEOR", "CIDEr", "ROUGE_L", "SPICE", "Bleu_1")  # the first that both runs have ranks the images
 
@@ -22,8 +23,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="python -m utils.compare", description="Paired bootstrap of two runs that scored the same images."
     )
-    parser.add_argument("a", type=Path, help="a result folder or report.json")
-    parser.add_argument("b", type=Path, help="another")
+    parser.add_argument("a", type=Path, metavar="A", help="folder of a run with a test report, or a report.json")
+    parser.add_argument("b", type=Path, metavar="B", help="another")
     parser.add_argument("--resamples", type=number(int, 100, 100_000), default=RESAMPLES, help="default: %(default)s")
     parser.add_argument("--seed", type=number(int, 0), default=SEED, help="default: %(default)s")
     parser.add_argument("--pictures", type=number(int, 0), default=5, help="how many to show (default: %(default)s)")
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     if args.json:
         check_place(args.json)
-    paths = [path / "report.json" if path.is_dir() else path for path in (args.a, args.b)]
+    paths = [report_file(run) for run in (args.a, args.b)]
     reports = [read_report(path) for path in paths]
     (a, content_a), (b, content_b) = map(read_images, paths)
     if a.images != b.images:

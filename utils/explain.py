@@ -29,7 +29,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--ckpt",
         type=folder_or_id,
         required=True,
-        help="checkpoint folder, the --ckpt_path of the training; or an exported model's folder or Hugging Face id (also "
+        metavar="RUN",
+        help="folder of a run, e.g. runs/demo, or of its checkpoints; or an exported model's folder or Hugging Face id (also "
         "id@revision)",
     )
     add(

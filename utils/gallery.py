@@ -5,7 +5,6 @@ python -m utils.gallery results/ --records artEmisX_val.json --annFileExp artEmi
 """
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from utils.data.vad_lexicon import read_lexicon
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.evaluation.evaluation import evaluation_file, read_distributions, score_captions
 from utils.files import check_place
+from utils.runs import RESULTS, moved, results_folder
 from utils.training.run_log import LOG_FILE, read_log
 from utils.visualize.gallery_page import SOURCES, gallery_page, gallery_path, write_page
 
@@ -45,7 +45,7 @@ def get_parser() -> argparse.ArgumentParser:
         nargs="?",
         type=Path,
         metavar="RUN",
-        help="folder of a run (with results/ in it), or its folder of results",
+        help="folder of a run, e.g. runs/demo, or of its results or checkpoints",
     )
     add("--results", type=Path, help="folder of captions and log.jsonl, in place of RUN")
     add(
@@ -66,7 +66,9 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int | None:
     args = get_parser().parse_args(argv)
-    results = results_folder(args)
+    if (args.run is None) == (args.results is None):
+        raise InputError("name one folder: a run (RUN), e.g. runs/demo, or its results (--results)")
+    results = results_folder(args.run or args.results)
     epoch, step = find_evaluation(results, args.evaluation)
     out = args.out or gallery_path(results, epoch, step)
     check_place(out)
@@ -108,22 +110,6 @@ def page_title(results: Path, epoch: str, step: int) -> str:
     return f"{run}, epoch {epoch}, step {step}" if epoch.isdigit() else f"{run}, {epoch}"
 
 
-def results_folder(args: argparse.Namespace) -> Path:
-    """The folder of captions that the command line names."""
-    if (args.run is None) == (args.results is None):
-        raise InputError("name one folder: a run (RUN), e.g. runs/demo, or its results (--results)")
-    path = args.run or args.results
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder; name that of a run, e.g. runs/demo")
-    for folder in (path, path / "results"):
-        if any(CAPTIONS.fullmatch(file.name) for file in folder.glob("unf_captions_full_*")):
-            return folder
-    raise InputError(
-        f"{path}: holds no captions (unf_captions_full_...json): no evaluation has finished yet; wait for the first one, or "
-        "name another run"
-    )
-
-
 def find_evaluation(results: Path, wanted: str | None) -> tuple[str, int]:
     """Epoch (or checkpoint's name) and step of the wanted evaluation, or of the last."""
     found = {}
@@ -135,6 +121,8 @@ def find_evaluation(results: Path, wanted: str | None) -> tuple[str, int]:
         epoch, step, path = found[name]
         return (1, int(epoch), step) if epoch.isdecimal() else (0, path.stat().st_mtime, 0)
 
+    if not found:
+        raise InputError(f"{results}: holds no captions (unf_captions_full_...json): wait for the first evaluation")
     if wanted is None:
         wanted = max(found, key=age)
     if wanted not in found:
@@ -153,7 +141,8 @@ def fill_in_paths(args: argparse.Namespace, results: Path) -> None:
     flags = recorded_flags(results)
     for flag, training_flag in TRAINING_FLAGS.items():
         if getattr(args, flag) is None and flags.get(training_flag) is not None:
-            path = beside_results(flags[training_flag], str(flags.get("caption_save_path", "results")), results)
+            path = moved(flags[training_flag], flags.get("caption_save_path", RESULTS), results)
+            path = path if path.exists() else Path(flags[training_flag])
             setattr(args, flag, path if path.exists() or flag in ("records", "annFileExp") else None)
     for flag in ("records", "annFileExp"):
         path = getattr(args, flag)
@@ -177,12 +166,6 @@ def recorded_flags(results: Path) -> dict:
     """The flags of the run, from its log here or one folder up; empty where there is none."""
     path = _first(folder / LOG_FILE for folder in (results, results.absolute().parent))
     return {} if path is None else read_log(path).flags
-
-
-def beside_results(path: str, recorded_results: str, results: Path) -> Path:
-    """A recorded path from here: a run may have been moved, and the working directory may be another one."""
-    moved = Path(os.path.normpath(results.absolute() / os.path.relpath(path, recorded_results)))
-    return moved if moved.exists() else Path(path)
 
 
 if __name__ == "__main__":

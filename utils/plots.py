@@ -18,6 +18,7 @@ from utils.evaluation.emotion_metrics import confusion_matrix, reliability
 from utils.evaluation.evaluation import evaluation_file, read_distributions
 from utils.evaluation.tables import read_report
 from utils.files import atomic_path, check_place
+from utils.runs import results_folder
 from utils.training.run_log import LOG_FILE, PLACE, RunHistory, finite, read_log
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ class Run:
 def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="python -m utils.plots", description="Draw training runs, several overlaid.")
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs: --caption_save_path, or the one above it"
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="folders of runs, e.g. runs/demo, or of their results or checkpoints",
     )
     parser.add_argument("--out", type=Path, help="folder for the figures (default: plots/ in the first run's)")
     return parser
@@ -56,11 +61,9 @@ def get_parser() -> argparse.ArgumentParser:
 
 def read_run(path: Path) -> Run:
     """Read a run's log; InputError where there is none, or nothing to draw."""
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder; name the folder of a run, which holds {LOG_FILE}")
-    folder = next((folder for folder in (path, path / "results") if (folder / LOG_FILE).is_file()), None)
-    if folder is None:
-        raise InputError(f"{path}: holds no {LOG_FILE}; name the --caption_save_path of a training run")
+    folder = results_folder(path)
+    if not (folder / LOG_FILE).is_file():
+        raise InputError(f"{folder}: holds no {LOG_FILE}; name a training run")
     name = str(path if path.name else path.absolute())
     name = f"./{name}" if name.startswith("_") else name  # matplotlib hides labels that begin so
     run = Run(name, folder, read_log(folder / LOG_FILE))

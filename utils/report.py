@@ -22,6 +22,7 @@ from utils.evaluation.predictions import KINDS, is_full, quoted, read_prediction
 from utils.evaluation.report import EmotionClassifier, TrainingTexts, write_test_report
 from utils.evaluation.tables import SAME, aggregate, format_summary, in_words, read_report
 from utils.files import check_append_to, check_place, sha256, write_json
+from utils.runs import report_file
 
 WHOLE_TRAINING_SPLIT = "artEmisX_train.json"
 
@@ -32,7 +33,9 @@ def get_parser() -> argparse.ArgumentParser:
         description="Mean and standard deviation of several runs' test reports; or, with --predictions, the test report of "
         "captions that any program wrote.",
     )
-    parser.add_argument("reports", nargs="*", type=Path, help="report.json files, e.g. runs/*/report.json")
+    parser.add_argument(
+        "reports", nargs="*", type=Path, metavar="RUN", help="folders of runs with a test report, or report.json files"
+    )
     parser.add_argument("--json", type=Path, help="write the summary, or the report of --predictions, to this file")
     add = parser.add_argument_group("captions of any program").add_argument
     add(
@@ -64,7 +67,7 @@ def main(argv: list[str] | None = None) -> int | None:
         return
     if not args.reports:
         raise InputError("no reports: name report.json files, or give --predictions FILE")
-    summaries = aggregate({str(path): read_report(path) for path in dict.fromkeys(args.reports)})
+    summaries = aggregate({str(path): read_report(path) for path in dict.fromkeys(map(report_file, args.reports))})
     print("\n\n".join([format_summary(summary) for summary in summaries]))
     if len(summaries) > 1:
         different = [fact for fact in SAME if any(summary[fact] != summaries[0][fact] for summary in summaries)]

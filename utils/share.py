@@ -75,7 +75,7 @@ def get_parser() -> argparse.ArgumentParser:
         "run",
         type=folder_or_id,
         metavar="RUN",
-        help="the --ckpt_path of a training, the authors' checkpoints, or their hub id (also id@revision)",
+        help="folder of a run, e.g. runs/demo, or of its checkpoints, or the authors' checkpoints; or a hub id (also id@revision)",
     )
     add("out", type=Path, metavar="OUT", help="the new folder")
     add("--name", default="best-res", help="which checkpoint: best-res (default), best-acc or an epoch")

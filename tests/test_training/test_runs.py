@@ -1,0 +1,65 @@
+"""RUN has one meaning: the commands find a run by its folder, its results and its checkpoints, also where it was moved."""
+
+import json
+import shlex
+import shutil
+
+import pytest
+
+import artEmisX_train
+from utils import compare, explain, gallery, plots, report, share
+from utils.command_line import parse_args
+from utils.data.images import image_files
+from utils.errors import InputError
+from utils.runs import report_file, results_folder
+
+
+@pytest.fixture(scope="module")
+def run(workspace, tmp_path_factory):
+    """A short training, its folder moved since."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert artEmisX_train.main(workspace.argv(folder / "first", "--num_train_epochs", "1")) == 0
+    shutil.move(folder / "first", folder / "moved")
+    return folder / "moved"
+
+
+def test_results_of_every_folder_of_a_run(run, tmp_path):
+    for folder in (run, run / "results", run / "ckpts"):
+        assert results_folder(folder) == run / "results"
+    with pytest.raises(InputError, match="holds neither a log .* nor captions"):
+        results_folder(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        results_folder(tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_commands_take_every_folder_of_a_run(run, tmp_path, capsys):
+    image = next(image_files(next(path for path in (run.parent.parent).rglob("wikiart_rescaled*"))))
+    for number, folder in enumerate((run, run / "ckpts")):
+        assert not explain.main([str(image), "--ckpt", str(folder), "--device", "cpu"])
+        assert not share.main([str(folder), str(tmp_path / f"model-{number}")])
+        assert not gallery.main([str(folder), "--metrics", "bleu", "--out", str(tmp_path / f"{number}.html")])
+        assert not plots.main([str(folder), "--out", str(tmp_path / f"plots-{number}")])
+    pages = [(tmp_path / f"{number}.html").read_text() for number in (0, 1)]
+    assert pages[0] == pages[1]
+    with pytest.raises(InputError, match="is an exported model, which has no results"):
+        plots.main([str(tmp_path / "model-0")])
+
+
+def test_a_run_without_a_report_names_the_command_that_writes_one(run, tmp_path):
+    for command in (lambda: compare.main([str(run), str(run)]), lambda: report.main([str(run)])):
+        with pytest.raises(InputError, match="has no test report .*write one: python ") as error:
+            command()
+        words = shlex.split(str(error.value).partition("write one: ")[2])
+        args = parse_args(words[2:])
+        assert (args.eval_only, args.load_from_epoch, args.metrics) == (True, "best-res", ["bleu"])
+
+
+def test_reports_of_runs(run, tmp_path, capsys):
+    written = {"scores": {"sub_acc": 0.5}, "seed": 42}
+    (run / "results" / "test").mkdir()
+    (run / "results" / "test" / "report.json").write_text(json.dumps(written))
+    assert report_file(run) == report_file(run / "ckpts") == run / "results" / "test" / "report.json"
+    report.main([str(run)])
+    assert "50.0" in capsys.readouterr().out
+    shutil.rmtree(run / "results" / "test")

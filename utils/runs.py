@@ -1,0 +1,80 @@
+"""What RUN means to the commands that read a run: any of its folders. Which checkpoints these hold: see `find_model`.
+
+runs/demo            the run's folder, which holds ckpts/ and results/
+runs/demo/results    its results, the --caption_save_path of the training
+runs/demo/ckpts      its checkpoints, the --ckpt_path of the training, whose record names the results
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from utils.command_line import is_export
+from utils.errors import InputError
+from utils.files import read_json
+from utils.hub import folder_or_id
+from utils.opts import declared
+from utils.run_record import RECORD_KEY
+from utils.training.run_log import LOG_FILE, read_log
+from utils.training.summary import test_command
+
+RESULTS = "results"
+REPORT = "report.json"
+
+
+def results_folder(run: Path) -> Path:
+    """The folder of a run's log, captions and scores.
+
+    Raises:
+        InputError: `run` is none of a run's folders, or an exported model.
+    """
+    if not run.is_dir():
+        raise InputError(f"{run}: no such folder; name that of a run, e.g. runs/demo")
+    if is_export(run):
+        raise InputError(f"{run}: is an exported model, which has no results; name the folder of the run itself")
+    for folder in (run, run / RESULTS, *_recorded_results(run)):
+        if (folder / LOG_FILE).is_file() or any(folder.glob("unf_captions_full_*")) or (folder / REPORT).is_file():
+            return folder
+    raise InputError(
+        f"{run}: holds neither a log ({LOG_FILE}) nor captions: no evaluation has finished yet, or it is not the folder "
+        "of a run; wait for the first evaluation, or name another folder"
+    )
+
+
+def _recorded_results(ckpt_path: Path) -> list[Path]:
+    """Where the results of the checkpoints in a folder may be: moved along with the folder, or where they were written."""
+    for config in sorted(ckpt_path.glob("nle_model_*/config.json")):
+        flags = read_json(config).get(RECORD_KEY, {}).get("flags", {})
+        if {"ckpt_path", "caption_save_path"} <= flags.keys():
+            return [moved(flags["caption_save_path"], flags["ckpt_path"], ckpt_path), Path(flags["caption_save_path"])]
+    return []
+
+
+def moved(path: str, recorded: str, folder: Path) -> Path:
+    """Where a recorded path is if it was moved along with the folder that was recorded as `recorded`."""
+    return Path(os.path.normpath(folder.absolute() / os.path.relpath(path, recorded)))
+
+
+def report_file(run: Path) -> Path:
+    """The test report of a run, or `run` itself if it is a file.
+
+    Raises:
+        InputError: the run has no test report; the message gives the command that writes one.
+    """
+    if run.is_file():
+        return run
+    results = results_folder(run)
+    for path in (results / REPORT, results / "test" / REPORT):
+        if path.is_file():
+            return path
+    command = f"; write one: {test_command(_training_args(results))}" if (results / LOG_FILE).is_file() else ""
+    raise InputError(f"{run}: has no test report ({REPORT}){command}")
+
+
+def _training_args(results: Path) -> argparse.Namespace:
+    """The flags of the training whose log is in a folder, as its command line gave them."""
+    flags = read_log(results / LOG_FILE).flags
+    paths = {name for name, flag in declared().items() if flag.type in (Path, folder_or_id)}
+    return argparse.Namespace(
+        **{name: Path(value) if name in paths and value is not None else value for name, value in flags.items()}
+    )
