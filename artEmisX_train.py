@@ -44,7 +44,7 @@ from utils.evaluation.report import EmotionClassifier, checkpoint_facts, trainin
 from utils.evaluation.text_metrics import collapse_warning
 from utils.files import run_lock
 from utils.memory import give_back_freed_memory, peak_memory, without_collections
-from utils.progress import ProgressLine, duration
+from utils.progress import ProgressLine, duration, format_rate
 from utils.training.checkpoints import format_size
 from utils.training.optimizer import UpdateCheck, rates_of_update
 from utils.training.resume import how_to_continue, prepare_folder, save_run, start_or_continue
@@ -198,9 +198,9 @@ def print_time_left(run: TrainingRun, line: ProgressLine) -> None:
         return
     run.time_logged = True
     left = (run.args.num_train_epochs - progress.epoch) * run.batches.size - line.done
-    run.print(
-        f"at {line.rate:.1f} pairs/s the training takes {duration(left / line.rate)} more, evaluations not counted"
-    )
+    if left:
+        rate = format_rate(line.rate, "pairs")
+        run.print(f"at {rate} the training takes {duration(left / line.rate)} more, evaluations not counted")
 
 
 def between_updates(run: TrainingRun, steps: int) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from datetime import timedelta
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 180
+ROOM_OF_BAR = 56  # characters of a short bar, its percentage, rate and time left
 SECONDS_TO_FIRST_LINE = 10  # of a download
 print_now = functools.partial(print, flush=True)
 
@@ -68,6 +70,7 @@ class ProgressLine:
             disable=hidden or not self.terminal,
             leave=False,
             dynamic_ncols=True,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {rate_noinv_fmt}, {remaining} left{postfix}",
         )
 
     def __enter__(self) -> "ProgressLine":
@@ -85,23 +88,44 @@ class ProgressLine:
     def advance(self, done: int) -> None:
         """Report that `done` pieces of work are done now."""
         if self.terminal:
-            self.bar.set_postfix_str(self.more(), refresh=False)
+            self.bar.set_postfix_str(self._fitting(self.more()), refresh=False)
             self.bar.update(done - self.done)
         self.done = done
         if self.plain and self.clock() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = self.clock()
             self.write(self.text())
 
+    def _fitting(self, more: str) -> str:
+        """The first of the values in `more`, two spaces apart, that leave the bar some room in the terminal."""
+        room = shutil.get_terminal_size().columns - len(self.title) - ROOM_OF_BAR
+        values = more.split("  ")
+        while len(values) > 1 and len("  ".join(values)) > room:
+            del values[-1]
+        return "  ".join(values)
+
     def text(self) -> str:
         """The plain line."""
         percent = 100 * self.done / max(self.total, 1)
         parts = [f"{self.done} of {self.total} {self.unit} ({percent:.0f} %)"]
         if self.rate:
-            left = duration((self.total - self.done) / self.rate)
-            parts += [f"{self.rate:.1f} {self.unit}/s", f"{left} left"]
+            parts.append(format_rate(self.rate, self.unit))
+            if self.done < self.total:
+                parts.append(f"{duration((self.total - self.done) / self.rate)} left")
         if more := self.more():
             parts.append(more)
         return f"{self.title}: {', '.join(parts)}"
+
+
+def format_rate(rate: float, unit: str) -> str:
+    """A rate per second, minute or hour, whichever is the first with at least one piece of work.
+
+    Args:
+        rate: pieces of work per second. unit: their name, in the plural.
+    """
+    for seconds, name in ((1, "s"), (60, "min")):
+        if rate * seconds >= 1:
+            return f"{rate * seconds:.1f} {unit}/{name}"
+    return f"{3600 * rate:.1f} {unit}/h"
 
 
 def duration(seconds: float) -> str:

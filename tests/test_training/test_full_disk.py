@@ -84,7 +84,9 @@ def test_a_limit_on_the_size_of_files(workspace, tmp_path, capsys, largest):
 
 def test_the_estimate_is_what_files_take(workspace, tmp_path, capsys):
     assert artEmisX_train.main(workspace.argv(tmp_path, "--fixed_encoder", "False")) == 0
-    total, one = map(int, re.search(r"^disk: up to (\d+) MiB .* of (\d+) MiB", capsys.readouterr().out, re.M).groups())
+    total, one = map(
+        int, re.search(r"^disk: up to (\d+) MiB .*, (\d+) MiB each", capsys.readouterr().out, re.M).groups()
+    )
     folder = tmp_path / "ckpts"
     states = [path.stat().st_size for path in folder.glob("resume/*/state.pt")]
     named = [folder / "nle_model_best-res" / "model.safetensors", folder / "ckpt_stats_best-res.tar"]
@@ -120,7 +122,9 @@ def test_files_that_the_run_replaces_count_as_free(tmp_path: Path, monkeypatch):
     (tmp_path / "resume" / "00000-00000001").mkdir(parents=True)
     (tmp_path / "resume" / "00000-00000001" / "state.pt").write_bytes(bytes(1))
     check_disk(model, tmp_path, True)
-    with pytest.raises(InputError, match=f"{tmp_path}: the run needs .* are free; free some space"):
+    with pytest.raises(
+        InputError, match=f"up to 0 MiB in {tmp_path} for 2 states, 2 checkpoints .* are free; free some space"
+    ):
         check_disk(model, tmp_path, False)
 
 

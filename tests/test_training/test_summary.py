@@ -17,7 +17,7 @@ from utils.command_line import DEMO, parse_args
 from utils.constants import IMAGE_FOLDERS
 from utils.errors import InputError
 from utils.files import sha256
-from utils.progress import ProgressLine
+from utils.progress import ProgressLine, format_rate
 from utils.training import summary
 
 
@@ -55,6 +55,31 @@ def test_a_bar_in_a_terminal(clock, capsys, monkeypatch):
         line.advance(10)
     printed = capsys.readouterr()
     assert printed.out == "" and "epoch 3" in printed.err and "pairs/s" in printed.err.replace(" ", "")
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(80, ["loss 12.345"]), (100, ["loss 12.345", "lm 10.123"])])
+def test_the_bar_fits_into_the_terminal(clock, capsys, monkeypatch, columns, shown):
+    """Bar, percentage, rate, time left and loss stand in 80 columns; further losses where there is room."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("LINES", "24")
+    values = "loss 12.345  lm 10.123  contrastive 1.234  vad 0.345  12.3 GiB"
+    with ProgressLine("epoch 34 (last: 34)", 100_000, "pairs", more=lambda: values, clock=clock) as line:
+        line.bar.ncols, line.bar.dynamic_ncols = columns, None
+        line.bar.start_t -= 1000
+        line.advance(60_000)
+        text = str(line.bar)
+    assert len(text) <= columns and re.search(r" 60%\|.{2,}\| +\d+\.\d+ pairs/s, \d\d:\d\d left", text)
+    assert [value for value in values.split("  ") if value in text] == shown
+
+
+def test_slow_work_has_a_rate_above_zero():
+    assert [format_rate(rate, "runs") for rate in (12.345, 1.0, 0.04, 0.001)] == [
+        "12.3 runs/s",
+        "1.0 runs/s",
+        "2.4 runs/min",
+        "3.6 runs/h",
+    ]
 
 
 @pytest.mark.parametrize("terminal", [True, False])

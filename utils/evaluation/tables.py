@@ -52,6 +52,7 @@ MORE_SCORES = {
     "RefCLIPScore": "RefCLIPScore",
     "self_consistency": "consistency",
 }
+WIDTH = 120  # of a printed table, in characters
 HEADINGS = CAPTION_SCORES | MORE_SCORES
 # not fractions 0 .. 1, which are shown in percent (CIDEr as well, as in its papers)
 PLAIN_SCORES = {"max_lcs", "mean_length", "distinct_words", "vad_distance"}
@@ -229,12 +230,27 @@ def _table(rows: dict[str, dict[str, str]]) -> str:
 
 
 def aligned_table(cells: list[list[str]]) -> str:
-    """Rows of cells, the heading first, as a Markdown table that reads as plain text too; numbers to the right."""
+    """Rows of cells, the heading first, as a Markdown table that reads as plain text too; numbers to the right.
+
+    A table of more than WIDTH characters is continued in further ones, each with the first column and without the rows
+    that have no value there.
+    """
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    parts: list[list[int]] = [[]]
+    for column in range(1, len(widths)):
+        if parts[-1] and sum(widths[place] + 3 for place in (0, *parts[-1], column)) + 1 > WIDTH:
+            parts.append([])
+        parts[-1].append(column)
+    return "\n".join(_aligned(cells, widths, part, first=part is parts[0]) for part in parts)
+
+
+def _aligned(cells: list[list[str]], widths: list[int], columns: list[int], first: bool) -> str:
+    heading, *rows = cells
+    rows = [row for row in rows if first or any(row[column] != "-" for column in columns)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [
-        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        for row in (cells[0], rule, *cells[1:])
+        [row[0].ljust(widths[0]), *(row[column].rjust(widths[column]) for column in columns)]
+        for row in (heading, rule, *rows)
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -220,15 +220,15 @@ def check_disk(model: SEVLM, ckpt_path: Path, resume: bool) -> str:
     replaced = [ckpt_path / path for name in BEST for path in (f"nle_model_{name}", f"ckpt_stats_{name}.tar")]
     replaced += [ckpt_path / STATES_FOLDER] * resume
     used = sum(file.stat().st_size for path in replaced for file in (path, *path.rglob("*")) if file.is_file())
-    needed = max((KEPT_STATES + len(BEST) + 1) * size - used, 0)
+    total = (KEPT_STATES + len(BEST) + 1) * size
     free = shutil.disk_usage(ckpt_path).free
-    reason = f"{KEPT_STATES} states and {len(BEST)} checkpoints of {format_size(size)}, and one being written"
-    if needed > free:
-        raise InputError(
-            f"{ckpt_path}: the run needs {format_size(needed)} of disk there ({reason}) and {format_size(free)} are free; "
-            "free some space, or give another --ckpt_path"
-        )
-    return f"disk: up to {format_size(needed)} in {ckpt_path} ({reason}); {format_size(free)} are free"
+    line = (
+        f"disk: up to {format_size(total)} in {ckpt_path} for {KEPT_STATES} states, {len(BEST)} checkpoints and one being "
+        f"written, {format_size(size)} each"
+    ) + (f"; {format_size(used)} of it are in use already" if used else "")
+    if total - used > free:
+        raise InputError(f"{line}; only {format_size(free)} are free; free some space, or give another --ckpt_path")
+    return f"{line}; {format_size(free)} are free"
 
 
 def format_size(size: int) -> str:

@@ -228,6 +228,7 @@ def build_training(run: TrainingRun, signals: StopSignals) -> None:
     run.batches, run.log, run.signals = batches, RunLog(args.caption_save_path), signals
     run.settings = {"flags": flags_of(args), "fingerprints": run.fingerprints}
     for part in ("vad_encoder", "decoder", "image_encoder", "emotion_head"):
-        run.print(f"{part}: {count_parameters(getattr(model, part)):,} trained parameters")
+        if trained := count_parameters(getattr(model, part)):
+            run.print(f"{part}: {trained:,} trained parameters")
     run.print(f"{len(pairs)} images, {run.steps_per_epoch} steps per epoch, {updates} updates in all")
     run.print(f"best-acc keeps the best emotion accuracy, best-res the best {deciding_score(args.metrics)}")
