@@ -13,7 +13,8 @@ from typing import NoReturn
 
 from utils.processes import prepare_environment
 
-LONGEST_NAME = 255  # in bytes, on Linux
+# errors of file systems that lack an operation, as some network and FUSE ones do
+UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class InputError(Exception):
@@ -75,6 +76,12 @@ def run_script(main: Callable[[], int | None]) -> int:
         status = main() or 0
         sys.stdout.flush()  # if its reader has ended (`| head`), this is one line here, and a traceback at exit
         return status
+    except SystemExit:  # of --help, or of a signal
+        try:
+            sys.stdout.flush()
+        except OSError:
+            silence_stdout()
+        raise
     except InputError as error:
         if _rank() > 0:
             time.sleep(5)  # one of several processes should report it: the launcher ends the others as soon as one has
@@ -102,7 +109,8 @@ def run_script(main: Callable[[], int | None]) -> int:
 
 
 def _failed(message: str, status: int = 1) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # stderr may be closed, too
+        print(f"error: {message}", file=sys.stderr, flush=True)
     return status
 
 
@@ -117,6 +125,12 @@ def _explained(error: OSError) -> str:
         return f"the disk is full ({name}): free some space"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{name}: {reason}: check the permissions of this path"
+    if error.errno in (*UNSUPPORTED, errno.EXDEV):
+        return (
+            f"{name}: {reason}: this file system lacks an operation that is needed here; name a folder on another one"
+        )
+    if "temporary directory" in reason:  # raised by tempfile
+        return f"{reason}: set TMPDIR to a folder that can be written"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"{name}: {reason}: raise the limit of open files (ulimit -n)"
     return f"{name}: {reason}: check this path and its disk"

@@ -15,15 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.errors import InputError, brief
+from utils.errors import UNSUPPORTED, InputError, brief
 
 MANIFEST = "manifest.json"
 LOCK_FILE, OWNER_FILE = ".run.lock", ".run.owner"
 # in the errors of torch, safetensors and tokenizers when the system could not write
 WRITE_FAILED = re.compile(r"PytorchStreamWriter|inline_container|os error|I/O error", re.IGNORECASE)
 DISK_RESERVE = 32 << 20  # bytes; a failed write that leaves less than this failed for lack of space
-# Errors of network file systems without locks, or without fsync of folders.
-UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+# errors of file systems without locks, or without fsync of folders
+NO_LOCKS = (*UNSUPPORTED, errno.ENOLCK, errno.EBADF, errno.EPERM)
+NO_SYNC = (*UNSUPPORTED, errno.EBADF, errno.EPERM, errno.EACCES)
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
@@ -105,7 +106,7 @@ def sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        if error.errno not in NO_SYNC:
             raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         os.close(descriptor)
@@ -189,7 +190,7 @@ def run_lock(folder: Path) -> Iterator[None]:
             f"{folder}: another run is at work here ({holder}); wait for it or name another folder"
         ) from None
     except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        if error.errno not in NO_LOCKS:
             raise
         print(f"{folder}: this file system has no locks ({error.strerror}); make sure that no other run works here")
     try:

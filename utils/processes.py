@@ -1,11 +1,10 @@
-"""What a script needs around it: locale, cores, other programs' variables, and an end together with its launcher.
+"""What a script finds around it (locale, streams, cores, variables of other programs), and an end together with its launcher.
 
 No torch here: scripts begin with it.
 """
 
 import contextlib
 import ctypes
-import io
 import locale
 import math
 import os
@@ -16,40 +15,75 @@ from datetime import timedelta
 from pathlib import Path
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-# transformers and accelerate import these where they are installed, and fail if one was built for another torch.
+UTF8 = ("utf-8", "utf8")
+# transformers and accelerate import them where they are installed, and fail where one is made for another torch.
 UNUSED_PACKAGES = ("soundfile", "torchao", "torchaudio", "torchvision")
-
-# Signals that ask for a stop (a closed terminal sends SIGHUP), and those that clusters send some time before the end.
-# Windows has only the first two.
-STOP = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-SAVE = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
-
-# How long processes wait for each other: longer than any work that one of them does alone, such as tagging all texts or
-# scoring. torch.distributed's own limits are 10 and 30 minutes.
-PROCESS_GROUP_TIMEOUT = timedelta(hours=12)
-
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def prepare_environment() -> None:
-    """Change what would stop a program or slow it down. To be called before torch and matplotlib are imported."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a check mark in a terminal that is not UTF-8
-    # in the C locale, as in many containers, Python takes UTF-8, but Java would not
-    if hasattr(locale, "nl_langinfo") and locale.nl_langinfo(locale.CODESET).lower() not in ("utf-8", "utf8"):
-        os.environ["LC_ALL"] = "C.UTF-8"
+    """Put right what would stop a program or slow it down. Before torch and matplotlib are imported, which read it then."""
+    _open_missing_streams()
+    _start_again_if_needed()
+    if os.path.expanduser("~") == "~":  # no HOME and no passwd entry; Path.home() and NLTK's import would fail
+        os.environ["HOME"] = "/nonexistent"  # as Debian has it for users without one
     for name in UNUSED_PACKAGES:
         sys.modules.setdefault(name, None)
-    os.environ.pop("MPLBACKEND", None)  # a notebook's, which other environments lack; figures are only written to files
+    # a notebook's, which other environments lack; figures are only written to files
+    os.environ.pop("MPLBACKEND", None)
     # OpenMP's threads would spin at every barrier: beside another busy process that takes ten times as long
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if cores() < (os.cpu_count() or 1):
         os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 
 
+def _open_missing_streams() -> None:
+    """Standard streams that are closed lead nowhere. Otherwise the next file to be opened gets their number.
+
+    A script of bash that is started with stderr closed (`bash job.sh 2>&-`) hands on its own text as number 2.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        try:
+            usable = number == 0 or _can_be_written(number)
+            os.fstat(number)
+        except OSError:
+            usable = False
+        if not usable:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+        if stream is None:
+            stream = open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
+        # a notebook's streams cannot be reconfigured, and need not be
+        with contextlib.suppress(AttributeError):
+            if stream.encoding.lower() not in UTF8:
+                stream.reconfigure(errors="backslashreplace")
+
+
+def _can_be_written(number: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    return fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+
+
+def _start_again_if_needed() -> None:
+    """Change what only a new start of Python changes. It keeps the process's number.
+
+    Paths and texts are UTF-8, here and in Java, where the locale (C, or one that is not installed) says otherwise.
+    """
+    if hasattr(locale, "nl_langinfo") and locale.nl_langinfo(locale.CODESET).lower() not in UTF8:
+        os.environ["LC_ALL"] = "C.UTF-8"
+    no_docstrings = sys.flags.optimize > 1 and os.environ.pop("PYTHONOPTIMIZE", None)  # transformers reads its own
+    if sys.getfilesystemencoding() not in UTF8 or no_docstrings:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def cores() -> int:
-    """CPU cores that this process may use, by its affinity, its Slurm task and the CPU limit of its container."""
+    """CPU cores that this process may use: by its affinity, its Slurm task and the CPU time its container is given."""
     if hasattr(os, "process_cpu_count"):  # Python 3.13
         allowed = os.process_cpu_count()
     else:
@@ -83,18 +117,30 @@ def _cgroup_limits() -> Iterator[int]:
                     yield math.ceil(int(quota) / int(period))
 
 
+# Signals that ask for a stop (a closed terminal sends SIGHUP), and those that clusters send some time before the end.
+# Windows has only the first two.
+STOP = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+SAVE = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+
+# How long processes wait for each other: longer than any work that one of them does alone, as checking all images, tagging
+# all texts or scoring. torch.distributed's own limits are 10 and 30 minutes.
+PROCESS_GROUP_TIMEOUT = timedelta(hours=12)
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
 def prepare_script() -> None:
-    """The first call of a script: `prepare_environment`; Ctrl-C gives no traceback, and it ends with its launcher."""
+    """For the first line of a script: Ctrl-C ends it without a traceback, and the end of its launcher asks it to stop."""
     prepare_environment()
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # set by torchrun, and by accelerate for a single process
+    # torchrun sets the first, accelerate's launcher for one process the second, which nobody sets by hand
     if "TORCHELASTIC_RUN_ID" in os.environ or "ACCELERATE_DYNAMO_MODE" in os.environ:
         die_with_parent(signal.SIGTERM)
 
 
 def die_with_parent(number: int) -> None:
-    """Have Linux send signal `number` to this process when its parent ends; elsewhere do nothing.
+    """Have the system send signal `number` to this process when its parent ends (Linux; nothing elsewhere).
 
     Launchers that are killed, or that die of SIGUSR1, would otherwise leave their processes running.
     """
@@ -107,10 +153,10 @@ def die_with_parent(number: int) -> None:
 
 
 def leave_signals_to_parent(_worker: int = 0) -> None:
-    """For loader processes (`worker_init_fn`): ignore signals to the whole process group, and end with the parent.
+    """For loader processes (`worker_init_fn`): go on through signals to the whole process group, and end with the parent.
 
-    torchrun and terminals send signals to whole groups. A training whose loader process has ended fails before it can write
-    its state.
+    torchrun and terminals send signals to whole groups. A loader process that ends takes the training with it before that
+    can write its state.
     """
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)

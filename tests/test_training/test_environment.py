@@ -1,4 +1,4 @@
-"""What a script finds around it: the C locale, few cores, other programs' variables and packages, a reader that ends."""
+"""Programs where something is missing or left over: streams, locale, home folder, cores, other programs' variables."""
 
 import errno
 import os
@@ -14,9 +14,11 @@ from utils.errors import run_script
 from utils.files import run_lock, sync, write_text
 from utils.processes import cores, prepare_environment
 
+# ---- in a process of its own -----------------------------------------------------------------------------------------
 
-def run(code, folder, **variables):
-    """Run `code`, after prepare_environment, as a script in `folder`."""
+
+def run(code, folder, redirections="", **variables):
+    """Run `code`, after prepare_environment, as a script in `folder`, by a shell with these redirections."""
     script = folder / "script.py"
     script.write_text(
         f"import sys\nsys.path.insert(0, {str(REPOSITORY)!r})\nfrom utils.processes import prepare_environment\n"
@@ -24,8 +26,9 @@ def run(code, folder, **variables):
         encoding="utf-8",
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
+    command = f'exec "$0" "$1" {redirections}'
     return subprocess.run(
-        [sys.executable, str(script)],
+        ["bash", "-c", command, sys.executable, str(script)],
         env=environment | variables,
         capture_output=True,
         encoding="utf-8",
@@ -34,22 +37,34 @@ def run(code, folder, **variables):
     )
 
 
-@pytest.mark.parametrize("variable", ["LC_ALL", "LANG"])
-def test_c_locale_takes_umlauts(tmp_path, variable):
-    """In paths, texts and what is printed, here and in Java, which goes by these variables."""
+def test_c_locale_takes_umlauts(tmp_path):
+    """In paths, texts and what is printed, here and in Java, which goes by LC_ALL."""
     folder = tmp_path / "Umläute, 'quotes' and \"blanks\""
     folder.mkdir()
-    code = (
-        "import os\nopen('ü.txt', 'w').write('ß')\nprint(__file__, os.environ.get('LC_ALL') or os.environ['LC_CTYPE'])"
-    )
-    done = run(code, folder, **{variable: "C"})
+    code = "import os\nopen('ü.txt', 'w').write('ß')\nprint(__file__, os.environ['LC_ALL'])"
+    done = run(code, folder, LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{folder}/script.py C.UTF-8\n"
+    assert done.stdout == f"{folder}/script.py C.UTF-8\n".replace("ä", r"\xe4")
     assert (folder / "ü.txt").read_text(encoding="utf-8") == "ß"
 
 
-def test_a_terminal_without_a_check_mark(tmp_path):
-    assert run("print('\u2713')", tmp_path, PYTHONIOENCODING="latin-1").stdout == "\\u2713\n"
+@pytest.mark.parametrize("redirections", ["2>&-", "2< script.py", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_lead_nowhere(tmp_path, redirections):
+    """Files that are opened later do not get their numbers; 2 is open for reading in a bash script without stderr."""
+    code = (
+        "import os\nassert open(__file__).fileno() > 2\nprint('to stderr', file=sys.stderr, flush=True)\n"
+        "print('to stdout', flush=True)\nopen('done', 'w').write(str(sys.stderr.isatty()))"
+    )
+    done = run(code, tmp_path, redirections)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.stdout == ("" if ">&- 2" in redirections else "to stdout\n")
+    assert (tmp_path / "done").read_text() == "False"
+
+
+def test_optimised_python_keeps_docstrings(tmp_path):
+    """transformers reads its own."""
+    done = run("def f():\n    'text'\nprint(f.__doc__)", tmp_path, PYTHONOPTIMIZE="2")
+    assert done.stdout == "text\n"
 
 
 @pytest.mark.slow
@@ -65,15 +80,28 @@ def test_packages_for_another_torch_do_no_harm(tmp_path):
     assert done.stdout == "imported\n", done.stderr
 
 
+@pytest.mark.parametrize("user", ["", "with PYTHONSAFEPATH"])
+def test_training_script_finds_its_modules(tmp_path, user):
+    environment = os.environ | ({"PYTHONSAFEPATH": "1"} if user else {})
+    command = [sys.executable, str(REPOSITORY / "artEmisX_train.py"), "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert "usage: artEmisX_train.py" in done.stdout and done.returncode == 0
+
+
+# ---- in this process -------------------------------------------------------------------------------------------------
+
+
 def test_variables(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # KeyError: no passwd entry
     monkeypatch.setattr(environment, "cores", lambda: 1)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS")
     prepare_environment()
     assert "MPLBACKEND" not in os.environ and os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert os.path.isabs(os.path.expanduser("~")) and os.environ["OMP_NUM_THREADS"] == "1"
     for name, value in {"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "3"}.items():
         monkeypatch.setenv(name, value)  # the user's own
         prepare_environment()
@@ -104,7 +132,7 @@ def test_cores(monkeypatch, tmp_path):
     assert cores() == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system knows no affinity")
 def test_cores_go_by_affinity():
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
@@ -114,6 +142,9 @@ def test_cores_go_by_affinity():
         os.sched_setaffinity(0, before)
 
 
+# ---- file systems that lack an operation -----------------------------------------------------------------------------
+
+
 def failing(number):
     def fail(*_, **__):
         raise OSError(number, os.strerror(number))
@@ -121,8 +152,9 @@ def failing(number):
     return fail
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
-def test_file_systems_without_fsync_and_locks(monkeypatch, tmp_path, number):
+@pytest.mark.parametrize("name", ["EINVAL", "ENOTSUP", "ENOSYS", "EPERM"])
+def test_writes_and_locks_go_on_without_fsync_and_locks(monkeypatch, tmp_path, name):
+    number = getattr(errno, name)
     for place in ("os.fsync", "fcntl.flock", "fcntl.lockf"):
         monkeypatch.setattr(place, failing(number))
     with run_lock(tmp_path / "run"):
@@ -136,15 +168,20 @@ def test_a_disk_that_fails_to_sync_is_an_error(monkeypatch, tmp_path, capsys):
     assert f"error: {tmp_path}: " in capsys.readouterr().err
 
 
-def test_a_failed_renaming_names_the_new_file(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("name", ["EINVAL", "ENOTSUP", "ENOSYS", "EPERM", "EXDEV"])
+def test_renaming_that_is_not_supported_is_one_line(monkeypatch, tmp_path, capsys, name):
     def replace(source, target):
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(source), None, str(target))
+        raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)), str(source), None, str(target))
 
     monkeypatch.setattr(os, "replace", replace)
     assert run_script(lambda: write_text(tmp_path / "wörter.json", "{}")) == 1
-    message = capsys.readouterr().err
-    assert message.startswith(f"error: {tmp_path / 'wörter.json'}: ") and "permissions" in message
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'wörter.json'}: ") and said.count("\n") == 1
+    assert ("permissions" if name == "EPERM" else "name a folder on another one") in said
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- the end of a program --------------------------------------------------------------------------------------------
 
 
 def test_a_killed_process_of_a_pool_is_one_line(capsys):
@@ -153,11 +190,29 @@ def test_a_killed_process_of_a_pool_is_one_line(capsys):
             pool.submit(os._exit, 9).result()
 
     assert run_script(kill_one) == 1
-    message = capsys.readouterr().err
-    assert message.startswith("error: one of the processes that share the work was killed")
-    assert message.count("\n") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: one of the processes that share the work was killed") and said.count("\n") == 1
 
 
-def test_too_many_open_files_name_the_limit(capsys):
-    assert run_script(failing(errno.EMFILE)) == 1
-    assert "ulimit -n" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("number", "reason", "remedy"),
+    [
+        (errno.ENOENT, "No usable temporary directory found in ['/tmp']", "set TMPDIR"),
+        (errno.EMFILE, "Too many open files", "ulimit -n"),
+    ],
+)
+def test_what_a_container_lacks_is_named(capsys, number, reason, remedy):
+    assert run_script(lambda: (_ for _ in ()).throw(OSError(number, reason))) == 1
+    assert remedy in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "print('x' * 99999)"])
+def test_no_traceback_where_nobody_reads_stdout(tmp_path, end):
+    """Else Python itself would write a traceback at exit, and end with 120."""
+    code = (
+        "import os\nfrom utils.errors import run_script\nreading, writing = os.pipe()\nos.close(reading)\n"
+        f"os.dup2(writing, 1)\nsys.exit(run_script(lambda: (print('text'), {end})))"
+    )
+    done = run(code, tmp_path)
+    assert done.returncode == (3 if "exit" in end else 1)
+    assert "Traceback" not in done.stderr and "ignored" not in done.stderr

@@ -130,6 +130,6 @@ def test_files_that_the_run_replaces_count_as_free(tmp_path: Path, monkeypatch):
 
 def test_a_disk_that_is_too_small_is_refused_before_any_step(workspace, tmp_path, monkeypatch):
     set_free(monkeypatch, 10**6)
-    with pytest.raises(InputError, match="the run needs"):
+    with pytest.raises(InputError, match="only 1 MiB are free"):
         artEmisX_train.main(workspace.argv(tmp_path))
     assert not (tmp_path / "results" / "log.jsonl").exists()

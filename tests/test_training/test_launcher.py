@@ -1,5 +1,6 @@
-"""What accelerate's launcher, its config file and leftover variables ask for is followed, or refused or ignored in one line."""
+"""What accelerate's launcher, its config file and variables left over ask for: followed, refused in one line, or ignored with one."""
 
+import argparse
 import os
 from types import SimpleNamespace
 
@@ -10,36 +11,54 @@ from utils import launcher
 from utils.command_line import parse_args
 from utils.errors import InputError
 
-VARIABLES = (*launcher.SIZES, *launcher.RANKS, "MASTER_ADDR", "TORCHELASTIC_RUN_ID")
+VARIABLES = (*launcher.WRAPPERS, *launcher.SIZES, *launcher.RANKS, "MASTER_ADDR", "TORCHELASTIC_RUN_ID")
+LAUNCHER_OPTIONS = launcher.launcher_options
 ON_CPU = SimpleNamespace(num_processes=1, device=torch.device("cpu"), mixed_precision="no")
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
+def launched(monkeypatch, tmp_path):
+    """Nothing left over in the environment; gives a function that lets `accelerate launch` have read a config file."""
     for name in (*VARIABLES, *(name for name in os.environ if name.startswith("ACCELERATE_"))):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(launcher, "launcher_options", lambda: None)
+
+    def with_config(text: str, **options):
+        path = tmp_path / "default_config.yaml"
+        path.write_text(text)
+        given = argparse.Namespace(**({"config_file": str(path), "num_processes": None, "cpu": False} | options))
+        monkeypatch.setattr(launcher, "launcher_options", lambda: given)
+        return path
+
+    return with_config
 
 
 @pytest.mark.parametrize("variable", launcher.WRAPPERS)
 def test_wrapped_models_are_refused(monkeypatch, variable):
     monkeypatch.setenv(variable, "true")
-    with pytest.raises(
-        InputError, match=f"{variable}=true .*config file.*: not supported.*torchrun.*, or unset {variable}"
-    ):
+    with pytest.raises(InputError, match=f"{variable}=true: not supported.*; unset {variable}"):
         launcher.check_launch()
     monkeypatch.setenv(variable, "false")
     launcher.check_launch()
 
 
+def test_the_config_files_line_is_named(monkeypatch, launched):
+    path = launched("compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\n")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match=f"{path}: distributed_type: FSDP: not supported.*torchrun or python"):
+        launcher.check_launch()
+
+
 @pytest.mark.parametrize(
     ("precision", "message"),
-    [("fp16", "fp16 needs a GPU; give --mixed_precision bf16 or no"), ("fp8", "not one of no, bf16, fp16")],
+    [("fp16", "fp16 needs a GPU; give --mixed_precision bf16 or no"), ("fp8", "is none of no, bf16, fp16")],
 )
-def test_unsupported_precisions(monkeypatch, precision, message):
+def test_precisions_that_cannot_be_had(monkeypatch, launched, precision, message):
     if torch.accelerator.is_available():
         pytest.skip("there is a GPU")
+    path = launched(f"mixed_precision: {precision}\n")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
-    with pytest.raises(InputError, match=f"ACCELERATE_MIXED_PRECISION={precision} .*config file.*: {message}"):
+    with pytest.raises(InputError, match=f"{path}: mixed_precision: {precision}: .*{message}"):
         launcher.start_accelerator()
     with pytest.raises(InputError, match="--mixed_precision fp16: fp16 needs a GPU"):
         launcher.start_accelerator(mixed_precision="fp16")
@@ -49,23 +68,31 @@ def test_left_over_process_variables(monkeypatch):
     """Of two processes that nobody started; of one they are removed, as torch would look for its launcher."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(InputError, match="RANK=0, WORLD_SIZE=2: there should be 2 processes.*unset RANK WORLD_SIZE"):
+    with pytest.raises(
+        InputError, match="RANK=0, WORLD_SIZE=2: says that there are 2 processes.*unset RANK WORLD_SIZE"
+    ):
+        launcher.check_launch()
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(InputError, match="not all of them are numbers; unset RANK WORLD_SIZE"):
         launcher.check_launch()
     monkeypatch.setenv("WORLD_SIZE", "1")
     launcher.check_launch()
     assert "WORLD_SIZE" not in os.environ and "RANK" not in os.environ
 
 
-def test_launch_lines(monkeypatch):
+def test_a_run_says_what_it_is_made_of(monkeypatch, launched):
     args = parse_args(["--batch_size", "7", "--gradient_accumulation_steps", "3"])
     (line,) = launcher.launch_lines(SimpleNamespace(**(vars(ON_CPU) | {"num_processes": 2})), args)
     assert "processes: 2, images per update: 42 (" in line and "precision: float32, device: cpu" in line
+    path = launched("num_processes: 4\ndynamo_config:\n  dynamo_backend: INDUCTOR\n")
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "8")
-    _, dynamo, steps = launcher.launch_lines(ON_CPU, args)
-    assert dynamo.startswith("ACCELERATE_DYNAMO_BACKEND=INDUCTOR (") and "): ignored; give --compile" in dynamo
-    assert steps.startswith("ACCELERATE_GRADIENT_ACCUMULATION_STEPS=8 (")
-    assert steps.endswith("): ignored; --gradient_accumulation_steps is 3")
+    _, dynamo, steps, processes = launcher.launch_lines(ON_CPU, args)
+    assert dynamo == f"{path}: dynamo_backend: INDUCTOR: ignored; give --compile to compile"
+    assert steps == "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=8: ignored; --gradient_accumulation_steps is 3"
+    assert processes.startswith(
+        "accelerate launch was asked for 4 processes and has started 1: on CPUs start them with"
+    )
 
 
 def test_left_over_settings_change_nothing(monkeypatch):
@@ -81,11 +108,35 @@ def test_left_over_settings_change_nothing(monkeypatch):
         assert torch.get_num_threads() == 3
 
 
+@pytest.mark.parametrize(("variable", "value"), [("ACCELERATE_USE_CPU", "maybe"), ("ACCELERATE_TORCH_DEVICE", "gpu")])
+def test_what_accelerate_cannot_follow_is_one_line(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InputError, match=f"accelerate cannot start .*it was told {variable}={value}: correct or unset"):
+        launcher.start_accelerator()
+
+
 def test_a_process_that_will_wait_says_for_what(monkeypatch):
     for name, value in {"RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "host0"}.items():
         monkeypatch.setenv(name, value)
     launcher.check_launch()
     waits = "RANK=1, WORLD_SIZE=3: waiting at host0 for 3 processes; if nobody has started them, unset RANK WORLD_SIZE"
-    assert launcher._expected_processes() == waits
+    assert launcher._waits_for() == waits
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    assert launcher._expected_processes() is None
+    assert launcher._waits_for() is None
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("python /bin/accelerate launch --num_processes 5 --cpu artEmisX_train.py --demo", 5),
+        ("python -m accelerate.commands.launch --num-processes=3 artEmisX_train.py --num_workers 8", 3),
+        ("python /bin/accelerate launch artEmisX_train.py --demo", 1),
+        ("bash job.sh --num_processes 4", 1),
+    ],
+)
+def test_the_launchers_command_line_is_read(monkeypatch, tmp_path, words, asked):
+    monkeypatch.setattr(launcher, "launcher_options", LAUNCHER_OPTIONS)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))  # without a config file
+    monkeypatch.setattr("psutil.Process", lambda _: SimpleNamespace(cmdline=words.split))
+    assert launcher.asked_processes() == asked
+    assert (launcher.launcher_options() is None) == words.startswith("bash")
