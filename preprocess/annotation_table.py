@@ -209,12 +209,18 @@ def assign_splits(table: pd.DataFrame, seed: int, path: Path) -> pd.DataFrame:
 
 
 def check_files_differ(table: pd.DataFrame, folder: ImageFolder, path: Path) -> None:
-    """Raise InputError if two names mean one file, because an image could then be in two splits."""
+    """Raise InputError if two names mean one file, also by a link, because an image could then be in two splits."""
     names = table.drop_duplicates("image_key")["image"].tolist()
-    name_of: dict[Path, str] = {}
+    name_of: dict[tuple[int, int], str] = {}
     for name, found in zip(names, folder.look_up_all(names), strict=True):
-        if found.paths and (first := name_of.setdefault(found.paths[0], name)) != name:
-            raise InputError(f"{path}: {first} and {name} are one file, {found.paths[0]}; use one name for it")
+        if not found.paths:
+            continue
+        status = found.paths[0].stat()
+        first = name_of.setdefault((status.st_dev, status.st_ino), name)
+        if first != name:
+            raise InputError(
+                f"{path}: {first} and {name} are one file, {found.paths[0].resolve()}; use one name for it"
+            )
 
 
 def table_records(table: pd.DataFrame, keep_text: bool) -> dict[str, Records]:

@@ -394,6 +394,14 @@ def test_two_names_of_one_file(tmp_path):
     refused(tmp_path, "market/p1.png and Market/P1.png are one file", "--image_root", tmp_path / "images")
 
 
+@pytest.mark.parametrize("link", ["hardlink_to", "symlink_to"])
+def test_two_names_of_one_file_by_a_link(tmp_path, link):
+    write_table(tmp_path / "mine.csv", [*ROWS, ("again.png", "awe", "wide")])
+    save_images(tmp_path / "images")
+    getattr(tmp_path / "images/again.png", link)(tmp_path / "images/p0.png")
+    refused(tmp_path, "p0.png and again.png are one file", "--image_root", tmp_path / "images")
+
+
 @pytest.mark.parametrize("extension", [".webp", ".gif", ".bmp", ".tif", ".tiff", ".JPG"])
 def test_images_of_all_formats_are_found(tmp_path, extension):
     save_images(tmp_path, [f"a{extension}"])
