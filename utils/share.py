@@ -141,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
     card = model_card(args.out.name, settings, reports, checkpoint.stats, include_encoder, record is None)
     write_folder(args.out, model, codec.tokenizer, settings, card, include_encoder)
     size = sum(path.stat().st_size for path in args.out.iterdir())
-    print(f"{args.out}: {size / 1e6:.0f} MB; use it: python -m utils.explain PICTURE --ckpt {args.out}")
+    print(f"{args.out}: {size / 1e6:.0f} MB; use it: python -m utils.explain IMAGE --ckpt {args.out}")
     if args.push_to_hub:
         print(push(args.out, args.push_to_hub, args.private))
     return 0
@@ -221,7 +221,7 @@ def model_card(
         "A small emotional vision-language model (SEVLM, ECCV 2024): given an image, it says which of nine emotions the "
         "image evokes, and why.\n",
         "## Use\n",
-        f"```\npython -m utils.explain PICTURE --ckpt {name}" + (" --vad_lexicon FILE" if flags.get("use_VAD") else ""),
+        f"```\npython -m utils.explain IMAGE --ckpt {name}" + (" --vad_lexicon FILE" if flags.get("use_VAD") else ""),
         "```\n",
         "In Python, from the SEVLM repository: `SEVLM.from_pretrained(folder)` (models/sevlm.py). No file here is unpickled.\n",
         f"{INTENDED_USE}\n",

@@ -86,7 +86,7 @@ def _next_steps(run: "TrainingRun") -> list[str]:
         "log": log,
     }
     # the first image of the folder, or the folder if it is empty; there may be none beside a feature cache
-    image = "PICTURE.jpg" if args.image_root is None else next(image_files(args.image_root), args.image_root)
+    image = "IMAGE.jpg" if args.image_root is None else next(image_files(args.image_root), args.image_root)
     commands = [
         _module("utils.explain", image, "--ckpt", args.ckpt_path),
         _module("utils.gallery", args.caption_save_path),
