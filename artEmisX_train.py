@@ -43,7 +43,7 @@ from utils.evaluation.evaluator import deciding_score
 from utils.evaluation.report import EmotionClassifier, checkpoint_facts, training_texts, write_test_report
 from utils.evaluation.text_metrics import collapse_warning
 from utils.files import run_lock
-from utils.memory import give_back_freed_memory, peak_memory, without_collections
+from utils.processes import give_back_freed_memory, peak_memory, without_collections
 from utils.progress import ProgressLine, duration, format_rate
 from utils.training.checkpoints import format_size
 from utils.training.optimizer import UpdateCheck, rates_of_update

@@ -12,11 +12,10 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 from tqdm import tqdm
 
-from preprocess.artemis_splits import split_artworks
+from preprocess.artemis_files import split_artworks
 from preprocess.artemis_text import tokenize
 from preprocess.csv_tables import read_table
-from preprocess.image_folder import ImageFolder
-from preprocess.image_names import image_id
+from preprocess.image_names import ImageFolder, image_id
 from utils.constants import EMOTION_INDEX, EMOTIONS
 from utils.data.images import split_name
 from utils.data.records import Records

@@ -33,11 +33,10 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess import annotation_table
-from preprocess.artemis_splits import SEED, TEST_SETS, TRAIN_SETS, v2_set
+from preprocess.artemis_files import SEED, TEST_SETS, TRAIN_SETS, v2_set
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table, table_layout
-from preprocess.image_folder import ImageFolder
 from preprocess.image_manifest import ONE_PER_ARTWORK, manifest_rows, measure, write_manifest
-from preprocess.image_names import image_id
+from preprocess.image_names import ImageFolder, image_id
 from utils.constants import EMOTIONS, MOST_ANNOTATIONS
 from utils.data.records import Records, read_records
 from utils.errors import InputError, OneLineParser, number, run_script

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from preprocess.image_folder import EXACT, GUESSES, ImageFolder
-from preprocess.image_names import spellings
+from preprocess.image_names import EXACT, GUESSES, ImageFolder, spellings
 from utils.data.images import image_size, shorten, split_name
 from utils.errors import InputError
 from utils.files import atomic_path

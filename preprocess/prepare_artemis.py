@@ -36,14 +36,18 @@ from preprocess.artemis_files import (
     CLEANED_COLUMNS,
     MIN_WORD_COUNT,
     RELEASE_COLUMNS,
+    TEST_SETS,
+    TRAIN_SETS,
     add_text_columns,
     emotion_histograms,
     grouped_references,
+    split_v1,
+    split_v2,
+    v2_set,
     write_grouped_references,
     write_table,
     write_vocabulary,
 )
-from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2, v2_set
 from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize_all
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table
 from utils.constants import EMOTIONS

@@ -23,7 +23,6 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from preprocess.csv_tables import read_table
-from preprocess.image_folder import ImageFolder, broken_link
 from preprocess.image_manifest import (
     ARCHIVE_SIZE,
     ONE_PER_ARTWORK,
@@ -33,6 +32,7 @@ from preprocess.image_manifest import (
     unreadable,
     write_manifest,
 )
+from preprocess.image_names import ImageFolder, broken_link
 from utils.data.images import EXTENSIONS, image_files, image_size, is_system_file, open_image
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place

@@ -56,8 +56,8 @@ from utils.data.vad_lexicon import Lexicon, VADLookup
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.generation import compact_order, greedy_decode
 from utils.files import write_json
-from utils.memory import reuse_freed_memory
 from utils.opts import get_parser as get_training_parser
+from utils.processes import reuse_freed_memory
 from utils.training.build_model import build_decoder, build_model, model_config
 from utils.training.optimizer import build_optimizer, parameter_groups
 

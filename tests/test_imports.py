@@ -21,7 +21,6 @@ SHARED = {
         "flags",
         "hub",
         "launcher",
-        "memory",
         "opts",
         "processes",
         "progress",

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError, OneLineParser, escaped, number, run_script
-from utils.evaluation.bootstrap import RESAMPLES, SEED, paired_difference
-from utils.evaluation.image_scores import read_images
+from utils.evaluation.image_scores import RESAMPLES, SEED, paired_difference, read_images
 from utils.evaluation.tables import HEADINGS, PLAIN_SCORES, left_out_line, not_comparable, read_report
 from utils.files import check_place, write_json
 from utils.runs import report_file

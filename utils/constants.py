@@ -51,7 +51,7 @@ METRICS = ("bleu", "meteor", "rouge", "cider", "spice")
 DEFAULT_METRICS = METRICS[:4]
 METEOR_GIB = 0.5  # memory of one of its Java processes; measured after an evaluation: 0.45 GiB
 
-# Names of test sets: ArtEmis v1.0's; v2.0's (see preprocess/artemis_splits.py; papers' "v2.0" is test_all); Affection's.
+# Names of test sets: ArtEmis v1.0's; v2.0's (see preprocess/artemis_files.py; papers' "v2.0" is test_all); Affection's.
 TEST_SETS = ("v1.0", "test_all", "test_new", "test_ref", "test_old", "test_40", "affection")
 
 EXPORT_TYPE = "sevlm"  # model_type in the config.json of an exported model (utils/share.py)

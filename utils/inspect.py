@@ -21,7 +21,7 @@ from utils.data.vad_lexicon import Lexicon, read_lexicon
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import check_place, write_json
 from utils.visualize.gallery_page import Page, record_card, write_page
-from utils.visualize.word_colors import tinter, word_value
+from utils.visualize.html_page import tinter, word_value
 
 BPE = Path(__file__).resolve().parents[1] / "models" / "gpt2-bpe"
 WORD = re.compile(r"[^\W\d_]+")

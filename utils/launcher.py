@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.errors import InputError, brief
-from utils.memory import reuse_freed_memory
-from utils.processes import PROCESS_GROUP_TIMEOUT, cores
+from utils.processes import PROCESS_GROUP_TIMEOUT, cores, reuse_freed_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -10,7 +10,6 @@ import pytest
 
 from utils.constants import EMOTIONS
 from utils.data.records import read_records
-from utils.evaluation.bootstrap import resampled_weights
 from utils.evaluation.emotion_metrics import (
     accuracy_and_ece,
     calibration_of_images,
@@ -21,7 +20,7 @@ from utils.evaluation.emotion_metrics import (
     named_emotion,
     vad_distances,
 )
-from utils.evaluation.image_scores import ImageScores
+from utils.evaluation.image_scores import ImageScores, resampled_weights
 
 GOLDEN = Path(__file__).parents[1] / "data/golden/emotion_accuracy"
 CASES = json.loads((GOLDEN / "cases.json").read_text(encoding="utf-8"))

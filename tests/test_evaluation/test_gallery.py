@@ -15,8 +15,7 @@ from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.vad_lexicon import Lexicon
 from utils.errors import InputError
 from utils.visualize.gallery_page import Page, choose, record_card, thumbnail, title_and_byline
-from utils.visualize.html_page import render
-from utils.visualize.word_colors import Word, tinter
+from utils.visualize.html_page import Word, render, tinter
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
 

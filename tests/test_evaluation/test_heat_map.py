@@ -26,7 +26,7 @@ from utils.visualize.heat_map import (
     write_html,
     write_png,
 )
-from utils.visualize.word_colors import tinter
+from utils.visualize.html_page import tinter
 
 TOKENS = [[5, 900, 3, 77, 11, 4000, 8], [13, 262], [290, 1310, 50, 60, 70], [50256, 1, 2]]
 

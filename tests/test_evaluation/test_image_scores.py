@@ -6,8 +6,7 @@ import pytest
 from cococaption.references import References
 from utils.constants import EMOTIONS
 from utils.evaluation.baselines import ceiling, floor
-from utils.evaluation.bootstrap import intervals, paired_difference
-from utils.evaluation.image_scores import ImageScores, group_scores
+from utils.evaluation.image_scores import ImageScores, group_scores, intervals, paired_difference
 
 
 def _record(emotion, name):

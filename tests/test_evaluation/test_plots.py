@@ -129,9 +129,9 @@ def test_a_damaged_file_leaves_one_figure_out(run, capsys, name, content, line):
 
 def test_folders_that_are_not_runs(run, tmp_path):
     for argv, message in (
-        ([tmp_path / "nowhere"], "no such folder; name the folder of a run"),
-        ([tmp_path], "holds no log.jsonl; name the --caption_save_path of a training run"),
-        ([run, "--out", run / "log.jsonl"], "log.jsonl is a file; name another folder"),
+        ([tmp_path / "nowhere"], "no such folder; name that of a run"),
+        ([tmp_path], "holds neither a log .log.jsonl. nor captions"),
+        ([run, "--out", run / "log.jsonl"], "log.jsonl is not a folder; name another folder"),
     ):
         with pytest.raises(InputError, match=message):
             plots.main(list(map(str, argv)))

@@ -11,7 +11,7 @@ from PIL import Image
 
 import artEmisX_train
 from preprocess import build_annotations, build_splits, cache_features
-from preprocess.image_folder import ImageFolder
+from preprocess.image_names import ImageFolder
 from tests.conftest import REPOSITORY
 from utils.constants import EMOTIONS
 from utils.data.records import read_records

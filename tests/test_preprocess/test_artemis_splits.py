@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from preprocess import prepare_artemis
-from preprocess.artemis_splits import TEST_SETS, TRAIN_SETS, split_v1, split_v2, v2_set
+from preprocess.artemis_files import TEST_SETS, TRAIN_SETS, split_v1, split_v2, v2_set
 from preprocess.build_splits import choose_sets, image_id, mini_variant_signs, several_emotions
 from tests.conftest import REPOSITORY
 from utils.data.untrusted_files import load_vocabulary

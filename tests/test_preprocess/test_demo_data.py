@@ -141,7 +141,7 @@ ARGV = {
     "--out_dir out --pictures 29": "--pictures: 29 is not between 30",
     "--out_dir out --seed -1": "--seed: -1 is not between 0",
     "--out_dir data --pictures 30": "data: not empty .*name another --out_dir",
-    f"--out_dir {TRAIN}": f"{TRAIN} is a file; name another folder",
+    f"--out_dir {TRAIN}": f"{TRAIN} is not a folder; name another folder",
 }
 
 

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from preprocess.image_folder import ImageFolder
+from preprocess.image_names import ImageFolder
 from utils.errors import InputError
 
 

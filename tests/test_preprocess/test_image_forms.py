@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from preprocess.image_folder import ImageFolder
+from preprocess.image_names import ImageFolder
 
 NAMES = (Path(__file__).parents[1] / "data/wikiart_names.txt").read_text(encoding="utf-8").splitlines()
 

@@ -5,8 +5,8 @@ import os
 
 from PIL import Image
 
-from preprocess.image_folder import ImageFolder
 from preprocess.image_manifest import manifest_rows, measure, write_manifest
+from preprocess.image_names import ImageFolder
 
 
 def put(root, name, size=(8, 6)):

@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 
 from preprocess import prepare_artemis
-from preprocess.artemis_files import add_text_columns, grouped_references, write_vocabulary
-from preprocess.artemis_splits import split_artworks, split_v2
+from preprocess.artemis_files import add_text_columns, grouped_references, split_artworks, split_v2, write_vocabulary
 from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize
 from preprocess.prepare_artemis import main
 from tests.bad_input import ARTEMIS_CSV, RELEASE_CSV, RELEASE_HEADER, TEXTS, check_accepted, check_refused

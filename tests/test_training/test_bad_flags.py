@@ -32,7 +32,7 @@ FLAGS = {
     "--learning_rate -1": "--learning_rate.*-1",
     "--dropout 1": "--dropout.*1 is not between",
     "--max_seq_len 5": "--max_seq_len.*5 is not between",
-    "--max_seq_len 50": "--gpt2_model gpt2: has only 40 positions, but --max_seq_len.* take 50",
+    "--max_seq_len 50": "--gpt2_model gpt2: config.json: has only 40 positions, but --max_seq_len.* take 50",
     "--VAD_En_Heads 2": "--VAD_En_Heads.*2",
     "--seed -1": "--seed.*-1",
     "--seed " + "9" * 30: "--seed.*999",

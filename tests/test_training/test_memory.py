@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from utils.memory import share_weights, without_collections
+from utils.processes import share_weights, without_collections
 
 FAULTS = """
 import resource
-from utils.memory import reuse_freed_memory
+from utils.processes import reuse_freed_memory
 if {reuse}:
     reuse_freed_memory()
 def faults():

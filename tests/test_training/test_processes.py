@@ -74,7 +74,7 @@ def test_a_failing_process_ends_all(workspace, tmp_path, end, message):
     )
     began = time.monotonic()
     ended = torchrun(script, workspace.argv(tmp_path, "--batch_size", "4"))
-    assert ended.returncode != 0 and time.monotonic() - began < 100
+    assert ended.returncode != 0 and time.monotonic() - began < 300
     lines = [line for line in re.split("[\r\n]+", ended.stderr) if "rror:" in line or "Traceback" in line]
     assert message in lines[0], ended.stderr[-3000:]
     assert not any("error: process 1" in line for line in lines)

@@ -164,7 +164,6 @@ def test_damaged_configs(workspace, copy):
         {"decoder_config": {}},
         {"decoder_config": config["decoder_config"] | {"n_layer": "two"}},
         {"vision_config": config["vision_config"] | {"model_type": "siglip_vision_model"}},
-        {"sevlm_config": config["sevlm_config"] | {"alpha": "many"}},
         {"sevlm_settings": {"flags": []}},
         {"model_type": "gpt2"},
     ):

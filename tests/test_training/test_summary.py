@@ -219,7 +219,7 @@ def test_the_demos_test_split_needs_no_paths(monkeypatch, tmp_path):
     args = parse_args("--eval_only --demo --split test --load_from_epoch best-acc --caption_save_path x".split())
     assert (args.load_from_epoch, str(args.caption_save_path)) == ("best-acc", "x")
     assert parse_args("--eval_only --demo".split()).nle_data_val_path == DEMO / "data" / "artEmisX_val.json"
-    with pytest.raises(InputError, match="--split names a part of the demo's data"):
+    with pytest.raises(InputError, match="--split names a split of the demo's data"):
         parse_args("--eval_only --load_from_epoch best-res --split val".split())
     with pytest.raises(InputError, match="--split test is for --eval_only"):
         parse_args("--demo --split test".split())

@@ -1,6 +1,6 @@
 """Image files: find one by its name, open it as an upright RGB image, list those of a folder.
 
-Names are matched to files in preprocessing (preprocess/image_folder.py), which writes the files' names into the JSON
+Names are matched to files in preprocessing (preprocess/image_names.py), which writes the files' names into the JSON
 splits. Here `root / image_name` is opened, with no more than the published code's fall-back. No torch here.
 """
 

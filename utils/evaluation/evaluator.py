@@ -23,7 +23,7 @@ from utils.evaluation.generation import (
     head_distribution,
     most_probable,
 )
-from utils.memory import give_back_freed_memory
+from utils.processes import give_back_freed_memory
 from utils.progress import ProgressLine
 
 # The first of these scores that --metrics asks for decides on best-res and, with the accuracy, on the early stop.

@@ -14,7 +14,6 @@ from utils.data.untrusted_files import vocabulary_path
 from utils.data.vad_lexicon import Lexicon
 from utils.errors import InputError
 from utils.evaluation.baselines import baselines
-from utils.evaluation.bootstrap import intervals
 from utils.evaluation.emotion_metrics import (
     calibration_of_images,
     confusion_matrix,
@@ -25,7 +24,7 @@ from utils.evaluation.emotion_metrics import (
     vad_distances,
 )
 from utils.evaluation.evaluation import Evaluation
-from utils.evaluation.image_scores import group_scores, image_scores, references_hash, write_images
+from utils.evaluation.image_scores import group_scores, image_scores, intervals, references_hash, write_images
 from utils.evaluation.tables import write_report
 from utils.evaluation.text_metrics import max_lcs, text_diversity
 from utils.files import sha256

@@ -22,8 +22,7 @@ from utils.data.vad_lexicon import Lexicon, VADLookup
 from utils.errors import escaped, silence_stdout
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator, deciding_score
-from utils.memory import share_weights
-from utils.processes import cores
+from utils.processes import cores, share_weights
 from utils.run_record import RECORD_KEY, flags_of
 from utils.training.build_model import load_model
 from utils.training.checkpoints import NamedCheckpoint, check_disk, save_named

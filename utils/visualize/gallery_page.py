@@ -18,8 +18,7 @@ from utils.evaluation.emotion_metrics import named_emotion
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.tables import CAPTION_SCORES
 from utils.files import write_text
-from utils.visualize.html_page import data_url, render
-from utils.visualize.word_colors import Word, tinter
+from utils.visualize.html_page import Word, data_url, render, tinter
 
 if TYPE_CHECKING:  # it imports torch
     from utils.evaluation.evaluator import Evaluator

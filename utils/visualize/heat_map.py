@@ -17,8 +17,7 @@ from utils.data.text_codec import TextCodec
 from utils.data.vad_lexicon import Lexicon
 from utils.evaluation.generation import DecodingState, VADOfTokens
 from utils.files import atomic_path, write_text
-from utils.visualize.html_page import data_url, render
-from utils.visualize.word_colors import tinter
+from utils.visualize.html_page import data_url, render, tinter
 
 # ---- attention -------------------------------------------------------------------------------------------------------
 
