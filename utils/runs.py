@@ -63,6 +63,8 @@ def report_file(run: Path) -> Path:
     """
     if run.is_file():
         return run
+    if not run.exists():
+        raise InputError(f"{run}: no such file or folder; name a run, e.g. runs/demo, or a {REPORT}")
     results = results_folder(run)
     for path in (results / REPORT, results / "test" / REPORT):
         if path.is_file():

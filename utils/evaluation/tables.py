@@ -86,6 +86,7 @@ PUBLISHED = {
         "SAEA, 2026 (published)": (78.2, 64.5, 38.9, 23.1, 13.7, 16.6, 32.3),
     },
 }
+UNITS = "In percent, but for max-LCS (words), KL, JS, Brier and VAD distance; report.json holds fractions."
 FOOTNOTE = (
     "SAEA's accuracy is that of an image head, not of the generated text, and its published script chooses the epoch on "
     "the test file."
@@ -178,21 +179,21 @@ def format_report(report: dict) -> str:
     """Warnings, the table and the facts of one report as Markdown."""
     test_set, warnings = report.get("test_set"), report.get("warnings") or []
     scores = report["scores"]
-    rows = {"this run": {name: _shown(name, value) for name, value in scores.items()}}
+    rows = {"this run": {name: format_score(name, value) for name, value in scores.items()}}
     bounds = report.get("intervals") or {}
     for place, title in enumerate(("95 % from", "95 % to")):
         if bounds:
-            rows[title] = {name: _shown(name, interval[place]) for name, interval in bounds.items()}
+            rows[title] = {name: format_score(name, interval[place]) for name, interval in bounds.items()}
     for name, title in BASELINES.items():
         if name in report:
-            rows[title] = {score: _shown(score, value) for score, value in report[name]["scores"].items()}
+            rows[title] = {score: format_score(score, value) for score, value in report[name]["scores"].items()}
     lines = [f"**WARNING: {_escaped(warning)}**\n" for warning in warnings]
-    lines.append(_table(rows | _published_rows(test_set)))
+    lines += [_table(rows | _published_rows(test_set)), f"{UNITS}\n"]
     if test_set in PUBLISHED:
         lines.append(f"{FOOTNOTE}\n")
     else:
         lines.append(f"No scores are published for {_escaped(test_set or 'an unnamed test set')}.\n")
-    others = {name: _shown(name, value) for name, value in scores.items() if name not in HEADINGS}
+    others = {name: format_score(name, value) for name, value in scores.items() if name not in HEADINGS}
     facts = {name: value for name, value in report.items() if name not in HIDDEN}
     lines += [f"- {name.replace('_', ' ')}: {_fact(value)}" for name, value in (others | facts).items()]
     return "\n".join(lines)
@@ -205,7 +206,8 @@ def _published_rows(test_set: str | None) -> dict[str, dict[str, str]]:
     }
 
 
-def _shown(name: str, value: float) -> str:
+def format_score(name: str, value: float) -> str:
+    """A score for people: in percent, but for `PLAIN_SCORES` and counts. value: a fraction, or one of these."""
     if name == "distinct_words" or name.endswith("_images"):
         return f"{value:.0f}"
     return f"{value:.2f}" if name in PLAIN_SCORES else f"{100 * value:.1f}"
@@ -270,7 +272,9 @@ def _group_tables(report: dict) -> str:
             groups = {"all of them": groups}
         if groups:
             rows = {
-                f"{_escaped(name)} ({scores['images']})": {score: _shown(score, scores[score]) for score in scores}
+                f"{_escaped(name)} ({scores['images']})": {
+                    score: format_score(score, scores[score]) for score in scores
+                }
                 for name, scores in groups.items()
             }
             text += f"\n{title} (number of images):\n\n{_table(rows)}"
@@ -336,12 +340,13 @@ def format_summary(summary: dict) -> str:
     """One group of runs beside the published scores of its test set, as Markdown."""
     test_set, std = summary["test_set"], summary.get("std", {})
     title = f"mean of {summary['runs']} runs" if summary["runs"] > 1 else "one run"
-    rows = {title: {name: _shown(name, value) for name, value in summary["mean"].items()}}
+    rows = {title: {name: format_score(name, value) for name, value in summary["mean"].items()}}
     if std:
         rows["standard deviation"] = {
             name: f"{value:.2f}" if name in PLAIN_SCORES else f"{100 * value:.2f}" for name, value in std.items()
         }
-    lines = [_table(rows | _published_rows(test_set)), *([f"{FOOTNOTE}\n"] if test_set in PUBLISHED else [])]
+    lines = [_table(rows | _published_rows(test_set)), f"{UNITS}\n"]
+    lines += [f"{FOOTNOTE}\n"] if test_set in PUBLISHED else []
     lines += [f"- {fact.replace('_', ' ')}: {_fact(summary[fact])}" for fact in SAME]
     lines.append(f"- seeds: {', '.join(map(_fact, summary['seeds']))}")
     if len(set(summary["seeds"])) < summary["runs"]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from utils.command_line import DEMO_DEFAULTS, checkpoint_config
 from utils.data.images import image_files
-from utils.evaluation.tables import CAPTION_SCORES
+from utils.evaluation.tables import CAPTION_SCORES, HEADINGS, format_score
 from utils.opts import get_parser
 from utils.training.run_log import LOG_FILE
 
@@ -40,9 +40,13 @@ SCORING_FLAGS = (
 
 
 def line_of_scores(scores: dict[str, float]) -> str:
-    """One evaluation's scores in one line."""
-    numbers = "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if name not in ("epoch", "step"))
-    return f"epoch {scores['epoch']} step {scores['step']}  {numbers}"
+    """One evaluation's scores in one line, in percent."""
+    numbers = "  ".join(
+        f"{HEADINGS.get(name, name)} {format_score(name, value)}"
+        for name, value in scores.items()
+        if name not in ("epoch", "step")
+    )
+    return f"epoch {scores['epoch']} step {scores['step']} (percent)  {numbers}"
 
 
 def summary_of_training(run: "TrainingRun") -> str:
@@ -52,11 +56,16 @@ def summary_of_training(run: "TrainingRun") -> str:
 
 def _table_of_scores(points: list[dict[str, float]]) -> Iterator[str]:
     names = [name for name in points[-1] if name not in ("epoch", "step")] if points else []
+    widths = {name: max(8, len(HEADINGS.get(name, name)) + 1) for name in names}
     if names:
-        yield "\n" + " ".join(["epoch", "  step"] + [f"{name:>9}" for name in names])
+        yield "\nscores in percent (KL, JS, Brier: as they are)\nepoch   step" + "".join(
+            f"{HEADINGS.get(name, name):>{width}}" for name, width in widths.items()
+        )
     for scores in points:
-        row = [f"{scores['epoch']:>5}", f"{scores['step']:>6}"]
-        yield " ".join(row + [f"{scores[name]:>9.4f}" if name in scores else f"{'-':>9}" for name in names])
+        cells = (
+            f"{format_score(name, scores[name]) if name in scores else '-':>{width}}" for name, width in widths.items()
+        )
+        yield f"{scores['epoch']:>5} {scores['step']:>6}" + "".join(cells)
 
 
 def _samples(run: "TrainingRun") -> Iterator[str]:
