@@ -37,8 +37,22 @@ def brief(error: object) -> str:
     return " ".join(str(error).split())[:200]
 
 
+class DefaultsFormatter(argparse.HelpFormatter):
+    """Adds the default to the help of a flag that has one and does not name it itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        takes_value = action.option_strings and action.nargs != 0
+        if not takes_value or action.default in (None, argparse.SUPPRESS, []) or "default" in text:
+            return text
+        return f"{text} (default: %(default)s)"
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Reports wrong flags as an InputError. An empty value, as of "$UNSET", is refused for every flag."""
+
+    def __init__(self, *args, formatter_class=DefaultsFormatter, **options):
+        super().__init__(*args, formatter_class=formatter_class, **options)
 
     def parse_known_args(self, args=None, namespace=None):
         for before, value in pairwise(["", *(sys.argv[1:] if args is None else args)]):

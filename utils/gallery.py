@@ -37,7 +37,6 @@ def get_parser() -> argparse.ArgumentParser:
         prog="python -m utils.gallery",
         description="Write a page of held-out images with the model's texts about them: the worst, the best and some at random.",
         epilog="Paths that are not given are those of the run, from its log.jsonl.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add(

@@ -132,7 +132,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="python -m utils.inspect",
         description="Print statistics of splits: counts, lengths, emotions, agreement, lexicon coverage, repeats, overlap.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("splits", nargs="+", type=Path, metavar="SPLIT.json", help="splits, e.g. artEmisX_train.json")

@@ -29,7 +29,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="artEmisX_train.py",
         description="Train SEVLM on ArtEmis and score it with COCO-caption after every epoch.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     count, natural, rate = number(int, 1), number(int, 0), number(float, 0)
@@ -77,7 +76,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--nle_data_train_path",
         type=Path,
         default=Path("data/artEmis/artEmisX_cl_train.json"),
-        help="training split (default with --eval_only: the checkpoint's)",
+        help="training split; with --eval_only, unless given, the one that the checkpoint records",
         rules=TRAINING,
         fingerprint="training_records_sha256",
     )
@@ -205,7 +204,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--learning_rate", type=rate, default=2e-5, help="of decoder and heads; falls linearly to 0")
     add("--en_LR", type=rate, default=2e-5, help="of a trained image encoder")
     add("--emo_en_LR", type=rate, default=4e-5, help="of the VAD encoder")
-    add("--adam_eps", type=rate, default=1e-6, help="AdamW's epsilon (PyTorch's own default is 1e-8)")
+    add("--adam_eps", type=rate, default=1e-6, help="AdamW's epsilon (1e-8 in PyTorch)")
     add(
         "--adamw",
         choices=("published", "torch"),

@@ -144,7 +144,6 @@ def get_parser() -> argparse.ArgumentParser:
         usage="python -m utils.sweep [flags] --ablate FLAG,FLAG,... -- FLAGS of artEmisX_train.py",
         description="Train each combination of flags with each seed, and write the table of their scores.",
         epilog="The same command continues a sweep that was stopped, and repeats no finished run.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add(

@@ -108,3 +108,13 @@ def test_flags_win_over_demo():
 def test_no_false_contradictions():
     check_flags(parse_args(["--eval_only", "--load_from_epoch", "best-res", "--no-use_VAD", "--no-use_cl_loss"]))
     check_flags(parse_args(["--resume", "--no-use_VAD_loss", "--alpha", "0"]))
+
+
+def test_help_names_each_default_once():
+    parser = get_parser()
+    formatter = parser._get_formatter()
+    for action in parser._actions:
+        text = formatter._expand_help(action)
+        assert text.count("default") <= 1, text
+        if action.default not in (None, "==SUPPRESS==") and action.nargs != 0:
+            assert f"(default: {action.default})" in text, text
