@@ -88,6 +88,12 @@ def workspace(tmp_path_factory) -> Workspace:
     return Workspace(tmp_path_factory.mktemp("workspace"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that train the demo, or run the README's commands, come first: a test process is busy with each for minutes."""
+    longest = ("test_demo.py", "test_main_road.py", "test_processes.py")
+    items.sort(key=lambda item: item.path.name not in longest)
+
+
 @pytest.fixture(autouse=True)
 def fresh_process():
     """accelerate's settings and torch's threads last as long as the process: each test gets them as they were at the start."""
