@@ -232,6 +232,7 @@ def test_the_last_rows_fill_the_gaps():
         assert all(order[place] == place for place in range(len(order)) if kept[place])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_vad, causal", KINDS)
 def test_texts_do_not_depend_on_the_batch(use_vad, causal):
     ends = 0

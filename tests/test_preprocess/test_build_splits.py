@@ -296,6 +296,7 @@ def test_good_files_are_accepted(box):
     check_accepted(box, main, GOOD)
 
 
+@pytest.mark.slow
 def test_in_the_shell(box):
     box.remove(ARTEMIS_CSV)
     message = f"error: {ARTEMIS_CSV}: no such file{FROM_ARTEMIS}"

@@ -233,6 +233,7 @@ def stand_ins() -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_test_split(here, capsys):
     assert sweep.main(argv(*TWO, "--seeds", "1")) == 0
     assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0  # the trainings are there: only scored
@@ -249,6 +250,7 @@ def test_test_split(here, capsys):
         assert len(calls()) == 3 * times
 
 
+@pytest.mark.slow
 def test_another_emotion_classifier_scores_again(here):
     """Another classifier, or another vocabulary of the same one."""
     for name in ("a.pt", "b.pt", "vocabulary.pkl", "words.pkl"):
@@ -272,6 +274,7 @@ def test_the_test_takes_the_trainings_flags_along(here, capsys):
         assert args.demo == (len(test) == 1) and str(args.nle_data_val_path) == "runs/demo/data/artEmisX_test.json"
 
 
+@pytest.mark.slow
 def test_runs_of_other_files_are_named(here, capsys):
     of_sweep = ("--ablate", "use_VAD", "--test")
     for seed, fingerprints in ((1, {"lexicon_sha256": "a", "decoder_sha256": "a"}), (2, {"decoder_sha256": "b"})):
