@@ -15,7 +15,7 @@ from utils.errors import InputError
 from utils.files import check_append_to, check_place, present, read_json
 from utils.hub import fetch_folder, split_id
 from utils.opts import TRACKERS, get_parser
-from utils.run_record import RECORD_KEY, compare_to_checkpoint, flags_of, recorded_argv
+from utils.run_record import compare_to_checkpoint, flags_of, read_record, recorded_argv
 
 LEXICON_PAGE = "the NRC VAD Lexicon is at https://saifmohammad.com/WebPages/nrc-vad.html"
 CKPTS = "ckpts"  # the checkpoints in the folder of a run
@@ -110,8 +110,7 @@ def recorded_settings(args: argparse.Namespace) -> dict | None:
     """
     if not args.load_from_epoch or args.resume or not checkpoint_config(args).is_file():
         return None
-    fields = read_json(checkpoint_config(args))
-    return fields.get(RECORD_KEY) if isinstance(fields, dict) else None
+    return read_record(checkpoint_config(args))
 
 
 def check_flags(args: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import InputError
+from utils.files import read_json
 from utils.flags import IGNORE, MUST_MATCH
 from utils.opts import declared
 
@@ -31,6 +32,12 @@ def flags_of(args: argparse.Namespace) -> dict[str, Any]:
         for name, value in vars(args).items()
         if name in declared()
     }
+
+
+def read_record(config: Path) -> dict[str, Any] | None:
+    """The record in a checkpoint's config.json; None if it has none, as in the authors' checkpoints."""
+    fields = read_json(config)
+    return fields.get(RECORD_KEY) if isinstance(fields, dict) else None
 
 
 def found_by_path(flag: argparse.Action) -> bool:

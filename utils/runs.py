@@ -11,10 +11,9 @@ from pathlib import Path
 
 from utils.command_line import is_export
 from utils.errors import InputError
-from utils.files import read_json
 from utils.hub import folder_or_id
 from utils.opts import declared
-from utils.run_record import RECORD_KEY
+from utils.run_record import read_record
 from utils.training.run_log import LOG_FILE, read_log
 from utils.training.summary import test_command
 
@@ -44,7 +43,7 @@ def results_folder(run: Path) -> Path:
 def _recorded_results(ckpt_path: Path) -> list[Path]:
     """Where the results of the checkpoints in a folder may be: moved along with the folder, or where they were written."""
     for config in sorted(ckpt_path.glob("nle_model_*/config.json")):
-        flags = read_json(config).get(RECORD_KEY, {}).get("flags", {})
+        flags = (read_record(config) or {}).get("flags", {})
         if {"ckpt_path", "caption_save_path"} <= flags.keys():
             return [moved(flags["caption_save_path"], flags["ckpt_path"], ckpt_path), Path(flags["caption_save_path"])]
     return []

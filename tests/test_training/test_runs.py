@@ -28,6 +28,12 @@ def test_results_of_every_folder_of_a_run(run, tmp_path):
         assert results_folder(folder) == run / "results"
     with pytest.raises(InputError, match="holds neither a log .* nor captions"):
         results_folder(tmp_path)
+    config = tmp_path / "nle_model_0/config.json"
+    config.parent.mkdir()
+    for text in ("[]", "{}", '{"sevlm_settings": null}'):  # not a checkpoint of a run, or the authors'
+        config.write_text(text)
+        with pytest.raises(InputError, match="neither a log"):
+            results_folder(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         results_folder(tmp_path / "none")
 
