@@ -100,16 +100,15 @@ def remove(path: Path) -> None:
 
 def sync(path: Path) -> None:
     """fsync a file or a folder, so that it survives a power cut, where the file system supports that."""
-    if os.name == "nt" and path.is_dir():  # Windows opens no folders
-        return
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        if error.errno not in NO_SYNC:
+        if error.errno not in NO_SYNC:  # among them EACCES: Windows opens no folders
             raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        os.close(descriptor)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -162,6 +162,13 @@ def test_writes_and_locks_go_on_without_fsync_and_locks(monkeypatch, tmp_path, n
     assert (tmp_path / "run" / "file").read_text() == "text"
 
 
+def test_a_folder_that_cannot_be_opened_is_written_to(monkeypatch, tmp_path):
+    """As on Windows, or in a folder that may be written to but not listed."""
+    monkeypatch.setattr(os, "open", failing(errno.EACCES))
+    write_text(tmp_path / "file", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_disk_that_fails_to_sync_is_an_error(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(os, "fsync", failing(errno.EIO))
     assert run_script(lambda: sync(tmp_path)) == 1
