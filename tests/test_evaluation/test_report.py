@@ -11,7 +11,7 @@ from tests.bad_input import ANNOTATIONS, BRACKETS, check_accepted, check_refused
 from utils import report
 from utils.errors import InputError
 from utils.evaluation.report import split_warnings
-from utils.evaluation.tables import aggregate, format_summary, write_report
+from utils.evaluation.tables import WIDTH, aggregate, aligned_table, format_summary, write_report
 from utils.files import check_append_to
 
 SCORES = {"sub_acc": 0.6561, "Bleu_1": 0.5, "Bleu_4": 0.0951, "METEOR": 0.139, "ROUGE_L": 0.304, "CIDEr": 0.114}
@@ -49,6 +49,24 @@ def test_the_run_stands_beside_the_published_rows(tmp_path):
     assert text in (tmp_path / "r/report.md").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8")) == run() | {"data_set": "v1.0"}
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["report.json", "report.md"]
+
+
+def test_a_wide_table_is_continued_below():
+    cells = [["run", *(f"score {number:02}" for number in range(11))]]
+    cells += [["a run", *["12.3"] * 11], ["published", *["45.6"] * 9, "-", "-"]]
+    head, tail = aligned_table(cells).split("\n\n")  # 13 + 9 * 11 characters; a tenth column would make it 123
+    assert max(len(line) for line in head.splitlines()) == 112 <= WIDTH
+    assert list(rows_of(head)) == ["run", "---------", "a run", "published"]
+    assert rows_of(head)["run"] == [f"score {number:02}" for number in range(9)]
+    assert rows_of(head)["published"] == ["45.6"] * 9
+    assert rows_of(tail) == {
+        "run": ["score 09", "score 10"],
+        "---------": ["-------:", "-------:"],
+        "a run": ["12.3", "12.3"],  # the other row has no values here
+    }
+    assert "\n\n" not in aligned_table([row[:10] for row in cells])
+    # a row without any value stays in the first part
+    assert rows_of(aligned_table([["", "B-1"], ["no scores", "-"]]))["no scores"] == ["-"]
 
 
 def test_v2_and_unnamed_test_sets(tmp_path):
