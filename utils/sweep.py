@@ -25,7 +25,7 @@ from utils.command_line import check_paths, parse_args
 from utils.errors import InputError, OneLineParser, brief, number, run_script
 from utils.evaluation.ablation_table import Result, Values, write_table
 from utils.evaluation.report import classifier_name
-from utils.evaluation.tables import CAPTION_SCORES, read_report
+from utils.evaluation.tables import caption_scores, read_report
 from utils.files import run_lock, sha256
 from utils.flags import IGNORE, Boolean
 from utils.opts import declared
@@ -357,8 +357,8 @@ def run_all(out: Path, runs: list[Run], jobs: int) -> tuple[list[Run], int]:
                     continue
                 else:
                     done.append(run)
-                    scores, titles = run.result().scores, CAPTION_SCORES.items()
-                    text = "  ".join(f"{title} {100 * scores[name]:.1f}" for name, title in titles if name in scores)
+                    scores = caption_scores(run.result().scores)
+                    text = "  ".join(f"{heading} {percent}" for heading, percent in scores.items())
                 place, seconds = f"[{len(done) + len(failed)}/{len(runs)}]", time.monotonic() - run.began
                 tqdm.write(f"{place} {run.name} ({duration(seconds)}): {text}", sys.stdout)
                 sys.stdout.flush()

@@ -213,6 +213,11 @@ def format_score(name: str, value: float) -> str:
     return f"{value:.2f}" if name in PLAIN_SCORES else f"{100 * value:.1f}"
 
 
+def caption_scores(scores: dict[str, float]) -> dict[str, str]:
+    """Heading -> percent, of those caption scores that there are. scores: name -> fraction 0 .. 1 (CIDEr may be more)."""
+    return {heading: format_score(name, scores[name]) for name, heading in CAPTION_SCORES.items() if name in scores}
+
+
 def _fact(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else "-" if value is None else _escaped(str(value))
 

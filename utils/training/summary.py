@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from utils.command_line import DEMO_DEFAULTS, checkpoint_config
 from utils.data.images import image_files
-from utils.evaluation.tables import CAPTION_SCORES, HEADINGS, format_score
+from utils.evaluation.tables import HEADINGS, caption_scores, format_score
 from utils.opts import get_parser
 from utils.training.run_log import LOG_FILE
 
@@ -117,7 +117,7 @@ def summary_of_scoring(args: argparse.Namespace, scores: dict[str, float], image
 
 
 def _scores(scores: dict[str, float]) -> str:
-    return ", ".join(f"{title} {100 * scores[name]:.1f}" for name, title in CAPTION_SCORES.items() if name in scores)
+    return ", ".join(f"{heading} {percent}" for heading, percent in caption_scores(scores).items())
 
 
 def _rows(files: dict[str, object]) -> list[str]:

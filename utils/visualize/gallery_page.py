@@ -16,7 +16,7 @@ from utils.data.vad_lexicon import Lexicon
 from utils.errors import InputError
 from utils.evaluation.emotion_metrics import named_emotion
 from utils.evaluation.evaluation import Evaluation
-from utils.evaluation.tables import CAPTION_SCORES
+from utils.evaluation.tables import CAPTION_SCORES, caption_scores
 from utils.files import write_text
 from utils.visualize.html_page import Word, data_url, render, tinter
 
@@ -243,8 +243,7 @@ def gallery_page(
         f"{CAPTION_SCORES[ranking]}, the others drawn at random (seed {seed}). Right: the emotion named is that of more "
         "than half of the annotators."
     )
-    scores = evaluation.scores
-    facts = [(heading, f"{100 * scores[name]:.1f}") for name, heading in CAPTION_SCORES.items() if name in scores]
+    facts = list(caption_scores(evaluation.scores).items())
     return Page(title, lead, cards, facts, lexicon is not None, SOURCES.get(source, ""))
 
 
