@@ -34,7 +34,6 @@ RELEASE_CSV, RELEASE_HEADER = "artemis/release.csv", "art_style,painting,emotion
 TOKENS = "[1, 4, 5, 6, 7, 8, 2]"
 VOTES = "[0.0, 1.0, 0, 0, 0, 0, 1.0, 0, 0]"
 BRACKETS = "[" * 100_000  # JSON that exhausts the parser's stack
-MANY_BYTES = 20_000_000
 
 Change = Callable[["Box"], object]
 
