@@ -1,119 +1,108 @@
-"""Every flag has one rule for resuming, continuing and scoring, and the rules do what they say."""
+"""Every flag has rules for resuming, continuing and scoring, and the rules do what they say."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 
 from utils.command_line import parse_args
 from utils.errors import InputError
-from utils.flags import IGNORE, MUST_MATCH, WARN
+from utils.flags import IGNORE
 from utils.opts import declared, get_parser
 from utils.run_record import compare_for_resume, compare_to_checkpoint, flags_of, found_by_path, recorded_argv
+from utils.training import fingerprints
 
-FLAGS = sorted(declared())
-BY_VALUE = [name for name in FLAGS if declared()[name].fingerprint is None]
-BY_FINGERPRINT = sorted(set(FLAGS) - set(BY_VALUE))
+REFUSED, WARNED, SILENT = "refused", "warned", "silent"
 
 
 def test_every_flag_is_declared_with_its_rules():
-    assert {action.dest for action in get_parser()._actions} - {"help"} == set(FLAGS)
+    assert {action.dest for action in get_parser()._actions} - {"help"} == set(declared())
 
 
-@pytest.mark.parametrize(
-    "name, rules",
-    [
-        ("learning_rate", (MUST_MATCH, WARN, IGNORE)),
-        ("vad_causal", (MUST_MATCH, MUST_MATCH, MUST_MATCH)),
-        ("lemmatizer", (MUST_MATCH, WARN, WARN)),
-        ("fixed_encoder", (MUST_MATCH, WARN, MUST_MATCH)),
-        ("gpt2_model", (MUST_MATCH, IGNORE, IGNORE)),
-        ("nan_policy", (WARN, WARN, IGNORE)),
-        ("cpu_threads", (WARN, IGNORE, IGNORE)),
-        ("num_workers", (IGNORE, IGNORE, IGNORE)),
-    ],
-)
-def test_one_flag_of_each_kind(name, rules):
-    assert declared()[name].rules == rules
+def record() -> dict:
+    by_fingerprint = {flag.fingerprint: "0" * 64 for flag in declared().values() if flag.fingerprint}
+    others = {"precision": "no", "images_per_step": 8, "images": 45, "processes": 1}
+    return {"flags": flags_of(parse_args([])), "fingerprints": by_fingerprint | others}
 
 
-def record():
-    fingerprints = {declared()[name].fingerprint: "0" * 64 for name in BY_FINGERPRINT} | {
-        "precision": "no",
-        "images": 45,
-        "processes": 1,
-    }
-    return {"flags": flags_of(parse_args([])), "fingerprints": fingerprints}
-
-
-def changed(name: str) -> dict:
-    """A record that differs from `record()` in the value or the fingerprint of one flag."""
+def changed(name: str, value: object, part: str = "fingerprints") -> dict:
     other = copy.deepcopy(record())
-    if name in BY_FINGERPRINT:
-        other["fingerprints"][declared()[name].fingerprint] = "1" * 64
-    else:
-        other["flags"][name] = "something else"
+    assert name in other[part]
+    other[part][name] = value
     return other
 
 
-@pytest.mark.parametrize("name", FLAGS)
-def test_resume(name):
-    rule = declared()[name].rules.resume
-    if rule == MUST_MATCH:
-        with pytest.raises(InputError, match=rf"^--resume: --{name} .*another training"):
-            compare_for_resume(record(), changed(name))
-    else:
-        notes = compare_for_resume(record(), changed(name))
-        assert len(notes) == (rule == WARN) and all(note.startswith(f"--resume: --{name} ") for note in notes)
+def outcome(compare, *arguments) -> tuple[str, str]:
+    try:
+        notes = compare(*arguments)
+    except InputError as error:
+        return REFUSED, str(error)
+    assert len(notes) <= 1
+    return (WARNED, notes[0]) if notes else (SILENT, "")
 
 
-def test_resume_names_both_values():
-    before, after = record(), record()
-    before["flags"]["learning_rate"], after["flags"]["learning_rate"] = 2e-5, 5e-5
-    with pytest.raises(InputError, match=r"--learning_rate was 2e-05 and is 5e-05 now"):
-        compare_for_resume(before, after)
-    before, after = record(), record()
-    before["flags"]["num_train_epochs"] = 36
-    with pytest.raises(InputError, match="--load_from_epoch NAME continues a checkpoint for more epochs"):
-        compare_for_resume(before, after)
+# flag: its fingerprint if it is compared by one, what it is now, and what happens when resumed, continued and scored
+@pytest.mark.parametrize(
+    "name, fingerprint, now, expected",
+    [
+        ("learning_rate", None, 5e-5, (REFUSED, WARNED, SILENT)),
+        ("dropout", None, 0.0, (REFUSED, WARNED, SILENT)),
+        ("vad_causal", None, True, (REFUSED, REFUSED, REFUSED)),
+        ("prompt_text", None, " i feel", (REFUSED, REFUSED, REFUSED)),
+        ("use_VAD", None, False, (REFUSED, REFUSED, REFUSED)),
+        ("image_normalization", None, "own", (REFUSED, REFUSED, REFUSED)),
+        ("fixed_encoder", None, False, (REFUSED, WARNED, REFUSED)),
+        ("max_seq_len", None, 20, (REFUSED, WARNED, REFUSED)),
+        ("lemmatizer", None, "none", (REFUSED, WARNED, WARNED)),
+        ("seed", None, 7, (REFUSED, WARNED, WARNED)),
+        ("nan_policy", None, "skip", (WARNED, WARNED, SILENT)),
+        ("cpu_threads", None, 3, (WARNED, SILENT, SILENT)),
+        ("num_workers", None, 5, (SILENT, SILENT, SILENT)),
+        ("metrics", None, ["rouge"], (REFUSED, WARNED, SILENT)),
+        ("clip_model", "image_encoder_sha256", "1" * 64, (REFUSED, REFUSED, REFUSED)),
+        ("gpt2_model", "decoder_sha256", "1" * 64, (REFUSED, SILENT, SILENT)),
+        ("vad_lexicon", "lexicon_sha256", None, (REFUSED, WARNED, WARNED)),
+        ("nle_data_train_path", "training_records_sha256", "1" * 64, (REFUSED, WARNED, SILENT)),
+        ("nle_data_val_path", "scored_records_sha256", "1" * 64, (REFUSED, WARNED, SILENT)),
+        ("annFileExp", "references_sha256", "1" * 64, (REFUSED, WARNED, SILENT)),
+        ("batch_size", "images_per_step", 16, (REFUSED, WARNED, SILENT)),
+        ("mixed_precision", "precision", "bf16", (REFUSED, WARNED, WARNED)),
+        ("load_from_epoch", None, "best-acc", (SILENT, SILENT, SILENT)),
+    ],
+)
+def test_a_changed_flag(name, fingerprint, now, expected, tmp_path):
+    before, after = record(), changed(fingerprint or name, now, "fingerprints" if fingerprint else "flags")
+    resumed, text = outcome(compare_for_resume, before, after)
+    continued, _ = outcome(compare_to_checkpoint, before, after, False, tmp_path)
+    scored, _ = outcome(compare_to_checkpoint, before, after, True, tmp_path)
+    assert (resumed, continued, scored) == expected
+    assert text.startswith(f"--resume: --{name} ") == (resumed != SILENT)
 
 
-def test_resume_fingerprints_without_a_flag():
-    other = record()
-    other["fingerprints"]["images"] = 44
-    with pytest.raises(InputError, match="the training had 45 images and has 44 now"):
-        compare_for_resume(record(), other)
-    other = record()
-    other["fingerprints"]["processes"] = 2
-    assert compare_for_resume(record(), other) == [
-        "--resume: the run had 1 processes and has 2 now: contrastive negatives differ"
-    ]
+def test_a_change_is_named_with_both_values(tmp_path):
+    resumed, message = outcome(compare_for_resume, record(), changed("learning_rate", 5e-5, "flags"))
+    assert "--resume: --learning_rate was 2e-05 and is 5e-05 now: that is another training" in message
+    _, message = outcome(compare_for_resume, record(), changed("num_train_epochs", 36, "flags"))
+    assert "--load_from_epoch NAME continues a checkpoint for more epochs" in message
+    _, message = outcome(compare_for_resume, record(), changed("images", 44))
+    assert "the training had 45 images and has 44 now" in message
+    resumed, message = outcome(compare_for_resume, record(), changed("processes", 2))
+    assert (resumed, message) == (
+        WARNED,
+        "--resume: the run had 1 processes and has 2 now: contrastive negatives differ",
+    )
+    _, message = outcome(compare_to_checkpoint, record(), changed("vad_causal", True, "flags"), True, tmp_path)
+    assert message == f"{tmp_path}: --vad_causal was False in training and is True now; leave the flag out"
+    _, message = outcome(compare_to_checkpoint, record(), changed("image_encoder_sha256", "1" * 64), True, tmp_path)
+    assert f"was {'0' * 12} in training and is {'1' * 12} now; give what the model was trained with" in message
 
 
-def test_order_of_metrics_means_nothing():
-    other = record()
-    other["flags"]["metrics"] = other["flags"]["metrics"][::-1]
-    assert compare_for_resume(record(), other) == []
-
-
-@pytest.mark.parametrize("score", [False, True])
-@pytest.mark.parametrize("name", FLAGS)
-def test_with_a_checkpoint(name, score, tmp_path):
-    rules = declared()[name].rules
-    rule = rules.score if score else rules.continue_from
-    if rule == MUST_MATCH:
-        with pytest.raises(InputError, match=rf"^{tmp_path}: --{name} .* in training and is .* now; (leave|give) "):
-            compare_to_checkpoint(record(), changed(name), score, tmp_path)
-    else:
-        assert len(compare_to_checkpoint(record(), changed(name), score, tmp_path)) == (rule == WARN)
-
-
-def test_what_a_run_lacks_is_not_compared(tmp_path):
-    before = record()
-    before["flags"]["vad_causal"] = before["fingerprints"]["lexicon_sha256"] = "something else"
-    for part in ("flags", "fingerprints"):
-        now = {part: record()[part]}
-        now[part].pop("vad_causal" if part == "flags" else "lexicon_sha256")
-        assert compare_to_checkpoint(before, now, True, tmp_path) == []
+def test_what_is_not_compared(tmp_path):
+    """The order of metrics, and what a run has no fingerprint of."""
+    metrics = record()["flags"]["metrics"]
+    assert compare_for_resume(record(), changed("metrics", metrics[::-1], "flags")) == []
+    now = {"flags": record()["flags"], "fingerprints": {}}
+    assert compare_to_checkpoint(changed("image_encoder_sha256", "1" * 64), now, True, tmp_path) == []
 
 
 @pytest.mark.parametrize("score", [False, True])
@@ -131,9 +120,32 @@ def test_a_checkpoint_sets_the_defaults(score, tmp_path):
         assert getattr(args, name) == getattr(trained if adopted else parse_args([]), name), name
 
 
-@pytest.mark.parametrize(
-    "damaged", [[], {"flags": {}}, {"flags": [], "fingerprints": {}}, {"flags": {}, "fingerprints": None}]
-)
+@pytest.mark.parametrize("damaged", [[], {"flags": {}}, {"flags": [], "fingerprints": {}}])
 def test_damaged_record(damaged, tmp_path):
     with pytest.raises(InputError, match="settings are damaged"):
         recorded_argv(damaged, True, tmp_path)
+
+
+def test_images_per_step_are_those_of_all_processes(monkeypatch):
+    """What makes the same steps may be resumed: 4 images on each of 3 processes, or 12 on one."""
+    for name in ("encoder_identity", "decoder_identity"):
+        monkeypatch.setattr(fingerprints, name, lambda *_: "0" * 64)
+    monkeypatch.setattr(fingerprints, "sha256", lambda path: f"of {path.name}")
+    model = SimpleNamespace(image_encoder=None)
+    of_three, of_one = (
+        fingerprints.collect_fingerprints(
+            parse_args(["--batch_size", str(batch_size)]),
+            SimpleNamespace(mixed_precision="no", num_processes=processes),
+            model,
+            None,
+            None,
+            45,
+        )
+        for batch_size, processes in ((4, 3), (12, 1))
+    )
+    assert of_three.pop("processes") == 3 and of_one.pop("processes") == 1
+    assert of_three == of_one
+    assert of_three["images_per_step"] == 12 and of_three["images"] == 45
+    assert of_three["training_records_sha256"] == "of artEmisX_cl_train.json"
+    assert of_three["scored_records_sha256"] == "of artEmisX_val.json"
+    assert of_three["references_sha256"] == "of artEmisX_val_annot_exp.json"
