@@ -43,7 +43,7 @@ def test_stop_waits_for_a_step_in_training_only(send, name, capfd):
     assert signal.getsignal(number) != signals._receive
 
 
-def test_second_ctrl_c_stops_at_once_and_a_second_sigterm_does_not(send):
+def test_a_second_ctrl_c_stops_at_once_and_a_second_sigterm_does_not(send):
     with StopSignals() as signals:
         signals.set_immediate(False)
         send("TERM")
@@ -105,6 +105,49 @@ def test_in_training_a_closed_pipe_asks_for_a_state_and_a_stop(monkeypatch, capf
     assert capfd.readouterr().err.startswith("SIGPIPE (nobody reads the output): saving a state")
 
 
+def test_two_processes_agree_every_eighth_update():
+    """And at once before an evaluation. A process that was not asked itself stops as by SIGTERM."""
+
+    def agreed(updates: int, now: bool, stop: int | None, sums: tuple[float, float]) -> tuple[bool, int | None]:
+        run = SimpleNamespace(
+            signals=SimpleNamespace(save=False, stop=stop),
+            accelerator=SimpleNamespace(
+                num_processes=2, device="cpu", reduce=lambda asked, how: asked.new_tensor(sums)
+            ),
+            progress=SimpleNamespace(updates=updates),
+        )
+        return training_run.TrainingRun.agreed_signals(run, now)
+
+    assert agreed(7, False, signal.SIGINT, (0, 1)) == (False, None)
+    assert agreed(7, True, signal.SIGINT, (0, 1)) == (False, signal.SIGINT)
+    assert agreed(16, False, None, (0, 1)) == (False, signal.SIGTERM)
+    assert agreed(16, False, None, (1, 0)) == (True, None)
+
+
+def test_the_last_line_says_how_to_continue(send, tmp_path, capfd):
+    ckpts = tmp_path / "ckpts"
+    args = argparse.Namespace(ckpt_path=ckpts, eval_only=False, resume=False, load_from_epoch=None)
+    again, resumable = "no state was written: give the same command again", "continue with --resume"
+    at_start = how_to_continue(args)
+    with StopSignals(True, at_start) as signals:
+        signals.set_immediate(False)
+        send("INT")
+        assert "SIGINT: saving a state, then the run stops; a second Ctrl-C stops it" in capfd.readouterr().err
+        with pytest.raises(SystemExit):
+            send("INT")
+        assert capfd.readouterr().err.endswith(f"stopped by SIGINT; {again}\n")
+    (ckpts / "resume" / "00001-00000020").mkdir(parents=True)
+    assert at_start() == f"{resumable} (state of epoch 1, step 20)"
+    assert how_to_continue(args)() == again  # an earlier run's state
+    args.resume = True
+    assert how_to_continue(args)() == f"{resumable} (state of epoch 1, step 20)"
+    args.resume, args.load_from_epoch = False, "best-acc"
+    (ckpts / "resume" / "00001-00000020").rename(ckpts / "resume" / "00002-00000030")
+    assert at_start() == f"{resumable} instead of --load_from_epoch (state of epoch 2, step 30)"
+
+
+# ---- launcher, script and loader process -----------------------------------------------------------------------------
+
 # a launcher that starts the script, and a script that starts a loader process; each prints its pid
 FAMILY = """
 import os, signal, subprocess, sys, time
@@ -145,52 +188,27 @@ def is_over(process, seconds=5):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes that their parent is gone")
-@pytest.mark.parametrize("launched", [{"TORCHELASTIC_RUN_ID": "none"}, {"ACCELERATE_DYNAMO_MODE": "default"}, {}])
+@pytest.mark.parametrize("launched", [{"TORCHELASTIC_RUN_ID": "none"}, {"ACCELERATE_DYNAMO_MODE": "default"}])
 def test_launcher_gone_ends_the_family(tmp_path, launched):
-    """What nobody launched goes on when its shell ends."""
     launcher, script, loader = family(tmp_path, launched)
     launcher.kill()
     launcher.wait()
-    if launched:
-        assert is_over(script) and is_over(loader)
-    else:
-        assert not is_over(script, 0.3)
-        script.kill()
-        assert is_over(loader)
+    assert is_over(script) and is_over(loader)
 
 
-@pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "USR1"])
-def test_loader_processes_outlive_signals_to_the_group(tmp_path, name):
-    """The script answers such a signal with a state, which it must live to write."""
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes that their parent is gone")
+def test_what_outlives_a_shell_and_signals_to_the_group(tmp_path):
+    """What nobody launched goes on when its shell ends. The script answers a signal with a state, for which its loader
+    process must live."""
     launcher, script, loader = family(tmp_path, {})
-    script.suspend()  # so that it does not end of the signal, and the loader process with it
+    launcher.kill()
+    launcher.wait()
+    assert not is_over(script, 0.3)
+    script.suspend()  # so that it does not end of the signals, and the loader process with it
     while script.status() != psutil.STATUS_STOPPED:
         time.sleep(0.01)
-    os.killpg(script.pid, getattr(signal, f"SIG{name}"))
+    for name in ("TERM", "INT", "HUP", "USR1"):
+        os.killpg(script.pid, getattr(signal, f"SIG{name}"))
     assert not is_over(loader, 0.3)
     script.kill()
     assert is_over(loader)
-    launcher.kill()
-    launcher.wait()
-
-
-def test_the_first_ctrl_c_says_what_happens_and_the_last_line_is_true(send, tmp_path, capfd):
-    ckpts = tmp_path / "ckpts"
-    args = argparse.Namespace(ckpt_path=ckpts, eval_only=False, resume=False, load_from_epoch=None)
-    again, resumable = "no state was written: give the same command again", "continue with --resume"
-    at_start = how_to_continue(args)
-    with StopSignals(True, at_start) as signals:
-        signals.set_immediate(False)
-        send("INT")
-        assert "SIGINT: saving a state, then the run stops; a second Ctrl-C stops it" in capfd.readouterr().err
-        with pytest.raises(SystemExit):
-            send("INT")
-        assert capfd.readouterr().err.endswith(f"stopped by SIGINT; {again}\n")
-    (ckpts / "resume" / "00001-00000020").mkdir(parents=True)
-    assert at_start() == f"{resumable} (state of epoch 1, step 20)"
-    assert how_to_continue(args)() == again  # an earlier run's state
-    args.resume = True
-    assert how_to_continue(args)() == f"{resumable} (state of epoch 1, step 20)"
-    args.resume, args.load_from_epoch = False, "best-acc"
-    (ckpts / "resume" / "00001-00000020").rename(ckpts / "resume" / "00002-00000030")
-    assert at_start() == f"{resumable} instead of --load_from_epoch (state of epoch 2, step 30)"
