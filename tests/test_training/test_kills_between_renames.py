@@ -13,7 +13,7 @@ from tests.conftest import GOLDEN
 from utils import files
 from utils.command_line import checkpoint_config
 from utils.training.checkpoints import finish_saves, load_named, save_named
-from utils.training.resume import load_state, prepare_folder, save_state
+from utils.training.resume import load_state, prepare_folder, save_state, state_folders
 
 SETTINGS = {"flags": {}, "fingerprints": {}}
 
@@ -23,27 +23,31 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def kill_after(monkeypatch):
-    """Let the process die right after the nth rename or removal; 0 for never. Nothing is cleaned up then."""
+def killed_after(monkeypatch):
+    """Call a function that dies right after the nth rename or removal. Nothing is cleaned up then."""
 
-    def arm(nth: int):
+    def call_until(nth: int, function, *arguments):
         done = []
 
-        def counted(function):
-            def call(*arguments):
-                if 0 < nth <= len(done):
-                    return  # it is dead
-                function(*arguments)
-                done.append(function)
-                if len(done) == nth:
-                    raise Killed
+        def counted(change):
+            def call(*paths):
+                if len(done) < nth:  # else it is dead
+                    change(*paths)
+                    done.append(paths)
+                    if len(done) == nth:
+                        raise Killed
 
             return call
 
-        monkeypatch.setattr(os, "replace", counted(os.replace))
-        monkeypatch.setattr(files, "remove", counted(files.remove))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", counted(os.replace))
+            patch.setattr(files, "remove", counted(files.remove))
+            try:
+                function(*arguments)
+            except Killed:
+                pass
 
-    yield arm
+    return call_until
 
 
 class Words:
@@ -72,15 +76,10 @@ def whole(root) -> int:
 
 
 @pytest.mark.parametrize("nth", range(1, 9))
-def test_named_checkpoint(tmp_path, model, kill_after, monkeypatch, nth):
+def test_named_checkpoint(tmp_path, model, killed_after, nth):
     """Killed while it is replaced: readable at once, completed before the next run, and replaced again."""
     save(tmp_path, model, 1)
-    kill_after(nth)
-    try:
-        save(tmp_path, model, 2)
-    except Killed:
-        pass
-    monkeypatch.undo()
+    killed_after(nth, save, tmp_path, model, 2)
     number = whole(tmp_path)
     assert number in (1, 2)
     assert checkpoint_config(Namespace(ckpt_path=tmp_path, load_from_epoch="x")).is_file()
@@ -95,18 +94,22 @@ def test_named_checkpoint(tmp_path, model, kill_after, monkeypatch, nth):
 
 
 @pytest.mark.parametrize("nth", range(1, 8))
-def test_state_written_again(tmp_path, kill_after, monkeypatch, nth):
+def test_state_written_again(tmp_path, killed_after, nth):
     """A run that is resumed in an evaluation writes the state it was resumed from once more; it may be the only one."""
     save_state(tmp_path, 0, 5, {"number": 1}, SETTINGS)
-    kill_after(nth)
-    try:
-        save_state(tmp_path, 0, 5, {"number": 2}, SETTINGS)
-    except Killed:
-        pass
-    monkeypatch.undo()
+    killed_after(nth, save_state, tmp_path, 0, 5, {"number": 2}, SETTINGS)
     prepare_folder(tmp_path, resume=True, continued=False)
     found, notes = load_state(tmp_path)
     assert found.state["number"] in (1, 2) and not notes
     save_state(tmp_path, 0, 5, {"number": 3}, SETTINGS)
     assert load_state(tmp_path)[0].state["number"] == 3
     assert [path.name for path in (tmp_path / "resume").iterdir()] == ["00000-00000005"]
+
+
+@pytest.mark.parametrize(("older", "newer"), [((9, 100_000), (10, 0)), ((3, 99_999), (3, 100_000))])
+def test_the_two_furthest_states_are_kept(tmp_path, older, newer):
+    for number, place in enumerate([(0, 1), older, newer]):
+        save_state(tmp_path, *place, {"number": number}, SETTINGS)
+    found, notes = load_state(tmp_path)
+    assert found.state == {"number": 2} and notes == []
+    assert [folder.name for folder in state_folders(tmp_path)] == [f"{e:05d}-{s:08d}" for e, s in (newer, older)]
