@@ -1,11 +1,11 @@
-"""AdamW's epsilon, where it counts: gradients about as large as it."""
+"""AdamW's epsilon, where it counts: gradients about as large as it; and the schedule's learning rates."""
 
 import math
 
 import pytest
 import torch
 
-from utils.training.optimizer import build_optimizer
+from utils.training.optimizer import build_optimizer, linear_decay, rates_of_update, set_schedule
 
 RATE, EPS = 1e-2, 1e-6
 LEFT_OUT = 2  # of six updates
@@ -54,3 +54,21 @@ def test_updates_follow_the_formula(form, way):
             optimizer.load_state_dict(state)
     torch.testing.assert_close(weight.double(), expected(form), rtol=0, atol=5e-7)
     assert (expected("published") - expected("torch")).abs().max() > 1e-3
+
+
+def test_a_schedule_that_is_continued():
+    """From update 5 of 8, with other rates: 3/8 of them, then 2/8, and 1/8 in the last update. The log names them by part."""
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [{"params": [parameter], "lr": 1.0} for parameter in parameters]
+    optimizer = build_optimizer(groups, EPS, "published")
+    scheduler = linear_decay(optimizer, 8)
+    set_schedule(scheduler, [8.0, 80.0], 1e-4, 5)
+    for left in (3, 2, 1):
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([left, 10 * left])
+        assert [group["eps"] for group in optimizer.param_groups] == [1e-4] * 2
+        optimizer.step()
+        scheduler.step()
+        names = [["vad_encoder.a"], ["decoder.b", "emotion_head.c"]]
+        logged = rates_of_update(scheduler, names, scheduler.last_epoch)  # of the update that was just made
+        assert logged == pytest.approx({"vad_encoder": left, "decoder": 10 * left})
+    assert optimizer.param_groups[1]["lr"] == 0
