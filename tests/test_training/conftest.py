@@ -2,7 +2,18 @@
 
 import pytest
 
+import artEmisX_train
 from models import losses
+
+NOT_DEFAULT = ("--dropout", "0.2", "--seed", "3")  # of the run `finished`
+
+
+@pytest.fixture(scope="session")
+def finished(workspace, tmp_path_factory):
+    """The folder of a training of two epochs, for tests that only read it."""
+    out = tmp_path_factory.mktemp("finished")
+    assert artEmisX_train.main(workspace.argv(out, *NOT_DEFAULT)) == 0
+    return out
 
 
 @pytest.fixture
