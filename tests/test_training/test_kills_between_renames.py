@@ -87,10 +87,11 @@ def test_named_checkpoint(tmp_path, model, killed_after, nth):
     assert whole(tmp_path) == number
     published = ["ckpt_stats_x.tar", "nle_gpt2_tokenizer_0", "nle_model_x"]
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == published
-    assert not (tmp_path / "nle_model_x" / "ckpt_stats_x.tar").exists()
+    assert [path.parent for path in tmp_path.rglob("ckpt_stats_x.tar")] == [tmp_path]
     save(tmp_path, model, 3)
     assert whole(tmp_path) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == published  # nor anything hidden
+    assert [path.parent for path in tmp_path.rglob("ckpt_stats_x.tar")] == [tmp_path]
 
 
 @pytest.mark.parametrize("nth", range(1, 8))
