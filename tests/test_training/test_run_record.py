@@ -47,6 +47,9 @@ def outcome(compare, *arguments) -> tuple[str, str]:
     [
         ("learning_rate", None, 5e-5, (REFUSED, WARNED, SILENT)),
         ("dropout", None, 0.0, (REFUSED, WARNED, SILENT)),
+        ("alpha", None, 0.5, (REFUSED, WARNED, SILENT)),
+        ("label_loss_weight", None, 0.5, (REFUSED, WARNED, SILENT)),
+        ("VAD_En_Layers", None, 2, (REFUSED, REFUSED, REFUSED)),
         ("vad_causal", None, True, (REFUSED, REFUSED, REFUSED)),
         ("prompt_text", None, " i feel", (REFUSED, REFUSED, REFUSED)),
         ("use_VAD", None, False, (REFUSED, REFUSED, REFUSED)),
@@ -55,6 +58,8 @@ def outcome(compare, *arguments) -> tuple[str, str]:
         ("max_seq_len", None, 20, (REFUSED, WARNED, REFUSED)),
         ("lemmatizer", None, "none", (REFUSED, WARNED, WARNED)),
         ("seed", None, 7, (REFUSED, WARNED, WARNED)),
+        ("emotion_from", None, "likelihood", (REFUSED, WARNED, WARNED)),
+        ("use_emotion_loss", None, True, (REFUSED, WARNED, REFUSED)),
         ("nan_policy", None, "skip", (WARNED, WARNED, SILENT)),
         ("cpu_threads", None, 3, (WARNED, SILENT, SILENT)),
         ("num_workers", None, 5, (SILENT, SILENT, SILENT)),
