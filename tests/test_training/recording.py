@@ -1,7 +1,6 @@
-"""What a run does, written down step by step: for tests that ask which rate, gradient or dropout an update really had."""
+"""What a run does, written down step by step: for tests that ask which rate, gradient or mode an update really had."""
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -13,20 +12,19 @@ from models.sevlm import SEVLM
 
 @dataclass
 class Step:
-    """One call of SEVLM.forward in training: what came in and out, and what dropout's masks were to be drawn from."""
+    """One call of SEVLM.forward in training."""
 
     batch: dict[str, torch.Tensor]
     output: dict[str, torch.Tensor]
-    random_state: str
     training: dict[str, bool]  # module -> its mode
+    without_gradients: bool  # no earlier step has left any
 
 
 @dataclass
 class Update:
-    """One step of the optimiser that is made, per parameter group, just before it is."""
+    """One step of the optimiser that is made, just before it is."""
 
-    rates: list[float]
-    names: list[list[str]]
+    rates: list[float]  # of each parameter group
     norm: float  # of all gradients together
 
 
@@ -35,6 +33,7 @@ class Recording:
     steps: list[Step] = field(default_factory=list)
     updates: list[Update] = field(default_factory=list)
     model: SEVLM | None = None
+    initial: dict[str, torch.Tensor] = field(default_factory=dict)
     optimizer: torch.optim.Optimizer | None = None
 
     def rates(self, group: int) -> list[float]:
@@ -47,28 +46,22 @@ def recording(monkeypatch) -> Iterator[Recording]:
     made = Recording()
     forward = SEVLM.forward
 
-    def recorded(self: SEVLM, **batch) -> dict[str, torch.Tensor]:
-        state = hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest()
-        modes = {name: module.training for name, module in self.named_modules()}
-        output = forward(self, **batch)
-        made.model = self
-        made.steps.append(Step(batch, output, state, modes))
+    def recorded(model: SEVLM, **batch) -> dict[str, torch.Tensor]:
+        if made.model is None:
+            made.model, made.initial = model, {name: p.detach().clone() for name, p in model.named_parameters()}
+        modes = {name: module.training for name, module in model.named_modules()}
+        without_gradients = not any(p.grad is not None and p.grad.any() for p in model.parameters())
+        output = forward(model, **batch)
+        made.steps.append(Step(batch, output, modes, without_gradients))
         return output
 
     def before_update(optimizer: torch.optim.Optimizer, *_) -> None:
+        made.optimizer = optimizer
         if getattr(optimizer, "found_inf", None):
             return
-        names = {parameter: name for name, parameter in made.model.named_parameters()}
         groups = optimizer.param_groups
-        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-        made.optimizer = optimizer
-        made.updates.append(
-            Update(
-                [group["lr"] for group in groups],
-                [[names[parameter] for parameter in group["params"]] for group in groups],
-                float(torch.stack([gradient.norm() for gradient in gradients]).norm()),
-            )
-        )
+        norms = [p.grad.norm() for group in groups for p in group["params"] if p.grad is not None]
+        made.updates.append(Update([group["lr"] for group in groups], float(torch.stack(norms).norm())))
 
     hook = register_optimizer_step_pre_hook(before_update)
     monkeypatch.setattr(SEVLM, "forward", recorded)
