@@ -176,7 +176,7 @@ def test_continuing_takes_the_rates_of_the_flags(workspace, copied, monkeypatch,
 
 def test_continuing_beyond_the_last_epoch(workspace, copied):
     with pytest.raises(InputError, match="give more epochs"):
-        artEmisX_train.main(argv(workspace, copied, *CONTINUE, "1"))
+        artEmisX_train.main(argv(workspace, copied, *CONTINUE, str(epoch_of_best(copied) + 1)))
     assert not list((copied / "ckpts").glob("resume-*"))
 
 
