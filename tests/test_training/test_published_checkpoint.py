@@ -1,4 +1,4 @@
-"""A checkpoint folder as the authors' code writes it, scored by the script; written again by save_named, it gives the same captions."""
+"""A checkpoint folder as the authors' code writes it: scored, written again by save_named, and exported; always the same captions."""
 
 import json
 import shutil
@@ -19,16 +19,19 @@ from utils.training.checkpoints import load_named, save_named
 pytestmark = pytest.mark.slow
 
 
-def score(workspace, out, checkpoints, *more):
-    flags = ("--eval_only", "--load_from_epoch", "best-res", "--ckpt_path", str(checkpoints), *map(str, more))
-    assert artEmisX_train.main(workspace.argv(out, *flags)) == 0
-    return json.loads((out / "results" / "unf_captions_full_best-res_0_step.json").read_text())
-
-
-def test_authors_checkpoint_written_again_gives_the_same_captions(workspace, tmp_path):
-    published, rewritten = tmp_path / "published", tmp_path / "rewritten"
+def test_authors_checkpoint(workspace, tmp_path):
+    published, rewritten, exported = (tmp_path / name for name in ("published", "rewritten", "exported"))
     shutil.copytree(GOLDEN / "checkpoint", published)
-    captions = score(workspace, tmp_path / "a", published)
+    load_image_encoder(str(workspace.root / "vit"), from_scratch=True).vision.save_pretrained(tmp_path / "vit")
+
+    def captions_of(checkpoints) -> list[dict]:
+        out = tmp_path / f"scored_{checkpoints.name}"
+        flags = ("--eval_only", "--load_from_epoch", "best-res", "--ckpt_path", str(checkpoints))
+        encoder = ("--no-from_scratch", "--clip_model", str(tmp_path / "vit"))
+        assert artEmisX_train.main(workspace.argv(out, *flags, *encoder)) == 0
+        return json.loads((out / "results" / "unf_captions_full_best-res_0_step.json").read_text())
+
+    captions = captions_of(published)
     assert len({caption["caption"] for caption in captions}) > 1
 
     checkpoint = load_named(published, "best-res")
@@ -39,18 +42,10 @@ def test_authors_checkpoint_written_again_gives_the_same_captions(workspace, tmp
     stats = {name: checkpoint.stats[name] for name in ("epoch", "best_acc", "best_res")}
     save_named(rewritten, "best-res", model, tokenizer, {}, stats)
     assert not (rewritten / "nle_model_best-res" / "pytorch_model.bin").exists()
-    assert score(workspace, tmp_path / "b", rewritten) == captions
+    assert captions_of(rewritten) == captions
 
-
-def test_authors_checkpoint_as_one_shared_folder(workspace, tmp_path):
-    """Pickled files become one folder without any; it gives the same captions, and its card says where settings are from."""
-    shutil.copytree(GOLDEN / "checkpoint", tmp_path / "published")
-    encoder = load_image_encoder(str(workspace.root / "vit"), from_scratch=True)
-    encoder.vision.save_pretrained(tmp_path / "vit")
-    captions = score(
-        workspace, tmp_path / "a", tmp_path / "published", "--no-from_scratch", "--clip_model", tmp_path / "vit"
-    )
-    share.main([str(tmp_path / "published"), str(tmp_path / "out"), "--clip_model", str(tmp_path / "vit")])
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".safetensors", ".md"}
-    assert "Its checkpoint recorded no settings" in (tmp_path / "out" / "README.md").read_text()
-    assert scored(workspace, tmp_path / "out", tmp_path / "b")[0] == captions
+    # pickled files become one folder without any, whose card says where its settings are from
+    share.main([str(published), str(exported), "--clip_model", str(tmp_path / "vit")])
+    assert {path.suffix for path in exported.iterdir()} == {".json", ".safetensors", ".md"}
+    assert "Its checkpoint recorded no settings" in (exported / "README.md").read_text()
+    assert scored(workspace, exported, tmp_path / "scored_export")[0] == captions
