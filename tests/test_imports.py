@@ -165,17 +165,3 @@ for name in {commands()}:
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert done.stdout.count("usage: ") == len(commands())
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", sorted(NEEDS_TORCH))
-def test_openmp_is_told_before_torch_is_imported(tmp_path, name):
-    code = f"""
-import os, runpy
-os.environ.pop("OMP_WAIT_POLICY", None)
-sys.modules["torch"] = None
-try:
-    runpy.run_module({name!r}, run_name="__main__")
-except ImportError:
-    print(os.environ["OMP_WAIT_POLICY"])
-"""
-    assert run_python(code, tmp_path).stdout == "PASSIVE\n"
