@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from utils import processes as environment
-from utils.files import run_lock, sync, write_text
+from utils.files import sync
 from utils.processes import cores, prepare_environment
 
 # ---- in a process of its own -----------------------------------------------------------------------------------------
@@ -103,26 +103,10 @@ def test_cores(monkeypatch, tmp_path):
     assert cores() == 1
 
 
-# ---- file systems that lack an operation -----------------------------------------------------------------------------
-
-
-def failing(number):
-    def fail(*_, **__):
-        raise OSError(number, os.strerror(number))
-
-    return fail
-
-
-@pytest.mark.parametrize("name", ["EINVAL", "ENOSYS"])
-def test_writes_and_locks_go_on_without_fsync_and_locks(monkeypatch, tmp_path, name):
-    for place in ("os.fsync", "fcntl.flock", "fcntl.lockf"):
-        monkeypatch.setattr(place, failing(getattr(errno, name)))
-    with run_lock(tmp_path / "run"):
-        write_text(tmp_path / "run" / "file", "text")
-    assert (tmp_path / "run" / "file").read_text() == "text"
-
-
 def test_a_disk_that_fails_to_sync_is_an_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(os, "fsync", failing(errno.EIO))
+    def fail(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="Input/output error"):
         sync(tmp_path)

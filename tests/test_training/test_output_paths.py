@@ -17,12 +17,6 @@ def test_a_dangling_link_is_refused_before_work(workspace, tmp_path, place):
     assert path.is_symlink()
 
 
-def test_below_a_link_that_leads_nowhere(workspace, tmp_path):
-    (tmp_path / "disk").symlink_to("nowhere")
-    with pytest.raises(InputError, match="disk is not a folder"):
-        check_paths(parse_args(workspace.argv(tmp_path / "disk" / "run")))
-
-
 USERS_OWN = "ckpts/resume ckpts/nle_model_best-acc ckpts/ckpt_stats_best-res.tar/note results/log.jsonl/note"
 
 
