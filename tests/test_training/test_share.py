@@ -175,7 +175,7 @@ def test_a_config_cannot_ask_for_code(copy):
         assert part._attn_implementation == "sdpa" and not hasattr(part, "auto_map")
 
 
-@pytest.mark.parametrize("field", ["decoder_config", "vision_config", "sevlm_settings", "model_type", "encoder_dim"])
+@pytest.mark.parametrize("field", ["decoder_config", "vision_config", "sevlm_settings", "model_type"])
 def test_damaged_configs(workspace, copy, field):
     lexicon = ["--vad_lexicon", str(next(workspace.data.glob("*Lexicon*.txt")))]
     config = json.loads((copy / "config.json").read_text())
