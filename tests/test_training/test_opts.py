@@ -1,14 +1,24 @@
-"""The command line: published flags and defaults, booleans, and --help."""
+"""The command line: published flags and defaults, booleans, --demo, --help; whose value wins, and what a rule promises."""
 
+import argparse
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+import artEmisX_train
 from utils.command_line import DEMO_DEFAULTS, check_flags, parse_args
+from utils.constants import EXPORT_TYPE
 from utils.errors import InputError
-from utils.opts import get_parser
+from utils.flags import IGNORE, Boolean
+from utils.opts import declared, get_parser
+from utils.run_record import RECORD_KEY, flags_of
+from utils.training.resume import state_folders
 
-# The published script's flags and their defaults, but for eval_steps 0 (every epoch) and the four paths.
+# The published script's flags and their defaults, but for eval_steps 0 (every epoch), the paths, and prefix_dim, which is
+# the encoder's width: 768 for ViT-B/16. Behind them what the published code does without a flag.
 PUBLISHED = {
     "fixed_encoder": True,
     "load_from_epoch": None,
@@ -17,7 +27,7 @@ PUBLISHED = {
     "len_prefix": 0,
     "prompt_text": " the emotion is",
     "max_seq_len": 30,
-    "prefix_dim": None,  # the encoder's width: 768 for ViT-B/16
+    "prefix_dim": None,
     "use_VAD": True,
     "use_cl_loss": True,
     "use_VAD_loss": True,
@@ -31,41 +41,43 @@ PUBLISHED = {
     "batch_size": 32,
     "VAD_En_Layers": 3,
     "VAD_En_Heads": 1,
-    "annFileExp": Path("cococaption/annotations/artEmisX_val_annot_exp.json"),
-    "ckpt_path": Path("ckpts"),
-    "caption_save_path": Path("results"),
-    "nle_data_train_path": Path("data/artEmis/artEmisX_cl_train.json"),
-    "nle_data_val_path": Path("data/artEmis/artEmisX_val.json"),
+    "lemmatizer": "nltk",
+    "dropout": 0.1,
+    "adam_eps": 1e-6,
+    "adamw": "published",
+    "max_grad_norm": 0,
+    "gradient_accumulation_steps": 1,
+    "num_beams": 1,
+    "emotion_from": "text",
+    "image_normalization": "imagenet",
 }
+PUBLISHED |= dict.fromkeys(
+    "use_emotion_loss use_label_loss vad_causal masked_pooling plain_special_tokens".split(), False
+)
 
 
-@pytest.mark.parametrize(("name", "default"), PUBLISHED.items())
-def test_published_flag(name, default):
-    assert getattr(parse_args([]), name) == default
-    given = {"load_from_epoch": "best-acc", "VAD_En_Heads": "3", "prefix_dim": "768"}.get(name, default)
-    value = getattr(parse_args([f"--{name}", str(given)]), name)
-    assert str(value) == str(given) and (default is None or type(value) is type(default))
-
-
-def test_published_command_line():
+def test_published_flags_and_defaults():
+    args = parse_args([])
+    assert {name: getattr(args, name) for name in PUBLISHED} == PUBLISHED
     args = parse_args(
         "--ckpt_path /x/ckpts/ --caption_save_path /x/results/ --nle_data_train_path /x/artEmisX_cl_train.json "
-        "--nle_data_val_path /x/artEmisX_val.json --use_VAD True --fixed_encoder False --use_cl_loss=False".split()
+        "--nle_data_val_path /x/artEmisX_val.json --annFileExp /x/annot.json --use_VAD True --fixed_encoder False "
+        "--use_cl_loss=False --load_from_epoch best-acc --prefix_dim 768 --VAD_En_Heads 3 --learning_rate 1e-4".split()
     )
-    assert (args.use_VAD, args.fixed_encoder, args.use_cl_loss) == (True, False, False)
-    assert args.ckpt_path == Path("/x/ckpts")
+    assert (args.use_VAD, args.fixed_encoder, args.use_cl_loss, args.prefix_dim) == (True, False, False, 768)
+    assert (args.ckpt_path, args.learning_rate, args.VAD_En_Heads) == (Path("/x/ckpts"), 1e-4, 3)
 
 
-@pytest.mark.parametrize("name", ["use_VAD", "from_scratch"])
+@pytest.mark.parametrize("name", [name for name, flag in declared().items() if isinstance(flag, Boolean)])
 def test_boolean_three_ways(name):
-    def value(*argv: str) -> bool:
-        return getattr(parse_args(list(argv)), name)
+    """`--flag False` must not be true."""
 
-    assert value(f"--{name}") is True
-    assert value(f"--no-{name}") is False
+    def value(*argv: str) -> bool:
+        return getattr(get_parser().parse_args(argv), name)
+
+    assert value(f"--{name}") is True and value(f"--no-{name}") is False
     for text, expected in (("True", True), ("true", True), ("1", True), ("False", False), ("0", False)):
-        assert value(f"--{name}", text) is expected
-        assert value(f"--{name}={text}") is expected
+        assert value(f"--{name}", text) is value(f"--{name}={text}") is expected
     assert value(f"--{name}", f"--no-{name}") is False  # the last one wins
     with pytest.raises(InputError, match=f"{name}.*maybe"):
         value(f"--{name}", "maybe")
@@ -73,34 +85,20 @@ def test_boolean_three_ways(name):
         value(f"--no-{name}", "True")
 
 
-def test_every_boolean_takes_the_three_ways():
-    """`--flag False` must not be true."""
-    for action in get_parser()._actions:
-        if isinstance(action.default, bool) and action.dest != "demo":
-            assert f"--no-{action.dest}" in action.option_strings, action.dest
+def test_help_explains_every_flag_and_names_each_default_once():
+    parser = get_parser()
+    formatter = parser._get_formatter()
+    for action in parser._actions:
+        text = formatter._expand_help(action)
+        assert len(text) > 5 and text.count("default") <= 1, action.dest
+        assert not isinstance(action.default, bool) or isinstance(action, Boolean) or action.dest == "demo", action.dest
+        if action.default not in (None, "==SUPPRESS==") and action.nargs != 0:
+            assert f"(default: {action.default})" in text, text
 
 
-def test_every_flag_is_explained():
-    for action in get_parser()._actions:
-        assert action.help and len(action.help) > 5, action.dest
-    names = [action.dest for action in get_parser()._actions]
-    assert len(names) == len(set(names)) and set(PUBLISHED) <= set(names)
-
-
-def test_demo_changes_existing_flags():
-    known = {action.dest: action for action in get_parser()._actions}
-    assert set(DEMO_DEFAULTS) <= set(known)
-    demo, plain = parse_args(["--demo"]), parse_args([])
-    assert {name for name in known if name != "help" and getattr(demo, name) != getattr(plain, name)} <= {
-        *DEMO_DEFAULTS,
-        "demo",
-    }
-    for name, value in DEMO_DEFAULTS.items():
-        assert getattr(demo, name) == value
-        assert type(value) in (type(known[name].default), str, type(Path())) or known[name].default is None, name
-
-
-def test_flags_win_over_demo():
+def test_demo_changes_existing_flags_and_others_win_over_it():
+    demo, plain = vars(parse_args(["--demo"])), vars(parse_args([]))
+    assert {name: value for name, value in demo.items() if value != plain[name]} == DEMO_DEFAULTS | {"demo": True}
     args = parse_args(["--batch_size", "4", "--demo", "--lemmatizer", "none"])
     assert (args.batch_size, args.lemmatizer, args.from_scratch) == (4, "none", True)
 
@@ -108,13 +106,102 @@ def test_flags_win_over_demo():
 def test_no_false_contradictions():
     check_flags(parse_args(["--eval_only", "--load_from_epoch", "best-res", "--no-use_VAD", "--no-use_cl_loss"]))
     check_flags(parse_args(["--resume", "--no-use_VAD_loss", "--alpha", "0"]))
+    check_flags(parse_args("--alpha 0 --no-use_cl_loss --no-use_VAD_loss --use_label_loss --len_prefix 22".split()))
 
 
-def test_help_names_each_default_once():
-    parser = get_parser()
-    formatter = parser._get_formatter()
-    for action in parser._actions:
-        text = formatter._expand_help(action)
-        assert text.count("default") <= 1, text
-        if action.default not in (None, "==SUPPRESS==") and action.nargs != 0:
-            assert f"(default: {action.default})" in text, text
+# ---- the values that a checkpoint records ----------------------------------------------------------------------------
+
+TRAINED = (
+    "--num_beams 3 --lemmatizer none --VAD_En_Layers 2 --metrics rouge --prompt_text it_seems --seed 5 --dropout 0.3"
+)
+
+
+def recorded(folder: Path, *flags: str, **config) -> Path:
+    """A checkpoint best-res, of which there is no more than its record, or an exported model."""
+    trained = parse_args([*TRAINED.split(), *flags])
+    record = {"flags": flags_of(trained), "fingerprints": {"precision": "bf16"}}
+    path = folder / ("config.json" if config else "nle_model_best-res/config.json")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({RECORD_KEY: record} | config))
+    return folder
+
+
+def test_a_checkpoints_values_are_the_defaults_and_the_command_line_wins(tmp_path):
+    ckpts = f"--load_from_epoch best-res --ckpt_path {recorded(tmp_path / 'ckpts')}"
+
+    def values(argv: str) -> list:
+        args = parse_args(argv.split())
+        return [args.num_beams, args.lemmatizer, args.VAD_En_Layers, args.metrics, args.prompt_text, args.dropout]
+
+    default = parse_args([])
+    scored = [3, "none", 2, default.metrics, "it_seems", default.dropout]
+    assert values(f"--eval_only {ckpts}") == scored and values(ckpts) == [3, "none", 2, ["rouge"], "it_seems", 0.3]
+    assert parse_args(f"--eval_only {ckpts}".split()).mixed_precision == "bf16"  # as it was, not as the flag had it
+    given = "--num_beams 5 --lemmatizer simplemma --metrics bleu"
+    assert values(f"--eval_only {ckpts} {given}") == [5, "simplemma", 2, ["bleu"], "it_seems", default.dropout]
+    assert values(f"--demo {ckpts}")[:2] == [3, "none"]  # also over what --demo changes
+    # a resumed run has its own states, whose record is compared once they are read
+    assert values(f"--resume --ckpt_path {tmp_path / 'ckpts'}")[0] == 1
+
+
+def test_an_exported_models_values_are_the_defaults_too(tmp_path):
+    folder = recorded(tmp_path / "model", model_type=EXPORT_TYPE)
+    args = parse_args(["--eval_only", "--ckpt_path", str(folder), "--seed", "6"])
+    assert (args.num_beams, args.VAD_En_Layers, args.seed) == (3, 2, 6)
+
+
+def test_what_contradicts_a_checkpoint_is_refused(tmp_path):
+    ckpts = ["--load_from_epoch", "best-res", "--ckpt_path", str(recorded(tmp_path / "ckpts"))]
+    for scoring in ([], ["--eval_only"]):
+        with pytest.raises(InputError, match="--VAD_En_Layers was 2 in training and is 4 now; leave the flag out"):
+            parse_args([*ckpts, *scoring, "--VAD_En_Layers", "4"])
+    with pytest.raises(InputError, match="--fixed_encoder was True in training and is False now"):
+        parse_args([*ckpts, "--eval_only", "--no-fixed_encoder"])
+    assert parse_args([*ckpts, "--no-fixed_encoder"]).fixed_encoder is False  # a continued training may train it
+    recorded(tmp_path / "damaged", "--metrics", "bleu")
+    config = tmp_path / "damaged/nle_model_best-res/config.json"
+    config.write_text(config.read_text().replace('"it_seems"', '" "'))
+    with pytest.raises(InputError, match="--prompt_text is empty"):
+        parse_args(["--load_from_epoch", "best-res", "--ckpt_path", str(tmp_path / "damaged")])
+    config.write_text(config.read_text().replace('"num_beams": 3', '"num_beams": "many"'))
+    with pytest.raises(InputError, match=f"{config}: its settings are damaged .*--num_beams.*; take another"):
+        parse_args(["--load_from_epoch", "best-res", "--ckpt_path", str(tmp_path / "damaged")])
+
+
+# ---- what a rule promises --------------------------------------------------------------------------------------------
+
+
+def another(flag: argparse.Action) -> list[str]:
+    """A flag with a value that it does not have in a run of the workspace; nothing for paths, and what asks for other work."""
+    if isinstance(flag, Boolean):
+        return [f"--{flag.dest}={not flag.default}"]
+    if flag.choices and flag.nargs is None:
+        return [f"--{flag.dest}", next(choice for choice in flag.choices if choice != flag.default)]
+    if getattr(flag.type, "__name__", "") in ("int", "float"):
+        return [f"--{flag.dest}", str({"num_workers": 1}.get(flag.dest, flag.default + 3))]
+    return []
+
+
+@pytest.mark.slow
+def test_what_a_resumed_run_may_change_freely_changes_no_result(workspace, tmp_path):
+    other_work = {"resume", "eval_only", "split"}
+    free = [flag for name, flag in declared().items() if flag.rules.resume == IGNORE and name not in other_work]
+    changes = [word for flag in free for word in another(flag)]
+    assert {"--num_workers", "--eval_batch_size", "--save_steps", "--log_steps", "--gallery"} <= set(changes)
+    argv = workspace.argv(tmp_path, "--num_beams", "2")
+    assert artEmisX_train.main(argv) == 0
+    newest, _ = state_folders(tmp_path / "ckpts")
+
+    def results() -> tuple[dict[str, torch.Tensor], list, dict[str, float]]:
+        captions, scores = (f"{kind}_1_5_step.json" for kind in ("unf_captions_full", "scores_exp"))
+        weights = torch.load(newest / "state.pt", weights_only=True)["model"]
+        return weights, *(json.loads((tmp_path / "results" / name).read_text()) for name in (captions, scores))
+
+    weights, captions, scores = results()
+    shutil.rmtree(newest)
+    for path in (tmp_path / "results").glob("*_1_5_step.json"):
+        path.unlink()
+    assert artEmisX_train.main([*argv, "--resume", *changes]) == 0
+    weights_now, captions_now, scores_now = results()
+    assert [name for name in weights if not torch.equal(weights[name], weights_now[name])] == []
+    assert captions_now == captions and scores_now == scores_now | scores  # a gallery has scores of its own

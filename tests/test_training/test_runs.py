@@ -61,11 +61,17 @@ def test_a_run_without_a_report_names_the_command_that_writes_one(run, tmp_path)
         assert (args.eval_only, args.load_from_epoch, args.metrics) == (True, "best-res", ["bleu"])
 
 
-def test_reports_of_runs(run, tmp_path, capsys):
-    written = {"scores": {"sub_acc": 0.5}, "seed": 42}
-    (run / "results" / "test").mkdir()
-    (run / "results" / "test" / "report.json").write_text(json.dumps(written))
-    assert report_file(run) == report_file(run / "ckpts") == run / "results" / "test" / "report.json"
+def test_the_report_of_a_run(run, tmp_path, capsys):
+    """That beside its log, else that of results/test; a file stands for itself."""
+    of_test, beside_the_log = run / "results" / "test" / "report.json", run / "results" / "report.json"
+    of_test.parent.mkdir()
+    of_test.write_text(json.dumps({"scores": {"sub_acc": 0.5}, "seed": 42}))
+    assert report_file(run) == report_file(run / "ckpts") == of_test
     report.main([str(run)])
     assert "50.0" in capsys.readouterr().out
-    shutil.rmtree(run / "results" / "test")
+    shutil.copy(of_test, beside_the_log)
+    assert report_file(run) == report_file(run / "results") == beside_the_log and report_file(of_test) == of_test
+    beside_the_log.unlink()
+    shutil.rmtree(of_test.parent)
+    with pytest.raises(InputError, match="no such file or folder"):
+        report_file(tmp_path / "none")

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 import artEmisX_train
 from models.sevlm import SEVLM
-from tests.conftest import REPOSITORY
 from utils import explain, share
 from utils.errors import InputError
 from utils.opts import declared
@@ -24,7 +21,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def trained(workspace, tmp_path_factory):
     out = tmp_path_factory.mktemp("export")
-    argv = workspace.argv(out, "--num_train_epochs", "1", "--use_emotion_loss", "--seed", "3")
+    flags = "--num_train_epochs 1 --use_emotion_loss --seed 3 --no-use_cl_loss --en_LR 0.004 --emo_en_LR 0.002 "
+    argv = workspace.argv(out, *flags.split(), "--num_beams", "2", "--drop_last_token")
     assert artEmisX_train.main(argv) == 0
     return out
 
@@ -42,7 +40,7 @@ def copy(exported, tmp_path):
 
 def scored(workspace, ckpt_path, out, *more):
     argv = workspace.argv(out, "--eval_only", *more)
-    for flag in ("--ckpt_path", "--from_scratch", "--clip_model", "--gpt2_model"):
+    for flag in ("--ckpt_path", "--from_scratch", "--clip_model", "--gpt2_model", "--prefix_dim"):
         while flag in argv:
             at = argv.index(flag)
             del argv[at : at + (1 if argv[at + 1 : at + 2] and argv[at + 1].startswith("--") else 2)]
@@ -57,49 +55,77 @@ def test_evaluation_of_the_folder_is_that_of_the_checkpoint(workspace, trained, 
     assert scored(workspace, exported, tmp_path / "b") == expected
 
 
-def test_explained_in_another_process_and_folder(workspace, trained, exported, tmp_path):
-    """The same answer about an image as from the checkpoint."""
+def test_explained_from_the_folder_alone(workspace, trained, exported, tmp_path, monkeypatch):
+    """Elsewhere, and without the run: the same answer about an image as from the checkpoint."""
     (image, *_) = sorted(workspace.data.rglob("*.jpg"))
     lexicon = next(workspace.data.glob("*Lexicon*.txt"))
+    shutil.copytree(exported, tmp_path / "elsewhere" / "model")
     answers = []
-    for ckpt in (["--ckpt", str(trained / "ckpts"), "--name", "best-acc"], ["--ckpt", str(exported)]):
+    for ckpt in (["--ckpt", str(trained / "ckpts"), "--name", "best-acc"], ["--ckpt", "model"]):
         file = tmp_path / f"{len(answers)}.json"
-        argv = [str(image), *ckpt, "--vad_lexicon", str(lexicon), "--json", str(file)]
-        if answers:
-            code = (
-                f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from utils.explain import main; main({argv!r})"
-            )
-            subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
-        else:
-            assert explain.main(argv) == 0
+        assert explain.main([str(image), *ckpt, "--vad_lexicon", str(lexicon), "--json", str(file)]) == 0
         answers.append(json.loads(file.read_text()))
+        monkeypatch.chdir(tmp_path / "elsewhere")
     assert answers[0] == answers[1]
 
 
 def test_the_folder_holds_no_pickle_and_no_path_of_this_machine(workspace, trained, exported):
-    names = sorted(path.name for path in exported.iterdir())
-    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(names)
+    names = {path.name for path in exported.iterdir()}
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".tar", ".pkl"))]
     for name in ("config.json", "README.md"):
         text = (exported / name).read_text()
         assert str(workspace.root) not in text and str(trained) not in text
-    card = (exported / "README.md").read_text()
-    fields = json.loads((exported / "config.json").read_text())
-    assert fields["sevlm_settings"]["fingerprints"]["lexicon_sha256"] in card
-    assert "must not be used" in card and "No test report was given" in card and "seed: 3" in card
     assert "lm_head" not in "".join(load_file(exported / "model.safetensors"))
 
 
-def test_every_weight_is_the_checkpoints(trained, exported):
+def test_the_card_tells_what_the_model_is(trained, exported, tmp_path):
+    """Every setting with its own value: those of the run are no defaults, and differ from each other."""
+    card = (exported / "README.md").read_text()
+    fingerprints = json.loads((exported / "config.json").read_text())["sevlm_settings"]["fingerprints"]
+    lines = (
+        "- data: `artEmisX_cl_train.json` (45 images).",
+        f"- VAD lexicon: SHA-256 {fingerprints['lexicon_sha256']}; not included",
+        "- image encoder: `vit`, included; decoder: `gpt2`",
+        "- use_VAD: True\n- use_VAD_loss: True\n- use_cl_loss: False\n- use_emotion_loss: True\n",
+        "- num_train_epochs: 1\n- batch_size: 8\n- gradient_accumulation_steps: 1\n- learning_rate: 0.001\n"
+        "- en_LR: 0.004\n- emo_en_LR: 0.002\n- seed: 3\n",
+        "- prompt_text: ' the emotion is'\n- max_seq_len: 30\n- num_beams: 2\n- drop_last_token: True\n",
+        "--vad_lexicon FILE",
+        "No test report was given",
+        "must not be used",
+        "may not be passed on",
+    )
+    assert [line for line in lines if line not in card] == []
+    report = {"checkpoint": "ckpts/nle_model_best-acc", "test_set": "v1.0", "scores": {"sub_acc": 0.625}}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    argv = [str(trained), str(tmp_path / "model"), "--name", "best-acc", "--report", str(tmp_path / "report.json")]
+    assert share.main(argv) == 0
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| this run " in card and "62.5" in card and "SEVLM (published)" in card
+    with pytest.raises(InputError, match="is a report of ckpts/nle_model_best-acc, not of .*nle_model_best-res"):
+        share.main([*argv[:1], str(tmp_path / "other"), *argv[4:]])
+
+
+def test_scores_of_the_checkpoint_on_the_card():
+    def card(stats: dict, **options: bool) -> str:
+        settings = {"flags": {"clip_model": "vit", "demo": options.get("authors")}, "fingerprints": {}}
+        return share.model_card("small", settings, {}, stats, options["included"], options.get("authors", False))
+
+    text = card({"best_acc": 0.4567, "best_res": 0.0912}, included=False)
+    assert "emotion accuracy 45.7, best-res score 9.1" in text and "`vit`, not included: it is loaded by name" in text
+    assert "VAD lexicon" not in text and "--vad_lexicon" not in text and "recorded no settings" not in text
+    text = card({}, included=True, authors=True)
+    assert "Best of its training" not in text and "recorded no settings" in text and "The demo's data" in text
+
+
+def test_every_weight_is_the_checkpoints_and_is_saved_again(trained, exported, tmp_path):
     expected = load_checkpoint(trained / "ckpts", "best-acc").model.state_dict()
     model = SEVLM.from_pretrained(exported)
     state = model.state_dict()
     assert expected.keys() == state.keys() and all(torch.equal(expected[name], state[name]) for name in state)
     assert model.decoder.lm_head.weight is model.decoder.transformer.wte.weight and not model.training
-
-
-def test_saved_again_by_the_model_itself(exported, tmp_path):
-    SEVLM.from_pretrained(exported).save_pretrained(tmp_path / "again")
+    model.save_pretrained(tmp_path / "again")
     first, again = load_file(exported / "model.safetensors"), load_file(tmp_path / "again" / "model.safetensors")
     assert first.keys() == again.keys() and all(torch.equal(first[name], again[name]) for name in first)
 
@@ -111,28 +137,24 @@ def change_weights(folder, change):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "message"),
     [
-        lambda state: state.pop("decoder.transformer.ln_f.bias"),
-        lambda state: state.update(unknown=torch.zeros(1)),
-        lambda state: state.update({"emotion_head.bias": torch.zeros(8)}),
+        (lambda state: state.pop("decoder.transformer.ln_f.bias"), "do not fit"),
+        (lambda state: state.update(unknown=torch.zeros(1)), "do not fit"),
+        (lambda state: state.update({"emotion_head.bias": torch.zeros(8)}), "do not fit"),
+        (
+            lambda state: state["image_encoder.vision.post_layernorm.bias"][1].fill_(torch.nan),
+            "post_layernorm.bias holds numbers that are not finite",
+        ),
     ],
 )
-def test_weights_that_are_not_the_models(copy, change):
-    change_weights(copy, change)
-    with pytest.raises(ValueError, match="do not fit"):
+def test_weights_that_are_not_the_models(copy, change, message):
+    state = load_file(copy / "model.safetensors")
+    change(state)
+    save_file(state, copy / "model.safetensors")
+    with pytest.raises(ValueError, match=message):
         SEVLM.from_pretrained(copy)
-    with pytest.raises(InputError, match="copy the folder again"):
-        load_checkpoint(copy)
-
-
-def test_weights_that_are_not_finite(copy):
-    change_weights(copy, lambda state: state["image_encoder.vision.post_layernorm.bias"][1].fill_(torch.nan))
-    with pytest.raises(ValueError, match="post_layernorm.bias holds numbers that are not finite"):
-        SEVLM.from_pretrained(copy)
-    with pytest.raises(
-        InputError, match="post_layernorm.bias holds numbers that are not finite .*; copy the folder again"
-    ):
+    with pytest.raises(InputError, match=f"{message}.*; copy the folder again"):
         load_checkpoint(copy)
 
 
@@ -144,45 +166,34 @@ def test_a_pickle_in_its_place_is_not_read(copy):
 
 def test_a_config_cannot_ask_for_code(copy):
     config = json.loads((copy / "config.json").read_text())
+    asked = dict.fromkeys(("attn_implementation", "_attn_implementation"), "some/repo") | {"auto_map": {"A": "b.C"}}
     for part in ("decoder_config", "vision_config"):
-        config[part] |= {
-            "attn_implementation": "some/repo",
-            "_attn_implementation": "some/repo",
-            "auto_map": {"A": "b.C"},
-        }
+        config[part] |= asked
     (copy / "config.json").write_text(json.dumps(config))
     model = SEVLM.from_pretrained(copy)
-    assert model.decoder.config._attn_implementation == "sdpa" and not hasattr(model.decoder.config, "auto_map")
-    assert model.image_encoder.vision.config._attn_implementation == "sdpa"
+    for part in (model.decoder.config, model.image_encoder.vision.config):
+        assert part._attn_implementation == "sdpa" and not hasattr(part, "auto_map")
 
 
-def test_damaged_configs(workspace, copy):
+@pytest.mark.parametrize("field", ["decoder_config", "vision_config", "sevlm_settings", "model_type"])
+def test_damaged_configs(workspace, copy, field):
     lexicon = ["--vad_lexicon", str(next(workspace.data.glob("*Lexicon*.txt")))]
-    load_checkpoint(copy, None, lexicon)  # before it is damaged
     config = json.loads((copy / "config.json").read_text())
-    for change in (
-        {"decoder_config": {}},
-        {"decoder_config": config["decoder_config"] | {"n_layer": "two"}},
-        {"vision_config": config["vision_config"] | {"model_type": "siglip_vision_model"}},
-        {"sevlm_settings": {"flags": []}},
-        {"model_type": "gpt2"},
-    ):
-        (copy / "config.json").write_text(json.dumps(config | change))
-        with pytest.raises(InputError):
-            load_checkpoint(copy, None, lexicon)
-    for field in config.keys() - {"architectures"}:
-        (copy / "config.json").write_text(json.dumps({name: value for name, value in config.items() if name != field}))
+    wrong = {"model_type": "gpt2", "sevlm_settings": {"flags": []}}.get(field, {"n_layer": "two"})
+    missing = {name: value for name, value in config.items() if name != field}
+    for damaged in (missing, config | {field: wrong}):
+        (copy / "config.json").write_text(json.dumps(damaged))
         with pytest.raises(InputError):
             load_checkpoint(copy, None, lexicon)
 
 
-def test_a_fixed_encoder_by_reference(workspace, trained, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="has random weights|was trained"):
+def test_an_encoder_with_random_weights_cannot_be_named(trained, tmp_path):
+    with pytest.raises(InputError, match="has random weights"):
         share.main([str(trained / "ckpts"), str(tmp_path / "x"), "--encoder", "reference"])
-    assert not (tmp_path / "x").exists() and list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_input(workspace, trained, exported, tmp_path, monkeypatch):
+def test_bad_input(workspace, trained, exported, tmp_path):
     for argv, message in (
         ([tmp_path / "none", tmp_path / "out"], "no such folder"),
         ([trained / "ckpts", exported], "exists already"),
@@ -190,6 +201,7 @@ def test_bad_input(workspace, trained, exported, tmp_path, monkeypatch):
         ([trained / "ckpts", tmp_path / "out", "--name", "best-none"], "no checkpoint 'best-none'"),
         (["nobody/nothing", tmp_path / "out"], "unset HF_HUB_OFFLINE"),
         ([trained / "ckpts", tmp_path / "out", "--push_to_hub", "x"], "an id such as me/my-sevlm"),
+        ([trained / "ckpts", tmp_path / "out", "--private"], "give both"),
     ):
         with pytest.raises(InputError, match=message):
             share.main([str(part) for part in argv])
@@ -206,46 +218,38 @@ def test_bad_input(workspace, trained, exported, tmp_path, monkeypatch):
 
 def test_upload(trained, tmp_path, monkeypatch, capsys):
     """Up to the wire: what is created and what is sent; a hub that fails leaves the folder and one line."""
-    import huggingface_hub
-
     sent = []
-    monkeypatch.setattr(
-        huggingface_hub.HfApi, "create_repo", lambda self, name, **more: sent.append((name, more["private"]))
-    )
-    monkeypatch.setattr(
-        huggingface_hub.HfApi,
-        "upload_folder",
-        lambda self, repo_id, folder_path: (
-            sent.append((repo_id, sorted(p.name for p in folder_path.iterdir()))) or "https://x"
-        ),
-    )
-    argv = [str(trained / "ckpts"), str(tmp_path / "out"), "--push_to_hub", "me/model", "--private"]
-    assert share.main(argv) == 0 and "https://x" in capsys.readouterr().out
-    assert sent[0] == ("me/model", True) and {"README.md", "model.safetensors"} <= set(sent[1][1])
 
-    def fails(self, name, **more):
-        raise ConnectionError("no network")
+    def create(self, name, private, exist_ok):
+        if name == "me/none":
+            raise ConnectionError("no network")
+        sent.append((name, private))
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", fails)
+    def upload(self, repo_id, folder_path):
+        sent.append((repo_id, {path.name for path in folder_path.iterdir()}))
+        return "https://x"
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", create)
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", upload)
+    argv = [str(trained / "ckpts"), str(tmp_path / "out"), "--private", "--push_to_hub"]
+    assert share.main([*argv, "me/model"]) == 0 and "https://x" in capsys.readouterr().out
+    assert sent[0] == ("me/model", True) and {"README.md", "model.safetensors"} <= sent[1][1]
     argv[1] = str(tmp_path / "out2")
     with pytest.raises(InputError, match="no network; the folder .* is complete"):
-        share.main(argv)
+        share.main([*argv, "me/none"])
     assert (tmp_path / "out2" / "model.safetensors").is_file()
 
 
 def test_exported_settings_hold_no_paths(tmp_path):
-    flags = {
-        "seed": 7,
-        "learning_rate": 0.1,
-        "prompt_text": "p",
-        "demo": True,
-        "num_workers": 3,
-        "cache_dir": "/home/me/cache",
-    }
-    flags |= {"image_root": "/home/me/images", "vad_lexicon": "/home/me/lexicon.txt", "clip_model": str(tmp_path)}
-    fingerprints = {"lexicon_sha256": "abc", "images": 5, "references_sha256": "def", "images_per_step": 8}
-    settings = share.exported_settings({"flags": dict.fromkeys(declared()) | flags, "fingerprints": fingerprints})
-    settings["flags"] = {name: value for name, value in settings["flags"].items() if value is not None}
-    expected = {"seed": 7, "learning_rate": 0.1, "prompt_text": "p", "demo": True}
-    assert settings["flags"] == expected | {"vad_lexicon": "lexicon.txt", "clip_model": tmp_path.name}
-    assert settings["fingerprints"] == {"lexicon_sha256": "abc", "images": 5}
+    flags = {"seed": 7, "learning_rate": 0.1, "prompt_text": "p", "demo": True, "num_workers": 3, "use_VAD": False}
+    paths = {"cache_dir": "/home/me/cache", "image_root": "/home/me/images", "ckpt_path": "/home/me/ckpts"}
+    named = {"vad_lexicon": "/home/me/lexicon.txt", "clip_model": str(tmp_path), "text2emotion": "/gone/best_model.pt"}
+    fingerprints = {"lexicon_sha256": "abc", "images": 5, "precision": "bf16"}
+    not_kept = {"references_sha256": "def", "images_per_step": 8, "processes": 2}
+    record = {"flags": dict.fromkeys(declared()) | flags | paths | named, "fingerprints": fingerprints | not_kept}
+    settings = share.exported_settings(record)
+    kept = {name: value for name, value in settings["flags"].items() if value is not None}
+    del flags["num_workers"]
+    assert kept.pop("text2emotion", None) in (None, "/gone/best_model.pt", "best_model.pt")
+    assert kept == flags | {"vad_lexicon": "lexicon.txt", "clip_model": tmp_path.name}
+    assert settings["fingerprints"] == fingerprints

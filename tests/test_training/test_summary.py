@@ -1,4 +1,4 @@
-"""What a run prints: its progress, the time it takes, and its summary, whose commands run as they are printed."""
+"""What a run prints at its end, and the commands in it, which run as they are printed."""
 
 import json
 import os
@@ -7,107 +7,28 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from cococaption.references import read_results
+import artEmisX_train
 from tests.conftest import REPOSITORY
+from utils import explain, gallery
 from utils.command_line import DEMO, parse_args
 from utils.constants import IMAGE_FOLDERS
 from utils.errors import InputError
+from utils.evaluation.tables import HEADINGS
 from utils.files import sha256
-from utils.progress import ProgressLine, format_rate
 from utils.training import summary
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-# ---- progress --------------------------------------------------------------------------------------------------------
-
-
-def test_a_plain_line_every_few_minutes(clock, capsys):
-    with ProgressLine("epoch 3", 1000, "pairs", done=100, more=lambda: "loss 2.0", clock=clock) as line:
-        for clock.now, done in ((100, 200), (179, 300), (180, 400), (200, 450), (361, 500)):
-            line.advance(done)
-    printed = capsys.readouterr()
-    assert printed.out.splitlines() == [
-        "epoch 3: 400 of 1000 pairs (40 %), 1.7 pairs/s, 0:06:00 left, loss 2.0",
-        "epoch 3: 500 of 1000 pairs (50 %), 1.1 pairs/s, 0:07:31 left, loss 2.0",
-    ]
-    assert printed.err == ""
-
-
-def test_a_bar_in_a_terminal(clock, capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with ProgressLine("epoch 3", 10, "pairs", more=lambda: "loss 2.0", clock=clock) as line:
-        clock.now = 1000
-        line.advance(10)
-    printed = capsys.readouterr()
-    assert printed.out == "" and "epoch 3" in printed.err and "pairs/s" in printed.err.replace(" ", "")
-
-
-@pytest.mark.parametrize(("columns", "shown"), [(80, ["loss 12.345"]), (100, ["loss 12.345", "lm 10.123"])])
-def test_the_bar_fits_into_the_terminal(clock, capsys, monkeypatch, columns, shown):
-    """Bar, percentage, rate, time left and loss stand in 80 columns; further losses where there is room."""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setenv("LINES", "24")
-    values = "loss 12.345  lm 10.123  contrastive 1.234  vad 0.345  12.3 GiB"
-    with ProgressLine("epoch 34 (last: 34)", 100_000, "pairs", more=lambda: values, clock=clock) as line:
-        line.bar.ncols, line.bar.dynamic_ncols = columns, None
-        line.bar.start_t -= 1000
-        line.advance(60_000)
-        text = str(line.bar)
-    assert len(text) <= columns and re.search(r" 60%\|.{2,}\| +\d+\.\d+ pairs/s, \d\d:\d\d left", text)
-    assert [value for value in values.split("  ") if value in text] == shown
-
-
-def test_slow_work_has_a_rate_above_zero():
-    assert [format_rate(rate, "runs") for rate in (12.345, 1.0, 0.04, 0.001)] == [
-        "12.3 runs/s",
-        "1.0 runs/s",
-        "2.4 runs/min",
-        "3.6 runs/h",
-    ]
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_other_processes_print_nothing(clock, capsys, monkeypatch, terminal):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    with ProgressLine("epoch 3", 10, "pairs", hidden=True, clock=clock) as line:
-        clock.now = 1000
-        line.advance(5)
-    printed = capsys.readouterr()
-    assert printed.out == printed.err == ""
-
 
 # ---- a run, from its own folder and with blanks and quotes in all names ----------------------------------------------
 
 
-def run(command: str | list[str], folder: Path) -> str:
-    """Run a command, in a shell if it is one string; returns what it prints."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    options = {"cwd": folder, "env": os.environ | {"PATH": path}, "shell": isinstance(command, str)}
-    done = subprocess.run(command, capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def finished(workspace, tmp_path_factory):
-    """The folder in which a run was started, and what it printed."""
-    root = tmp_path_factory.mktemp("a folder")
+@pytest.mark.slow
+def test_the_summary_names_existing_files_and_commands_that_run(workspace, tmp_path, monkeypatch, capsys):
+    root = tmp_path / "a folder"
     shutil.copytree(workspace.data, root / "my data")
     (root / "my data" / IMAGE_FOLDERS[0]).rename(root / "my images")
     (root / "my data" / "demo-VAD-Lexicon.txt").rename(root / "it's mine.txt")
@@ -127,18 +48,11 @@ def finished(workspace, tmp_path_factory):
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]
     argv = workspace.argv(Path("out put"), "--use_emotion_loss", "--metrics", "rouge", "cider", *words)
-    return root, run([sys.executable, str(REPOSITORY / "artEmisX_train.py"), *argv], root)
+    monkeypatch.chdir(root)
+    assert artEmisX_train.main(argv) == 0
+    printed = capsys.readouterr().out
 
-
-@pytest.mark.slow
-def test_the_time_left_is_printed_once(finished):
-    pattern = r"^at \d+\.\d pairs/s the training takes \d+:\d\d:\d\d more"
-    assert len(re.findall(pattern, finished[1], re.MULTILINE)) == 1
-
-
-@pytest.mark.slow
-def test_the_summary_names_existing_files_and_commands_that_run(finished):
-    root, printed = finished
+    assert len(re.findall(r"^at \d+\.\d pairs/s the training takes \d+:\d\d:\d\d more", printed, re.MULTILINE)) == 1
     lines = printed[printed.index("\nbest-res is of epoch") :].strip().splitlines()
     assert re.search(r"ACC \d+\.\d, .* on my data/artEmisX_val.json \(4 images\)$", lines[0])
     files = dict(line.split(maxsplit=1) for line in lines[1:5])
@@ -146,27 +60,70 @@ def test_the_summary_names_existing_files_and_commands_that_run(finished):
     assert files["captions"] == f"out put/results/unf_captions_full_{epoch}_5_step.json"
     for name in ("captions", "checkpoint", "log"):
         assert (root / files[name]).exists(), name
-    explain, gallery, test = (line.strip() for line in lines[6:])
-    assert "1 explained" in run(explain, root) and ".html: 4 images" in run(gallery, root)
-    assert "WARNING" not in run(test, root)
+    commands = lines[6:]
+    python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in commands:  # the program is found from here; what it does with its flags follows in this process
+        done = subprocess.run(f"{command} --help", shell=True, env=os.environ | {"PATH": python}, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+
+    def output(main: Callable, program: list[str], command: str) -> str:
+        words = shlex.split(command)
+        assert words[: len(program)] == program
+        assert not main(words[len(program) :])
+        return capsys.readouterr().out
+
+    module = [f"PYTHONPATH={REPOSITORY}", "python", "-m"]
+    assert "1 explained" in output(explain.main, [*module, "utils.explain"], commands[0])
+    assert ".html: 4 images" in output(gallery.main, [*module, "utils.gallery"], commands[1])
+    script = ["python", str(REPOSITORY / "artEmisX_train.py")]
+    assert "WARNING" not in output(artEmisX_train.main, script, commands[2])
     report = json.loads((root / files["report"].partition(" (")[0]).read_text())
     assert report["lexicon_sha256"] == sha256(root / "it's mine.txt")
     assert report["training_texts_sha256"] == sha256(root / "train/artEmisX_train.json")
     assert report["evaluated_file"] == "artEmisX_test.json" and "max_lcs" in report["scores"]
     assert "CIDEr" in report["scores"] and "Bleu_4" not in report["scores"] and not (root / "cache").exists()
 
-
-@pytest.mark.slow
-def test_captions_name_their_images(finished):
-    root = finished[0]
     records = json.loads((root / "my data" / "artEmisX_val.json").read_text())
     path = root / "out put" / "results" / "unf_captions_exp_1_5_step.json"
-    for line in json.loads(path.read_text()):
-        assert line["image_name"] == records[str(line["image_id"])]["image_name"]
-    assert list(map(str, read_results(path))) == list(records)
+    names = {str(line["image_id"]): line["image_name"] for line in json.loads(path.read_text())}
+    assert names == {image_id: record["image_name"] for image_id, record in records.items()}
     rows = json.loads((path.parent / "emotion_head_1_5_step.json").read_text())
     assert [str(row["image_id"]) for row in rows] == list(records)
     assert all(sum(row["probabilities"]) == pytest.approx(1) for row in rows)
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_of_every_evaluation():
+    """A score that one evaluation lacks is a dash; best-res is found by its place, not by its number."""
+    points = [
+        {"epoch": 0, "step": 5, "sub_acc": 0.254},
+        {"epoch": 1, "step": 5, "sub_acc": 0.5, "Bleu_4": 0.0312, "head_brier": 0.75},
+    ]
+    head, first, second = list(summary._table_of_scores(points))
+    assert head.splitlines()[-1].split() == ["epoch", "step", "ACC", "B-4", *HEADINGS["head_brier"].split()]
+    assert first.split() == ["0", "5", "25.4", "-", "-"] and second.split() == ["1", "5", "50.0", "3.1", "0.75"]
+    assert len(first) == len(second) == len(head.splitlines()[-1])
+    assert list(summary._table_of_scores([])) == []
+    assert summary.line_of_scores(points[0]) == "epoch 0 step 5 (percent)  ACC 25.4"
+
+
+def test_best_res_is_the_evaluation_that_chose_it(tmp_path):
+    points = [{"epoch": epoch, "step": 5, "sub_acc": epoch / 8} for epoch in (2, 3, 4)]
+    args = parse_args(["--caption_save_path", str(tmp_path), "--image_root", str(tmp_path)])
+
+    def next_steps(best_res_at: list[int] | None, points: list[dict]) -> str:
+        progress = SimpleNamespace(scores=points, best_res_at=best_res_at)
+        evaluator = SimpleNamespace(records={"1": {}, "2": {}})
+        return "\n".join(summary._next_steps(SimpleNamespace(args=args, progress=progress, evaluator=evaluator)))
+
+    text = next_steps([3, 6], points)
+    assert "best-res is of epoch 3: ACC 37.5" in text and "unf_captions_full_3_5_step.json" in text
+    assert "(2 images)" in text and shlex.join(["utils.explain", str(tmp_path), "--ckpt", "ckpts"]) in text
+    text = next_steps([1, 6], points)  # of the run that this one continued
+    assert "best-res is still that of the run before; this run ended with ACC 50.0" in text
+    assert "no evaluation was made" in next_steps(None, [])
 
 
 # ---- the command of the test report ----------------------------------------------------------------------------------
@@ -181,7 +138,7 @@ def test_the_test_command_has_every_flag_of_scoring(tmp_path, monkeypatch):
     more = shlex.split(
         "--skip_bad_images --num_workers 3 --eval_batch_size 5 --cpu_threads 2 --metrics rouge bleu --gallery 7 "
         "--cache_dir 'a cache' --vad_lexicon \"it's mine.txt\" --test_set v1.0 --image_root 'pict ures' "
-        "--text2emotion j.pt --vocabulary 'v $x.pkl' --meteor_jvms 2"
+        "--text2emotion j.pt --vocabulary 'v $x.pkl' --meteor_jvms 2 --plain_special_tokens"
     )
     places = ["--nle_data_val_path", "my_values_val.json", "--caption_save_path", "re sults", "--ckpt_path", "ck pts"]
 
@@ -191,8 +148,9 @@ def test_the_test_command_has_every_flag_of_scoring(tmp_path, monkeypatch):
         assert words[:2] == ["python", str(REPOSITORY / "artEmisX_train.py")]
         args = parse_args(words[2:])
         assert args.eval_only and args.load_from_epoch == "best-res"
-        for name in summary.SCORING_FLAGS:
-            assert getattr(args, name) == getattr(trained, name), name
+        for flag in {"--feature_cache", *more}.intersection(flags):
+            if flag.startswith("--"):
+                assert getattr(args, flag[2:]) == getattr(trained, flag[2:]), flag
         return args
 
     args = scored(*places, *more, "--annFileExp", "b_val_annot.json", "--feature_cache", "fea tures")

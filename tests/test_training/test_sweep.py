@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import os
 import shlex
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -17,62 +19,98 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from utils import sweep
+from utils.command_line import parse_args
 from utils.errors import InputError
 from utils.evaluation.ablation_table import Result, write_table
-from utils.files import run_lock
+from utils.evaluation.report import classifier_name
+from utils.files import run_lock, sha256
+from utils.run_record import flags_of
 from utils.training.run_log import read_log
 
-# Writes what a training writes, with the fingerprints in the file `fingerprints`. The file `orders` says "fail SEED", or
-# "wait" until it is stopped.
-STAND_IN = """
-import json, pathlib, sys, time
-sys.path.insert(0, REPOSITORY)
-from utils.command_line import parse_args
-from utils.run_record import flags_of
-args = parse_args(sys.argv[2:])
-fingerprints = json.loads(pathlib.Path("fingerprints").read_text()) if pathlib.Path("fingerprints").is_file() else {}
-orders = pathlib.Path("orders").read_text().split() if pathlib.Path("orders").is_file() else [""]
-with open("calls", "a") as calls:
-    calls.write(f"{args.use_VAD} {args.use_cl_loss} {args.seed} {args.resume} {args.eval_only}\\n")
-if args.eval_only:
-    args.caption_save_path.mkdir(parents=True, exist_ok=True)
-    from utils.evaluation.report import classifier_name
-    from utils.files import sha256
-    report = {"test_set": None, "evaluated_file": args.nle_data_val_path.name, **fingerprints}
-    for name, path in {"evaluated": args.nle_data_val_path, "references": args.annFileExp, "lexicon": args.vad_lexicon}.items():
-        report[f"{name}_sha256"] = sha256(path)
-    report["judge"] = args.text2emotion and classifier_name(args.text2emotion, args.vocabulary)
-    (args.caption_save_path / "report.json").write_text(json.dumps(report | {"scores": {"sub_acc": 0.125, "max_lcs": 2.5}}))
-    sys.exit()
-args.caption_save_path.mkdir(parents=True, exist_ok=True)
-log = open(args.caption_save_path / "log.jsonl", "a")
-def write(kind, content):
-    print(json.dumps({kind: content}), file=log, flush=True)
-write("start", {"flags": flags_of(args) | {"prefix_dim": 96}, "fingerprints": fingerprints})  # the encoder's width, once it is loaded
-if orders == ["fail", str(args.seed)]:
-    print("Traceback: a page of it", file=sys.stderr)
-    sys.exit("error: no luck with this seed")
-if orders == ["wait"]:
-    time.sleep(60)
-place = {"epoch": 0, "step": 7, "updates": 8}
-write("scores", place | {"sub_acc": args.seed / 100 + args.use_VAD / 10, "Bleu_4": 0.5})
-write("scores", place | {"epoch": 1, "sub_acc": 0.99, "Bleu_4": 0.1})
-write("end", {"epoch": 0, "step": 7})
+SCRIPT = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+from tests.test_training.test_sweep import stand_in
+stand_in(sys.argv[2:])
 """
 TWO = ("--ablate", "use_VAD,use_cl_loss")
+
+
+def stand_in(argv: list[str]) -> None:
+    """Writes what a training writes, with the fingerprints in the file `fingerprints`. The file `orders` says "fail SEED",
+    or "wait" until it is stopped."""
+
+    def content(name: str, otherwise: str) -> str:
+        return Path(name).read_text() if Path(name).is_file() else otherwise
+
+    def write(kind: str, **content: object) -> None:
+        with open(args.caption_save_path / "log.jsonl", "a") as log:
+            print(json.dumps({kind: content}), file=log)
+
+    args, fingerprints, orders = parse_args(argv), json.loads(content("fingerprints", "{}")), content("orders", "")
+    with open("calls", "a") as calls:
+        calls.write(f"{args.use_VAD} {args.use_cl_loss} {args.seed} {args.resume} {args.eval_only}\n")
+    args.caption_save_path.mkdir(parents=True, exist_ok=True)
+    if args.eval_only:
+        report = {"test_set": args.test_set, "evaluated_file": args.nle_data_val_path.name, **fingerprints}
+        files = {"evaluated": args.nle_data_val_path, "references": args.annFileExp, "lexicon": args.vad_lexicon}
+        report |= {f"{name}_sha256": sha256(path) for name, path in files.items()}
+        report["judge"] = args.text2emotion and classifier_name(args.text2emotion, args.vocabulary)
+        report["scores"] = {"sub_acc": 0.125, "max_lcs": 2.5}
+        (args.caption_save_path / "report.json").write_text(json.dumps(report))
+        return
+    write("start", flags=flags_of(args) | {"prefix_dim": 96}, fingerprints=fingerprints)  # the encoder's width
+    if orders == f"fail {args.seed}":
+        print("error: of a loader\nerror: no luck with this seed\nand more about it")
+        sys.exit(1)
+    if orders == "wait":
+        time.sleep(60)
+    place = {"epoch": 0, "step": 7, "updates": 8}
+    write("scores", **place, sub_acc=args.seed / 100 + args.use_VAD / 10, Bleu_4=0.5)
+    write("scores", **place | {"epoch": 1}, sub_acc=0.99, Bleu_4=0.1)
+    write("end", epoch=0, step=7)
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A working directory with the stand-in, and with the demo's data as far as they matter."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "stand_in.py").write_text(STAND_IN.replace("REPOSITORY", repr(str(REPOSITORY))))
+    (tmp_path / "stand_in.py").write_text(SCRIPT)
     data = tmp_path / "runs" / "demo" / "data"
     (data / "annotations").mkdir(parents=True)
     (data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio").mkdir()
     for name in ("artEmisX_test.json", "annotations/artEmisX_test_annot_exp.json", "demo-VAD-Lexicon.txt"):
         (data / name).write_text("{}")
-    return tmp_path
+
+
+class InProcess:
+    """A process that runs in this one, and has ended once it is started: subprocess.Popen without imports and waiting."""
+
+    pid = 2**30  # of no process
+
+    def __init__(self, command: list[str], stdout, **_):
+        import artEmisX_train  # not for the script, which is to start at once
+
+        main = stand_in if command[1] == "stand_in.py" else artEmisX_train.main
+        flags = command[3:] if main is stand_in else command[2:]
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+            try:
+                self.returncode = main(flags) or 0
+            except SystemExit as end:
+                self.returncode = end.code
+        stdout.write(text.getvalue().encode())
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Runs in this process, and no pauses."""
+    constants = {"DEVNULL": subprocess.DEVNULL, "STDOUT": subprocess.STDOUT}
+    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(Popen=InProcess, **constants))
+    monkeypatch.setattr(sweep, "time", SimpleNamespace(sleep=lambda _: None, monotonic=time.monotonic))
 
 
 def argv(*of_sweep: str, flags: tuple[str, ...] = ()) -> list[str]:
@@ -150,7 +188,7 @@ def test_missing_files_are_named(here):
         sweep.main([*TWO, "--out", "out"])
 
 
-def test_whole_sweep_once(here, capsys):
+def test_whole_sweep_once(here, quick, capsys):
     assert sweep.main(argv(*TWO, "--seeds", "2")) == 0
     assert len(calls()) == 6 and len(set(calls())) == 6
     rows = table()
@@ -166,7 +204,7 @@ def test_whole_sweep_once(here, capsys):
     assert len(calls()) == 9 and table()["full"]["seeds"] == "42 43 44"
 
 
-def test_other_flags_in_the_same_folder_are_refused(here):
+def test_other_flags_in_the_same_folder_are_refused(here, quick):
     assert sweep.main(argv(*TWO, "--seeds", "1")) == 0
     assert sweep.main(argv(*TWO, "--seeds", "1", flags=("--num_workers", "1"))) == 0  # computes the same
     with pytest.raises(InputError, match=r"--alpha was 1.0 and is 0.5 now\); name another"):
@@ -174,7 +212,7 @@ def test_other_flags_in_the_same_folder_are_refused(here):
     assert len(calls()) == 3
 
 
-def test_failed_run_is_reported_and_tried_again(here, capsys):
+def test_failed_run_is_reported_and_tried_again(here, quick, capsys):
     Path("orders").write_text("fail 43")
     assert sweep.main(argv(*TWO, "--seeds", "3", "--jobs", "3")) == 1
     output = capsys.readouterr().out
@@ -233,33 +271,30 @@ def stand_ins() -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.slow
-def test_test_split(here, capsys):
-    assert sweep.main(argv(*TWO, "--seeds", "1")) == 0
-    assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0  # the trainings are there: only scored
-    assert [line.endswith("True") for line in calls()] == [False] * 3 + [True] * 3
+def test_test_split(here, quick, capsys):
+    """Scored behind the training, and again once split, references, lexicon, classifier or vocabulary is another."""
+    of_sweep = ("--ablate", "use_VAD", "--seeds", "1")
+    assert sweep.main(argv(*of_sweep)) == 0
+    assert sweep.main(argv(*of_sweep, "--test")) == 0  # the trainings are there: only scored
+    assert [line.endswith("True") for line in calls()] == [False] * 2 + [True] * 2
     assert table()["full"]["sub_acc_mean"] == "0.125"
     output = capsys.readouterr().out
     assert "Scores of artEmisX_test.json" in output and "One seed: no standard deviation" in output
-    assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0
-    assert len(calls()) == 6
-    names = ("artEmisX_test.json", "annotations/artEmisX_test_annot_exp.json", "demo-VAD-Lexicon.txt")
-    for times, name in enumerate(names, start=3):
-        (Path("runs/demo/data") / name).write_text("{ }")
-        assert sweep.main(argv(*TWO, "--seeds", "1", "--test")) == 0  # another split, ...: scored again
-        assert len(calls()) == 3 * times
-
-
-@pytest.mark.slow
-def test_another_emotion_classifier_scores_again(here):
-    """Another classifier, or another vocabulary of the same one."""
     for name in ("a.pt", "b.pt", "vocabulary.pkl", "words.pkl"):
         Path(name).write_text(name)
-    flags = ["--text2emotion a.pt --vocabulary vocabulary.pkl", "--text2emotion a.pt --vocabulary words.pkl"]
-    flags += ["--text2emotion b.pt --vocabulary words.pkl"] * 2
-    for expected, test in zip((4, 6, 8, 8), flags, strict=True):
-        assert sweep.main(argv("--ablate", "use_VAD", "--seeds", "1", "--test", test)) == 0
-        assert len(calls()) == expected
+    changed = ("artEmisX_test.json", "annotations/artEmisX_test_annot_exp.json", "demo-VAD-Lexicon.txt")
+    steps = [(f"runs/demo/data/{name}", "") for name in changed] + [
+        (None, "--text2emotion a.pt --vocabulary vocabulary.pkl"),
+        (None, "--text2emotion a.pt --vocabulary words.pkl"),
+        (None, "--text2emotion b.pt --vocabulary words.pkl"),
+        (None, "--text2emotion b.pt --vocabulary words.pkl --test_set v1.0"),
+    ]
+    for number, (path, test) in enumerate(steps, start=3):
+        if path:
+            Path(path).write_text("{ }")
+        for _ in range(2):  # what has been scored is not scored again
+            assert sweep.main(argv(*of_sweep, "--test", *filter(None, [test]))) == 0
+            assert len(calls()) == 2 * number, (path, test)
 
 
 def test_the_test_takes_the_trainings_flags_along(here, capsys):
@@ -274,67 +309,79 @@ def test_the_test_takes_the_trainings_flags_along(here, capsys):
         assert args.demo == (len(test) == 1) and str(args.nle_data_val_path) == "runs/demo/data/artEmisX_test.json"
 
 
-@pytest.mark.slow
-def test_runs_of_other_files_are_named(here, capsys):
-    of_sweep = ("--ablate", "use_VAD", "--test")
-    for seed, fingerprints in ((1, {"lexicon_sha256": "a", "decoder_sha256": "a"}), (2, {"decoder_sha256": "b"})):
-        Path("fingerprints").write_text(
-            json.dumps({"precision": "no", "training_texts_sha256": str(seed)} | fingerprints)
-        )
-        assert sweep.main(argv(*of_sweep, "--seeds", f"{seed},")) == 0
-        output = capsys.readouterr().out
-        assert "WARNING" not in output and "left out" not in output and float(table()["full"]["max_lcs_mean"]) == 2.5
-    assert sweep.main(argv(*of_sweep, "--seeds", "1,2")) == 0
-    output = capsys.readouterr().out
-    assert "WARNING: the runs do not agree in decoder: do not compare them." in output
-    assert "left out: max-LCS, as the runs differ in training texts" in output and "max_lcs_mean" not in table()["full"]
-    assert float(table()["full"]["sub_acc_mean"]) == 0.125
+def test_runs_that_cannot_be_compared_are_named(tmp_path):
+    """By their fingerprints, unless an ablated flag makes them differ; a score that rests on other files is left out."""
 
-
-def test_fingerprints_of_an_ablated_flag_may_differ(tmp_path):
-    def table_of(*lexicons: tuple[str, str]) -> str:
-        values = {name: {"vad_lexicon": name} for name, _ in lexicons}
+    def table_of(*runs: tuple[str, dict, str]) -> str:
+        values = {lexicon: {"vad_lexicon": lexicon} for lexicon, _, _ in runs}
         results = [
-            Result(name, values[name], seed, {"sub_acc": 0.5}, {"lexicon_sha256": digest, "precision": "no"})
-            for seed, (name, digest) in enumerate(lexicons)
+            Result(
+                *(
+                    lexicon,
+                    values[lexicon],
+                    seed,
+                    {"sub_acc": 0.125, "max_lcs": 2.5},
+                    {"precision": "no"} | fingerprints,
+                ),
+                report={"training_texts_sha256": texts, "evaluated_file": "test.json"},
+            )
+            for seed, (lexicon, fingerprints, texts) in enumerate(runs)
         ]
-        return write_table(tmp_path, values, [0, 1], results, Path("val.json"))
+        return write_table(tmp_path, values, list(range(len(runs))), results, Path("val.json"))
 
-    assert "do not agree" not in table_of(("v1", "a"), ("v1", "a"), ("v2", "b"))
-    assert "do not agree in lexicon: " in table_of(("v1", "a"), ("v1", "a"), ("v2", "b"), ("v2", "c"))
+    a, b, c = ({"lexicon_sha256": name} for name in "abc")
+    text = table_of(("v1", a, "x"), ("v1", a, "x"), ("v2", b, "x"))
+    assert "do not agree" not in text and "left out" not in text and "max-LCS" in text.splitlines()[0]
+    assert "do not agree in lexicon: " in table_of(("v1", a, "x"), ("v1", a, "x"), ("v2", b, "x"), ("v2", c, "x"))
+    text = table_of(("v1", a | {"decoder_sha256": "a"}, "x"), ("v1", a | {"decoder_sha256": "b"}, "y"), ("v1", a, "x"))
+    assert "WARNING: the runs do not agree in decoder: do not compare them." in text
+    assert "left out: max-LCS, as the runs differ in training texts" in text
+    assert "max-LCS" not in text.splitlines()[0] and "12.50" in text
 
 
 def test_table_against_numpy_and_escapes(tmp_path):
-    drawn = np.random.default_rng(0).random((2, 5, 2))
+    """Rows in the order of the combinations, columns in that of reports, whatever the order of the results."""
     combinations = {
         "full": {"use_VAD": True, "mode": "=1+1"},
         "no-use_VAD": {"use_VAD": False, "mode": "a|b & 50%"},
-        "none": {"use_VAD": False, "mode": "x"},
+        "alone": {"use_VAD": False, "mode": "x"},
+        "none": {"use_VAD": False, "mode": "y"},
     }
+    drawn = np.random.default_rng(0).random((3, 5, 3))
+    drawn[2, 1:] = np.nan  # `alone` has one run only
     results = [
-        Result(name, combinations[name], seed, {"sub_acc": accuracy, "Bleu_4": bleu}, {})
+        Result(name, combinations[name], seed, dict(zip(("Bleu_4", "sub_acc", "max_lcs"), scores, strict=True)), {})
         for name, part in zip(combinations, drawn.tolist(), strict=False)
-        for seed, (accuracy, bleu) in enumerate(part)
+        for seed, scores in enumerate(part, start=3)
+        if scores[0] == scores[0]
     ]
-    del results[-1].scores["Bleu_4"]  # a score that one run lacks has no mean over all
-    markdown = write_table(tmp_path, combinations, list(range(5)), results, Path("a_b, 100% <all>.json"))
+    del results[7].scores["Bleu_4"]  # a score that one run lacks has no mean over all
+    markdown = write_table(tmp_path, combinations, list(range(3, 8)), results[::-1], Path("a_b, 100% <all>.json"))
     with (tmp_path / "ablation.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
-    assert float(read[0]["Bleu_4_mean"]) == pytest.approx(drawn[0, :, 1].mean(), rel=1e-12)
-    assert float(read[0]["Bleu_4_std"]) == pytest.approx(drawn[0, :, 1].std(ddof=1), rel=1e-12)
-    assert read[0]["mode"] == "'=1+1" and read[1]["Bleu_4_mean"] == read[2]["sub_acc_mean"] == ""
+    assert [row["combination"] for row in read] == list(combinations)
+    scores = ("sub_acc", "Bleu_4", "max_lcs")
+    assert list(read[0])[5:] == [f"{name}_{kind}" for name in scores for kind in ("mean", "std")]
+    full = drawn[0][:, [1, 0, 2]]
+    assert [float(read[0][f"{name}_mean"]) for name in scores] == pytest.approx(full.mean(axis=0), rel=1e-12)
+    assert [float(read[0][f"{name}_std"]) for name in scores] == pytest.approx(full.std(axis=0, ddof=1), rel=1e-12)
+    assert [row["runs"] for row in read] == ["5", "5", "1", "0"] and read[2]["sub_acc_std"] == ""
+    assert read[0]["mode"] == "'=1+1" and read[1]["Bleu_4_mean"] == read[3]["sub_acc_mean"] == ""
     lines = markdown.splitlines()
-    assert f"{100 * drawn[1, :, 0].mean():.2f} ± {100 * drawn[1, :, 0].std(ddof=1):.2f}" in lines[3]
-    assert "a\\|b" in lines[3] and len({line.replace("\\|", "").count("|") for line in lines[:5]}) == 1
+    assert lines[0].replace("|", " ").split() == ["use_VAD", "mode", "runs", "ACC", "B-4", "max-LCS"]
+    second = drawn[1][:, 1]
+    assert f" {100 * second.mean():.2f} ± {100 * second.std(ddof=1):.2f} |" in lines[3]
+    assert f" {drawn[0, :, 2].mean():.2f} ± {drawn[0, :, 2].std(ddof=1):.2f} |" in lines[2]  # words, not percent
+    assert f" {100 * drawn[2, 0, 1]:.2f} |" in lines[4]
+    assert "WARNING: 9 of 20 runs are missing" in markdown
+    assert "a\\|b" in lines[3] and len({line.replace("\\|", "").count("|") for line in lines[:6]}) == 1
     latex = (tmp_path / "ablation.tex").read_text(encoding="utf-8")
-    assert (
-        r"no-use\_VAD" in latex and r"a\textbar{}b \& 50\%" in latex and r"$\checkmark$" in latex and "✓" not in latex
-    )
-    assert r"a\_b, 100\% \textless{}all\textgreater{}.json" in latex
+    assert r"no-use\_VAD" in latex and r"a\textbar{}b \& 50\%" in latex
+    assert r"$\checkmark$" in latex and "✓" not in latex and r"a\_b, 100\% \textless{}all\textgreater{}.json" in latex
 
 
 @pytest.mark.slow
-def test_real_runs(workspace, tmp_path, monkeypatch, capsys):
+def test_real_runs(workspace, quick, tmp_path, monkeypatch, capsys):
     flags = workspace.argv(Path("unused"), "--num_train_epochs", "1")
     for name in ("--ckpt_path", "--caption_save_path"):
         del flags[flags.index(name) : flags.index(name) + 2]

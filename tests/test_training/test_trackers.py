@@ -10,7 +10,6 @@ import artEmisX_train
 from utils import command_line, opts
 from utils.command_line import parse_args
 from utils.errors import InputError
-from utils.training import run as training_run
 from utils.training.run_log import RunLog, read_log
 
 REPORTED = ("--report_to", "tensorboard", "--log_steps", "1", "--use_emotion_loss")
@@ -62,50 +61,37 @@ class Killed(Exception):
     """As good as a kill: nothing is saved or tidied."""
 
 
+def killed(*_):
+    raise Killed
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["in an epoch", "in an evaluation, once it is logged"])
-def test_a_resumed_run_has_no_point_twice_and_lacks_none(whole, workspace, tmp_path, monkeypatch, place):
-    def killed(*_):
-        raise Killed
+@pytest.mark.parametrize(
+    ("place", "reported"),
+    [("in an epoch", REPORTED), ("in an evaluation, once it is logged", REPORTED), ("in an epoch", REPORTED[2:])],
+    ids=["in an epoch", "in an evaluation, once it is logged", "in an epoch, and did not report"],
+)
+def test_a_resumed_run_has_no_point_twice_and_lacks_none(whole, workspace, tmp_path, monkeypatch, place, reported):
+    between = artEmisX_train.between_updates
+
+    def until_the_ninth(run, steps):
+        between(run, steps) if run.progress.updates < 9 else killed()
 
     with monkeypatch.context() as patch:
         if place == "in an epoch":
-            between = artEmisX_train.between_updates
-            patch.setattr(
-                artEmisX_train,
-                "between_updates",
-                lambda run, n: between(run, n) if run.progress.updates < 9 else killed(),
-            )
+            patch.setattr(artEmisX_train, "between_updates", until_the_ninth)
         else:
             patch.setattr(artEmisX_train, "save_best", killed)
         with pytest.raises(Killed):
-            artEmisX_train.main(workspace.argv(tmp_path, *REPORTED))
+            artEmisX_train.main(workspace.argv(tmp_path, *reported))
     last = read_log(tmp_path / "results" / "log.jsonl")
     assert (last.losses[-1]["updates"], last.scores[-1]["updates"]) == ((9, 6) if place == "in an epoch" else (6, 6))
+    assert (tmp_path / "results" / "tensorboard").exists() == (reported is REPORTED)
     assert artEmisX_train.main(workspace.argv(tmp_path, *REPORTED, "--resume")) == 0
     assert curves(tmp_path) == curves(whole)
 
 
-@pytest.mark.slow
-def test_a_resumed_run_may_begin_to_report(whole, workspace, tmp_path, monkeypatch):
-    monkeypatch.setattr(training_run, "UPDATES_BETWEEN_AGREEMENTS", 1)
-    silent = [flag for flag in REPORTED if flag not in ("--report_to", "tensorboard")]
-    between = artEmisX_train.between_updates
-
-    def stop(run, steps):
-        run.signals.stop = 15 if run.progress.updates == 8 else None
-        between(run, steps)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(artEmisX_train, "between_updates", stop)
-        with pytest.raises(SystemExit):
-            artEmisX_train.main(workspace.argv(tmp_path, *silent))
-    assert not (tmp_path / "results" / "tensorboard").exists()
-    assert artEmisX_train.main(workspace.argv(tmp_path, *REPORTED, "--resume")) == 0
-    assert curves(tmp_path) == curves(whole)
-
-
-def test_wrong_trackers(monkeypatch, tmp_path):
+def test_a_tracker_whose_package_is_not_installed(monkeypatch, tmp_path):
     (tmp_path / "absent").mkdir()  # a folder of that name is no package
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -113,13 +99,6 @@ def test_wrong_trackers(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "TRACKERS", ("tensorboard", "absent"))
     with pytest.raises(InputError, match="--report_to absent: its package is not installed: pip install absent"):
         parse_args(["--report_to", "tensorboard", "absent"])
-    monkeypatch.undo()
-    with pytest.raises(InputError, match="invalid choice: 'visdom'"):
-        parse_args(["--report_to", "visdom"])
-    with pytest.raises(InputError, match="--report_to none and others"):
-        parse_args(["--report_to", "none", "tensorboard"])
-    with pytest.raises(InputError, match="not with --eval_only"):
-        parse_args("--report_to tensorboard --eval_only --load_from_epoch best-res".split())
 
 
 def test_a_tracker_that_does_not_start(workspace, tmp_path, monkeypatch):
@@ -138,46 +117,44 @@ def point(epoch: int, step: int, **values: float) -> dict:
     return {"epoch": epoch, "step": step, "updates": epoch * 3 + step + 1} | values
 
 
-def history(folder, *entries: dict):
-    log = RunLog(folder)
-    for entry in entries:
-        (kind, content), *beside = entry.items()
-        log.write(kind, content, **dict(beside))
-    return read_log(log.path)
+def start(seed: int = 1, **more: object) -> dict:
+    return {"start": {"flags": {"seed": seed}} | more}
 
 
-def test_a_log_is_read_without_what_was_discarded(tmp_path):
-    first = [{"losses": point(epoch, step, loss=1.0)} for epoch in range(2) for step in range(3)]
-    scores = [{"scores": point(0, 2, sub_acc=0.1)}, {"scores": point(1, 2, sub_acc=0.2)}]
-    run = [{"start": {"flags": {"seed": 1}, "resumed": None}}, *first[:3], scores[0], *first[3:], scores[1]]
-
-    def places(points):
-        return [(point["epoch"], point["step"]) for point in points]
-
-    log = history(tmp_path / "whole", *run)
-    assert len(log.losses) == 6 and len(log.scores) == 2 and log.flags == {"seed": 1}
-    log = history(
-        tmp_path / "resumed", *run, {"start": {"resumed": "00001-00000001"}}, {"losses": point(1, 1, loss=2.0)}
-    )
-    assert places(log.losses) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)] and log.losses[-1]["loss"] == 2.0
-    assert places(log.scores) == [(0, 2)]
-    log = history(
-        tmp_path / "due", *run, {"start": {"resumed": "00001-00000003"}}, {"scores": point(1, 2, sub_acc=0.3)}
-    )
-    assert len(log.losses) == 6 and [scores["sub_acc"] for scores in log.scores] == [0.1, 0.3]
-    log = history(tmp_path / "continued", *run, {"start": {"continued": {"from": "best-res", "epoch": 1}}})
-    assert places(log.losses) == [(0, 0), (0, 1), (0, 2)] and places(log.scores) == [(0, 2)]
-    log = history(tmp_path / "restarted", *run, {"start": {"flags": {"seed": 2}}})
-    assert log.losses == log.scores == [] and log.flags == {"seed": 2}
+RUN = [
+    start(resumed=None),
+    *({"losses": point(0, step, loss=1.0)} for step in range(3)),
+    {"scores": point(0, 2, sub_acc=0.1)},
+    *({"losses": point(1, step, loss=1.0)} for step in range(3)),
+    {"scores": point(1, 2, sub_acc=0.2)},
+]
 
 
-def test_a_line_cut_short_is_skipped(tmp_path):
+@pytest.mark.parametrize(
+    ("further", "losses", "scores"),
+    [
+        ([], [1.0] * 6, [0.1, 0.2]),
+        ([start(resumed="00001-00000001"), {"losses": point(1, 1, loss=2.0)}], [1.0] * 4 + [2.0], [0.1]),
+        # its last evaluation was due, and is made again
+        ([start(resumed="00001-00000003"), {"scores": point(1, 2, sub_acc=0.3)}], [1.0] * 6, [0.1, 0.3]),
+        ([start(continued={"from": "best-res", "epoch": 1})], [1.0] * 3, [0.1]),
+        ([start(seed=2)], [], []),
+    ],
+    ids=["whole", "resumed", "resumed at an evaluation", "continued", "started again"],
+)
+def test_a_log_is_read_without_what_was_discarded(tmp_path, further, losses, scores):
     log = RunLog(tmp_path)
-    log.write("start", {})
-    with open(log.path, "ab") as file:
-        file.write(b'{"losses": {"epoch": 0, "st')
-    log.write("losses", point(0, 0, loss=1.0))
-    assert len(read_log(log.path).losses) == 1
+    for entries in (RUN, further):
+        for entry in entries:
+            log.write(*next(iter(entry.items())))
+        with open(log.path, "ab") as file:
+            file.write(b'{"losses": {"epoch": 0, "st')  # cut short by a kill
+    history = read_log(log.path)
+    assert [point["loss"] for point in history.losses] == losses
+    assert [point["sub_acc"] for point in history.scores] == scores
+    places = [(point["epoch"], point["step"]) for point in history.losses]
+    assert places == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)][: len(losses)]
+    assert history.flags == {"seed": 2 if losses == [] else 1}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""utils/errors.py: what a user can put right is one line on stderr, and a bug keeps its traceback."""
+
+import errno
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from utils.errors import InputError, OneLineParser, escaped, number, run_script
+from utils.files import write_text
+
+
+def failed(error: Exception | int, capsys) -> str:
+    """What run_script prints of an error (or of the system's error of this number), which is one line."""
+    if isinstance(error, int):
+        error = OSError(error, os.strerror(error), "some\x1bwhere")
+
+    def fail():
+        raise error
+
+    assert run_script(fail) == (2 if isinstance(error, InputError) else 1)
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    return printed.err
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "the disk is full (some\\x1bwhere): free some space"),
+        (errno.EDQUOT, "the disk is full"),
+        (errno.EACCES, "some\\x1bwhere: Permission denied: check the permissions"),
+        (errno.EROFS, "check the permissions"),
+        (errno.ENOTSUP, "name a folder on another one"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.EIO, "some\\x1bwhere: Input/output error: check this path and its disk"),
+        (errno.EPIPE, "nobody reads the output"),
+    ],
+)
+def test_an_error_of_the_system_is_one_line_with_its_remedy(capsys, monkeypatch, number, remedy):
+    monkeypatch.setattr("utils.errors.silence_stdout", lambda: None)
+    assert remedy in failed(number, capsys)
+
+
+def test_errors_without_a_path(capsys):
+    assert failed(OSError(errno.EIO, os.strerror(errno.EIO)), capsys).startswith("error: a file: Input/output")
+    reason = "No usable temporary directory found in ['/tmp']"
+    assert "set TMPDIR" in failed(FileNotFoundError(errno.ENOENT, reason), capsys)
+    with pytest.raises(OSError, match="no errno"):  # not of the system: a bug
+        run_script(lambda: (_ for _ in ()).throw(OSError("no errno in it")))
+
+
+def test_bad_input_is_one_line_without_control_characters(capsys):
+    assert failed(InputError("a\x1b[2J: wrong\nfield"), capsys) == "error: a\\x1b[2J: wrong\\nfield\n"
+    assert escaped("a\x1b\r\nb é\u202e", keep="\n") == "a\\x1b\\r\nb é\\u202e"
+
+
+def test_statuses(capsys):
+    assert [run_script(lambda status=status: status) for status in (None, 0, 3)] == [0, 0, 3]
+    assert run_script(lambda: (_ for _ in ()).throw(KeyboardInterrupt)) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    with pytest.raises(RuntimeError, match="gloo"):  # one process has no others to lose
+        run_script(lambda: (_ for _ in ()).throw(RuntimeError("gloo")))
+
+
+def test_a_lost_process_is_one_line(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "process 0 cannot reach the others" in failed(RuntimeError("[gloo/pair.cc] closed"), capsys)
+    with pytest.raises(RuntimeError, match="shape"):
+        run_script(lambda: (_ for _ in ()).throw(RuntimeError("shape")))
+
+
+def test_a_killed_process_of_a_pool_is_one_line(capsys):
+    def kill_one():
+        with ProcessPoolExecutor(1) as pool:
+            pool.submit(os._exit, 9).result()
+
+    assert run_script(kill_one) == 1
+    assert "error: one of the processes that share the work was killed" in capsys.readouterr().err
+
+
+def test_renaming_that_is_not_supported_names_the_final_file(monkeypatch, tmp_path, capsys):
+    def replace(source, target):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "replace", replace)
+    assert run_script(lambda: write_text(tmp_path / "wörter.json", "{}")) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'wörter.json'}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("end", "status"), [("sys.exit(3)", 3), ("print('x' * 99999)", 1)])
+def test_no_traceback_where_nobody_reads_stdout(end, status):
+    """Else Python itself would write a traceback at exit, and end with 120."""
+    code = (
+        "import os, sys\nfrom utils.errors import run_script\nreading, writing = os.pipe()\nos.close(reading)\n"
+        f"os.dup2(writing, 1)\nsys.exit(run_script(lambda: (print('text'), {end})))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status and "Traceback" not in done.stderr and "ignored" not in done.stderr
+    assert ("nobody reads the output" in done.stderr) == (status == 1)
+
+
+def test_numbers_have_bounds_that_belong_to_them():
+    parser = OneLineParser()
+    parser.add_argument("--share", type=number(float, 0, 0.5))
+    assert [parser.parse_args(["--share", text]).share for text in ("0", "0.5")] == [0, 0.5]
+    for text in ("-0.1", "0.6", "nan"):
+        with pytest.raises(InputError, match=f"--share: {text} is not between 0 and 0.5"):
+            parser.parse_args([f"--share={text}"])
