@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests import check_golden
 from tests.conftest import GOLDEN
+from tests.tools import check_golden
 
 
 @pytest.mark.parametrize("part", check_golden.CHECKS)

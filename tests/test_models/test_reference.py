@@ -13,9 +13,9 @@ from models.decoder import Explainer
 from models.image_encoder import ImageEncoder, ImageFeatures
 from models.sevlm import SEVLM
 from models.vad_encoder import VADEncoder
-from tests.benchmark import LENGTHS, Workbench, forced_lengths, forced_lengths_of_reference, useful_flops
 from tests.conftest import TINY_GPT2, TINY_VIT
-from tests.reference import Reference, reference_batch
+from tests.tools.benchmark import LENGTHS, Workbench, forced_lengths, forced_lengths_of_reference, useful_flops
+from tests.tools.reference import Reference, reference_batch
 from utils.constants import EMOTION_SPAN, IGNORED_LABEL, MAX_NEW_TOKENS
 from utils.data.datasets import ItemKey, PairCollator
 from utils.data.text_codec import Prompt

@@ -1,8 +1,8 @@
 """What a signal does to a run: at its launcher and at a worker, in training and in an evaluation, as a table.
 
-    python tests/stop_matrix.py                  (all; some ten minutes on two cores)
-    python tests/stop_matrix.py --launcher torchrun --signals TERM USR1
-    python tests/stop_matrix.py --slurm          (the Slurm script of utils/training/README.md, with a stand-in for Slurm)
+    python tests/tools/stop_matrix.py                  (all; some ten minutes on two cores)
+    python tests/tools/stop_matrix.py --launcher torchrun --signals TERM USR1
+    python tests/tools/stop_matrix.py --slurm          (the Slurm script of utils/training/README.md, with a stand-in for Slurm)
 
 Runs are of tiny models, with two loader processes and with METEOR's Java, started as users start them: torchrun with two
 processes, accelerate's launcher with one, plain python. Each row: who was signalled with what; whether the launcher ended, and
@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -1,9 +1,9 @@
 """Throughput and memory of training, decoding, loading and scoring, side by side with the plain reference.
 
-    python tests/benchmark.py                        (full size and demo size, on the device there is)
-    python tests/benchmark.py --size demo --repeats 1
+    python tests/tools/benchmark.py                        (full size and demo size, on the device there is)
+    python tests/tools/benchmark.py --size demo --repeats 1
 
-Ours are the paths the training script takes; the reference (tests/reference.py) encodes the image for each of its
+Ours are the paths the training script takes; the reference (tests/tools/reference.py) encodes the image for each of its
 texts, makes logits at all positions and computes everything anew at every decoding step, with attention, optimiser and
 memory as PyTorch and transformers have them by default. Weights, images and texts are random; texts have ArtEmis'
 length. Each side has a process of its own; they take turns, so that both see the same machine, and figures are medians
@@ -28,7 +28,7 @@ from itertools import cycle
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from utils.processes import prepare_environment
 
@@ -45,7 +45,7 @@ from models.cpu.packed_weights import packed_weights
 from models.decoder import Explainer
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
-from tests.reference import Reference, reference_batch
+from tests.tools.reference import Reference, reference_batch
 from utils.command_line import CONFIGS
 from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, MAX_NEW_TOKENS
 from utils.data.datasets import ItemKey, PairCollator, TrainingPairs

@@ -1,6 +1,6 @@
 """Compare our code with numeric fixtures made by the authors' published code.
 
-    python tests/check_golden.py tests/data/golden
+    python tests/tools/check_golden.py tests/data/golden
 
 One line per quantity: name, largest absolute and relative difference, tolerance, ok or FAIL. Exit status 1 when anything
 fails or a fixture is missing. Shapes and sizes are read from the files; tests/data/golden/README.md defines every file.
@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import torch
