@@ -6,6 +6,7 @@ import torch
 import transformers
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 14}
+SIZES |= {"hidden_act": "relu", "layer_norm_eps": 0.01}  # not the defaults
 VIT = SIZES | {"intermediate_size": 32, "image_size": 48}  # 48 = 3 * 14 + 6
 SIGLIP2 = SIZES | {"intermediate_size": 32, "num_patches": 9}
 DINO2 = SIZES | {"mlp_ratio": 2, "image_size": 48}

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 import artEmisX_train
 from models.image_encoder import ImageEncoder
 from preprocess import cache_features
-from tests.test_models.test_objective import tiny_model
+from tests.test_models.tiny import build as tiny_model
 from tests.test_training.test_training import newest_state
 from utils.command_line import check_paths, parse_args
 from utils.data import feature_cache

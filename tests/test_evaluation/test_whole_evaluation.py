@@ -21,7 +21,7 @@ from models.sevlm import SEVLM
 from models.text2emotion import predict_emotions
 from preprocess.build_annotations import coco_annotations
 from tests.conftest import REPOSITORY, TINY_GPT2, TINY_VIT
-from tests.reference import Reference
+from tests.tools.reference import Reference
 from utils import report as report_module
 from utils.constants import EMOTIONS
 from utils.data.text2emotion_files import load_text2emotion

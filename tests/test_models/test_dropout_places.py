@@ -1,14 +1,16 @@
-"""Where dropout stands: every dropout is replaced by a factor of its own, and the result compared with the paper's order."""
+"""Where dropout stands: every dropout is replaced by a factor of its own, and the result compared with the paper's order.
+And the VAD encoder's attention, by hand."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models import decoder, vad_encoder
-from models.cpu import kernels
-from models.vad_encoder import SelfAttention, VADEncoderLayer
-from tests.test_models.test_reference import IMAGES, VARIANTS, build, collate, random_items
+from models import vad_encoder
+from models.decoder import ExplainerTransformer
+from models.vad_encoder import SelfAttention, VADEncoder, VADEncoderLayer
+from tests.test_models.tiny import build, collate, random_items
+from tests.tools.reference import Reference
 
 
 class Times(nn.Module):
@@ -31,13 +33,14 @@ def replace_dropouts(transformer: nn.Module) -> None:
         block.mlp.dropout = Times(0.25)
 
 
-@pytest.mark.parametrize("variant", ["paper", "prefix", "no VAD"])
-def test_decoder(variant):
+@pytest.mark.parametrize("settings", [{"len_prefix": 2}, {"use_VAD": False}])
+def test_decoder(settings):
     """On the sum of the three embeddings, before VAD fusion; on the output of both attentions and of the MLP."""
-    model, reference = build(0, **VARIANTS[variant])
+    model = build(**settings)
+    reference = Reference.of(model)
     replace_dropouts(model.decoder.transformer)
     replace_dropouts(reference.decoder.transformer)
-    batch = collate(random_items(0, IMAGES, reference.prefix), reference.prefix)
+    batch = collate(random_items(len_prefix=reference.prefix), reference.prefix)
     image = model.image_encoder(batch["pixels"])
     vad = None if model.vad_encoder is None else model.vad_encoder(batch["vad"])
     output = model.decoder(batch["input_ids"], batch["segment_ids"], image, vad)
@@ -46,28 +49,21 @@ def test_decoder(variant):
     torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_strengths_of_the_decoders_dropouts():
-    model, _ = build(0)
+def test_strengths_of_the_dropouts():
+    model = build()
     config = model.decoder.config
-    config.embd_pdrop, config.attn_pdrop, config.resid_pdrop = 0.1, 0.2, 0.3
-    transformer = type(model.decoder.transformer)(config, model.config)
-    assert transformer.drop.p == 0.1
+    config.embd_pdrop, config.attn_pdrop, config.resid_pdrop = 0.2, 0.3, 0.4
+    transformer = ExplainerTransformer(config, model.config)
+    assert transformer.drop.p == 0.2
     for block in transformer.h:
-        assert block.attn.attn_dropout.p == block.crossattention.attn_dropout.p == 0.2
-        assert block.attn.resid_dropout.p == block.crossattention.resid_dropout.p == block.mlp.dropout.p == 0.3
+        assert block.attn.attn_dropout.p == block.crossattention.attn_dropout.p == 0.3
+        assert block.attn.resid_dropout.p == block.crossattention.resid_dropout.p == block.mlp.dropout.p == 0.4
+    model.decoder.config = config  # the VAD encoder has the embedding's
+    for layer in type(model)(model.config, model.decoder).vad_encoder.encoder["layers"]:
+        assert layer.dropout.p == layer.self_attention.dropout == 0.2
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_attention_weights_are_dropped_after_the_softmax(monkeypatch, causal):
-    """Doubled there, the values that come out are doubled; doubled before it, they would be others."""
-    block = build(0)[0].decoder.transformer.h[0]
-    attention = block.attn if causal else block.crossattention
-    attention.resid_dropout = nn.Identity()
-    query, keys, values = torch.randn(2, 5, 16), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)
-    plain = decoder.attend(attention.eval(), query, (keys, values), causal) - attention.c_proj.bias
-    monkeypatch.setattr(kernels, "dropout", lambda x, p: 2 * x if p else x)
-    doubled = decoder.attend(attention.train(), query, (keys, values), causal) - attention.c_proj.bias
-    assert torch.allclose(doubled, 2 * plain, atol=1e-5)
+# ---- the VAD encoder -------------------------------------------------------------------------------------------------
 
 
 def test_vad_encoder_layer():
@@ -97,16 +93,28 @@ def test_vad_encoder_drops_attention_weights_in_training(monkeypatch, training, 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("heads", [1, 3])
 def test_heads_of_the_vad_encoder(heads, causal):
-    """Head h takes the h-th share of the three numbers, with a scale of its own width: 1/sqrt(3), or 1 with three heads."""
+    """Head h takes the h-th part of the three numbers, with a scale of its own width: 1/sqrt(3), or 1 with three heads."""
     torch.manual_seed(0)
     attention, x = SelfAttention(heads, 0.0, causal), torch.randn(2, 6, 3)
-    width = 3 // heads
-    parts = []
+    width, parts = 3 // heads, []
     for head in range(heads):
-        share = slice(head * width, (head + 1) * width)
-        query, key, value = (linear(x)[..., share] for linear in (attention.query, attention.key, attention.value))
+        part = slice(head * width, (head + 1) * width)
+        query, key, value = (linear(x)[..., part] for linear in (attention.query, attention.key, attention.value))
         scores = query @ key.transpose(1, 2) / width**0.5
         if causal:
             scores = scores.masked_fill(torch.ones(6, 6).triu(1).bool(), -torch.inf)
         parts.append(scores.softmax(-1) @ value)
     assert torch.allclose(attention(x), torch.cat(parts, -1), atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_only_a_causal_vad_encoder_hides_later_positions(causal):
+    """Through all layers, and through the whole model: in every layer, with the flag of the settings."""
+    torch.manual_seed(0)
+    model = build(vad_causal=causal, vad_layers=2, vad_heads=3)
+    vad = torch.randn(1, 12, 3)
+    changed = vad.clone()
+    changed[:, 9, 0] += 1
+    for encoder in (VADEncoder(2, 3, 0.0, causal), model.vad_encoder):
+        same = (encoder(vad) == encoder(changed)).all(dim=-1)[0].tolist()
+        assert same == ([True] * 9 + [False] * 3 if causal else [False] * 12)

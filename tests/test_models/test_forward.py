@@ -1,43 +1,43 @@
-"""SEVLM.forward as a whole: which loss gets which weight and count, images that do not count, and features of another width."""
+"""SEVLM.forward as a whole: weight and count of each loss, images that do not count, what the heads read."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from models.decoder import Explainer
-from models.image_encoder import ImageEncoder, ImageFeatures
-from models.losses import LossCounts, contrastive_loss, emotion_loss, lm_loss, vad_loss
+from models.heads import EmotionHead
+from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
-from tests.conftest import TINY_VIT
-from tests.test_models.test_reference import IMAGES, VADByContext, build, collate, greedy_texts, prompt_of, random_items
+from tests.test_models.test_reference import VADByContext, greedy_texts, prompt_of
+from tests.test_models.tiny import IMAGES, PAD, build, collate, random_items
+from utils.constants import EMOTION_SPAN
 
-PARTS = ("lm_loss", "contrastive_loss", "vad_loss", "emotion_loss")
+WEIGHTS = {"lm_loss": 0.5, "contrastive_loss": 2.0, "vad_loss": 3.0, "emotion_loss": 5.0, "label_loss": 7.0}
+FLAGS = ("alpha", "cl_Loss_weight", "VAD_Loss_weight", "emotion_loss_weight", "label_loss_weight")
+LABELS = {"label_tokens": [5, 40, 3, 17, 8, 2, 11, 23, 9], "label_position": 3}
+COUNTED_BY = {"tokens": ["lm_loss"], "texts": ["contrastive_loss", "label_loss"]}
+COUNTED_BY |= {"vad_positions": ["vad_loss"], "images": ["emotion_loss"]}
 
 
 @pytest.fixture
 def model() -> SEVLM:
-    torch.manual_seed(3)
-    weights = {"alpha": 0.5, "cl_Loss_weight": 2.0, "VAD_Loss_weight": 3.0, "emotion_loss_weight": 5.0}
-    made, _ = build(0, use_emotion_loss=True, **weights)
-    nn.init.normal_(made.emotion_head.weight)
-    return made
+    return build(use_emotion_loss=True, **LABELS, **dict(zip(FLAGS, WEIGHTS.values(), strict=True)))
 
 
 @pytest.fixture
 def batch() -> dict[str, torch.Tensor]:
-    made = collate(random_items(0, IMAGES, 0), 0)
-    made["emotion_distribution"] = torch.rand(IMAGES, 9, generator=torch.Generator().manual_seed(0)).softmax(-1)
-    return made
+    return collate(random_items())
 
 
-def test_loss_is_the_weighted_sum_of_all_four(model, batch):
+def test_loss_is_the_weighted_sum_of_all_five(model, batch):
     output = model(**batch)
-    values = [output[name].item() for name in PARTS]
-    assert min(values) > 0.01
-    expected = 0.5 * values[0] + 2 * values[1] + 3 * values[2] + 5 * values[3]
+    assert output.keys() == {"loss", *WEIGHTS} and min(output.values()) > 0.01
+    expected = sum(weight * output[name].item() for name, weight in WEIGHTS.items())
     assert output["loss"].item() == pytest.approx(expected, rel=1e-6)
     output["loss"].backward()
     of_head, model.emotion_head.weight.grad = model.emotion_head.weight.grad, None
@@ -45,88 +45,78 @@ def test_loss_is_the_weighted_sum_of_all_four(model, batch):
     assert torch.allclose(of_head, model.emotion_head.weight.grad, rtol=1e-5)
 
 
-def test_emotion_head_reads_the_class_token(model, batch):
-    image = model.image_encoder(batch["pixels"])
+def test_losses_that_are_off(batch):
+    """No part for them in the model, and no term in the sum."""
+    model = build(use_cl_loss=False, use_VAD_loss=False, alpha=3.0)
+    output = model(**batch)
+    assert output.keys() == {"loss", "lm_loss"} and output["loss"] == 3 * output["lm_loss"]
+    assert not any(name.startswith(("decoder.sim_mlp", "decoder.VAD_head")) for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_VAD": False}, {"len_prefix": 2}, {"use_cl_loss": False}])
+def test_every_trained_weight_has_a_gradient(settings):
+    """One without would stop a training on several GPUs."""
+    prefix = settings.get("len_prefix", 0)
+    model = build(use_emotion_loss=True, emotion_pooling="prototypes", **settings)
+    model(**collate(random_items(len_prefix=prefix), prefix))["loss"].backward()
+    assert not [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
+
+
+@pytest.mark.parametrize("count", COUNTED_BY)
+def test_each_count_divides_its_own_losses(model, batch, count):
+    output = model(**batch)
+    doubled = model(**batch | {"counts": batch["counts"]._replace(**{count: 2 * getattr(batch["counts"], count)})})
+    assert model(**batch | {"counts": None})["loss"].item() == pytest.approx(output["loss"].item(), rel=1e-5)
+    for name in WEIGHTS:
+        expected = output[name].item() / (2 if name in COUNTED_BY[count] else 1)
+        assert doubled[name].item() == pytest.approx(expected, rel=1e-5), name
+
+
+def test_emotion_and_label_losses_by_hand(model, batch):
+    """Of the class token, and of the emotion's first token at the one position."""
+    output, image, target = model(**batch), model.image_encoder(batch["pixels"]), batch["emotion_distribution"]
     logits = image.cls @ model.emotion_head.weight.T + model.emotion_head.bias
-    target = batch["emotion_distribution"]
     expected = (target * (target.log() - logits.log_softmax(-1))).sum(-1).mean()
-    assert model(**batch)["emotion_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("place", range(4))
-def test_each_count_divides_its_own_loss(model, batch, place):
-    own = model(**batch | {"counts": None})
-    counts = list(batch["counts"])
-    counts[place] = 2 * counts[place]
-    given = model(**batch | {"counts": LossCounts(*counts)})
-    for index, name in enumerate(PARTS):
-        expected = own[name].item() / (2 if index == place else 1)
-        assert given[name].item() == pytest.approx(expected, rel=1e-5), name
-
-
-def test_a_count_may_be_a_fraction():
-    """The mean over processes: one text, word or image on two of them is a half, and the loss twice the sum."""
-    half, one = torch.tensor(0.5), torch.tensor(1.0)
-    target = torch.eye(9)[:1]
-    for loss in (
-        lambda count: lm_loss(torch.ones(1, 2), torch.eye(3, 2), torch.tensor([1]), count),
-        lambda count: contrastive_loss(torch.zeros(1), torch.ones(1), None, count=count),
-        lambda count: vad_loss(torch.ones(1, 1, 3), 0.5 * torch.ones(1, 1, 3), count=count),
-        lambda count: emotion_loss(torch.zeros(1, 9), target, count=count),
-    ):
-        assert loss(half).item() == pytest.approx(2 * loss(one).item()) and loss(one) > 0
-
-
-def test_images_that_do_not_count(model, batch):
-    """Images 1 and 4 only fill up the batch: neither their texts nor their emotions are in a mean."""
-    weight = torch.tensor([1.0, 0, 1, 1, 0])
-    given = model(**batch | {"image_weight": weight, "counts": None})
-    image = model.image_encoder(batch["pixels"])
+    assert output["emotion_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     hidden = model.decoder(batch["input_ids"], batch["segment_ids"], image, model.vad_encoder(batch["vad"]))
-    scores = model.contrastive_scores(
-        image, hidden, batch["input_ids"], batch["segment_ids"], batch["visual_negatives"]
-    )
-    texts = [0, 1, 4, 5, 6, 7]
-    expected = contrastive_loss(*(score[texts] for score in scores))
-    assert given["contrastive_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
-    counted = [0, 2, 3]
-    logits, target = model.emotion_head(image)[counted], batch["emotion_distribution"][counted]
-    expected = (target * (target.log() - logits.log_softmax(-1))).sum(-1).mean()
-    assert given["emotion_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+    probabilities = (hidden[:, 3] @ model.decoder.lm_head.weight.T).softmax(-1)[:, LABELS["label_tokens"]]
+    target = torch.stack([row for row in target for _ in range(2)])
+    expected = (target * (target.log() - probabilities.log())).sum(-1).mean()
+    assert output["label_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-# ---- image encoder ---------------------------------------------------------------------------------------------------
+def test_images_that_do_not_count(model):
+    """Losses of images 0, 2 and 3 alone: the texts of images 1 and 4, which fill up the batch, are negatives of theirs and
+    no more."""
+    items = random_items()
+    batch = collate(items)
+    weight = torch.tensor([1.0, 0, 1, 1, 0])
+    rows, images = [0, 1, 4, 5, 6, 7], [0, 2, 3]
+    learnt = torch.isin(batch["lm_positions"] // batch["input_ids"].shape[1], torch.tensor(rows))
+    batch["lm_targets"] = torch.where(learnt, batch["lm_targets"], -100)
+    given = model(**batch | {"image_weight": weight, "counts": None})
+    alone = model(**collate([items[image] for image in images]) | {"counts": None})
+    for name in ("lm_loss", "vad_loss", "emotion_loss", "label_loss"):
+        assert given[name].item() == pytest.approx(alone[name].item(), rel=1e-5), name
+    with (
+        torch.no_grad()
+    ):  # an image's negative is its own other text, so that it does not matter which images there are
+        own = torch.arange(2 * IMAGES) ^ 1
+        given = model(**batch | {"image_weight": weight, "counts": None, "visual_negatives": own})
+        own = torch.arange(6) ^ 1
+        alone = model(**collate([items[image] for image in images]) | {"counts": None, "visual_negatives": own})
+    assert given["contrastive_loss"].item() == pytest.approx(alone["contrastive_loss"].item(), rel=1e-5)
 
 
-def encoder(fixed: bool) -> ImageEncoder:
-    return ImageEncoder(CLIPVisionModel(CLIPVisionConfig(**TINY_VIT)), fixed)
+def test_cached_features_give_the_same_losses(model, batch):
+    expected, features = model(**batch), model.image_encoder(batch["pixels"])
+    cached = model(**batch | {"pixels": None}, **features._asdict())
+    assert {name: value.item() for name, value in cached.items()} == {n: v.item() for n, v in expected.items()}
 
 
-def test_a_trained_encoder_follows_train_and_eval():
-    trained = encoder(fixed=False)
-    holder = nn.ModuleList([trained])
-    for mode in (True, False, True):
-        holder.train(mode)
-        assert all(module.training == mode for module in trained.modules())
-    assert all(parameter.requires_grad for parameter in trained.parameters())
-    trained(torch.randn(2, 3, 32, 32)).grid.sum().backward()
-    assert trained.vision.embeddings.patch_embedding.weight.grad.any()
-
-
-def test_a_fixed_encoder_stays_as_it_is():
-    fixed = encoder(fixed=True)
-    nn.ModuleList([fixed]).train()
-    assert not any(module.training for module in fixed.modules())
-    assert not any(parameter.requires_grad for parameter in fixed.parameters())
-    assert not fixed(torch.randn(2, 3, 32, 32)).grid.requires_grad
-
-
-# ---- features of another width ---------------------------------------------------------------------------------------
-
-
-def test_features_of_another_width_are_projected_once_for_all(batch):
+def test_features_of_another_width_are_projected_once_for_all():
     """Class token and grid, in training, in the contrastive head and in generation: as if they had come projected."""
-    plain, _ = build(0, len_prefix=2)
+    plain = build(len_prefix=2)
     config = replace(plain.config, encoder_dim=12)
     decoder = Explainer(plain.decoder.config, config)
     decoder.load_state_dict(plain.decoder.state_dict(), strict=False)
@@ -136,12 +126,124 @@ def test_features_of_another_width_are_projected_once_for_all(batch):
     nn.init.normal_(projection.weight)
     raw = ImageFeatures(torch.randn(IMAGES, 12), torch.randn(IMAGES, 4, 12))
     projected = ImageFeatures(projection(raw.cls).detach(), projection(raw.grid).detach())
-    items = random_items(0, IMAGES, 2)
-    batch = collate(items, 2) | {"pixels": None}
-    expected = plain(**batch, **projected._asdict())
-    texts = greedy_texts(plain, projected, prompt_of(2, 5), VADByContext(0), ())
-    given = wide(**batch, **raw._asdict())
+    batch = collate(random_items(len_prefix=2), 2) | {"pixels": None}
+    expected, given = plain(**batch, **projected._asdict()), wide(**batch, **raw._asdict())
     for name, value in expected.items():
         assert given[name].item() == pytest.approx(value.item(), rel=1e-5), name
-    again = greedy_texts(wide, raw, prompt_of(2, 5), VADByContext(0), ())
-    assert again == texts and len(set(map(tuple, texts))) > 1
+    texts = greedy_texts(plain, projected, prompt_of(2, 5), VADByContext(0), ())
+    assert greedy_texts(wide, raw, prompt_of(2, 5), VADByContext(0), ()) == texts and len(set(map(tuple, texts))) > 1
+
+
+# ---- the contrastive head --------------------------------------------------------------------------------------------
+
+
+def pooled(hidden, input_ids, segment_ids, masked: bool, prefix: int = 0, span: int = EMOTION_SPAN):
+    model = build(len_prefix=prefix, emotion_span=span, masked_pooling=masked)
+    return model.pool_spans(hidden, torch.tensor(input_ids), torch.tensor(segment_ids))
+
+
+@pytest.mark.parametrize(("prefix", "span"), [(0, 6), (2, 6), (2, 4)])
+def test_published_pooling_counts_padding(prefix, span):
+    """`span` positions of emotion behind the prefix, whatever the segments say; the rest with its padding."""
+    hidden = torch.arange(10.0 + prefix).view(1, -1, 1)
+    ids, segments = [[1] * (8 + prefix) + [PAD] * 2], [[5] * (7 + prefix) + [6] * 3]
+    emotion, explanation = pooled(hidden, ids, segments, False, prefix, span)
+    assert emotion.item() == prefix + (span - 1) / 2 and explanation.item() == prefix + (span + 9) / 2
+
+
+def test_masked_pooling_by_hand():
+    """Row 0: emotion at 0..4, explanation at 5..7, padding at 8, 9; row 1: 0..6 and 7..9, no padding."""
+    hidden = torch.stack([torch.arange(10.0), torch.arange(10.0) ** 2]).unsqueeze(-1)
+    ids = [[1] * 8 + [PAD] * 2, [1] * 10]
+    segments = [[5] * 5 + [6] * 5, [5] * 7 + [6] * 3]
+    emotion, explanation = pooled(hidden, ids, segments, True)
+    assert emotion.flatten().tolist() == pytest.approx([2.0, (0 + 1 + 4 + 9 + 16 + 25 + 36) / 7])
+    assert explanation.flatten().tolist() == pytest.approx([6.0, (49 + 64 + 81) / 3])
+    emotion, explanation = pooled(hidden[:1], ids[:1], segments[:1], True, prefix=2)
+    assert emotion.item() == 3.0 and explanation.item() == 6.0  # the prefix is no part of the emotion
+    emotion, explanation = pooled(torch.ones(1, 4, 2), [[1, 1, PAD, PAD]], [[5, 5, 6, 6]], True)
+    assert emotion.tolist() == [[1, 1]] and explanation.tolist() == [[0, 0]]  # nothing but padding
+
+
+@pytest.mark.parametrize("negatives", [None, [2, 5, 4, 1, 0, 3]])
+def test_contrastive_scores(negatives):
+    """Own explanation, the partner's, another image's; an image alone in its batch has no third score."""
+    model, texts = build(), 2 if negatives is None else 6
+    head = model.decoder.sim_mlp
+    for parameter in head.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    hidden, grid, ids = torch.randn(texts, 9, 16), torch.randn(texts // 2, 5, 16), torch.zeros(texts, 9).long()
+    given = None if negatives is None else torch.tensor(negatives)
+    scores = model.contrastive_scores(ImageFeatures(grid[:, 0], grid), hidden, ids, ids, given)
+    emotion, explanation, image = hidden[:, :6].mean(1), hidden[:, 6:].mean(1), grid.mean(1)
+    assert (scores[2] is None) == (negatives is None)
+    for text in range(texts):
+        others = [text, text ^ 1] + ([] if negatives is None else [negatives[text]])
+        by_hand = [head.pred(torch.cat([image[text // 2], emotion[text], explanation[i]])).item() for i in others]
+        assert np.ptp(by_hand) > 0.01  # else any order would do
+        assert [score[text].item() for score in scores if score is not None] == pytest.approx(by_hand, rel=1e-4)
+
+
+# ---- the emotion head ------------------------------------------------------------------------------------------------
+
+
+def head_and_image(pooling: str) -> tuple[EmotionHead, ImageFeatures]:
+    torch.manual_seed(1)
+    head = EmotionHead(12, pooling)
+    for parameter in head.parameters():
+        nn.init.normal_(parameter)
+    return head, ImageFeatures(torch.randn(3, 12), torch.randn(3, 5, 12))
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_pooling_by_class_token_and_mean(pooling):
+    head, image = head_and_image(pooling)
+    of = {"cls": image.cls, "mean": image.grid.mean(1)}[pooling]
+    expected = [[(head.weight[e] @ row + head.bias[e]).item() for e in range(9)] for row in of]
+    assert head(image).tolist() == [pytest.approx(row, abs=1e-5) for row in expected]
+    assert set(head.state_dict()) == {"weight", "bias"}
+
+
+def test_prototypes_by_hand():
+    """One image, one emotion, one patch at a time."""
+    head, image = head_and_image("prototypes")
+    logits, scores = head(image), head.patch_scores(image.grid)
+    for row in range(3):
+        for emotion in range(9):
+            of_patches = np.array([(head.queries[emotion] @ patch).item() / 12**0.5 for patch in image.grid[row]])
+            weights = np.exp(of_patches) / np.exp(of_patches).sum()
+            assert scores[row, emotion].tolist() == pytest.approx(weights, abs=1e-5)
+            of_emotion = sum(weight * patch for weight, patch in zip(weights.tolist(), image.grid[row], strict=True))
+            expected = (head.weight[emotion] @ of_emotion + head.bias[emotion]).item()
+            assert logits[row, emotion].item() == pytest.approx(expected, abs=1e-4)
+
+
+# ---- devices ---------------------------------------------------------------------------------------------------------
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operations on tensors of several devices. Single numbers may stay on the CPU."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        devices = {tensor.device.type for tensor in tensors if tensor.dim() or tensor.device.type != "cpu"}
+        moved = function in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+        assert len(devices) < 2 or moved, f"{function} on {devices}"
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_training_step_leaves_no_tensor_behind():
+    """No GPU is needed: the meta device computes shapes only. PyTorch takes CPU tensors silently in a few operations
+    (embedding, indexing, linear) of other devices' tensors."""
+    model = build(use_emotion_loss=True, emotion_pooling="prototypes", **LABELS).train().to("meta")
+    left = collate(random_items())
+    batch = tree_map(lambda tensor: tensor.to("meta"), left)
+    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad])
+    for _ in range(2):  # the optimiser's state exists in the second step
+        with OneDevice():
+            model(**batch)["loss"].backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+    for name in ("input_ids", "lm_positions", "visual_negatives"):  # and a tensor that is left is noticed
+        with pytest.raises((AssertionError, RuntimeError)), OneDevice():
+            model(**batch | {name: left[name]})

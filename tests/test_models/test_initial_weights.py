@@ -14,7 +14,8 @@ from utils.training.build_model import build_model
 RANGE, BLOCKS = 0.05, 3  # not the defaults, so that a constant in their place shows
 SIZES = {"n_embd": 96, "n_layer": BLOCKS, "n_head": 4, "n_positions": 64, "initializer_range": RANGE}
 FLAGS = ["--use_emotion_loss", "--len_prefix", "2", "--prefix_dim", "16"]
-SCALED = RANGE / math.sqrt(2 * BLOCKS)
+CROSS_ATTENTION = ("crossattention.q_attn", "crossattention.c_attn", "crossattention.c_proj", "ln_cross_attn")
+NEW_PARTS = (*CROSS_ATTENTION, "VAD_linear", "clip_project", "image_projection", "sim_mlp", "VAD_head")
 
 
 @pytest.fixture(scope="module")
@@ -36,31 +37,22 @@ def build(workspace, gpt2, *more):
     return build_model(args, codec, None)
 
 
-def expected_std(name: str) -> float:
-    """Of a new tensor of the decoder, by its name."""
-    if name.endswith("bias"):
-        return 0.0
-    return SCALED if name.endswith("c_proj.weight") else RANGE
-
-
 def check_new(name: str, tensor: torch.Tensor) -> None:
-    if ".ln_" in name:
+    if ".ln_" in name or name.endswith("bias"):
         assert torch.equal(tensor, torch.full_like(tensor, float(name.endswith("weight")))), name
         return
-    std = expected_std(name)
+    std = RANGE / math.sqrt(2 * BLOCKS) if name.endswith("c_proj.weight") else RANGE
     assert tensor.std(correction=0).item() == pytest.approx(std, rel=6 / math.sqrt(2 * tensor.numel())), name
     assert abs(tensor.mean().item()) <= 6 * std / math.sqrt(tensor.numel()), name
 
 
 def test_every_new_tensor_beside_a_saved_gpt2(workspace, saved_gpt2):
     folder, saved = saved_gpt2
-    model = build(workspace, folder, "--from_scratch", "encoder")
-    kinds = set()
+    model, kinds = build(workspace, folder, "--from_scratch", "encoder"), set()
     for name, tensor in model.decoder.named_parameters():
         if name == "transformer.wte.weight":
-            assert torch.equal(tensor[:50257], saved[name])
+            assert torch.equal(tensor[:50257], saved[name]) and tensor.shape[0] == 50261
             check_new("added rows", tensor[50257:])
-            assert tensor.shape[0] == 50261
         elif name in saved:
             assert torch.equal(tensor, saved[name]), name
         else:
@@ -69,38 +61,24 @@ def test_every_new_tensor_beside_a_saved_gpt2(workspace, saved_gpt2):
     assert kinds == set(NEW_PARTS)
 
 
-NEW_PARTS = (
-    "crossattention.q_attn",
-    "crossattention.c_attn",
-    "crossattention.c_proj",
-    "ln_cross_attn",
-    "VAD_linear",
-    "clip_project",
-    "image_projection",
-    "sim_mlp",
-    "VAD_head",
-)
-
-
-def test_every_tensor_from_scratch(workspace, saved_gpt2):
+def test_every_tensor_from_scratch_is_the_seeds(workspace, saved_gpt2):
     folder, saved = saved_gpt2
-    for words in (["--from_scratch"], ["--from_scratch", "True"]):
-        model = build(workspace, folder, *words)
+    model, again = build(workspace, folder, "--from_scratch"), build(workspace, folder, "--from_scratch", "True")
     names = dict(model.decoder.named_parameters())
-    assert set(saved) - {"lm_head.weight"} <= set(names) and {
-        f"transformer.h.2.{part}"
-        for part in ("attn.c_proj.weight", "crossattention.c_proj.weight", "mlp.c_proj.weight")
-    } <= set(names)
+    scaled = {f"transformer.h.2.{part}.c_proj.weight" for part in ("attn", "crossattention", "mlp")}
+    assert (set(saved) - {"lm_head.weight"} | scaled) <= set(names)
     for name, tensor in names.items():
         check_new(name, tensor)
     assert model.decoder.lm_head.weight is model.decoder.transformer.wte.weight
-
-
-def test_heads_and_vad_encoder(workspace, saved_gpt2):
-    """The VAD encoder has PyTorch's defaults: a linear layer's weights are uniform within 1 / sqrt(width)."""
-    model = build(workspace, saved_gpt2[0], "--from_scratch")
+    state = again.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     assert model.emotion_head.weight.std().item() == pytest.approx(0.02, rel=0.3)
     assert not model.emotion_head.bias.any()
+    assert model.vad_encoder.pos_encoder.weight.std().item() == pytest.approx(1.0, rel=0.05)
+
+
+def test_vad_encoder():
+    """PyTorch's defaults: a linear layer's weights are uniform within 1 / sqrt(width)."""
     torch.manual_seed(3)
     encoder = VADEncoder()
     assert encoder.pos_encoder.weight.std().item() == pytest.approx(1.0, rel=0.05)
@@ -112,9 +90,3 @@ def test_heads_and_vad_encoder(workspace, saved_gpt2):
             assert tensor.abs().max() <= 1 / math.sqrt(width), name
             if tensor.numel() > 100:
                 assert tensor.std().item() == pytest.approx(1 / math.sqrt(3 * width), rel=0.2), name
-    assert model.vad_encoder.pos_encoder.weight.std().item() == pytest.approx(1.0, rel=0.05)
-
-
-def test_initial_weights_are_the_seeds(workspace, saved_gpt2):
-    left, right = (build(workspace, saved_gpt2[0], "--from_scratch").state_dict() for _ in range(2))
-    assert all(torch.equal(left[name], right[name]) for name in left)

@@ -10,7 +10,7 @@ from models.decoder import ExplainerBlock, attend
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("shape", [(40_000,), (3, 5, 7, 401), (1,), (0, 4)])
+@pytest.mark.parametrize("shape", [(3, 5, 7, 401), (1,), (0, 4)])
 def test_rate_scale_and_gradient(p, shape):
     torch.manual_seed(0)
     x = (torch.rand(shape) + 1).requires_grad_()
@@ -32,15 +32,12 @@ def test_neighbours_are_independent():
     assert (torch.corrcoef(mask.T) - torch.eye(4)).abs().max() < 0.015
 
 
-def test_masks_follow_the_seed():
+def test_masks_follow_the_seed_and_are_off_in_evaluation():
     def mask(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
         return dropout(torch.ones(1000), 0.5)
 
     assert mask(1).equal(mask(1)) and not mask(1).equal(mask(2))
-
-
-def test_off():
     x, module = torch.randn(10), Dropout(0.5)
     assert module.eval()(x) is x
     assert dropout(x, 0.0).equal(x) and dropout(x, 1.0).equal(torch.zeros(10))
@@ -49,17 +46,27 @@ def test_off():
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("queries", [1, 3, 7])
 def test_attention_in_training_is_that_of_evaluation_but_for_dropout(causal, queries, monkeypatch):
+    """Which doubles the weights here, behind their softmax, so that the values that come out are doubled."""
     torch.manual_seed(0)
-    config = GPT2Config(n_embd=12, n_head=3, n_layer=1, vocab_size=9, add_cross_attention=True)
-    attention = ExplainerBlock(config, layer_idx=0).attn
+    sizes = {"n_embd": 12, "n_head": 3, "n_layer": 1, "vocab_size": 9, "attn_pdrop": 0.2, "resid_pdrop": 0.3}
+    attention = ExplainerBlock(GPT2Config(**sizes, add_cross_attention=True), layer_idx=0).attn
+    torch.nn.init.normal_(attention.c_proj.bias)
     query, keys, values = torch.randn(2, queries, 12), torch.randn(2, 3, 7, 4), torch.randn(2, 3, 7, 4)
     expected = attend(attention.eval(), query, (keys, values), causal)
-    calls = []
-    monkeypatch.setattr(kernels, "dropout", lambda x, p: calls.append(p) or x)
-    attention.resid_dropout.p = 0.0
+    rates = []
+    monkeypatch.setattr(kernels, "dropout", lambda x, p: rates.append(p) or (2 * x if p == 0.2 else x))
     given = attend(attention.train(), query, (keys, values), causal)
-    assert calls == [config.attn_pdrop, 0.0]  # on the weights; then the module behind the projection
-    assert torch.allclose(given, expected, atol=1e-6)
+    assert rates == [0.2, 0.3]  # on the weights; then the module behind the projection
+    assert torch.allclose(given - attention.c_proj.bias, 2 * (expected - attention.c_proj.bias), atol=1e-6)
+
+
+def test_the_queries_of_causal_attention_are_the_last_positions():
+    """Seven positions whose values are their numbers and whose scores are equal: the mean of those that a query sees."""
+    query, keys, values = torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 7, 4), torch.arange(7.0).view(1, 1, 7, 1)
+    means = kernels.scaled_dot_product_attention(query, keys, values, causal=True, p=0.0, scale=1.0)
+    assert means.flatten().tolist() == pytest.approx([2.0, 2.5, 3.0])
+    means = kernels.scaled_dot_product_attention(query, keys, values, causal=False, p=0.0, scale=1.0)
+    assert means.flatten().tolist() == pytest.approx([3.0] * 3)
 
 
 def test_bf16_attention_in_training_has_float32s_softmax(monkeypatch):

@@ -11,7 +11,7 @@ import torch
 
 import artEmisX_train
 from tests.conftest import REPOSITORY, logged_losses
-from tests.stop_matrix import JOB_FLAGS, LAUNCHERS, final_state, run_as_job, same_end
+from tests.tools.stop_matrix import JOB_FLAGS, LAUNCHERS, final_state, run_as_job, same_end
 from utils.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -110,7 +110,7 @@ def test_processes_wait_for_hours(workspace, tmp_path, monkeypatch):
 
 
 def test_killed_runs_end_as_if_never_killed(tmp_path):
-    """The short form of tests/torture.py, with one kill of each kind."""
-    command = [sys.executable, str(REPOSITORY / "tests" / "torture.py"), "--kills", "3", "--seed", "1"]
+    """The short form of tests/tools/torture.py, with one kill of each kind."""
+    command = [sys.executable, str(REPOSITORY / "tests" / "tools" / "torture.py"), "--kills", "3", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert "3 of 3 equal" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""What each signal does in each part of a run, and the end of processes whose parent ended. tests/stop_matrix.py has more."""
+"""What each signal does in each part of a run, and the end of processes whose parent ended. tests/tools/stop_matrix.py has more."""
 
 import argparse
 import errno

@@ -1,6 +1,6 @@
 """Kill training runs at random moments, resume them, and compare what they end with to a run that was never killed.
 
-    python tests/torture.py --kills 30
+    python tests/tools/torture.py --kills 30
 
 A shortened demo: same code, 64 images, 3 epochs, BLEU only. Every run is killed with SIGKILL, its whole process group at
 once: a third at any moment, a third inside an evaluation, a third inside the writing of a checkpoint. It is then resumed, and
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -1,8 +1,8 @@
 """What a signal does to a run: at its launcher and at a worker, in training and in an evaluation, as a table.
 
-    python tests/stop_matrix.py                  (all; some ten minutes on two cores)
-    python tests/stop_matrix.py --launcher torchrun --signals TERM USR1
-    python tests/stop_matrix.py --slurm          (the Slurm script of utils/training/README.md, with a stand-in for Slurm)
+    python tests/tools/stop_matrix.py                  (all; some ten minutes on two cores)
+    python tests/tools/stop_matrix.py --launcher torchrun --signals TERM USR1
+    python tests/tools/stop_matrix.py --slurm          (the Slurm script of utils/training/README.md, with a stand-in for Slurm)
 
 Runs are of tiny models, with two loader processes and with METEOR's Java, started as users start them: torchrun with two
 processes, accelerate's launcher with one, plain python. Each row: who was signalled with what; whether the launcher ended, and
@@ -21,12 +21,13 @@ import sys
 import tempfile
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import psutil
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -39,6 +40,7 @@ LAUNCHERS = {
 }
 SIGNALS = ("TERM", "INT", "HUP", "USR1", "USR2", "KILL")
 MOMENTS = ("training", "evaluation", "loading")
+TARGETS = ("launcher", "worker", "group")
 SECONDS = 60
 # slows the run so that a signal finds it where it should, and says where it is
 SCRIPT = """
@@ -99,91 +101,85 @@ def wait_for(condition, seconds: float) -> bool:
     return False
 
 
-def case(workspace: Workspace, launcher: str, moment: str, target: str, name: str, loaders: int) -> tuple[str, bool]:
-    """One row of the table, and whether it is as it should be."""
-    folder = Path(tempfile.mkdtemp(dir=workspace.root))
-    script = folder / "script.py"
+def start(workspace: Workspace, folder: Path, launcher: str, moment: str, loaders: int) -> subprocess.Popen:
+    """Start a slowed run, in a session of its own, as a terminal's; the leader stands for the shell."""
     seconds = {"loading": 4 if moment == "loading" else 0, "evaluation": 8 if moment == "evaluation" else 0}
+    script = folder / "script.py"
     script.write_text(SCRIPT.format(repository=str(REPOSITORY), folder=str(folder), **seconds))
-    more = [
-        "--batch_size",
-        "4",
-        "--num_workers",
-        str(loaders),
-        "--metrics",
-        "bleu",
-        "meteor",
-        "--num_train_epochs",
-        "4",
-    ]
-    if moment == "evaluation":
-        more += ["--eval_steps", "3"]
-    log = folder / "log"
-    with open(log, "w") as file:
-        # a session of its own, as a terminal's; the leader stands for the shell
-        started = subprocess.Popen(
-            [*LAUNCHERS[launcher], str(script), *workspace.argv(folder, *more)],
-            stdout=file,
+    flags = f"--batch_size 4 --num_workers {loaders} --metrics bleu meteor --num_train_epochs 4".split()
+    flags += ["--eval_steps", "3"] if moment == "evaluation" else []
+    with open(folder / "log", "w") as log:
+        return subprocess.Popen(
+            [*LAUNCHERS[launcher], str(script), *workspace.argv(folder, *flags)],
+            stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=REPOSITORY,
             env=os.environ | {"RUN_OF_MATRIX": str(folder)},
         )
-    many = 2 if launcher == "torchrun" else 1
 
-    def here() -> list[Path]:
-        """The files of the processes that have got to the moment."""
-        times = 4 if moment == "training" else 1
-        return [path for path in folder.glob(f"{moment}-*") if path.stat().st_size >= times]
 
-    if not wait_for(lambda: len(here()) >= (1 if moment == "loading" else many) or started.poll() is not None, 120):
-        raise SystemExit(f"{launcher}, {moment}: the run did not get there; see {log}")
-    if started.poll() is not None:
-        raise SystemExit(f"{launcher}, {moment}: the run ended by itself:\n{log.read_text()[-2000:]}")
-    workers = {int(path.name.split("-")[1]) for path in here()}
-    if launcher == "python":
-        workers = {started.pid}
-    number = getattr(signal, f"SIG{name}")
-    before = time.time()
-    if target == "group":
-        os.killpg(started.pid, number)
-    elif target == "launcher":
-        os.kill(started.pid, number)
-    elif target == "worker":
-        os.kill(max(workers), number)  # the second of two, as a rule
-    goes_on = False
+def case(workspace: Workspace, launcher: str, moment: str, target: str, name: str, loaders: int) -> tuple[str, bool]:
+    """One row of the table, and whether it is as it should be."""
+    folder = Path(tempfile.mkdtemp(dir=workspace.root))
+    started, log = start(workspace, folder, launcher, moment, loaders), folder / "log"
+    times = 4 if moment == "training" else 1
+    many = 2 if launcher == "torchrun" and moment != "loading" else 1
+
+    def workers() -> set[int]:
+        """The processes that have got to the moment."""
+        return {int(path.name.split("-")[1]) for path in folder.glob(f"{moment}-*") if path.stat().st_size >= times}
 
     def over() -> bool:
         return started.poll() is not None and not processes_of(folder)
 
-    began = time.monotonic()
-    saves = name.startswith("USR") and target == "worker" or launcher == "python" and name.startswith("USR")
-    if saves:  # it should go on
-        wait_for(over, 6)
-        goes_on = not over()
-        if goes_on:
-            for process in processes_of(folder):
-                process.kill()
-    gone = wait_for(over, SECONDS)
-    took = time.monotonic() - began
-    left = sorted(kind(process, workers) for process in processes_of(folder))
-    for process in processes_of(folder):
-        process.kill()
+    there = wait_for(lambda: len(workers()) >= many or started.poll() is not None, 120)
+    if not there or started.poll() is not None:
+        raise SystemExit(f"{launcher}, {moment}: the run did not get there:\n{log.read_text()[-2000:]}")
+    pids = {started.pid} if launcher == "python" else workers()
+    before, began, number = time.time(), time.monotonic(), getattr(signal, f"SIG{name}")
+    if target == "group":
+        os.killpg(started.pid, number)
+    else:
+        os.kill(started.pid if target == "launcher" else max(pids), number)  # the second of two workers, as a rule
+    # a process saves at USR1 and USR2 and goes on
+    goes_on = name.startswith("USR") and (target == "worker" or launcher == "python") and not wait_for(over, 6)
+    if goes_on:
+        kill_all(folder)
+    gone, took = wait_for(over, SECONDS), time.monotonic() - began
+    left = sorted(kind(process, pids) for process in processes_of(folder))
+    kill_all(folder)
     started.wait()
-    states = [path for path in (folder / "ckpts" / "resume").glob("*/state.pt") if path.stat().st_mtime >= before - 0.5]
-    any_state = list((folder / "ckpts" / "resume").glob("*/state.pt"))
+    states = [path.stat().st_mtime for path in (folder / "ckpts" / "resume").glob("*/state.pt")]
+    saved = any(moment_of_state >= before - 0.5 for moment_of_state in states)
     output = log.read_text(errors="replace")
-    said = re.findall(r"(?:error:|stopped by) [^\r\n]*", output)
-    ended = "goes on" if goes_on else f"exit {started.returncode}" if gone else "STAYS"
-    state = "new" if states else "older" if any_state else "none"
-    good = gone and (moment != "training" or bool(states)) and "Traceback" not in traced(output)
+    said, traceback = re.findall(r"(?:error:|stopped by) [^\r\n]*", output), "Traceback" in without_launchers(output)
+    good = gone and (moment != "training" or saved) and not traceback
     if name == "KILL" and target != "launcher":  # nobody is left who could write
         good = gone
-    row = (
-        f"{launcher:<10} {moment:<10} {name:<4} -> {target:<8} {ended:<8} {took:5.1f} s  state {state:<5}"
-        f"  left: {', '.join(left) or '-'}  {'TRACEBACK ' if 'Traceback' in traced(output) else ''}{' / '.join(dict.fromkeys(said))[:150]}"
-    )
+    ended = "goes on" if goes_on else f"exit {started.returncode}" if gone else "STAYS"
+    state = "new" if saved else "older" if states else "none"
+    row = f"{launcher:<10} {moment:<10} {name:<4} -> {target:<8} {ended:<8} {took:5.1f} s  state {state:<5}  left: "
+    row += f"{', '.join(left) or '-'}  {'TRACEBACK ' if traceback else ''}{' / '.join(dict.fromkeys(said))[:150]}"
     return row + ("" if good else "   BAD"), good
+
+
+def kill_all(folder: Path) -> list[psutil.Process]:
+    """Kill what is left of a run; returns it."""
+    left = processes_of(folder)
+    for process in left:
+        process.kill()
+    return left
+
+
+def without_launchers(output: str) -> str:
+    """The output without the tracebacks that the launchers print of themselves."""
+    blocks = re.split(r"(?=Traceback \(most recent call last\))", output)
+    of_launchers = re.compile("torch/distributed/(launcher|elastic)|accelerate/commands")
+    return "".join(block for block in blocks if not (block.startswith("Traceback") and of_launchers.search(block)))
+
+
+# ---- Slurm -----------------------------------------------------------------------------------------------------------
 
 
 def job_script(processes: int) -> str:
@@ -232,9 +228,7 @@ def run_as_job(
                 wait_for(partial(trains, folder, seen, job), 120)
                 (os.killpg if whole_group else os.kill)(job.pid, signal.SIGUSR1)
             statuses.append(job.wait(timeout=300))
-            left = processes_of(folder)  # Slurm would kill them now
-            for process in left:
-                process.kill()
+            left = kill_all(folder)  # as Slurm would now
             assert not left, f"left behind: {left}"
             if not (folder / "requeued").is_file():
                 return log.read_text(errors="replace"), statuses
@@ -296,29 +290,12 @@ def slurm(workspace: Workspace) -> bool:
     return good
 
 
-def traced(output: str) -> str:
-    """The output without what the launchers print of themselves."""
-    kept = []
-    for block in re.split(r"(?=Traceback \(most recent call last\))", output):
-        if (
-            "torch/distributed/launcher" in block
-            or "torch/distributed/elastic" in block
-            or "accelerate/commands" in block
-        ):
-            block = block.split("Traceback", 1)[0] if block.startswith("Traceback") else block
-            block = re.sub(r"Traceback.*", "", block, flags=re.S)
-        kept.append(block)
-    return "".join(kept)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--launcher", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
     parser.add_argument("--signals", nargs="+", choices=SIGNALS, default=list(SIGNALS))
     parser.add_argument("--moments", nargs="+", choices=MOMENTS, default=list(MOMENTS))
-    parser.add_argument(
-        "--targets", nargs="+", choices=("launcher", "worker", "group"), default=["launcher", "worker", "group"]
-    )
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--slurm", action="store_true", help="try the documented Slurm script instead")
     parser.add_argument("--loaders", type=int, default=2, help="loader processes (default: %(default)s)")
     args = parser.parse_args()
@@ -330,15 +307,11 @@ def main() -> int:
             workspace = Workspace(Path(root))
         if args.slurm:
             return int(not slurm(workspace))
-        for launcher in args.launcher:
-            for moment in args.moments:
-                for name in args.signals:
-                    for target in args.targets:
-                        if launcher == "python" and target == "worker":
-                            continue
-                        row, good = case(workspace, launcher, moment, target, name, args.loaders)
-                        bad += not good
-                        print(row, flush=True)
+        for launcher, moment, name, target in product(args.launcher, args.moments, args.signals, args.targets):
+            if (launcher, target) != ("python", "worker"):
+                row, good = case(workspace, launcher, moment, target, name, args.loaders)
+                bad += not good
+                print(row, flush=True)
     return int(bad > 0)
 
 

@@ -1,6 +1,6 @@
 """Compare our code with numeric fixtures made by the authors' published code.
 
-    python tests/check_golden.py tests/data/golden
+    python tests/tools/check_golden.py tests/data/golden
 
 One line per quantity: name, largest absolute and relative difference, tolerance, ok or FAIL. Exit status 1 when anything
 fails or a fixture is missing. Shapes and sizes are read from the files; tests/data/golden/README.md defines every file.
@@ -9,11 +9,12 @@ fails or a fixture is missing. Shapes and sizes are read from the files; tests/d
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import torch
@@ -51,9 +52,7 @@ class Report:
     def __init__(self) -> None:
         self.lines = self.failures = 0
 
-    def close(
-        self, name: str, ours: Tensor | float, theirs: Tensor | float, tolerance: tuple[float, float] = TOLERANCE
-    ) -> None:
+    def close(self, name: str, ours: Tensor | float, theirs: Tensor | float, tolerance=TOLERANCE) -> None:
         """|ours - theirs| <= atol + rtol |theirs| everywhere, and equal shapes."""
         ours, theirs = torch.as_tensor(ours).detach().double(), torch.as_tensor(theirs).double()
         if ours.shape != theirs.shape:
@@ -85,10 +84,13 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def vad_layers(names: Iterable[str]) -> int:
+    return len({name.split(".")[2] for name in names if name.startswith("encoder.layers.")})
+
+
 def load_vad_encoder(root: Path) -> VADEncoder:
     state = load_file(root / "vad_encoder" / "weights.safetensors")
-    layers = len({name.split(".")[2] for name in state if name.startswith("encoder.layers.")})
-    encoder = VADEncoder(layers)
+    encoder = VADEncoder(vad_layers(state))
     # the position table's length is the fixture's
     encoder.pos_encoder = torch.nn.Embedding(*state["pos_encoder.weight"].shape)
     encoder.load_state_dict(state)
@@ -202,42 +204,26 @@ def check_variant(root: Path, report: Report, name: str, variant: dict, saved: d
     for key in sorted(set(saved) - known):
         report.missing(f"{name} {key}", "nothing of ours is compared with it")
     if pairs:
-        check_losses(report, name, variant, model, inputs, image, negatives, grads)
+        positions, targets = label_positions(inputs["labels"], prefix)
+        batch = {key: inputs[key] for key in ("input_ids", "segment_ids", "vad")} | image._asdict()
+        batch |= {"lm_positions": positions, "lm_targets": targets, "visual_negatives": negatives}
+        check_losses(report, name, variant, model, batch, grads)
 
 
-def check_losses(
-    report: Report,
-    name: str,
-    variant: dict,
-    model: SEVLM,
-    inputs: dict[str, Tensor],
-    image: ImageFeatures,
-    negatives: Tensor | None,
-    grads: dict[str, Tensor],
-) -> None:
-    positions, targets = label_positions(inputs["labels"], variant["len_prefix"])
-    output = model(
-        input_ids=inputs["input_ids"],
-        segment_ids=inputs["segment_ids"],
-        vad=inputs["vad"],
-        lm_positions=positions,
-        lm_targets=targets,
-        visual_negatives=negatives,
-        cls=image.cls,
-        grid=image.grid,
-    )
-    weights = {
-        "lm_loss": model.config.alpha,
-        "contrastive_loss": model.config.cl_Loss_weight,
-        "vad_loss": model.config.VAD_Loss_weight,
+def check_losses(report: Report, name: str, variant: dict, model: SEVLM, batch: dict[str, Tensor], grads: dict) -> None:
+    output, config = model(**batch), model.config
+    terms = {  # the fixtures' names of our losses, and what theirs are multiplied with
+        "loss": ("loss", 1),
+        "loss_xe": ("lm_loss", config.alpha),
+        "loss_contrastive": ("contrastive_loss", config.cl_Loss_weight),
+        "loss_vad": ("vad_loss", config.VAD_Loss_weight),
     }
-    names = {"loss_xe": "lm_loss", "loss_contrastive": "contrastive_loss", "loss_vad": "vad_loss"}
     for key, value in variant["scalars"].items():
-        ours = output.get(names.get(key, key))
+        ours, weight = output.get(terms[key][0]), terms[key][1]
         if value is None or ours is None:
             report.same(f"{name} {key} off", ours, value)
         else:
-            report.close(f"{name} {key}", ours * weights[names[key]] if key != "loss" else ours, value)
+            report.close(f"{name} {key}", ours * weight, value)
 
     output["loss"].backward()
     parameters = {f"decoder.{key}": parameter for key, parameter in model.decoder.named_parameters()}
@@ -271,9 +257,8 @@ def check_greedy(root: Path, report: Report) -> None:
     prompt_ids, prompt_segments, *_ = codec.prompt()
     report.same("greedy prompt_input_ids", prompt_ids, saved["prompt_input_ids"].tolist())
     report.same("greedy prompt_segment_ids", prompt_segments, saved["prompt_segment_ids"].tolist())
-    report.close(
-        "greedy prompt_vad", torch.from_numpy(lookup.for_generated(np.array([prompt_ids]))[0]), saved["prompt_vad"]
-    )
+    vad = lookup.for_generated(np.array([prompt_ids]))[0]
+    report.close("greedy prompt_vad", torch.from_numpy(vad), saved["prompt_vad"])
     report.same("greedy stop_ids", sorted(codec.stop_ids), sorted(config["stop_ids"]))
     image = ImageFeatures(saved["image_cls"], saved["image_grid"])
     steps = config["max_new_tokens"]
@@ -291,20 +276,17 @@ def check_greedy(root: Path, report: Report) -> None:
         report.same(f"greedy{how} generated_ids", generated.token_ids, saved["generated_ids"])
         report.close(f"greedy{how} top1_logit", top, saved["top1_logit"])
         report.close(f"greedy{how} margin", top - second, saved["margin"])
-    vad = lookup.for_generated(
-        torch.cat([saved["prompt_input_ids"].repeat(len(image.cls), 1), generated.token_ids], 1).numpy()
-    )
+
+    def after_the_prompt(name: str, tokens: Tensor) -> Tensor:
+        return torch.cat([saved[f"prompt_{name}"].repeat(len(tokens), 1), tokens], dim=1)
+
+    vad = lookup.for_generated(after_the_prompt("input_ids", generated.token_ids).numpy())
     report.close("greedy final_vad", torch.from_numpy(vad), saved["final_vad"])
     because = (generated.token_ids == config["because_id"]).cumsum(1) > 0
     segments = torch.where(because, config["explanation_id"], config["emotion_id"])
-    report.same(
-        "greedy final_segment_ids",
-        torch.cat([saved["prompt_segment_ids"].repeat(len(because), 1), segments], 1),
-        saved["final_segment_ids"],
-    )
+    report.same("greedy final_segment_ids", after_the_prompt("segment_ids", segments), saved["final_segment_ids"])
 
-    captions = read(folder / "captions.json")
-    by_id = {str(caption["image_id"]): caption for caption in captions}
+    by_id = {str(caption["image_id"]): caption for caption in read(folder / "captions.json")}
     expected = [by_id[str(int(image_id))] for image_id in saved["image_id"]]
     for rows in (slice(None), slice(0, 1), slice(1, None)):  # the result must not depend on the batch
         generated = generate(tuple(config["stop_ids"]), rows)
@@ -323,9 +305,7 @@ def _lexicon_from(values: dict) -> Lexicon:
 
 def load_checkpoint_model(root: Path, prompt: str) -> tuple[SEVLM, TextCodec]:
     checkpoint = load_named(root, "best-res")
-    layers = len(
-        {n.split(".")[2] for n in checkpoint.stats["emo_encoder_state_dict"] if n.startswith("encoder.layers.")}
-    )
+    layers = vad_layers(checkpoint.stats["emo_encoder_state_dict"])
     config = SEVLMConfig.from_fields(checkpoint.config, vad_layers=layers)
     model = SEVLM(config, Explainer(gpt2_config(checkpoint.config), config))
     checkpoint.restore(model)
@@ -364,9 +344,8 @@ def check_dataset(root: Path, report: Report) -> None:
     saved, items = load_file(folder / "tensors.safetensors"), read(folder / "items.json")
     records = read(folder / "records.json")  # not read_records: one explanation is empty on purpose
     lexicon = read_lexicon(folder / "lexicon.tsv")
-    report.same(
-        "dataset lexicon", {word: list(entry) for word, entry in lexicon.values.items()}, read(folder / "lexicon.json")
-    )
+    entries = {word: list(entry) for word, entry in lexicon.values.items()}
+    report.same("dataset lexicon", entries, read(folder / "lexicon.json"))
     tokenizer = load_tokenizer(str(root / "checkpoint" / "nle_gpt2_tokenizer_0"))
     for prefix in sorted({item["len_prefix"] for item in items}):
         name = f"train.prefix{prefix}"
@@ -392,21 +371,14 @@ def check_dataset(root: Path, report: Report) -> None:
         report.same(f"dataset {name} candidates", candidates, [item["second_candidates"] for item in train])
         for key, tensors in ours.items():
             theirs = saved[f"{name}.{key}"]
-            stacked = torch.stack(tensors).reshape(theirs.shape)
-            if key == "vad":
-                report.close(f"dataset {name}.{key}", stacked, theirs)
-            else:
-                report.same(f"dataset {name}.{key}", stacked, theirs)
+            compare = report.close if key == "vad" else report.same
+            compare(f"dataset {name}.{key}", torch.stack(tensors).reshape(theirs.shape), theirs)
         tokens, segments, *_ = codec.prompt()
-        vad = torch.from_numpy(lookup.for_texts(np.array([tokens])))
-        evaluated = len(saved[f"eval.prefix{prefix}.input_ids"])
-        for key, value in (("input_ids", tokens), ("segment_ids", segments)):
-            theirs = saved[f"eval.prefix{prefix}.{key}"]
-            report.same(
-                f"dataset eval.prefix{prefix}.{key}", torch.tensor([value] * evaluated).reshape(theirs.shape), theirs
-            )
-        theirs = saved[f"eval.prefix{prefix}.vad"]
-        report.close(f"dataset eval.prefix{prefix}.vad", vad.repeat(evaluated, 1, 1).reshape(theirs.shape), theirs)
+        of_prompt = {"input_ids": torch.tensor(tokens), "segment_ids": torch.tensor(segments)}
+        of_prompt["vad"] = torch.from_numpy(lookup.for_texts(np.array([tokens])))
+        for key, ours in of_prompt.items():
+            theirs, compare = saved[f"eval.prefix{prefix}.{key}"], report.close if key == "vad" else report.same
+            compare(f"dataset eval.prefix{prefix}.{key}", ours.expand(theirs.shape), theirs)
     check_images(folder, records, report)
     check_tokenization(folder, codec, report)
 
@@ -465,13 +437,8 @@ def check_optimizer(root: Path, report: Report) -> None:
     for name, tensor in start.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = nn.Parameter(tensor.clone())
-    args = parse_args(
-        [
-            f"--emo_en_LR={rates['vad_encoder']}",
-            f"--learning_rate={rates['decoder']}",
-            f"--adam_eps={config['adam_eps']}",
-        ]
-    )
+    flags = {"emo_en_LR": rates["vad_encoder"], "learning_rate": rates["decoder"], "adam_eps": config["adam_eps"]}
+    args = parse_args([f"--{name}={value}" for name, value in flags.items()])
     groups, names = parameter_groups(args, SimpleNamespace(**parts, image_encoder=None, emotion_head=None))
     optimizer = build_optimizer(groups, args.adam_eps, args.adamw)
     scheduler = linear_decay(optimizer, config["updates_in_all"])

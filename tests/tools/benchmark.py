@@ -1,9 +1,9 @@
 """Throughput and memory of training, decoding, loading and scoring, side by side with the plain reference.
 
-    python tests/benchmark.py                        (full size and demo size, on the device there is)
-    python tests/benchmark.py --size demo --repeats 1
+    python tests/tools/benchmark.py                        (full size and demo size, on the device there is)
+    python tests/tools/benchmark.py --size demo --repeats 1
 
-Ours are the paths the training script takes; the reference (tests/reference.py) encodes the image for each of its
+Ours are the paths the training script takes; the reference (tests/tools/reference.py) encodes the image for each of its
 texts, makes logits at all positions and computes everything anew at every decoding step, with attention, optimiser and
 memory as PyTorch and transformers have them by default. Weights, images and texts are random; texts have ArtEmis'
 length. Each side has a process of its own; they take turns, so that both see the same machine, and figures are medians
@@ -22,13 +22,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import cycle
+from itertools import cycle, islice
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from utils.processes import prepare_environment
 
@@ -45,7 +47,7 @@ from models.cpu.packed_weights import packed_weights
 from models.decoder import Explainer
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
-from tests.reference import Reference, reference_batch
+from tests.tools.reference import Reference, reference_batch
 from utils.command_line import CONFIGS
 from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, MAX_NEW_TOKENS
 from utils.data.datasets import ItemKey, PairCollator, TrainingPairs
@@ -68,33 +70,61 @@ WORDS = (
     " green trees with old house it was so warm as if there were no one at home but he can see red water far away"
 ).split()
 
-SPLIT = 1024  # images of a split that is decoded whole
-
 SIZES = {"full": ("distilgpt2", "clip-vit-base-patch16"), "demo": ("demo-gpt2", "demo-clip-vit")}
-
+SPLIT = 1024  # images of a split that is decoded whole
+BF16, CAUSAL = torch.bfloat16, ("--vad_causal",)
 # What the reference must reach at full size on a machine with this float32 matrix rate, in GFLOP/s: faster machines ask
 # more of it.
 MATRIX_RATE = 217
 LEAST_OF_REFERENCE = {"reference training": 0.5, "reference decoding": 0.8}
-
-# Ratios to the reference that we want at full size.
-TARGETS = {
-    "cpu": {
-        "training from pixels": 2,
-        "training, cached": 4,
-        "decoding, cached": 15,
-        "decoding, cached, --vad_causal": 12,
-        f"decoding, {SPLIT} images, --vad_causal": 28,
-        "training, cached, bf16": 8,
-    },
-    "cuda": {"training, cached, bf16": 8, "decoding, cached, bf16": 50},
-}
 GEMM_SHARE_TARGET = 0.5
 LOADING_TARGET = 1.0  # ms per item
-
 MATRIX_SIZE, MATRIX_PRODUCTS = 4096, 5
 LEAST_SECONDS = 0.3  # of one measurement: shorter jobs are done several times over
 CAPTION_IMAGES, CAPTION_REFERENCES = 2000, 6
+
+
+class Spec(NamedTuple):
+    """A line of the benchmark: one training step, or one decoding.
+
+    units: the flag that says how many pairs or images, or their number. goals: by device, the ratio to the reference that we
+    want at full size. where: the devices that it is measured on.
+    """
+
+    name: str
+    units: str | int
+    ours: bool = True
+    cached: bool = True
+    flags: tuple[str, ...] = ()
+    dtype: torch.dtype = torch.float32
+    goals: dict[str, float] = {}
+    where: tuple[str, ...] = ("cpu", "cuda")
+
+    @property
+    def kind(self) -> str:
+        return "training" if "training" in self.name else "decoding"
+
+
+TABLE = (
+    Spec("reference training", "batch_size", ours=False, cached=False),
+    Spec("training from pixels", "batch_size", cached=False, goals={"cpu": 2}),
+    Spec("training, cached", "batch_size", goals={"cpu": 4}),
+    Spec("training, cached, large batch", "large_batch_size"),
+    Spec("reference decoding", "images", ours=False, cached=False),
+    Spec("decoding, cached", "images", goals={"cpu": 15}),
+    Spec("decoding, cached, --vad_causal", "images", flags=CAUSAL, goals={"cpu": 12}),
+    Spec(f"decoding, {SPLIT} images, --vad_causal", SPLIT, flags=CAUSAL, goals={"cpu": 28}),
+    Spec("training, cached, bf16", "batch_size", dtype=BF16, goals={"cpu": 8, "cuda": 8}),
+    Spec("training, cached, bf16, large batch", "large_batch_size", dtype=BF16, where=("cuda",)),
+    Spec("decoding, cached, bf16", "images", dtype=BF16, goals={"cuda": 50}),
+    Spec("decoding, cached, --vad_causal, bf16", "images", flags=CAUSAL, dtype=BF16, where=("cpu",)),
+)
+
+
+def table(device: torch.device) -> dict[str, Spec]:
+    """The lines for a device; bfloat16's on a CPU that multiplies it."""
+    multiplies = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return {spec.name: spec for spec in TABLE if device.type in spec.where and (spec.dtype != BF16 or multiplies)}
 
 
 @dataclass
@@ -107,22 +137,6 @@ class Job:
     run: Callable[[], object] | None
     units: int
     flops: float | None = None
-    dtype: torch.dtype = torch.float32
-
-
-@dataclass
-class Row:
-    """A line of the table. ours, reference: in `unit`; ratio: how many times better ours is; peaks in MiB."""
-
-    what: str
-    unit: str
-    ours: float | None
-    reference: float | None = None
-    ratio: float | None = None
-    at_least: str = ""
-    gemm_share: float | None = None
-    peak: float | None = None
-    reference_peak: float | None = None
 
 
 # ---- what is measured ------------------------------------------------------------------------------------------------
@@ -150,14 +164,10 @@ def patches(vision: CLIPVisionConfig) -> int:
 
 
 class Workbench:
-    """Models and data of one size; each is made when the first job asks for it.
-
-    `jobs` names everything measured. Dropout is on in training, in both.
-    """
+    """Models and data of one size, each made when the first job asks for it. Dropout is on in training, in both."""
 
     def __init__(self, size: str, args: argparse.Namespace, device: torch.device):
-        self.batch_size, self.large_batch_size, self.images = args.batch_size, args.large_batch_size, args.images
-        self.device, self.packed = device, contextlib.ExitStack()
+        self.units, self.device, self.packed = vars(args), device, contextlib.ExitStack()
         gpt2, clip = (str(CONFIGS / name) for name in SIZES[size])
         self.vision = CLIPVisionConfig.from_pretrained(clip)
         flags = ["--gpt2_model", gpt2, "--clip_model", clip, "--prefix_dim", str(self.vision.hidden_size)]
@@ -167,30 +177,11 @@ class Workbench:
         rng = random.Random(0)
         values = {word: tuple(rng.uniform(-1, 1) for _ in range(3)) for word in WORDS}
         self.vad = VADLookup(Lexicon(values, Path("random"), "", "-1..1"), "none", self.codec)
-        self.jobs: dict[str, Callable[[], Job]] = {
-            "reference training": self.reference_training,
-            "training from pixels": lambda: self.training(self.batch_size, cached=False),
-            "training, cached": lambda: self.training(self.batch_size),
-            f"training, cached, batch {self.large_batch_size}": lambda: self.training(self.large_batch_size),
-            "reference decoding": self.reference_decoding,
-            "decoding, cached": lambda: self.decoding(),
-            "decoding, cached, --vad_causal": lambda: self.decoding("--vad_causal"),
-            f"decoding, {SPLIT} images, --vad_causal": lambda: self.decoding("--vad_causal", images=SPLIT),
-        }
-        if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
-            self.jobs |= {
-                "training, cached, bf16": lambda: self.training(self.batch_size, dtype=torch.bfloat16),
-                "decoding, cached, bf16": lambda: self.decoding(dtype=torch.bfloat16),
-                "decoding, cached, --vad_causal, bf16": lambda: self.decoding("--vad_causal", dtype=torch.bfloat16),
-            }
-        if device.type == "cuda":
-            self.jobs |= {
-                "training, cached, bf16": lambda: self.training(self.batch_size, dtype=torch.bfloat16),
-                f"training, cached, bf16, batch {self.large_batch_size}": lambda: self.training(
-                    self.large_batch_size, dtype=torch.bfloat16
-                ),
-                "decoding, cached, bf16": lambda: self.decoding(dtype=torch.bfloat16),
-            }
+
+    def job(self, spec: Spec) -> Job:
+        if spec.kind == "training":
+            return self.training(spec)
+        return self.decoding(spec) if spec.ours else self.reference_decoding(spec)
 
     # -- models: each with its optimiser
 
@@ -212,13 +203,13 @@ class Workbench:
         return self.build("--feature_cache", "random")
 
     @cached_property
+    def settings(self) -> SEVLMConfig:
+        return model_config(self.args, self.codec, None)
+
+    @cached_property
     def config(self) -> GPT2Config:
         with torch.device("meta"):
             return build_decoder(self.args, self.codec, None, self.settings).config
-
-    @cached_property
-    def settings(self) -> SEVLMConfig:
-        return model_config(self.args, self.codec, None)
 
     @cached_property
     def reference(self) -> tuple[Reference, torch.optim.Optimizer]:
@@ -246,16 +237,14 @@ class Workbench:
         }
         return TrainingPairs(TrainingRecords.from_records(records), source, self.codec, self.vad, seed=0)
 
-    def items(self, images: int, cached: bool) -> list[dict]:
-        pairs = self.pairs(images, RandomImages(self.vision, cached))
-        return [pairs[ItemKey(0, index)] for index in range(images)]
-
-    def collate(self, items: list[dict]) -> dict[str, Tensor]:
+    def batch(self, spec: Spec) -> dict[str, Tensor]:
+        """The arguments of our forward, or of the reference's."""
+        images = self.units[spec.units]
+        pairs = self.pairs(images, RandomImages(self.vision, spec.cached))
+        items = [pairs[ItemKey(0, index)] for index in range(images)]
         batch = PairCollator(0, 0, EMOTION_SPAN)(items)
         del batch["image_ids"]
-        return batch
-
-    def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        batch = batch if spec.ours else reference_batch(items, batch["visual_negatives"])
         return tree_map(lambda tensor: tensor.to(self.device), batch)
 
     # -- jobs
@@ -263,95 +252,78 @@ class Workbench:
     def precision(self, dtype: torch.dtype) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
 
-    def training(self, images: int, cached: bool = True, dtype: torch.dtype = torch.float32) -> Job:
-        """One step as the training script does it: forward, backward, check of the gradients, fused AdamW."""
-        model, optimizer = self.cached_model if cached else self.pixel_model
-        batch = self.to_device(self.collate(self.items(images, cached)))
+    def training(self, spec: Spec) -> Job:
+        """One step; ours as the training script does it: forward, backward, check of the gradients, fused AdamW."""
+        models = {(True, True): "cached_model", (True, False): "pixel_model", (False, False): "reference"}
+        model, optimizer = getattr(self, models[spec.ours, spec.cached])
+        batch, images = self.batch(spec), self.units[spec.units]
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
         def step() -> None:
             model.train()
-            with self.precision(dtype):
+            with self.precision(spec.dtype):
                 loss = model(**batch)["loss"]
             loss.backward()
-            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-            if not (torch.isfinite(loss) & torch.isfinite(norm)):
+            finite = torch.isfinite(loss)
+            if spec.ours:
+                finite &= torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).isfinite()
+            if not finite:
                 raise RuntimeError("loss or gradient is not finite")
             optimizer.step()
             optimizer.zero_grad()
 
-        labels = int((batch["lm_targets"] != IGNORED_LABEL).sum())
-        length = batch["input_ids"].shape[1]
-        flops = useful_flops(self.config, patches(self.vision), images, length, labels) if cached else None
-        return Job(step, images, flops, dtype)
+        if not spec.cached:
+            return Job(step, images)
+        labels, length = int((batch["lm_targets"] != IGNORED_LABEL).sum()), batch["input_ids"].shape[1]
+        return Job(step, images, useful_flops(self.config, patches(self.vision), images, length, labels))
 
-    def reference_training(self) -> Job:
-        model, optimizer = self.reference
-        items = self.items(self.batch_size, cached=False)
-        batch = self.to_device(reference_batch(items, self.collate(items)["visual_negatives"]))
-
-        def step() -> None:
-            model.train()
-            loss = model(**batch)["loss"]
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if not torch.isfinite(loss):
-                raise RuntimeError("the reference's loss is not finite")
-
-        return Job(step, self.batch_size)
-
-    def text_lengths(self, images: int) -> list[int]:
-        lengths = cycle(LENGTHS)
-        return [next(lengths) for _ in range(images)]
-
-    @property
-    def prompt(self) -> tuple[list[int], list[int], int, tuple[int, int]]:
-        ids, segments, because, *kinds, _ = self.codec.prompt()
-        return ids, segments, because, tuple(kinds)
-
-    def decoding(self, *more: str, dtype: torch.dtype = torch.float32, images: int | None = None) -> Job:
+    def decoding(self, spec: Spec) -> Job:
         """Greedy texts from cached features. Weights are packed beforehand, as once in an evaluation.
 
-        By default one batch of --images. More images are decoded in batches of --eval_batch_size's default, which all have
-        the same features, and texts of the same lengths, each batch in an order of its own.
+        One batch of --images, or a whole split in batches of --eval_batch_size's default, which all have the same features,
+        and texts of the same lengths, each batch in an order of its own.
         """
-        together = self.images if images is None else self.args.eval_batch_size
-        batches = 1 if images is None else images // together
-        model = self.build("--feature_cache", "random", *more)[0].eval()
-        self.packed.enter_context(packed_weights(model.decoder, dtype))
+        images = self.units.get(spec.units, spec.units)
+        together = self.args.eval_batch_size if spec.units == images else images
+        model = self.build("--feature_cache", "random", *spec.flags)[0].eval()
+        self.packed.enter_context(packed_weights(model.decoder, spec.dtype))
         source = RandomImages(self.vision, cached=True)
         features = [source[str(image)] for image in range(together)]
         cls, grid = (torch.stack([item[name] for item in features]).to(self.device) for name in ("cls", "grid"))
-        rng = random.Random(0)
-        usual = self.text_lengths(together)
-        lengths = [usual, *(rng.sample(usual, together) for _ in range(batches - 1))]
+        rng, usual = random.Random(0), text_lengths(together)
+        lengths = [usual, *(rng.sample(usual, together) for _ in range(images // together - 1))]
 
         def decode(wanted: list[int]) -> None:
             with (
                 torch.inference_mode(),
-                self.precision(dtype),
+                self.precision(spec.dtype),
                 forced_lengths(model.decoder, wanted, self.codec.stop_ids),
             ):
                 image: ImageFeatures = model.image_features(None, cls, grid)
                 generated = greedy_decode(model, image, self.codec.prompt(), self.vad.for_generated)
             check_lengths(generated.lengths.tolist(), wanted)
 
-        return Job(lambda: [decode(wanted) for wanted in lengths], batches * together, dtype=dtype)
+        return Job(lambda: [decode(wanted) for wanted in lengths], images)
 
-    def reference_decoding(self) -> Job:
-        model, _ = self.reference
+    def reference_decoding(self, spec: Spec) -> Job:
+        model, images = self.reference[0], self.units[spec.units]
         source = RandomImages(self.vision, cached=False)
-        wanted = self.text_lengths(self.images)
-        pixels = torch.stack([source[str(image)]["pixels"] for image in range(self.images)]).to(self.device)
+        wanted = text_lengths(images)
+        pixels = torch.stack([source[str(image)]["pixels"] for image in range(images)]).to(self.device)
+        ids, segments, because, *kinds, _ = self.codec.prompt()
+        prompt = ids, segments, because, tuple(kinds)
 
         def decode() -> None:
             model.eval()
             with forced_lengths_of_reference(model.decoder.lm_head, wanted, self.codec.stop_ids):
-                rows = model.generate(pixels, *self.prompt, self.vad.for_generated, MAX_NEW_TOKENS, self.codec.stop_ids)
+                rows = model.generate(pixels, *prompt, self.vad.for_generated, MAX_NEW_TOKENS, self.codec.stop_ids)
             check_lengths([len(row) for row in rows], wanted)
 
-        return Job(decode, self.images)
+        return Job(decode, images)
+
+
+def text_lengths(images: int) -> list[int]:
+    return list(islice(cycle(LENGTHS), images))
 
 
 @contextlib.contextmanager
@@ -492,11 +464,11 @@ def serve(connection: Connection, ours: bool, size: str, args: argparse.Namespac
     """What the process of a side does: jobs, until it is killed."""
     if ours and device.type == "cpu":
         reuse_freed_memory()  # as the training script does
-    bench, jobs = Workbench(size, args, device), {}
+    bench, specs, jobs = Workbench(size, args, device), table(device), {}
     while True:
         name, number = connection.recv()
         if name not in jobs:
-            jobs[name] = bench.jobs[name]()
+            jobs[name] = bench.job(specs[name])
         run = jobs[name].run
         seconds = seconds_of(lambda run=run, number=number: [run() for _ in range(number)], device) / number
         allocated = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
@@ -504,19 +476,19 @@ def serve(connection: Connection, ours: bool, size: str, args: argparse.Namespac
 
 
 def measure(
-    size: str, names: list[str], args: argparse.Namespace, device: torch.device
+    size: str, args: argparse.Namespace, device: torch.device
 ) -> tuple[dict[torch.dtype, float], dict[str, float], dict[str, Job]]:
     """Matrix rates in FLOP/s, median seconds of every job, and the jobs."""
-    jobs, numbers = {}, {}
-    times: dict[str, list[float]] = {name: [] for name in names}
+    specs, jobs, numbers = table(device), {}, {}
+    times: dict[str, list[float]] = {name: [] for name in specs}
+    products: dict[torch.dtype, list[float]] = {spec.dtype: [] for spec in specs.values()}
     with Side(size, args, device, ours=True) as ours, Side(size, args, device, ours=False) as reference:
-        sides = {name: reference if name.startswith("reference") else ours for name in names}
+        sides = {name: ours if spec.ours else reference for name, spec in specs.items()}
         for name, side in sides.items():
             first, jobs[name], _ = side.do(name)
             warm = first if first > 5 else side.do(name)[0]
             numbers[name] = max(1, round(LEAST_SECONDS / warm))
             print(f"  {name}: {warm:.3g} s", file=sys.stderr)
-        products: dict[torch.dtype, list[float]] = {job.dtype: [] for job in jobs.values()}
         for _ in range(args.repeats):
             for dtype, seconds in products.items():
                 seconds += matrix_seconds(device, dtype)
@@ -526,10 +498,10 @@ def measure(
     return rates, {name: statistics.median(seconds) for name, seconds in times.items()}, jobs
 
 
-def peak_memory(size: str, name: str, args: argparse.Namespace, device: torch.device) -> float:
+def peak_memory(size: str, spec: Spec, args: argparse.Namespace, device: torch.device) -> float:
     """Largest resident memory, in MiB, of a process that builds and does one job, its children included; on a GPU, the
     largest memory allocated there."""
-    with Side(size, args, device, ours=not name.startswith("reference")) as side:
+    with Side(size, args, device, spec.ours) as side:
         peak, done = 0, threading.Event()
 
         def watch() -> None:
@@ -538,23 +510,16 @@ def peak_memory(size: str, name: str, args: argparse.Namespace, device: torch.de
             while not done.wait(0.01):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     tree = [process, *process.children(recursive=True)]
-                    peak = max(peak, sum(resident(part) for part in tree))
+                    peak = max(peak, sum(part.memory_info().rss for part in tree))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:  # twice, as AdamW's averages appear at the end of a first step
-            *_, allocated = side.do(name, 2 if "training" in name else 1)
+            *_, allocated = side.do(spec.name, 2 if spec.kind == "training" else 1)
         finally:
             done.set()
             watcher.join()
     return (allocated or peak) / 2**20
-
-
-def resident(process: psutil.Process) -> int:
-    try:
-        return process.memory_info().rss
-    except psutil.NoSuchProcess:
-        return 0
 
 
 def measure_loading(bench: Workbench, images: int = 256) -> tuple[float, float]:
@@ -575,7 +540,7 @@ def measure_loading(bench: Workbench, images: int = 256) -> tuple[float, float]:
     return 1000 * statistics.median(first), 1000 * statistics.median(later)
 
 
-def measure_captions() -> list[Row]:
+def measure_captions() -> list[dict]:
     """Seconds of a first and a second evaluation of 2000 captions, against pycocoevalcap without SPICE, whose models
     are a download."""
     import pycocoevalcap.eval
@@ -591,126 +556,112 @@ def measure_captions() -> list[Row]:
         def method(self) -> str:
             return "no SPICE"
 
-    rng = random.Random(0)
+    rng, cpu = random.Random(0), torch.device("cpu")
 
     def sentence() -> str:
         return " ".join(rng.choices(WORDS, k=rng.choice(LENGTHS)))
 
-    annotations = [
-        {"id": CAPTION_REFERENCES * image + i, "image_id": image, "caption": sentence()}
-        for image in range(CAPTION_IMAGES)
-        for i in range(CAPTION_REFERENCES)
-    ]
+    rows = ((image, number) for image in range(CAPTION_IMAGES) for number in range(CAPTION_REFERENCES))
+    annotations = [{"id": number, "image_id": image, "caption": sentence()} for number, (image, _) in enumerate(rows)]
     content = {"info": {}, "licenses": [], "type": "captions", "annotations": annotations}
     content["images"] = [{"id": image} for image in range(CAPTION_IMAGES)]
     captions = [{image: sentence() for image in range(CAPTION_IMAGES)} for _ in range(2)]
-    cpu = torch.device("cpu")
+    ours, theirs = [], []
+
+    def as_it_comes(chosen: dict[int, str]) -> None:
+        coco = COCO(path)
+        results = coco.loadRes([{"image_id": image, "caption": text} for image, text in chosen.items()])
+        evaluation = pycocoevalcap.eval.COCOEvalCap(coco, results)
+        evaluation.evaluate()
+        theirs.append({name: value for name, value in evaluation.eval.items() if name != "SPICE"})
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         path = Path(folder) / "annotations.json"
         write_json(path, content)
         start = time.perf_counter()
         with CaptionScorer(path) as scorer:
-            ours = [scorer.score(captions[0])[0]]
+            ours.append(scorer.score(captions[0])[0])
             seconds = [time.perf_counter() - start]
             seconds.append(seconds_of(lambda: ours.append(scorer.score(captions[1])[0]), cpu))
-
-        def as_it_comes(chosen: dict[int, str]) -> None:
-            coco = COCO(path)
-            results = coco.loadRes([{"image_id": image, "caption": text} for image, text in chosen.items()])
-            evaluation = pycocoevalcap.eval.COCOEvalCap(coco, results)
-            evaluation.evaluate()
-            theirs.append({name: value for name, value in evaluation.eval.items() if name != "SPICE"})
-
-        theirs: list[dict] = []
-        spice, path_variable = pycocoevalcap.eval.Spice, os.environ["PATH"]
-        pycocoevalcap.eval.Spice = NoSpice
-        os.environ["PATH"] = f"{Path(find_java()).parent}{os.pathsep}{path_variable}"
-        try:
+        path_variable = f"{Path(find_java()).parent}{os.pathsep}{os.environ['PATH']}"
+        with patch.object(pycocoevalcap.eval, "Spice", NoSpice), patch.dict(os.environ, PATH=path_variable):
             their_seconds = [seconds_of(lambda chosen=chosen: as_it_comes(chosen), cpu) for chosen in captions]
-        finally:
-            pycocoevalcap.eval.Spice, os.environ["PATH"] = spice, path_variable
     for mine, other in zip(ours, theirs, strict=True):
         if any(abs(mine[name] - value) > 1e-9 for name, value in other.items()):
             raise RuntimeError(f"caption scores differ: {mine} against {other}")
     return [
-        Row(f"caption evaluation, {which}", "s", mine, other, other / mine)
+        row(f"caption evaluation, {which}", "s", mine, reference=other, ratio=other / mine)
         for which, mine, other in zip(("first", "second"), seconds, their_seconds, strict=True)
     ]
 
 
-# ---- the table -------------------------------------------------------------------------------------------------------
+# ---- the report ------------------------------------------------------------------------------------------------------
+
+
+def row(what: str, unit: str, ours: float, **more: float | str | None) -> dict:
+    """A line of the report. ours, reference: in `unit`; ratio: how many times better ours is; peaks in MiB."""
+    empty = dict.fromkeys(("reference", "ratio", "at_least", "gemm_share", "peak", "reference_peak"))
+    return {"what": what, "unit": unit, "ours": ours} | empty | more
 
 
 def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict:
     """Measure one size; returns its matrix rates (GFLOP/s), rows, and what the reference falls short of."""
     print(f"{size} size", file=sys.stderr)
-    bench = Workbench(size, args, device)
-    rates, seconds, jobs = measure(size, list(bench.jobs), args, device)
-    first_loading, loading = measure_loading(bench)
-    matrix_rate = rates[torch.float32] / 1e9
-    del bench  # the processes whose memory is measured need the room
-
+    specs = table(device)
+    rates, seconds, jobs = measure(size, args, device)
+    first_loading, loading = measure_loading(Workbench(size, args, device))
     speed = {name: job.units / seconds[name] for name, job in jobs.items()}
-    peaks = {} if args.no_memory else {name: peak_memory(size, name, args, device) for name in jobs}
+    peaks = {} if args.no_memory else {name: peak_memory(size, spec, args, device) for name, spec in specs.items()}
     rows = []
-    for name, job in jobs.items():
-        kind = "training" if "training" in name else "decoding"
-        reference = f"reference {kind}"
-        if name == reference:
+    for name, spec in specs.items():
+        if not spec.ours:
             continue
-        goal = TARGETS[device.type].get(name) if size == "full" else None
-        row = Row(name, "pairs/s" if kind == "training" else "images/s", speed[name], speed[reference])
-        row.ratio = row.ours / row.reference
-        row.at_least = "" if goal is None else f"{goal} x"
+        reference, job = f"reference {spec.kind}", jobs[name]
+        figures = {"reference": speed[reference], "ratio": speed[name] / speed[reference], "peak": peaks.get(name)}
+        if size == "full" and device.type in spec.goals:
+            figures["at_least"] = f"{spec.goals[device.type]} x"
         if job.flops is not None:
-            row.gemm_share = job.flops / seconds[name] / rates[job.dtype]
-            if size == "full" and job.units == args.large_batch_size:
-                row.at_least = f"{GEMM_SHARE_TARGET:.0%} of GEMM"
-        row.peak = peaks.get(name)
-        row.reference_peak = peaks.get(reference) if job.units == jobs[reference].units else None
-        rows.append(row)
-    goal = f"< {LOADING_TARGET:g} ms"
-    rows.append(Row("loading a cached item", "ms", loading, at_least=goal))
-    rows.append(Row("the same, first time in a run", "ms", first_loading, at_least=goal))
-
-    too_slow = []
-    if size == "full":
-        for name, least in LEAST_OF_REFERENCE.items():
-            least *= matrix_rate / MATRIX_RATE
-            if speed[name] < least:
-                too_slow.append(f"{name}: {speed[name]:.2f} per second, {least:.2f} are needed")
+            figures["gemm_share"] = job.flops / seconds[name] / rates[spec.dtype]
+            if size == "full" and spec.units == "large_batch_size":
+                figures["at_least"] = f"{GEMM_SHARE_TARGET:.0%} of GEMM"
+        if job.units == jobs[reference].units:
+            figures["reference_peak"] = peaks.get(reference)
+        rows.append(row(name, "pairs/s" if spec.kind == "training" else "images/s", speed[name], **figures))
+    for what, ms in (("loading a cached item", loading), ("the same, first time in a run", first_loading)):
+        rows.append(row(what, "ms", ms, at_least=f"< {LOADING_TARGET:g} ms"))
+    matrix_rate = rates[torch.float32] / 1e9
+    least = {name: least * matrix_rate / MATRIX_RATE for name, least in LEAST_OF_REFERENCE.items()}
     return {
         "matrix_gflops": {str(dtype).removeprefix("torch."): rate / 1e9 for dtype, rate in rates.items()},
         "batch_size": args.batch_size,
         "images_decoded": args.images,
         "useful_gflop_per_pair": next(job.flops / job.units for job in jobs.values() if job.flops) / 1e9,
-        "rows": [asdict(row) for row in rows],
-        "reference_too_slow": too_slow,
+        "rows": rows,
+        "reference_too_slow": [
+            f"{name}: {speed[name]:.2f} per second, {needed:.2f} are needed"
+            for name, needed in least.items()
+            if size == "full" and speed[name] < needed
+        ],
     }
 
 
 def print_table(title: str, rows: list[dict]) -> None:
-    header = ("", "ours", "reference", "", "ratio", "at least", "GEMM share", "peak MiB", "its peak")
-    lines = [header]
+    def shown(row: dict, name: str, text: str) -> str:
+        return "" if row[name] is None else text.format(row[name])
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+    lines = [("", "ours", "reference", "", "ratio", "at least", "GEMM share", "peak MiB", "its peak")]
     for row in rows:
-        numbers = [_number(row["ours"]), _number(row["reference"])]
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} x"
-        share = "" if row["gemm_share"] is None else f"{row['gemm_share']:.0%}"
-        memory = ["" if row[name] is None else f"{row[name]:.0f}" for name in ("peak", "reference_peak")]
-        lines.append((row["what"], *numbers, row["unit"], ratio, row["at_least"], share, *memory))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+        numbers = number(row["ours"]), number(row["reference"]), row["unit"], shown(row, "ratio", "{:.2f} x")
+        memory = shown(row, "peak", "{:.0f}"), shown(row, "reference_peak", "{:.0f}")
+        lines.append((row["what"], *numbers, row["at_least"] or "", shown(row, "gemm_share", "{:.0%}"), *memory))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print(f"\n{title}")
     for line in lines:
-        first, *others = (
-            text.ljust(width) if column in (0, 3) else text.rjust(width)
-            for column, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        print("  ".join([first, *others]).rstrip())
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+        cells = zip(line, widths, range(len(line)), strict=True)
+        print("  ".join(text.ljust(width) if i in (0, 3) else text.rjust(width) for text, width, i in cells).rstrip())
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -740,7 +691,7 @@ def main(argv: list[str] | None = None) -> int:
     for size in SIZES if args.size == "both" else (args.size,):
         report[size] = benchmark(size, args, device)
     if args.captions:
-        report["captions"] = {"rows": [asdict(row) for row in measure_captions()]}
+        report["captions"] = {"rows": measure_captions()}
 
     print(f"{name}, torch {torch.__version__}, median of {args.repeats}")
     for size in (size for size in SIZES if size in report):

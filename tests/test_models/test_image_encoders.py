@@ -1,4 +1,5 @@
-"""Every kind of image encoder: its features are those of transformers' own forward, from the folder as downloads have it."""
+"""Every kind of image encoder: its features are those of transformers' own forward, from the folder as downloads have it,
+and its images are prepared as the folder says."""
 
 import json
 import sys
@@ -7,8 +8,11 @@ import types
 import pytest
 import torch
 import transformers
+from PIL.Image import Resampling
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from models.image_encoder import VISION_KINDS, ImageEncoder
 from tests.conftest import TINY_VIT
 from tests.tiny_encoders import KINDS, VIT, save
 from utils.data.image_encoder_weights import load_image_encoder, trained_state_dict
@@ -47,17 +51,18 @@ def test_features(name, tmp_path):
     assert load_image_encoder(str(tmp_path), from_scratch=True)(pixels).grid.shape == (2, 9, 24)
 
 
-# kind -> how the hub's files, of several versions of transformers, put a name in front of the tower's weights
-PREFIXES = {
-    "vit": ("", "vit."),
-    "dinov2": ("", "dinov2."),
-    "dinov2_with_registers": ("", "dinov2_with_registers."),
-    "dinov3_vit": ("",),
-    "siglip_vision_model": ("", "vision_model."),
-    "siglip2_vision_model": ("", "vision_model."),
-    "clip_vision_model": ("", "vision_model."),
-}
-PREFIXED = [(name, prefix) for name, prefixes in PREFIXES.items() for prefix in prefixes]
+@pytest.mark.parametrize("kind", VISION_KINDS)
+def test_every_field_of_a_config_is_read(kind):
+    """But for those of a backbone's outputs, of a pooler that nobody reads, and of every model."""
+    row = VISION_KINDS[kind]
+    others = {"apply_layernorm", "reshape_hidden_states", "stage_names", "out_features", "out_indices", "model_type"}
+    others |= {"encoder_stride", "pooler_output_size", "pooler_act"} | transformers.PretrainedConfig().to_dict().keys()
+    assert row.config().to_dict().keys() - row.fields - others == set()
+
+
+# kind -> what the hub's files, of several versions of transformers, put in front of the names of the tower's weights
+PREFIXES = dict.fromkeys(("siglip_vision_model", "siglip2_vision_model", "clip_vision_model"), "vision_model.")
+PREFIXES |= {name: f"{name}." for name in ("vit", "dinov2", "dinov2_with_registers")} | {"dinov3_vit": ""}
 
 
 def renamed(folder, prefix: str, left_out: str):
@@ -68,22 +73,24 @@ def renamed(folder, prefix: str, left_out: str):
     save_file(state | more, folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("name, prefix", PREFIXED)
-def test_names_of_the_hub(name, prefix, tmp_path):
+@pytest.mark.parametrize("name", PREFIXES)
+def test_names_of_the_hub(name, tmp_path):
     """Nothing is missing and nothing is fresh: the features are the same; a plain ViT needs no pooler."""
     vision = save(name, tmp_path)
-    renamed(tmp_path, prefix, "pooler" if name == "vit" else "")
+    renamed(tmp_path, PREFIXES[name], "pooler" if name == "vit" else "")
     encoder = load_image_encoder(str(tmp_path))
     pixels = torch.randn(2, 3, encoder.image_size, encoder.image_size)
     torch.testing.assert_close(encoder(pixels).grid, expected(name, vision, pixels)[1], atol=1e-6, rtol=0)
+    for prefix, left_out in (("module.", ""), ("", "patch_embedding")):
+        renamed(tmp_path, prefix, left_out)
+        with pytest.raises(InputError, match="^--clip_model .*: lacks weights of "):
+            load_image_encoder(str(tmp_path))
 
 
-@pytest.mark.parametrize("name", PREFIXES)
-@pytest.mark.parametrize("prefix, left_out", [("module.", ""), ("", "layer.1."), ("", "patch_embedding")])
-def test_weights_that_are_missing(name, prefix, left_out, tmp_path):
+@pytest.mark.parametrize(("name", "layer"), [("vit", "layer.1."), ("clip_vision_model", "layers.1.")])
+def test_a_layer_that_is_missing(name, layer, tmp_path):
     save(name, tmp_path)
-    left_out = left_out.replace("layer.", "layers.") if "vision_model" in name else left_out
-    renamed(tmp_path, prefix, left_out)
+    renamed(tmp_path, "", layer)
     with pytest.raises(InputError, match="^--clip_model .*: lacks weights of "):
         load_image_encoder(str(tmp_path))
 
@@ -99,27 +106,64 @@ def test_trained_weights_have_gradients(name, tmp_path):
     assert not lacking
 
 
-def test_siglip_of_384_pixels_has_729_patches(tmp_path):
-    """384 / 14 = 27.4: the rest is cut, as transformers does."""
-    config = transformers.SiglipVisionConfig(**VIT | {"image_size": 384})
-    vision = transformers.SiglipVisionModel(config).eval()
-    vision.save_pretrained(tmp_path)
-    encoder, pixels = load_image_encoder(str(tmp_path)), torch.randn(1, 3, 384, 384)
-    assert encoder.image_size == 384 and encoder.patches == 729
-    with torch.no_grad():
-        torch.testing.assert_close(encoder(pixels).grid, vision(pixels).last_hidden_state, atol=1e-6, rtol=0)
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_fixed_encoder_has_neither_gradients_nor_a_training_mode(fixed):
+    encoder = ImageEncoder(transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**TINY_VIT)), fixed)
+    for mode in (True, False):
+        nn.ModuleList([encoder]).train(mode)
+        assert all(module.training == (mode and not fixed) for module in encoder.modules())
+    assert all(parameter.requires_grad != fixed for parameter in encoder.parameters())
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        grid = encoder(pixels).grid
+    assert grid.requires_grad != fixed
+    assert grid.float().equal(encoder(pixels).grid) == fixed  # float32, so that cached features are the same
 
 
-def test_preparation_is_read_as_json(tmp_path):
-    save("dinov2", tmp_path)
-    prepared = {"size": {"shortest_edge": 60}, "crop_size": {"height": 56, "width": 56}, "resample": 1}
-    prepared |= {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3], "image_processor_type": "Unknown"}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(prepared))
-    encoder = load_image_encoder(str(tmp_path))
-    assert encoder.preparation == (56, (0.1, 0.2, 0.3), (1, 2, 3), 1)
-    assert encoder.statistics("own") == ((0.1, 0.2, 0.3), (1, 2, 3))
-    assert encoder.statistics("imagenet")[0] == (0.485, 0.456, 0.406)
-    assert encoder(torch.zeros(1, 3, 56, 56)).grid.shape[1] == 16
+# ---- how images are prepared -----------------------------------------------------------------------------------------
+
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5,) * 3, (0.5,) * 3
+# kind -> side in pixels, statistics, filter, and whether preprocessor_config.json may give another side
+DEFAULTS = {
+    "clip_vision_model": (48, CLIP, Resampling.BILINEAR, False),
+    "siglip_vision_model": (48, HALF, Resampling.BICUBIC, False),
+    "siglip2_vision_model": (42, HALF, Resampling.BILINEAR, False),  # 9 patches of 14 pixels
+    "dinov2": (48, IMAGENET, Resampling.BICUBIC, True),
+    "dinov2_with_registers": (48, IMAGENET, Resampling.BICUBIC, True),
+    "dinov3_vit": (48, IMAGENET, Resampling.BILINEAR, True),
+    "vit": (48, HALF, Resampling.BILINEAR, False),
+}
+FILE = {
+    "size": {"shortest_edge": 70},
+    "crop_size": {"height": 56, "width": 56},
+    "image_mean": [0.1, 0.2, 0.3],
+    "image_std": [0.4, 0.6, 0.8],
+    "resample": int(Resampling.LANCZOS),
+}
+
+
+@pytest.mark.parametrize("kind", VISION_KINDS)
+def test_preparation(kind, tmp_path):
+    """The kind's where the folder has no preprocessor_config.json. Of that file the crop's side counts where images were
+    cropped, else the resize's; CLIP keeps the paper's bilinear filter."""
+    save(kind, tmp_path)
+    usual, (mean, std), resample, own_size = DEFAULTS[kind]
+    assert load_image_encoder(str(tmp_path)).preparation == (usual, mean, std, resample)
+    resample = Resampling.BILINEAR if kind == "clip_vision_model" else Resampling.LANCZOS
+    given = FILE["image_mean"], FILE["image_std"]
+    for changed, side, (mean, std) in (
+        ({"image_processor_type": "Unknown"}, 56, given),
+        ({"do_center_crop": False}, 70, given),
+        ({"do_normalize": False}, 56, ([0.0] * 3, [1.0] * 3)),
+    ):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(FILE | changed))
+        encoder = load_image_encoder(str(tmp_path))
+        side = side if own_size else usual
+        assert encoder.preparation == (side, tuple(mean), tuple(std), resample)
+        assert encoder.statistics("own") == (tuple(mean), tuple(std)) and encoder.statistics("imagenet") == IMAGENET
+        assert encoder(torch.zeros(1, 3, side, side)).grid.shape[1] == encoder.patches == (side // 14) ** 2
 
 
 @pytest.mark.parametrize(
