@@ -7,39 +7,36 @@ import numpy as np
 import pytest
 
 from utils.constants import EMOTIONS
-from utils.data import records as training_records
-from utils.data.records import TrainingRecords, join_texts, read_training_records, split_texts
-from utils.errors import InputError
+from utils.data import records as records_module
+from utils.data.records import (
+    TrainingRecords,
+    dominant_emotion,
+    join_texts,
+    read_training_records,
+    split_texts,
+    whole_training_split,
+)
 
 TEXTS = ["the sky", "naïve — “so” 画\n\t", "a\x00b", " <pad> ", "ÿ\xff", "x" * 5000]
-
-
-def distribution(place: int) -> list[float]:
-    return [0.75 if index == place else 0.03125 for index in range(9)]
 
 
 @pytest.fixture
 def split() -> dict:
     """Three images with three, one and two annotations, image names with and without accents."""
-    names = ["Baroque/a.jpg", "Art_Nouveau/émile\u0301.jpg", "Baroque/画 (1).jpg"]
-    rows = [slice(0, 3), slice(3, 4), slice(4, 6)]
-    emotions = ["awe", "something else", "awe", "fear", "contentment", "anger"]
+    images = {
+        "5": ("Baroque/a.jpg", ["awe", "something else", "awe"], TEXTS[:3]),
+        str(2**62): ("Art_Nouveau/émile\u0301.jpg", ["fear"], TEXTS[3:4]),
+        "17": ("Baroque/画 (1).jpg", ["contentment", "anger"], TEXTS[4:]),
+    }
     return {
         image_id: {
-            "emotions": emotions[part],
-            "explanations": TEXTS[part],
+            "emotions": emotions,
+            "explanations": texts,
             "image_name": name,
-            "origin_emotion_distribution": distribution(place),
+            "origin_emotion_distribution": [0.75 if index == place else 0.03125 for index in range(9)],
         }
-        for place, (image_id, name, part) in enumerate(zip(("5", str(2**62), "17"), names, rows, strict=True))
+        for place, (image_id, (name, emotions, texts)) in enumerate(images.items())
     }
-
-
-@pytest.fixture
-def file(split, tmp_path):
-    path = tmp_path / "train.json"
-    path.write_text(json.dumps(split))
-    return path
 
 
 def as_split(records: TrainingRecords) -> dict:
@@ -59,12 +56,6 @@ def as_split(records: TrainingRecords) -> dict:
     }
 
 
-def test_arrays_hold_what_the_file_holds(split, file, tmp_path):
-    assert as_split(read_training_records(file, None)) == split
-    assert [path.name for path in tmp_path.iterdir()] == ["train.json"]
-    assert as_split(TrainingRecords.from_records(split)) == split
-
-
 @pytest.mark.parametrize("texts", [[], [""], ["", "a", ""], TEXTS])
 def test_joined_texts_are_split_again(texts):
     assert split_texts(join_texts(texts)) == texts
@@ -74,34 +65,37 @@ def test_joined_texts_are_split_again(texts):
 def test_selected_images(split, mask):
     rest = {image_id: record for (image_id, record), selected in zip(split.items(), mask, strict=True) if selected}
     some = TrainingRecords.from_records(split).select(np.array(mask))
-    assert as_split(some) == rest
-    expected = TrainingRecords.from_records(rest)
-    assert some.explanations == expected.explanations and some.first_row.tolist() == expected.first_row.tolist()
+    assert as_split(some) == rest and len(some) == len(rest)
+    assert [list(some.image_emotions(place)) for place in range(len(rest))] == [
+        [EMOTIONS.index(emotion) for emotion in record["emotions"]] for record in rest.values()
+    ]
 
 
-def test_a_file_is_parsed_once(split, file, tmp_path, monkeypatch):
-    """The cached arrays are read while the file has the same bytes, wherever it lies."""
-    cache, parsed, parse = tmp_path / "cache", [], training_records.parse_records
-    monkeypatch.setattr(training_records, "parse_records", lambda *args: parsed.append(args[1]) or parse(*args))
-    for number in range(3):
-        assert as_split(read_training_records(file, cache)) == split and len(parsed) == 1, number
-    elsewhere = shutil.copy(file, tmp_path / "copy.json")
-    assert as_split(read_training_records(elsewhere, cache)) == split and len(parsed) == 1
-    monkeypatch.setattr(training_records, "EMOTIONS", EMOTIONS[::-1])
-    read_training_records(file, cache)
-    assert len(parsed) == 2 and len(list(cache.iterdir())) == 2  # indices into another list are other emotions
-    monkeypatch.undo()
-    monkeypatch.setattr(training_records, "parse_records", lambda *args: parsed.append(args[1]) or parse(*args))
+def test_a_file_is_parsed_once(split, tmp_path, monkeypatch):
+    """The cached arrays are read while the file has the same bytes, wherever it lies, and the emotions their order."""
+    file, cache, parsed, parse = tmp_path / "train.json", tmp_path / "cache", [], records_module.parse_records
+    file.write_text(json.dumps(split))
+    assert as_split(read_training_records(file, None)) == split and not cache.exists()
+    monkeypatch.setattr(records_module, "parse_records", lambda *args: parsed.append(args[1]) or parse(*args))
+    for path in (file, file, shutil.copy(file, tmp_path / "copy.json")):
+        assert as_split(read_training_records(path, cache)) == split and parsed == [file]
+    with monkeypatch.context() as patch:  # indices into another list are other emotions
+        patch.setattr(records_module, "EMOTIONS", EMOTIONS[::-1])
+        read_training_records(file, cache)
     split["5"]["explanations"][0] = "the sea"
     file.write_text(json.dumps(split))
-    parsed.clear()
-    assert as_split(read_training_records(file, cache)) == split and len(parsed) == 1
-    assert len(list(cache.iterdir())) == 3
+    assert as_split(read_training_records(file, cache)) == split
+    assert len(parsed) == len(list(cache.iterdir())) == 3
 
 
-def test_a_bad_file_is_refused_and_nothing_cached(split, file, tmp_path):
-    split["17"]["emotions"][1] = "joy"
-    file.write_text(json.dumps(split))
-    with pytest.raises(InputError, match=f"{file}: record '17': unknown emotion 'joy'"):
-        read_training_records(file, tmp_path / "cache")
-    assert not (tmp_path / "cache").exists()
+def test_dominant_emotion():
+    """More than half of the votes; exactly half is not enough."""
+    assert dominant_emotion([0, 0.51, 0, 0, 0, 0, 0, 0, 0.49]) == "awe"
+    assert dominant_emotion([0, 0.5, 0, 0, 0, 0, 0, 0, 0.5]) is dominant_emotion([0.5, 0.3, 0.2] + [0] * 6) is None
+
+
+def test_whole_training_split(tmp_path):
+    pairs, whole = tmp_path / "artEmisX_cl_train.json", tmp_path / "artEmisX_train.json"
+    assert whole_training_split(pairs) == pairs
+    whole.touch()
+    assert whole_training_split(pairs) == whole == whole_training_split(whole)
