@@ -196,6 +196,7 @@ def test_refused(hub, saved, tmp_path, monkeypatch, name, faults, token, message
         monkeypatch.setenv("HF_TOKEN", token)
     assert re.search(message, problem := refusal(name)), problem
     assert not list(tmp_path.rglob("*.incomplete"))
+    hub.faults = {}
     monkeypatch.setenv("HF_TOKEN", "hf_good")
     assert find_file("me/gated", "model.safetensors").is_file()
 
