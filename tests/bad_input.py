@@ -1,7 +1,6 @@
-"""Bad and hostile input, in every room's test_bad_*.py: a folder of good files, ways to spoil it, and the refusal.
+"""Wrong input: a folder of good files, ways to spoil it, and the check that it is refused.
 
-A case spoils one thing and names what the message must say. A refusal is one line that says what is wrong where; it
-leaves nothing behind. A pickle that would run code makes a file `canary`. That the good files are accepted is tested too.
+A refusal is one line that says what is wrong where. It leaves nothing behind, and runs no code of a file.
 """
 
 import json
@@ -35,14 +34,18 @@ TOKENS = "[1, 4, 5, 6, 7, 8, 2]"
 VOTES = "[0.0, 1.0, 0, 0, 0, 0, 1.0, 0, 0]"
 BRACKETS = "[" * 100_000  # JSON that exhausts the parser's stack
 
-Change = Callable[["Box"], object]
-
-
 # ---- the good files --------------------------------------------------------------------------------------------------
 
 
+class Bomb:
+    """Unpickled freely, it makes a file `canary`."""
+
+    def __reduce__(self):
+        return os.system, ("echo harm > canary",)
+
+
 class Box:
-    """A folder of good files that a case spoils. It is the working folder of the script, so that paths are short."""
+    """The folder, which is the working folder as well, so that paths are short."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -51,33 +54,28 @@ class Box:
         return self.root / name
 
     def write(self, name: str, content: str | bytes) -> str:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        (self / name).parent.mkdir(parents=True, exist_ok=True)
+        (self / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         return name
 
     def append(self, name: str, *lines: str) -> None:
         self.write(name, (self / name).read_text() + "".join(f"{line}\n" for line in lines))
-
-    def json(self, name: str, change: Callable[[dict], object]) -> None:
-        """Change a JSON file: `change` alters the content, or returns another."""
-        content = json.loads((self / name).read_text())
-        changed = change(content)
-        self.write(name, json.dumps(changed if isinstance(changed, dict | list) else content))
 
     def replace(self, name: str, old: str, new: str, times: int = 1) -> None:
         content = (self / name).read_text()
         assert old in content
         self.write(name, content.replace(old, new, times))
 
+    def json(self, name: str, change: Callable[[dict], object]) -> None:
+        """`change` alters the content, or returns another."""
+        content = json.loads((self / name).read_text())
+        changed = change(content)
+        self.write(name, json.dumps(changed if isinstance(changed, dict | list) else content))
+
     def remove(self, name: str) -> None:
         shutil.rmtree(self / name) if (self / name).is_dir() else (self / name).unlink()
 
-    def tear(self, name: str) -> None:
-        self.write(name, (self / name).read_bytes()[:-1000])
-
     def bomb(self, name: str) -> str:
-        """A pickle that makes the file `canary`."""
         return self.write(name, pickle.dumps(Bomb(), protocol=2))
 
     def torch_bomb(self, name: str) -> str:
@@ -87,20 +85,12 @@ class Box:
         return name
 
     def files(self) -> dict[str, tuple]:
-        """Everything that lies in the box, with kind, size and time of change."""
-        found = {}
-        for path in sorted(self.root.rglob("*")):
-            status = path.lstat()
-            found[str(path.relative_to(self.root))] = (
-                status.st_mode,
-                path.is_dir() or (status.st_size, status.st_mtime_ns),
-            )
-        return found
-
-
-class Bomb:
-    def __reduce__(self):
-        return os.system, ("echo harm > canary",)
+        """Everything that lies in the folder: name -> kind, size and time of change."""
+        found = {path: path.lstat() for path in sorted(self.root.rglob("*"))}
+        return {
+            str(path.relative_to(self.root)): (status.st_mode, path.is_dir() or (status.st_size, status.st_mtime_ns))
+            for path, status in found.items()
+        }
 
 
 def record(index: int, emotions: tuple[str, ...] = ("awe", "fear")) -> dict:
@@ -112,90 +102,82 @@ def record(index: int, emotions: tuple[str, ...] = ("awe", "fear")) -> dict:
     }
 
 
-def fill(root: Path) -> None:
-    """Write the good files: what training reads, a folder of ArtEmis' files with its release, a test report."""
+@pytest.fixture(scope="session")
+def good_files(tmp_path_factory) -> Path:
+    """What training reads, a folder of ArtEmis' files with its release, and a test report."""
     from PIL import Image
 
-    box = Box(root)
-    for index in range(4):
-        (root / "data/images/Baroque").mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (48, 40), (60 * index, 90, 120)).save(root / f"data/images/Baroque/p{index}.jpg")
-    box.write(TRAIN, json.dumps({"11": record(0), "12": record(1), "13": record(2, ("anger", "awe", "awe"))}))
-    box.write(VAL, json.dumps({"21": record(3)}))
+    box = Box(tmp_path_factory.mktemp("good"))
     captions = [{"id": number, "image_id": 21, "caption": text} for number, text in enumerate(TEXTS[:2])]
-    annotations = {"info": {}, "licenses": [], "type": "captions", "images": [{"id": 21}], "annotations": captions}
-    box.write(ANNOTATIONS, json.dumps(annotations))
-    box.write("results.json", json.dumps([{"image_id": 21, "caption": TEXTS[2]}]))
+    for name, content in {
+        TRAIN: {"11": record(0), "12": record(1), "13": record(2, ("anger", "awe", "awe"))},
+        VAL: {"21": record(3)},
+        ANNOTATIONS: {"images": [{"id": 21}], "annotations": captions},
+        "results.json": [{"image_id": 21, "caption": TEXTS[2]}],
+        "vit/config.json": TINY_VIT,
+        "gpt2/config.json": TINY_GPT2,
+        "report.json": {"test_set": "v1.0", "seed": 1, "scores": {"sub_acc": 0.5}},
+    }.items():
+        box.write(name, json.dumps(content))
     box.write("data/NRC-VAD-Lexicon.txt", LEXICON)
-    box.write("vit/config.json", json.dumps(TINY_VIT))
-    box.write("gpt2/config.json", json.dumps(TINY_GPT2))
-    box.write("report.json", json.dumps({"test_set": "v1.0", "seed": 1, "scores": {"sub_acc": 0.5}}))
 
-    header = "art_style,painting,emotion,utterance_spelled,repetition,split,tokens_encoded,emotion_label"
-    artworks = [(split, f"{split}{number}") for split in ("train", "val", "test") for number in range(2)]
-    rows = [
-        f'Baroque,{name},{emotion},{text},6,{split},"{TOKENS}",1'
-        for split, name in artworks
-        for emotion, text in (("awe", TEXTS[0]), ("fear", TEXTS[1]))
-    ]
-    histograms = [f'Baroque,{name},"{VOTES}"' for _, name in artworks]
-    release = [f"Baroque,p{n},{emotion},{TEXTS[n % 4]},2" for n in range(40) for emotion in ("awe", "fear")]
-    box.write(ARTEMIS_CSV, "\n".join([header, *rows, ""]))
-    box.write(HISTOGRAM_CSV, "\n".join(["art_style,painting,emotion_histogram", *histograms, ""]))
-    box.write(RELEASE_CSV, RELEASE_HEADER + "\n".join([*release, ""]))
-    shutil.copy(REPOSITORY / "tests/data" / ARTEMIS / "vocabulary.pkl", root / ARTEMIS)
+    table = "art_style,painting,emotion,utterance_spelled,repetition,split,tokens_encoded,emotion_label\n"
+    histograms = "art_style,painting,emotion_histogram\n"
+    for split in ("train", "val", "test"):
+        for name in (f"{split}0", f"{split}1"):
+            histograms += f'Baroque,{name},"{VOTES}"\n'
+            for emotion, text in (("awe", TEXTS[0]), ("fear", TEXTS[1])):
+                table += f'Baroque,{name},{emotion},{text},6,{split},"{TOKENS}",1\n'
+    release = [f"Baroque,p{n},{emotion},{TEXTS[n % 4]},2\n" for n in range(40) for emotion in ("awe", "fear")]
+    box.write(ARTEMIS_CSV, table)
+    box.write(HISTOGRAM_CSV, histograms)
+    box.write(RELEASE_CSV, RELEASE_HEADER + "".join(release))
+    shutil.copy(REPOSITORY / "tests/data" / ARTEMIS / "vocabulary.pkl", box / ARTEMIS)
+
+    (box / "data/images/Baroque").mkdir(parents=True)
+    for index in range(4):
+        Image.new("RGB", (48, 40), (60 * index, 90, 120)).save(box / f"data/images/Baroque/p{index}.jpg")
+    return box.root
 
 
 @pytest.fixture(scope="session")
-def references_cache(tmp_path_factory) -> Path:
-    """Tokenised references of the good files, made once: no Java process for every case."""
+def references_cache(good_files, tmp_path_factory) -> Path:
+    """Tokenised references of the good files: no Java process for every case."""
     from cococaption import read_annotations
     from cococaption.references import prepare_references
 
-    root, folder = tmp_path_factory.mktemp("good"), tmp_path_factory.mktemp("references")
-    fill(root)
-    prepare_references(list(read_annotations(root / ANNOTATIONS).values()), folder)
+    folder = tmp_path_factory.mktemp("references")
+    prepare_references(list(read_annotations(good_files / ANNOTATIONS).values()), folder)
     return folder
 
 
+TOKEN_STRINGS: dict[tuple, list[str]] = {}  # of GPT-2's tokenizer: they take half a second, and every case needs them
+
+
 @pytest.fixture
-def box(tmp_path, monkeypatch, references_cache, token_strings_made_once) -> Box:
+def box(tmp_path, monkeypatch, good_files, references_cache) -> Box:
+    from utils.data.text_codec import TextCodec
+
+    for make in (TextCodec.words, TextCodec.pieces):
+
+        def strings(codec: TextCodec, make=make) -> list[str]:
+            key = make.__name__, len(codec.tokenizer)
+            return TOKEN_STRINGS.get(key) or TOKEN_STRINGS.setdefault(key, make(codec))
+
+        monkeypatch.setattr(TextCodec, make.__name__, strings)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEVLM_TEST_CACHE", str(references_cache))
-    fill(tmp_path)
+    shutil.copytree(good_files, tmp_path, dirs_exist_ok=True)
     return Box(tmp_path)
 
 
-TOKEN_STRINGS: dict[tuple, list[str]] = {}
-
-
-@pytest.fixture
-def token_strings_made_once(monkeypatch):
-    """The strings of all tokens take half a second, and every case has GPT-2's."""
-    from utils.data.text_codec import TextCodec
-
-    def remember(name: str) -> None:
-        make = getattr(TextCodec, name)
-
-        def made_once(codec: TextCodec) -> list[str]:
-            key = name, len(codec.tokenizer)
-            if key not in TOKEN_STRINGS:
-                TOKEN_STRINGS[key] = make(codec)
-            return TOKEN_STRINGS[key]
-
-        monkeypatch.setattr(TextCodec, name, made_once)
-
-    remember("words")
-    remember("pieces")
-
-
 @pytest.fixture(scope="session")
-def good_checkpoints(tmp_path_factory, references_cache) -> Path:
-    """The checkpoints of a finished run on the good files: also the proof that they are good."""
+def good_checkpoints(good_files, references_cache, tmp_path_factory) -> Path:
+    """The checkpoints of a finished run on the good files, which shows that they are good."""
     import artEmisX_train
 
     root = tmp_path_factory.mktemp("trained")
-    fill(root)
+    shutil.copytree(good_files, root, dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("SEVLM_TEST_CACHE", str(references_cache))
@@ -205,29 +187,20 @@ def good_checkpoints(tmp_path_factory, references_cache) -> Path:
 
 # ---- spoiling them ---------------------------------------------------------------------------------------------------
 
+Change = Callable[[Box], object]
+
+
+def _later(method: Callable) -> Callable[..., Change]:
+    """A method of Box for tables of cases: called with its arguments first, and with the box later."""
+    return lambda *arguments: lambda box: method(box, *arguments)
+
+
+content, removed, replaced, appended = map(_later, (Box.write, Box.remove, Box.replace, Box.append))
+torn = _later(lambda box, name: box.write(name, (box / name).read_bytes()[:-1000]))
+
 
 def unchanged(box: Box) -> None:
     """For a case whose command line alone is bad."""
-
-
-def content(name: str, what: str | bytes) -> Change:
-    return lambda box: box.write(name, what)
-
-
-def removed(name: str) -> Change:
-    return lambda box: box.remove(name)
-
-
-def replaced(name: str, old: str, new: str, times: int = 1) -> Change:
-    return lambda box: box.replace(name, old, new, times)
-
-
-def appended(name: str, *lines: str) -> Change:
-    return lambda box: box.append(name, *lines)
-
-
-def torn(name: str) -> Change:
-    return lambda box: box.tear(name)
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -244,7 +217,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def train_argv(flags: str = "") -> list[str]:
-    """A short training on the box's files; `flags` win over these."""
+    """A short training on the good files; `flags` win over these."""
     return shlex.split(
         f"--nle_data_train_path {TRAIN} --nle_data_val_path {VAL} --annFileExp {ANNOTATIONS} --from_scratch "
         "--clip_model vit --gpt2_model gpt2 --prefix_dim 16 --lemmatizer none --num_workers 0 --batch_size 2 "
@@ -263,12 +236,11 @@ def check_refused(box: Box, main: Callable, argv: str | list[str], message: str)
     before = box.files()
     with pytest.raises(InputError) as caught:
         main(shlex.split(argv) if isinstance(argv, str) else argv)
-    said = str(caught.value)
-    assert said.isprintable() and len(said) < 1500, said[:3000]  # a line break is not printable
-    assert re.search(message, said), said
+    found = str(caught.value)
+    assert found.isprintable() and len(found) < 1500, found[:3000]  # a line break is not printable
+    assert re.search(message, found), found
     assert not (box / "canary").exists(), "a pickle was run"
-    after = box.files()
-    assert after == before, {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert box.files() == before
 
 
 def check_refused_in_shell(box: Box, command: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Reading annotation and result files, and the cache of tokenised references."""
+"""Annotation and result files, the cache of tokenised references, and what is refused with one line."""
 
 import json
 
@@ -6,9 +6,11 @@ import pytest
 
 import cococaption.references
 from cococaption import CaptionScorer, read_annotations, read_results
+from cococaption.__main__ import main
 from cococaption.references import prepare_references
 from cococaption.spice import _MODELS, check_models
-from cococaption.tokenizer import caption_problem
+from cococaption.tokenizer import caption_problem, printable
+from tests.bad_input import ANNOTATIONS, BRACKETS, check_accepted, check_refused, check_refused_in_shell
 from utils.errors import InputError
 from utils.files import write_json
 
@@ -37,65 +39,49 @@ def test_annotations_in_the_order_of_the_images(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    ("data", "problem"),
-    [
-        ([], "a JSON object"),
-        ({"images": []}, "'images' is missing or empty"),
-        ({"images": [{"id": 1}]}, "'annotations' is missing or empty"),
-        (changed("images", 1, id=1), r"images\[1\]: duplicate image id 1;"),
-        (changed("images", 1, id=2**63), r"images\[1\]: id: '9223372036854775808' is not a 64-bit integer"),
-        (changed("images", 1, id=True), r"images\[1\]: id: 'True' is not"),
-        (changed("annotations", 2, image_id=5), r"annotations\[2\]: image_id 5 is not in images"),
-        (changed("annotations", 1, image_id=BIG), "image 1 has no annotation"),
-        (changed("annotations", 0, caption=None), r"annotations\[0\]: caption: the caption is NoneType, not text"),
-        (changed("annotations", 0, caption="a\u2028b"), r"annotations\[0\]: caption: .*U\+2028; replace it by a space"),
-        ({**GOOD, "annotations": [{"id": 1, "image_id": 1}]}, r"annotations\[0\]: has no 'caption'"),
-        ({**GOOD, "annotations": ["a red tree"]}, r"annotations\[0\]: is not a JSON object"),
-    ],
-)
-def test_annotations_refused(tmp_path, data, problem):
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(data))
-    with pytest.raises(InputError, match=problem) as error:
-        read_annotations(path)
-    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+ANNOTATIONS_REFUSED = [
+    ([], "a JSON object"),
+    ({"images": []}, "'images' is missing or empty"),
+    ({"images": [{"id": 1}]}, "'annotations' is missing or empty"),
+    (changed("images", 1, id=1), r"images\[1\]: duplicate image id 1;"),
+    (changed("images", 1, id=2**63), r"images\[1\]: id: '9223372036854775808' is not a 64-bit integer"),
+    (changed("images", 1, id=True), r"images\[1\]: id: 'True' is not"),
+    (changed("annotations", 2, image_id=5), r"annotations\[2\]: image_id 5 is not in images"),
+    (changed("annotations", 1, image_id=BIG), "image 1 has no annotation"),
+    (changed("annotations", 0, caption=None), r"annotations\[0\]: caption: the caption is NoneType, not text"),
+    (changed("annotations", 0, caption="a\u2028b"), r"annotations\[0\]: caption: .*U\+2028; replace it by a space"),
+    ({**GOOD, "annotations": [{"id": 1, "image_id": 1}]}, r"annotations\[0\]: has no 'caption'"),
+    ({**GOOD, "annotations": ["a red tree"]}, r"annotations\[0\]: is not a JSON object"),
+]
+RESULTS_REFUSED = [
+    ({}, "a JSON list"),
+    ([], "at least one record"),
+    ([{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}], "record 1: a second caption for image 1"),
+    ([{"image_id": "1", "caption": "a"}], "record 0: image_id: '1' is not a 64-bit integer"),
+    ([{"image_id": 1, "caption": 5}], "record 0: caption: the caption is int"),
+    ([{"image_id": 1, "caption": "\ud800"}], "record 0: caption: .*half a character.*repair"),
+    ([{"image_id": 1}], "record 0: has no 'caption'"),
+]
 
 
 @pytest.mark.parametrize(
-    ("data", "problem"),
-    [
-        ({}, "a JSON list"),
-        ([], "at least one record"),
-        (
-            [{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}],
-            "record 1: a second caption for image 1",
-        ),
-        ([{"image_id": "1", "caption": "a"}], "record 0: image_id: '1' is not a 64-bit integer"),
-        ([{"image_id": 1, "caption": 5}], "record 0: caption: the caption is int"),
-        ([{"image_id": 1}], "record 0: has no 'caption'"),
-    ],
+    ("read", "data", "message"),
+    [(read_annotations, *case) for case in ANNOTATIONS_REFUSED] + [(read_results, *case) for case in RESULTS_REFUSED],
 )
-def test_results_refused(tmp_path, data, problem):
-    path = tmp_path / "r.json"
-    write_json(path, data)
-    with pytest.raises(InputError, match=problem) as error:
-        read_results(path)
-    assert str(error.value).startswith(f"{path}: ")
+def test_refused(tmp_path, read, data, message):
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match=message) as error:
+        read(tmp_path / "a.json")
+    assert str(error.value).startswith(f"{tmp_path}/a.json: ") and str(error.value).isprintable()
 
 
-@pytest.mark.parametrize(
-    "caption", ["", "a\nb", "\n", "a|||b", "😀", "a\tb\x00c", "a\x85b", "a\xa0b", "ends in\r", "\r"]
-)
-def test_captions_accepted(caption):
-    assert caption_problem(caption) is None
-
-
-@pytest.mark.parametrize(
-    "caption", ["a\rb", "a\r\n", "a\r\nb", "\r\r", "a\x0bb", "a\x0c", "\u2028", "a\u2029b", "\ud83d", 1]
-)
-def test_captions_refused(caption):
-    assert caption_problem(caption)
+def test_captions():
+    """A line separator inside a caption would assign later captions to other images; a final "\\r" would not."""
+    good = ["", "a\nb", "\n", "a|||b", "😀", "a\tb\x00c", "a\x85b", "a\xa0b", "ends in\r", "\r"]
+    bad = ["a\rb", "a\r\n", "a\r\nb", "\r\r", "a\x0bb", "a\x0c", "\u2028", "a\u2029b", "\ud83d"]
+    assert [caption_problem(caption) for caption in good] == [None] * len(good)
+    assert all(map(caption_problem, [*bad, 1]))
+    assert not any(caption_problem(printable(caption)) for caption in bad) and printable("é\ra") == "é a"
 
 
 def test_score_refuses_before_any_java(tmp_path):
@@ -112,33 +98,27 @@ def test_score_refuses_before_any_java(tmp_path):
 
 
 def test_references_on_disk(tmp_path, monkeypatch, capsys):
-    captions, other = [["A red tree.", "no."], ["5 calm 😀 seas"]], [["A red tree.", "no."], ["6 calm seas"]]
-    expected = [["a red tree", "no."], ["5 calm seas"]]
-    calls = []
-    tokenize = cococaption.references.tokenize
+    """Tokenised once for the same captions in the same order; again where the file is damaged, or another's."""
+    captions, other = [["A red tree.", "no."], ["5 calm 😀 seas"]], [["no.", "A red tree."], ["5 calm 😀 seas"]]
+    expected, cache = [["a red tree", "no."], ["5 calm seas"]], tmp_path / "cache"
+    calls, tokenize = [], cococaption.references.tokenize
     monkeypatch.setattr(cococaption.references, "tokenize", lambda texts: calls.append(len(texts)) or tokenize(texts))
 
-    assert prepare_references(captions, tmp_path).texts == expected
-    (cache,) = tmp_path.iterdir()
-    whole = cache.read_bytes()
-    assert prepare_references(captions, tmp_path).texts == expected
-    assert calls == [3]
-    prepare_references(other, tmp_path)
-    (other_cache,) = set(tmp_path.iterdir()) - {cache}
-    calls.clear()
+    for _ in range(2):
+        assert prepare_references(captions, cache).texts == expected and calls == [3]
+    (file,) = cache.iterdir()
+    whole = file.read_bytes()
+    assert prepare_references(other, cache).texts == [["no", "a red tree"], ["5 calm seas"]]
+    (other_file,) = set(cache.iterdir()) - {file}
     assert capsys.readouterr().out == ""
+    damages = [whole[:-30], whole.replace(b"red", b"bed"), b"[]", other_file.read_bytes()]
+    for number, damaged in enumerate(damages, start=3):
+        file.write_bytes(damaged)
+        assert prepare_references(captions, cache).texts == expected
+        assert calls == [3] * number and file.read_bytes() == whole
+        assert capsys.readouterr().out == f"{file}: damaged; recreating it\n"
+    assert prepare_references([captions[0] + captions[1]], cache).texts == [sum(expected, [])]  # of one image
 
-    for number, damaged in enumerate([whole[:-30], whole.replace(b"red", b"bed"), b"[]", other_cache.read_bytes()], 1):
-        cache.write_bytes(damaged)
-        assert prepare_references(captions, tmp_path).texts == expected
-        assert calls == [3] * number and cache.read_bytes() == whole
-        assert capsys.readouterr().out == f"{cache}: damaged; recreating it\n"
-
-    assert prepare_references(other, tmp_path).texts[1] == ["6 calm seas"]
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_unwritable_cache_is_only_a_warning(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="not cached"):
         assert prepare_references([["a tree"]], tmp_path / "file" / "cache").texts == [["a tree"]]
@@ -154,3 +134,29 @@ def test_spice_without_its_models(tmp_path):
     write_json(tmp_path / "a.json", GOOD)
     with pytest.raises(InputError, match="SPICE needs this file"):
         CaptionScorer(tmp_path / "a.json", metrics=("bleu", "spice"))
+
+
+# ---- python -m cococaption -------------------------------------------------------------------------------------------
+
+ARGV = f"--annotations {ANNOTATIONS} --results results.json --metrics bleu"
+ARGV_REFUSED = {
+    ARGV.replace(ANNOTATIONS, "gone.json"): "gone.json: no such file",
+    ARGV.replace("results.json", "gone.json"): "gone.json: no such file",
+    ARGV.replace("results.json", "other.json"): f"{ANNOTATIONS}: lacks 1 of the images.*same split",
+    f"{ARGV} --json data": "data: is a folder; give the name of a file",
+    f"{ARGV} --json vit/config.json/out.json": "vit/config.json",
+    f"{ARGV} wer": "--metrics.*wer",
+    f"{ARGV} --meteor_jvms 0": "--meteor_jvms: 0 is not between 1 and 32",
+}
+
+
+@pytest.mark.parametrize(("argv", "message"), ARGV_REFUSED.items())
+def test_argv(box, argv, message):
+    box.write("other.json", '[{"image_id": 5, "caption": "a"}]')
+    check_refused(box, main, argv, message)
+
+
+def test_good_files_are_accepted_and_brackets_refused(box):
+    check_accepted(box, main, f"{ARGV} --json out/scores.json")
+    box.write("results.json", BRACKETS)
+    check_refused_in_shell(box, f"-m cococaption {ARGV}", "error: results.json: JSON nested too deeply")

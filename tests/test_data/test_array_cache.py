@@ -13,21 +13,24 @@ def test_arrays_come_back(tmp_path, count):
     write_arrays(tmp_path / "a.npy", b"key", ARRAYS[:count])
     found = read_arrays(tmp_path / "a.npy", b"key")
     assert [array.dtype for array in found] == [array.dtype for array in ARRAYS[:count]]
-    assert all(np.array_equal(*pair) for pair in zip(found, ARRAYS[:count], strict=True))
+    assert all(map(np.array_equal, found, ARRAYS[:count])) and len(found) == count
     assert read_arrays(tmp_path / "a.npy", b"another key") is None
 
 
-def test_computed_once_and_again_when_damaged(tmp_path, capsys):
-    calls = []
+def test_computed_once_for_each_key_and_again_when_damaged(tmp_path, capsys):
+    computed = []
 
-    def load() -> list:
-        (values,) = load_or_compute(tmp_path, "x", b"key", lambda: calls.append(1) or [ARRAYS[0]])
-        return values.tolist()
+    def load(kind: str = "x", key: bytes = b"key", folder=tmp_path) -> list:
+        (values,) = load_or_compute(folder, kind, key, lambda: computed.append(kind) or [np.frombuffer(key, np.uint8)])
+        return bytes(values)
 
-    assert load() == load() == [0, 1, 2] and len(calls) == 1
+    assert load() == load() == b"key" and computed == ["x"]
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    for count, damaged in enumerate((b"", whole[:-1], whole[:140] + b"\x01" + whole[141:]), start=2):
+    for count, damaged in enumerate((b"", whole[:-1], whole[:130] + b"\x01" + whole[131:]), start=2):
         path.write_bytes(damaged)
-        assert load() == [0, 1, 2] and len(calls) == count and path.read_bytes() == whole
+        assert load() == b"key" and len(computed) == count and path.read_bytes() == whole
         assert capsys.readouterr().out == f"{path}: damaged; recreating it\n"
+    assert load(key=b"other") == load(key=b"other") == b"other" and load("y") == b"key" == load()
+    assert load(folder=None) == load(folder=None) == b"key" and computed[4:] == ["x", "y", "x", "x"]
+    assert len(list(tmp_path.iterdir())) == 3 and capsys.readouterr().out == ""

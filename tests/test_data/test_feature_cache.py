@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader
 import artEmisX_train
 from models.image_encoder import ImageEncoder
 from preprocess import cache_features
-from tests.test_models.tiny import build as tiny_model
-from tests.test_training.test_training import newest_state
+from tests.conftest import TINY_VIT, logged_losses
 from utils.command_line import check_paths, parse_args
 from utils.data import feature_cache
 from utils.data.datasets import EvaluationImages
@@ -23,9 +22,9 @@ from utils.data.feature_cache import ROW, FeatureCache, ImageFile, header_sha256
 from utils.data.image_encoder_weights import load_image_encoder
 from utils.data.load_inputs import build_images, read_inputs
 from utils.errors import InputError, run_script
+from utils.files import read_json, write_json
 
 IMAGES = "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
-SPLITS = (("train", "cl_train"), ("val", "val"))
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +44,21 @@ def cache(cache_argv, tmp_path_factory):
 @pytest.fixture
 def copy(cache, tmp_path):
     """A cache that may be damaged."""
-    shutil.copytree(cache, tmp_path / "cache")
-    return tmp_path / "cache"
+    return shutil.copytree(cache, tmp_path / "cache")
+
+
+@pytest.fixture
+def images(workspace, tmp_path):
+    """A folder of images that may be changed; its files have new times."""
+    return shutil.copytree(workspace.data / IMAGES, tmp_path / "data" / "images", copy_function=shutil.copyfile)
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list[int]:
+    """The sizes of the batches that are encoded."""
+    sizes, forward = [], ImageEncoder.forward
+    monkeypatch.setattr(ImageEncoder, "forward", lambda *args: sizes.append(len(args[1])) or forward(*args))
+    return sizes
 
 
 def rows_of(folder):
@@ -57,43 +69,35 @@ def features_of(folder):
     return np.memmap(folder / "features.f16", np.float16, "r+").reshape(len(rows_of(folder)), -1)
 
 
-def header_of(folder):
-    return json.loads((folder / "header.json").read_text())
-
-
 def names_of(folder):
-    return header_of(folder)["images"]
+    return read_json(folder / "header.json")["images"]
 
 
-def change_header(folder, change, seal=True):
-    header = {name: value for name, value in header_of(folder).items() if name != "sha256"} | change
-    seal = header_sha256(header) if seal else header_of(folder)["sha256"]
-    (folder / "header.json").write_text(json.dumps(header | {"sha256": seal}))
-
-
-def images_of(workspace, out, *more) -> SimpleNamespace:
+def open_run(workspace, out, *flags) -> SimpleNamespace:
     """What a run gets of its images: the source, the records of the scored split, the encoder; nothing is trained."""
-    args = parse_args(workspace.argv(out, *more))
+    args = parse_args(workspace.argv(out, *map(str, flags)))
     check_paths(args)
     read = read_inputs(args)
-    model = tiny_model()
     torch.manual_seed(args.seed)
-    encoder = model.image_encoder = load_image_encoder(str(args.clip_model), from_scratch=True)
+    encoder = load_image_encoder(str(args.clip_model), from_scratch=True)
+    model = SimpleNamespace(image_encoder=encoder)
     source = build_images(args, model, read, torch.device("cpu"))
     names = [record["image_name"] for record in read.records.values()]
     return SimpleNamespace(source=source, records=read.records, names=names, encoder=encoder, left=model.image_encoder)
 
 
-def load_all(images, workers=0, batch_size=4) -> list[dict]:
+def load_all(run, workers=0) -> list[dict]:
     """Every batch of the validation images."""
-    return list(DataLoader(EvaluationImages(images.records, images.source), batch_size, num_workers=workers))
+    return list(DataLoader(EvaluationImages(run.records, run.source), 4, num_workers=workers))
 
 
 # ---- the script ------------------------------------------------------------------------------------------------------
 
 
-def test_script_continues_where_it_stopped(copy, cache_argv, capsys):
-    """Unwritten and damaged rows are computed again, whole ones stay."""
+def test_script_continues_where_it_stopped(copy, cache_argv, tmp_path, capsys):
+    """Unwritten and damaged rows are computed again, whole ones stay; an estimate writes nothing."""
+    cache_features.main([*cache_argv, "--out_dir", str(tmp_path / "new"), "--estimate"])
+    assert "GB, about" in capsys.readouterr().out and not (tmp_path / "new").exists()
     whole = features_of(copy).copy()
     rows_of(copy)["written"][5:9] = 0
     features_of(copy)[5:9] = 0
@@ -103,13 +107,7 @@ def test_script_continues_where_it_stopped(copy, cache_argv, capsys):
     assert f"{len(whole)} images in {copy}, 5 of them new" in printed
     assert f"the features of 1 images are damaged, e.g. {names_of(copy)[20]}: recomputing them" in printed
     # batches of another size may round the last float16 bit differently
-    assert rows_of(copy)["written"].all()
-    assert np.allclose(features_of(copy).astype(np.float32), whole.astype(np.float32), atol=2e-3)
-
-
-def test_estimate_writes_nothing(cache_argv, tmp_path, capsys):
-    cache_features.main([*cache_argv, "--out_dir", str(tmp_path / "cache"), "--estimate"])
-    assert "GB, about" in capsys.readouterr().out and not (tmp_path / "cache").exists()
+    assert rows_of(copy)["written"].all() and np.allclose(features_of(copy), whole, atol=2e-3)
 
 
 def test_fresh_features_are_compared(workspace, copy, cache_argv):
@@ -120,18 +118,22 @@ def test_fresh_features_are_compared(workspace, copy, cache_argv):
         cache_features.main([*cache_argv, "--out_dir", str(copy)])
 
 
-def test_script_encodes_changed_images_and_refuses_other_folders(workspace, cache_argv, tmp_path, capsys):
-    images, out = tmp_path / "images", tmp_path / "cache"
-    shutil.copytree(workspace.data / IMAGES, images)
-    argv = [*cache_argv, "--image_root", str(images), "--out_dir", str(out)]
+def test_script_encodes_changed_images_and_refuses_other_folders(cache_argv, images, tmp_path, capsys):
+    """A changed image, and two images that have exchanged their names."""
+    argv = [*cache_argv, "--image_root", str(images), "--out_dir", str(tmp_path / "cache")]
     cache_features.main(argv)
-    first, second, *_ = names_of(out)
+    before = features_of(tmp_path / "cache").copy()
+    first, second, third, fourth, *_ = names_of(tmp_path / "cache")
     shutil.copy(images / second, images / first)
+    os.rename(images / third, tmp_path / "third")
+    os.rename(images / fourth, images / third)
+    os.rename(tmp_path / "third", images / fourth)
     cache_features.main(argv)
-    assert f"images in {out}, 1 of them new" in capsys.readouterr().out
-    assert (features_of(out)[0] == features_of(out)[1]).mean() > 0.9
+    assert f"images in {tmp_path}/cache, 3 of them new" in capsys.readouterr().out
+    assert np.allclose(features_of(tmp_path / "cache")[:4], before[[1, 1, 3, 2]], atol=2e-3)
+    assert not np.allclose(before[2], before[3], atol=2e-2)
     with pytest.raises(InputError, match=f"made from images in {images}; those in .* differ, e.g. {first}"):
-        cache_features.main([*cache_argv, "--out_dir", str(out)])
+        cache_features.main([*cache_argv, "--out_dir", str(tmp_path / "cache")])
 
 
 # ---- the training with it --------------------------------------------------------------------------------------------
@@ -139,160 +141,160 @@ def test_script_encodes_changed_images_and_refuses_other_folders(workspace, cach
 
 @pytest.mark.slow
 def test_training_on_cached_features_is_the_same(workspace, cache, tmp_path):
-    """Cached by the script, and cached before the first epoch: the same weights; without a cache nearly the same."""
-    ways = {"script": ["--feature_cache", str(cache)], "auto": ["--feature_cache", "auto"], "none": []}
-    for name, more in ways.items():
-        assert artEmisX_train.main(workspace.argv(tmp_path / name, *more)) == 0
-    states = {name: newest_state(tmp_path / name)["model"] for name in ways}
-    for name, tensor in states["script"].items():
-        # encoded in batches of another size, float16 features may differ in their last bit
-        assert torch.allclose(states["auto"][name], tensor, atol=2e-3), name
-        assert torch.allclose(states["none"][name], tensor, atol=2e-3), name
+    """Cached by the script, and cached before the first epoch: nearly the same losses as without a cache."""
+    losses = {}
+    for name, more in {"none": [], "script": ["--feature_cache", cache], "auto": ["--feature_cache", "auto"]}.items():
+        flags = map(str, ["--num_train_epochs", 1, "--log_steps", 1, *more])
+        assert artEmisX_train.main(workspace.argv(tmp_path / name, *flags)) == 0
+        losses[name] = logged_losses(tmp_path / name)
+    for name in ("script", "auto"):
+        for found, expected in zip(losses[name], losses["none"], strict=True):
+            assert found == pytest.approx(expected, rel=1e-3)
 
 
-def test_auto_is_filled_once(workspace, tmp_path, monkeypatch):
+def test_auto_is_filled_once(workspace, tmp_path, encoded):
     """In float32 under autocast as without; a second run encodes nothing."""
-    calls = []
-    forward = ImageEncoder.forward
-    monkeypatch.setattr(ImageEncoder, "forward", lambda *a: calls.append(len(a[1])) or forward(*a))
-    flags = ("--feature_cache", "auto", "--cache_dir", str(tmp_path))
+    flags = ("--feature_cache", "auto", "--cache_dir", tmp_path)
     with torch.autocast("cpu", torch.bfloat16):
-        images = images_of(workspace, tmp_path, *flags)
-    assert images.left is None and sum(calls) == len(images.source.row)
-    (batch, *_) = load_all(images)
+        run = open_run(workspace, tmp_path, *flags)
+    assert run.left is None and sum(encoded) == len(run.source.row)
+    (batch, *_) = load_all(run)
     assert batch.keys() == {"image_id", "cls", "grid"} and batch["grid"].dtype == torch.float16
-    pixels = images_of(workspace, tmp_path).source.load(images.names[:4])
-    plain = images.encoder(torch.stack([image["pixels"] for image in pixels]))
+    pixels = open_run(workspace, tmp_path).source.load(run.names[:4])
+    plain = run.encoder(torch.stack([image["pixels"] for image in pixels]))
     torch.testing.assert_close(batch["grid"].float(), plain.grid, atol=2e-3, rtol=2e-3)
     torch.testing.assert_close(batch["cls"].float(), plain.cls, atol=2e-3, rtol=2e-3)
-    calls.clear()
-    again = images_of(workspace, tmp_path, *flags)
-    assert not calls and torch.equal(load_all(again, workers=1)[0]["grid"], batch["grid"])
+    encoded.clear()
+    again = open_run(workspace, tmp_path, *flags)
+    assert not encoded and torch.equal(load_all(again, workers=1)[0]["grid"], batch["grid"])
 
 
-def test_images_that_change_while_they_are_encoded(workspace, tmp_path, monkeypatch):
-    shutil.copytree(workspace.data / IMAGES, tmp_path / "images")
-    flags = ("--feature_cache", "auto", "--cache_dir", str(tmp_path), "--image_root", str(tmp_path / "images"))
-    changed = names_of_val(workspace)[2]
-    forward = ImageEncoder.forward
-    monkeypatch.setattr(ImageEncoder, "forward", lambda *a: os.utime(tmp_path / "images" / changed) or forward(*a))
-    with pytest.raises(InputError, match=f"1 images changed during the run, e.g. {changed}; start again"):
-        images_of(workspace, tmp_path, *flags)
-    monkeypatch.undo()
-    assert len(load_all(images_of(workspace, tmp_path, *flags))) == 1
-
-
-def names_of_val(workspace) -> list[str]:
-    records = json.loads((workspace.data / "artEmisX_val.json").read_text())
-    return [record["image_name"] for record in records.values()]
+def test_images_that_change_while_they_are_encoded(workspace, images, tmp_path, monkeypatch):
+    flags = ("--feature_cache", "auto", "--cache_dir", tmp_path, "--image_root", images)
+    changed, forward = open_run(workspace, tmp_path, "--image_root", images).names[2], ImageEncoder.forward
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageEncoder, "forward", lambda *args: os.utime(images / changed) or forward(*args))
+        with pytest.raises(InputError, match=f"1 images changed during the run, e.g. {changed}; start again"):
+            open_run(workspace, tmp_path, *flags)
+    assert len(load_all(open_run(workspace, tmp_path, *flags))) == 1
 
 
 # ---- what the features depend on -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "change, seal, message",
-    [
+def test_other_headers_are_refused(workspace, copy, tmp_path):
+    header = read_json(copy / "header.json")
+    del header["sha256"]
+    size = {"transform": header["transform"] | {"size": 224}}
+    for change, sealed, message in (
         ({"encoder_sha256": "0" * 64}, True, "its encoder_sha256 is 000.*this run's is"),
         ({"encoder_sha256": "0" * 64}, False, "header.json: damaged or modified"),
-        ({"transform": {"size": 224}}, True, "its transform.size is 224, this run's is 32"),
-    ],
-)
-def test_other_headers_are_refused(workspace, copy, tmp_path, change, seal, message):
-    change_header(copy, change, seal)
-    with pytest.raises(InputError, match=message):
-        images_of(workspace, tmp_path, "--feature_cache", str(copy))
+        (size, True, "its transform.size is 224, this run's is 32"),
+    ):
+        sha256 = header_sha256(header | change if sealed else header)
+        write_json(copy / "header.json", header | change | {"sha256": sha256})
+        with pytest.raises(InputError, match=message):
+            open_run(workspace, tmp_path, "--feature_cache", copy)
+    (copy / "header.json").unlink()
+    with pytest.raises(InputError, match="is not a feature cache"):
+        open_run(workspace, tmp_path, "--feature_cache", copy)
 
 
-def test_same_weights_under_another_config_are_refused(workspace, cache, tmp_path):
-    config = json.loads((workspace.root / "vit" / "config.json").read_text())
-    for name, value in (("hidden_act", "gelu"), ("num_attention_heads", 4), ("layer_norm_eps", 1e-3)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps(config | {name: value}))
-        with pytest.raises(InputError, match=f"its encoder_config.{name} is .*, this run's is {value}"):
-            images_of(workspace, tmp_path, "--feature_cache", str(cache), "--clip_model", str(tmp_path / name))
+# flags, or fields of the encoder's config.json -> what differs
+OTHER = {
+    "--image_normalization own": "transform.mean is .*, this run's is .*0.48145466",
+    "--seed 2": "encoder_sha256 is",  # of its random weights
+    "hidden_act gelu": "encoder_config.hidden_act is quick_gelu, this run's is gelu",
+    "num_attention_heads 4": "encoder_config.num_attention_heads is 2, this run's is 4",
+    "layer_norm_eps 0.001": "encoder_config.layer_norm_eps is 1e-05, this run's is 0.001",
+    "image_size 48": "encoder_sha256 is",  # its positions have another shape
+}
 
 
-def test_image_files_are_compared(workspace, cache, tmp_path):
+@pytest.mark.parametrize(("other", "message"), OTHER.items(), ids=OTHER)
+def test_another_encoder_or_preparation_is_refused(workspace, cache, tmp_path, other, message):
+    name, value = other.split()
+    flags = [name, value]
+    if not name.startswith("--"):
+        config = TINY_VIT | {name: value if name == "hidden_act" else json.loads(value)}
+        write_json(tmp_path / "vit" / "config.json", config)
+        flags = ["--clip_model", tmp_path / "vit"]
+    with pytest.raises(InputError, match=f"its {message}"):
+        open_run(workspace, tmp_path, "--feature_cache", cache, *flags)
+
+
+def test_image_files_are_compared(workspace, cache, images, tmp_path):
     """A moved or touched folder of the same images passes; another image, of the same size even, is named."""
-    images = tmp_path / "data" / "images"
-    shutil.copytree(workspace.data / IMAGES, images, copy_function=shutil.copyfile)  # new times
-    flags = ("--feature_cache", str(cache), "--cache_dir", str(tmp_path))
-    assert images_of(workspace, tmp_path, *flags, "--image_root", str(images)).left is None
+    flags = ("--feature_cache", cache, "--cache_dir", tmp_path)
+    assert open_run(workspace, tmp_path, *flags, "--image_root", images).left is None
     name = names_of(cache)[7]
     content = bytearray((images / name).read_bytes())
     content[-10] ^= 1
-    status = os.stat(workspace.data / IMAGES / name)
     (images / name).write_bytes(content)
+    status = os.stat(workspace.data / IMAGES / name)
     os.utime(images / name, ns=(status.st_atime_ns, status.st_mtime_ns))  # same size and time, another folder
     message = f"made from other images than those in {images}: 1 differ, e.g. {name}"
     with pytest.raises(InputError, match=message):
-        images_of(workspace, tmp_path, *flags, "--image_root", str(images))
+        open_run(workspace, tmp_path, *flags, "--image_root", images)
     # found beside the data, though not named
-    for split in ("cl_train", "val"):
-        shutil.copy(workspace.data / f"artEmisX_{split}.json", tmp_path / "data")
-    data = [f"--nle_data_{short}_path={tmp_path}/data/artEmisX_{long}.json" for short, long in SPLITS]
+    data = []
+    for short, long in (("train", "cl_train"), ("val", "val")):
+        split = shutil.copy(workspace.data / f"artEmisX_{long}.json", tmp_path / "data")
+        data += [f"--nle_data_{short}_path", split]
     with pytest.raises(InputError, match=message):
-        images_of(workspace, tmp_path, *flags, *data)
+        open_run(workspace, tmp_path, *flags, *data)
     shutil.rmtree(images)  # images that are not at hand cannot be compared
-    assert len(load_all(images_of(workspace, tmp_path, *flags, *data))) == 1
+    assert len(load_all(open_run(workspace, tmp_path, *flags, *data))) == 1
 
 
-def test_auto_knows_images_apart(workspace, tmp_path, monkeypatch):
-    """Another folder has a cache of its own; in the same folder, a changed image is encoded again and no other."""
-    folders = [tmp_path / name for name in ("one", "two")]
-    flags = ("--feature_cache", "auto", "--cache_dir", str(tmp_path / "cache"), "--image_root")
-    for folder in folders:
-        shutil.copytree(workspace.data / IMAGES, folder)
-    caches = [images_of(workspace, tmp_path, *flags, str(folder)).source.folder for folder in folders]
-    assert caches[0] != caches[1]
-    names = names_of_val(workspace)
-    times = os.stat(folders[0] / names[0])
-    shutil.copy(folders[0] / names[1], folders[0] / names[0])
-    os.utime(folders[0] / names[0], ns=(times.st_atime_ns, times.st_mtime_ns))  # another size is enough
-    os.utime(folders[0] / names[2])  # another time is not
-    calls = []
-    forward = ImageEncoder.forward
-    monkeypatch.setattr(ImageEncoder, "forward", lambda *a: calls.append(len(a[1])) or forward(*a))
-    (first, *_) = load_all(images_of(workspace, tmp_path, *flags, str(folders[0])))
-    assert calls == [1]
-    assert torch.allclose(first["grid"][0].float(), first["grid"][1].float(), atol=2e-3)
+def test_auto_knows_images_apart(workspace, images, tmp_path, encoded):
+    """Another folder and another encoder have caches of their own; a changed image is encoded again and no other."""
+    flags = ("--feature_cache", "auto", "--cache_dir", tmp_path / "cache", "--image_root")
+    run = open_run(workspace, tmp_path, *flags, images)
+    others = [
+        open_run(workspace, tmp_path, *flags, shutil.copytree(images, tmp_path / "other")),
+        open_run(workspace, tmp_path, *flags, images, "--seed", 2),
+        open_run(workspace, tmp_path, *flags, images, "--image_normalization", "own"),
+    ]
+    assert len({other.source.folder for other in (run, *others)}) == 4
+    first, second, third, *_ = run.names
+    status = os.stat(images / first)
+    shutil.copy(images / second, images / first)
+    os.utime(images / first, ns=(status.st_atime_ns, status.st_mtime_ns))  # another size is enough
+    os.utime(images / third)  # another time is not
+    encoded.clear()
+    (batch, *_) = load_all(open_run(workspace, tmp_path, *flags, images))
+    assert encoded == [1]
+    torch.testing.assert_close(batch["grid"][0], batch["grid"][1], atol=2e-3, rtol=0)
 
 
 # ---- damage ----------------------------------------------------------------------------------------------------------
 
 
-def flip_a_bit(folder):
-    features_of(folder).view(np.uint16)[11, 3] ^= 1
-
-
-def exchange_rows(folder):
-    for array in (features_of(folder), rows_of(folder)):
-        array[[11, 12]] = array[[12, 11]]
-
-
-@pytest.mark.parametrize("damage", [flip_a_bit, exchange_rows])
-def test_damaged_rows_are_refused_by_name(copy, damage):
-    damage(copy)
-    cache, names = FeatureCache(copy), names_of(copy)
+@pytest.mark.parametrize("damaged", [[11], [11, 12]], ids=["a bit", "exchanged rows"])
+def test_damaged_rows_are_refused_by_name(copy, damaged):
+    features, names = features_of(copy), names_of(copy)
+    if damaged == [11]:
+        features.view(np.uint16)[11, 3] ^= 1
+    else:
+        for array in (features, rows_of(copy)):
+            array[[11, 12]] = array[[12, 11]]
+    cache = FeatureCache(copy)
     with pytest.raises(InputError, match=rf"features.f16: row 11, {names[11]}, is damaged .*cache_features.py again"):
         cache.load(names[10:13])
-    assert names[11] in cache.damaged(names) and len(cache.load(names[9:11])) == 2
+    assert cache.damaged(names) == [names[row] for row in damaged]
+    for row, loaded in zip((10, 9), cache.load([names[10], names[9]]), strict=True):
+        assert np.array_equal(torch.vstack([loaded["cls"], loaded["grid"]]).flatten(), features[row])
 
 
-@pytest.mark.parametrize("file", ["features.f16", "rows.bin"])
-def test_truncated_cache_is_refused(copy, file):
-    with open(copy / file, "r+b") as handle:
-        handle.truncate(100)
-    with pytest.raises(InputError, match=f"{file}: missing or not"):
-        FeatureCache(copy)
-
-
-def test_images_without_features_are_named(workspace, copy, tmp_path):
+def test_incomplete_caches_are_refused(workspace, copy, tmp_path):
     rows_of(copy)["written"][3:5] = 0
-    flags = ("--feature_cache", str(copy))
     with pytest.raises(InputError, match="has no features of . images"):
-        images_of(workspace, tmp_path, *flags)
+        open_run(workspace, tmp_path, "--feature_cache", copy)
+    for file in ("rows.bin", "features.f16"):  # the second is looked at first
+        os.truncate(copy / file, 100)
+        with pytest.raises(InputError, match=f"{file}: missing or not"):
+            FeatureCache(copy)
 
 
 # ---- files and disks -------------------------------------------------------------------------------------------------
@@ -307,42 +309,35 @@ def test_reading_needs_no_writing(workspace, cache, tmp_path, monkeypatch):
 
     before = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
     monkeypatch.setattr(feature_cache, "open", refuse, raising=False)
-    load_all(images_of(workspace, tmp_path, "--feature_cache", str(cache)))
+    load_all(open_run(workspace, tmp_path, "--feature_cache", cache))
     assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == before
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 256 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.slow
-def test_disk_fills_under_the_cache(cache_argv, small_disk, monkeypatch, capsys):
+def test_disk_fills_under_the_cache(cache_argv, tmp_path, monkeypatch, capsys):
     """There was room at the start and none later: one line, and what is written stays."""
-    argv = [*cache_argv, "--out_dir", str(small_disk / "cache"), "--batch_size", "8"]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    argv = [*cache_argv, "--out_dir", str(disk / "cache"), "--batch_size", "8"]
     write, written = FeatureCache.write, []
 
     def fill_before_the_ninth(*arguments):
         write(*arguments)
         written.append(1)
         if len(written) == 8:
-            free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
-            (small_disk / "ballast").write_bytes(b"x" * free)
+            (disk / "ballast").write_bytes(b"x" * os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize)
 
-    monkeypatch.setattr(FeatureCache, "write", fill_before_the_ninth)
-    assert run_script(lambda: cache_features.main(argv)) == 1
-    printed = capsys.readouterr().err
-    assert f"error: the disk is full ({small_disk}/cache/features.f16)" in printed
-    (small_disk / "ballast").unlink()
-    monkeypatch.undo()
-    unwritten = int((rows_of(small_disk / "cache")["written"] == 0).sum())
-    assert 0 < unwritten <= 52 - 8
-    assert run_script(lambda: cache_features.main(argv)) == 0
-    assert f", {unwritten} of them new" in capsys.readouterr().out
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(FeatureCache, "write", fill_before_the_ninth)
+            assert run_script(lambda: cache_features.main(argv)) == 1
+        assert f"error: the disk is full ({disk}/cache/features.f16)" in capsys.readouterr().err
+        (disk / "ballast").unlink()
+        unwritten = int((np.fromfile(disk / "cache" / "rows.bin", ROW)["written"] == 0).sum())
+        assert 0 < unwritten <= 52 - 8
+        assert run_script(lambda: cache_features.main(argv)) == 0
+        assert f", {unwritten} of them new" in capsys.readouterr().out
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -1,4 +1,4 @@
-"""Images as they are in the wild: what is opened and how, and what is refused."""
+"""Images as they are in the wild: how files are found and opened, and what is refused."""
 
 import os
 
@@ -6,20 +6,17 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from utils.data.images import image_size, open_image
+from utils.data.images import EXTENSIONS, fallback_name, find_image, image_files, image_size, list_images, open_image
 from utils.errors import InputError
 
 
-def put(root, name, size=(8, 6), mode="RGB", **options):
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size).save(path, **options)
-    return path
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
-def test_ordinary_images_are_converted_as_pillow_does(tmp_path, mode):
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
+def test_ordinary_images_are_converted_as_pillow_does(tmp_path, pixels, mode):
     path = tmp_path / "image.png"
     Image.fromarray(pixels).convert(mode).save(path)
     with Image.open(path) as image:
@@ -27,13 +24,22 @@ def test_ordinary_images_are_converted_as_pillow_does(tmp_path, mode):
     np.testing.assert_array_equal(np.asarray(open_image(path)), expected)
 
 
-def test_cmyk_and_sixteen_bits(tmp_path):
-    cmyk = put(tmp_path, "cmyk.jpg", mode="CMYK")
-    assert open_image(cmyk).mode == "RGB" and open_image(cmyk).getpixel((0, 0)) == (255, 255, 255)
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_formats(tmp_path, extension):
+    Image.new("RGB", (20, 10), (250, 0, 100)).save(tmp_path / f"image{extension}")
+    image = open_image(tmp_path / f"image{extension}")
+    np.testing.assert_allclose(np.asarray(image), np.full((10, 20, 3), (250, 0, 100)), atol=5)
 
+
+def test_cmyk_sixteen_bits_and_floats(tmp_path):
+    Image.new("CMYK", (8, 6), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg")
+    red = open_image(tmp_path / "cmyk.jpg")
+    assert red.mode == "RGB" and red.getpixel((0, 0))[0] > 200 > 60 > red.getpixel((0, 0))[1]
     ramp = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
-    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "deep.png"))[..., 0], ramp >> 8)
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "deep.png"))[..., 2], ramp >> 8)
+    Image.fromarray((ramp / 65535).astype(np.float32)).save(tmp_path / "unit.tif")
+    np.testing.assert_allclose(np.asarray(open_image(tmp_path / "unit.tif"))[..., 1], ramp / 257, atol=1)
 
 
 # EXIF orientation -> how the stored pixels are turned
@@ -50,62 +56,53 @@ ORIENTATIONS = {
 
 
 @pytest.mark.parametrize("extension", ["png", "tif"])
-def test_the_eight_orientations(tmp_path, extension):
-    stored = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)
-    for orientation, turned in ORIENTATIONS.items():
-        path, exif = tmp_path / f"{orientation}.{extension}", Image.Exif()
-        exif[0x0112] = orientation
-        Image.fromarray(stored).save(path, exif=exif)
-        np.testing.assert_array_equal(np.asarray(open_image(path)), turned(stored))
-        assert image_size(path) == open_image(path).size
-        with Image.open(path) as plain:  # which turns TIFF files itself
-            np.testing.assert_array_equal(np.asarray(open_image(path, apply_orientation=False)), np.asarray(plain))
-        assert image_size(path, apply_orientation=False) == open_image(path, apply_orientation=False).size
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_orientations(tmp_path, pixels, orientation, extension):
+    stored, path, exif = pixels[:3, :5, :3], tmp_path / f"image.{extension}", Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(path, exif=exif)
+    np.testing.assert_array_equal(np.asarray(open_image(path)), ORIENTATIONS[orientation](stored))
+    assert image_size(path) == open_image(path).size
+    with Image.open(path) as plain:  # which turns TIFF files itself
+        np.testing.assert_array_equal(np.asarray(open_image(path, apply_orientation=False)), np.asarray(plain))
+    assert image_size(path, apply_orientation=False) == open_image(path, apply_orientation=False).size
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
-def test_a_jpeg_without_its_end_marker(tmp_path, options):
+@pytest.mark.parametrize("draft_size", [None, 64])
+def test_a_jpeg_without_its_end_marker(tmp_path, pixels, options, draft_size):
     """One that lacks nothing else is read, whole and at a fraction of its size; one that lacks a byte more is not."""
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     whole, path = tmp_path / "whole.jpg", tmp_path / "cut.jpg"
-    Image.fromarray(pixels).resize((300, 200)).save(whole, **options)
-    content = whole.read_bytes()
+    Image.fromarray(pixels[..., :3]).resize((300, 200)).save(whole, **options)
+    content, expected = whole.read_bytes(), np.asarray(open_image(whole, draft_size))
+    assert expected.shape[:2] == ((200, 300) if draft_size is None else (100, 150))
     for missing in (1, 2):
         path.write_bytes(content[:-missing])
-        for draft_size in (None, 64):
-            expected = np.asarray(open_image(whole, draft_size))
-            np.testing.assert_array_equal(np.asarray(open_image(path, draft_size)), expected)
+        np.testing.assert_array_equal(np.asarray(open_image(path, draft_size)), expected)
     half = len(content) // 2
     for truncated in (content[:-3], content[:-4], content[:-40] + b"\xff", content[:-half] + bytes(half)):
         path.write_bytes(truncated)
-        for draft_size in (None, 64):
-            with pytest.raises(InputError, match="cut.jpg: unreadable image .*truncated"):
-                open_image(path, draft_size)
+        with pytest.raises(InputError, match="cut.jpg: unreadable image .*truncated"):
+            open_image(path, draft_size)
 
 
-def test_damaged_missing_and_too_large_images_are_refused(tmp_path, monkeypatch):
-    whole = put(tmp_path, "whole.jpg", size=(200, 200))
-    cut = tmp_path / "cut.jpg"
-    cut.write_bytes(whole.read_bytes()[:-300])
-    text = tmp_path / "text.jpg"
-    text.write_text("<html>not found</html>")
-    for path in (cut, text, tmp_path / "absent.jpg"):
-        with pytest.raises(InputError, match=path.name):
-            open_image(path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
-    with pytest.raises(InputError, match="whole.jpg.*too many pixels"):
-        open_image(whole)
+def test_missing_and_too_large_images_are_refused(tmp_path, monkeypatch):
+    Image.new("RGB", (100, 100)).save(tmp_path / "large.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4_999)
+    for name, message in (("large", "too many pixels"), ("absent", "no such image"), ("pipe", "not a regular file")):
+        with pytest.raises(InputError, match=f"{name}.png: .*{message}"):
+            open_image(tmp_path / f"{name}.png")
 
 
 def test_other_formats_are_refused_and_start_nothing(tmp_path, monkeypatch):
     """Pillow would start Ghostscript on the first of these."""
-    ghostscript = tmp_path / "bin/gs"
+    ghostscript, path = tmp_path / "bin/gs", tmp_path / "image.jpg"
     ghostscript.parent.mkdir()
     ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
     ghostscript.chmod(0o755)
     monkeypatch.setenv("PATH", str(ghostscript.parent), prepend=os.pathsep)
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # forgets that there is none
-    path = tmp_path / "image.jpg"
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
     for content, kind in ((eps, "not in a format"), (b"", "empty"), (b"<!DOCTYPE html>", "a web page")):
         path.write_bytes(content)
@@ -113,3 +110,32 @@ def test_other_formats_are_refused_and_start_nothing(tmp_path, monkeypatch):
             with pytest.raises(InputError, match=f"image.jpg: unreadable image .*{kind}.*convert it"):
                 reader(path)
     assert not (tmp_path / "started").exists()
+
+
+def test_names_are_found_as_published(tmp_path):
+    """As they are, spelled out, or, of SAEA's names, with an extension."""
+    assert fallback_name("é e\u0301 n\u0308 画ﬀ.jpg") == "#U00e9 #U00e9 n#U0308 \\u753b\\ufb00.jpg"
+    for name in ("é.jpg", "b#U00e9.jpg", "saea.PNG", "st.-george.jpeg"):
+        (tmp_path / name).touch()
+    found = {name: find_image(tmp_path, name) for name in ("é.jpg", "bé.jpg", "st.-george", "saea", "c.jpg")}
+    expected = {"é.jpg": "é.jpg", "bé.jpg": "b#U00e9.jpg", "st.-george": "st.-george.jpeg", "saea": None, "c.jpg": None}
+    assert found == {name: file and tmp_path / file for name, file in expected.items()}
+
+
+def test_images_of_a_folder(tmp_path):
+    """In the order of their paths, with those of folders below and dangling links; no system files, no endless links."""
+    for name in ("b/z.JPG", "b/a.png", "c.tif", "._c.tif", "notes.txt", "@eaDir/c.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b/again").symlink_to(tmp_path)
+    (tmp_path / "gone.jpg").symlink_to("nowhere")
+    images = [tmp_path / name for name in ("b/a.png", "b/z.JPG", "c.tif", "gone.jpg")]
+    assert list(image_files(tmp_path)) == images
+    assert list_images([tmp_path / "c.tif", tmp_path]) == [images[2], *images[:2], images[3]]
+    for place, message in (
+        (tmp_path / "@eaDir/x", "no such image or folder"),
+        (tmp_path / "d", "no image in this fol"),
+    ):
+        (tmp_path / "d").mkdir(exist_ok=True)
+        with pytest.raises(InputError, match=message):
+            list_images([place])

@@ -1,13 +1,106 @@
-"""The inputs of a run: which images are left out, what is refused, and in which order."""
+"""The inputs of a run: wrong records, images and lexicons are refused, bad images left out, in time and in order."""
 
 import pytest
 
+import artEmisX_train
 from cococaption import CaptionScorer
-from tests.bad_input import TRAIN, VAL, record, train_argv
+from tests.bad_input import (
+    ANNOTATIONS,
+    LEXICON,
+    SHARES,
+    TRAIN,
+    VAL,
+    check_training_refused,
+    content,
+    record,
+    removed,
+    replaced,
+    train_argv,
+    unchanged,
+)
 from utils.command_line import check_paths, parse_args
 from utils.data.load_inputs import Inputs, read_inputs
 from utils.data.records import TrainingRecords, split_texts
 from utils.errors import InputError
+
+IMAGE, VAD = "data/images/Baroque/p1.jpg", "data/NRC-VAD-Lexicon.txt"
+
+# what -> (change, flags, message)
+FILES = {
+    "no image": (
+        removed(IMAGE),
+        "",
+        f"{TRAIN}: record 12: no image .*p1.jpg under .*1 missing in all.*--image_root.*--skip_bad",
+    ),
+    "no readable image": (removed("data/images/Baroque"), "--skip_bad_images", "none of its . images can be .*right f"),
+    "no image folder": (removed("data/images"), "", "no image folder found: looked for .*--image_root"),
+    "no named image folder": (unchanged, "--image_root gone", "--image_root gone: no such folder; .*resize_wikiart"),
+    "no lexicon": (removed(VAD), "", "no VAD lexicon found.*--vad_lexicon.*saifmohammad.com"),
+    "no named lexicon": (unchanged, "--vad_lexicon gone", "--vad_lexicon gone: no such file; .*saifmohammad.com"),
+    "folder for a lexicon": (unchanged, "--vad_lexicon data", "--vad_lexicon data: .*saifmohammad.com"),
+    "empty lexicon": (content(VAD, ""), "", f"{VAD}: holds no line.*saifmohammad"),
+    "lexicon of a header": (content(VAD, "term\tvalence\tarousal\tdominance\n"), "", f"{VAD}: holds no line"),
+    "lexicon in 1..9": (content(VAD, "sky\t7\t2\t5\n"), "", f"{VAD}: line 1: value outside -1..1"),
+    "lexicon with NaN": (content(VAD, f"{LEXICON}sea\tnan\t0\t0\n"), "", f"{VAD}: line 4: value outside"),
+    "lexicon of words": (content(VAD, f"{LEXICON}sea\thi\t0\t0\n"), "", f"{VAD}: line 4: .*not three numbers; corr"),
+    "lexicon in latin-1": (content(VAD, b"\xe9\t1\t0\t0\n"), "", f"{VAD}: not UTF-8 text.*saifmohammad"),
+    "no annotations": (removed(ANNOTATIONS), "", "--annFileExp .*no such file; make it with preprocess/build_annot"),
+    "annotations of another split": (
+        replaced(ANNOTATIONS, ": 21", ": 22", 3),
+        "",
+        f"{ANNOTATIONS}: lacks 1 images of {VAL}, 21 for one; .*same split",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "flags", "message"), FILES.values(), ids=FILES)
+def test_wrong_files(box, change, flags, message):
+    change(box)
+    check_training_refused(box, message, flags)
+
+
+NINE = "not a list of 9 probabilities"
+
+# what -> (fields of record 12, message)
+RECORDS = {
+    "unequal lists": ({"emotions": ["awe"]}, "1 emotions but 2 explanations"),
+    "emotions no list": ({"emotions": "awe"}, "must be lists"),
+    "no annotations": ({"emotions": [], "explanations": []}, "has no annotations"),
+    "unknown emotion": ({"emotions": ["awe", "joy"]}, "unknown emotion 'joy' .*sadness"),
+    "empty explanation": ({"explanations": ["a", " \n"]}, "explanation 1 is empty"),
+    "explanation is null": ({"explanations": ["a", None]}, "explanation 1"),
+    "eight probabilities": ({"origin_emotion_distribution": SHARES[:8]}, NINE),
+    "sum of 1.002": ({"origin_emotion_distribution": [0.5, 0.502] + [0] * 7}, "sums to 1.002, not"),
+    "NaN": ({"origin_emotion_distribution": [float("nan")] + SHARES[1:]}, NINE),
+    "negative probability": ({"origin_emotion_distribution": [-0.5, 0.5, 1] + [0] * 6}, NINE),
+    "probability as text": ({"origin_emotion_distribution": ["1"] + [0] * 8}, NINE),
+    "image name is empty": ({"image_name": ""}, "image_name is empty"),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), RECORDS.values(), ids=RECORDS)
+def test_wrong_records(box, fields, message):
+    box.json(TRAIN, lambda records: records["12"].update(fields))
+    check_training_refused(box, f"{TRAIN}: record '12': .*{message}.*build_splits.py")
+
+
+@pytest.mark.parametrize("image_id", ["abc", "-12", "0", "012", str(2**63)])
+def test_wrong_image_ids(box, image_id):
+    box.json(TRAIN, lambda records: records.update({image_id: record(1)}))
+    check_training_refused(box, f"{TRAIN}: record .*: the image id is not a positive 63-bit integer.*build_splits.py")
+
+
+def test_records_that_are_none(box):
+    box.json(TRAIN, lambda records: records.update({"12": 3}))
+    check_training_refused(box, f"{TRAIN}: record '12': is not a JSON object")
+    box.json(TRAIN, lambda records: records.update({"12": {"emotions": ["awe"], "explanations": ["a"]}}))
+    check_training_refused(box, f"{TRAIN}: record '12': has no 'image_name'")
+
+
+def test_an_unreadable_image_ends_the_training_with_one_line(box):
+    box.write(IMAGE, (box / IMAGE).read_bytes()[:300])
+    with pytest.raises(InputError, match="p1.jpg: unreadable image.*--skip_bad_images"):
+        artEmisX_train.main(train_argv())
 
 
 def read(box, flags: str = "") -> Inputs:
@@ -17,11 +110,9 @@ def read(box, flags: str = "") -> Inputs:
 
 
 def test_bad_images_are_left_out_of_all_inputs(box, capsys):
-    """A bad image of either split: its record, annotations, name and file are gone."""
-    box.json(
-        VAL, lambda records: records.update({"22": record(0), "23": record(5)})
-    )  # p0 is in both splits, p5 nowhere
-    box.write("data/images/Baroque/p1.jpg", b"not an image")
+    """A bad image of either split: its record, annotations and name are gone; p0 is in both splits, p5 nowhere."""
+    box.json(VAL, lambda records: records.update({"22": record(0), "23": record(5)}))
+    box.write(IMAGE, b"not an image")
     inputs = read(box, "--skip_bad_images")
     assert list(inputs.records) == ["21", "22"]
     expected = TrainingRecords.from_records({"11": record(0), "13": record(2, ("anger", "awe", "awe"))})
@@ -30,45 +121,43 @@ def test_bad_images_are_left_out_of_all_inputs(box, capsys):
     assert split_texts(inputs.train.explanations) == split_texts(expected.explanations)
     assert inputs.image_names == [f"Baroque/p{index}.jpg" for index in (3, 0, 2)]
     printed = capsys.readouterr().out
-    assert f"{VAL}: left out 1 records whose image is missing or unreadable, e.g. Baroque/p5.jpg" in printed
-    assert f"{TRAIN}: left out 1 records whose image is missing or unreadable, e.g. Baroque/p1.jpg" in printed
+    for split, index in ((VAL, 5), (TRAIN, 1)):
+        assert f"{split}: left out 1 records whose image is missing or unreadable, e.g. Baroque/p{index}.jpg" in printed
 
 
 def test_special_tokens_of_both_splits_are_reported(box, capsys):
-    for split, image_id in ((VAL, "21"), (TRAIN, "12")):
-        box.json(
-            split, lambda records, key=image_id: records[key]["explanations"].__setitem__(0, "ÿ a <pad> b<prefix>")
-        )
     read(box)
-    printed = capsys.readouterr().out
-    for split in (VAL, TRAIN):
-        assert f"{split}: 2 special tokens inside explanations (1 <pad>, 1 <prefix>)" in printed
+    assert "special tokens" not in capsys.readouterr().out
+    for split, image_id in ((VAL, "21"), (TRAIN, "12")):
+        texts = ["ÿ a <pad> b<prefix>", "<pad><b> pad"]
+        box.json(split, lambda records, key=image_id, texts=texts: records[key].update(explanations=texts))
+    for flags, reading in (("", "control tokens"), ("--plain_special_tokens", "ordinary text")):
+        read(box, flags)
+        printed = capsys.readouterr().out
+        for split in (VAL, TRAIN):
+            assert f"{split}: 3 special tokens inside explanations (2 <pad>, 1 <prefix>): read as {reading}" in printed
 
 
 def test_one_id_for_two_images_is_refused(box):
     """Features are cached by name, and the name is found by the id."""
     box.json(VAL, lambda records: records.update({"12": record(3)}))
-    with pytest.raises(
-        InputError, match=f"{TRAIN}: record 12: is Baroque/p1.jpg, but Baroque/p3.jpg in {VAL}; give every"
-    ):
+    message = f"{TRAIN}: record 12: is Baroque/p1.jpg, but Baroque/p3.jpg in {VAL}; give every"
+    with pytest.raises(InputError, match=message):
         read(box)
 
 
-def test_one_emotion_is_refused_before_images_are_opened(box, monkeypatch):
-    """Opening tens of thousands of images takes a while; a file that is wrong anyway is refused before."""
+def test_what_is_refused_before_images_are_opened(box, monkeypatch):
+    """Opening tens of thousands of images takes a while: one emotion where pairs are needed, missing references."""
     monkeypatch.setattr("utils.data.load_inputs.images_found", None)
-    box.json(TRAIN, lambda records: records["12"].update(emotions=["awe", "awe"]))
-    with pytest.raises(InputError, match=f"{TRAIN}: record 12: all its explanations have one emotion"):
-        read(box)
-    with pytest.raises(TypeError):  # without the contrastive loss the images come next
-        read(box, "--no-use_cl_loss")
-
-
-def test_missing_references_are_refused_before_images_are_opened(box, monkeypatch):
-    monkeypatch.setattr("utils.data.load_inputs.images_found", None)
-    args = parse_args(train_argv(""))
+    args = parse_args(train_argv())
     check_paths(args)
     scorer = CaptionScorer(args.annFileExp, ["bleu"], args.cache_dir)
     del scorer.references[21]
     with pytest.raises(InputError, match=f"lacks 1 images of {VAL}, 21 for one"):
         read_inputs(args, scorer)
+    box.json(TRAIN, lambda records: records["13"].update(emotions=["awe", "awe", "awe"]))
+    message = f"{TRAIN}: record 13: all its explanations have one emotion.*artEmisX_cl_train.json.*--no-use_cl_loss"
+    with pytest.raises(InputError, match=message):
+        read(box)
+    with pytest.raises(TypeError):  # without the contrastive loss the images come next
+        read(box, "--no-use_cl_loss")

@@ -21,48 +21,42 @@ class Images(ImagePixels):
         return super().load(image_names)
 
 
-def load(folder, *names):
-    records = {str(number): {"image_name": name} for number, name in enumerate(names)}
-    images = Images(folder, 4, (0.5,) * 3, (0.5,) * 3)
-    with worker_errors():
-        for batch in DataLoader(EvaluationImages(records, images), batch_size=1, num_workers=2):
-            assert batch["pixels"].shape == (1, 3, 4, 4)
-
-
 def test_an_error_of_a_worker_is_one_line(tmp_path):
-    for name in ("a", "b"):
-        Image.new("RGB", (8, 6)).save(tmp_path / f"{name}.jpg")
-    load(tmp_path, "a.jpg", "b.jpg")
-    (tmp_path / "b.jpg").unlink()
+    @worker_errors()
+    def load(*names):
+        records = {str(number): {"image_name": name} for number, name in enumerate(names)}
+        images = EvaluationImages(records, Images(tmp_path, 4, (0.5,) * 3, (0.5,) * 3))
+        return [batch["pixels"].shape for batch in DataLoader(images, batch_size=1, **loader_processes(2))]
+
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg")
+    assert load("a.jpg", "a.jpg", "a.jpg") == [(1, 3, 4, 4)] * 3
     with pytest.raises(InputError) as refusal:
-        load(tmp_path, "a.jpg", "b.jpg")
+        load("a.jpg", "b.jpg")
     assert str(refusal.value) == f"{tmp_path}: no image b.jpg; see preprocess/resize_wikiart.py's manifest"
     with pytest.raises(InputError, match=r"a process that loads images has died \(DataLoader worker .*--num_workers"):
-        load(tmp_path, "a.jpg", "kill")
+        load("a.jpg", "kill")
     with pytest.raises(RuntimeError, match="Traceback"):  # a bug keeps its traceback
-        load(tmp_path, "a.jpg", "fault")
+        load("a.jpg", "fault")
 
 
 def test_a_temporary_folder_too_long_for_sockets_is_refused(monkeypatch):
     """The workers would report the error on stderr while the training waits for a batch for ever."""
+    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: "/" + 88 * "x")
     assert loader_processes(3)["num_workers"] == 3
-    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: "/tmp/" + 90 * "x")
+    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: "/" + 89 * "x")
     with pytest.raises(InputError, match="x: too long a path for the sockets.*TMPDIR.*--num_workers 0"):
         loader_processes(2)
     assert loader_processes(0)["num_workers"] == 0
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
+def test_a_small_shared_memory_is_one_line():
+    for error in (
         "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)",
         "DataLoader worker (pid 1) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
         "shared memory. Please try to raise your shared memory limit.",
-    ],
-)
-def test_a_small_shared_memory_is_one_line(error):
-    with (
-        pytest.raises(InputError, match="found no room in shared memory.*--num_workers 0.*--shm-size"),
-        worker_errors(),
     ):
-        raise RuntimeError(error)
+        with (
+            pytest.raises(InputError, match="found no room in shared memory.*--num_workers 0.*--shm-size"),
+            worker_errors(),
+        ):
+            raise RuntimeError(error)

@@ -1,4 +1,4 @@
-"""BLEU, ROUGE-L and CIDEr of token strings, without Java, and corpus scores from the counts of single images."""
+"""Scores without METEOR's Java: n-gram counts, BLEU, ROUGE-L and CIDEr of token strings, and a scorer's names and order."""
 
 import contextlib
 import io
@@ -12,19 +12,21 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
+from cococaption import CaptionScorer
 from cococaption.bleu import bleu, bleu_counts, bleu_of_counts
 from cococaption.cider import cider
 from cococaption.meteor import Meteor, meteor_of_statistics
 from cococaption.references import EMPTY, References, count_ngrams
 from cococaption.rouge import rouge_l
 from utils.errors import InputError
+from utils.files import write_json
 
 # few words, so that n-grams repeat; a no-break space joins two words for ROUGE-L and parts them for the others
 TEXT = st.lists(st.sampled_from(["a", "b", "c", "d", "x\xa0y", "é", "\x1f"]), max_size=12).map(" ".join)
 IMAGE = st.tuples(TEXT, st.lists(TEXT, min_size=1, max_size=4))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(IMAGE, min_size=1, max_size=6))
 def test_equal_to_pycocoevalcap(images):
     candidates, texts = [text for text, _ in images], [texts for _, texts in images]
@@ -59,6 +61,8 @@ def test_counts_of_later_texts_use_the_numbers_of_the_first():
     assert later[2].gram[0] < 2 <= later[2].gram[1] < later[2].gram[2]
 
 
+# ---- scores of sums --------------------------------------------------------------------------------------------------
+
 WORDS = "the sky is dark and a big tree trees looks look sad sadness it makes me feel calm quietly by sea ocean".split()
 
 
@@ -90,3 +94,77 @@ def test_meteor_of_summed_statistics_is_what_the_jar_says():
     assert meteor_of_statistics(rows) == pytest.approx(scores, abs=1e-12)
     assert meteor_of_statistics(rows.sum(axis=0)) == pytest.approx(corpus, abs=1e-12)
     assert meteor_of_statistics(rows[drawn].sum(axis=0)) == pytest.approx(again, abs=1e-12)
+
+
+# ---- the scorer ------------------------------------------------------------------------------------------------------
+
+REFERENCES = {
+    3: ["a red tree by the sea", "a tree"],
+    1: ["the sky is calm"],
+    2: ["a dark dog runs", "dog"],
+    4: ["his eyes look at the sea"],
+}
+CAPTIONS = {1: "the sky", 4: "the eyes look", 2: "a dark dog", 3: "a red tree by the sea"}
+NAMES = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr", "SPICE"]
+
+
+@pytest.fixture
+def scorer(tmp_path, monkeypatch):
+    """A scorer whose tokens are the words, with a METEOR and a SPICE that count letters."""
+    pairs = [(image, caption) for image, captions in REFERENCES.items() for caption in captions]
+    notes = [{"id": n, "image_id": image, "caption": caption} for n, (image, caption) in enumerate(pairs)]
+    write_json(tmp_path / "a.json", {"images": [{"id": image} for image in REFERENCES], "annotations": notes})
+
+    def prepare(captions, cache_dir=None) -> References:
+        return References([text for texts in captions for text in texts], np.array([len(texts) for texts in captions]))
+
+    def spice(candidates, references):
+        table = [{"All": {"f": len(text) / 100, "pr": 0.9, "re": 0.1}, "Object": {"f": 0.7}} for text in candidates]
+        return 0.25, table
+
+    def meteor(_, candidates, references):
+        return 0.5, [len(texts[0]) for texts in references], np.array([[len(text), 7] for text in candidates])
+
+    for name, double in {
+        "find_java": lambda: "java",
+        "check_models": lambda: None,
+        "tokenize": list,
+        "prepare_references": prepare,
+        "spice": spice,
+        "Meteor.score": meteor,
+        "Meteor.start": lambda _: None,
+    }.items():
+        monkeypatch.setattr(f"cococaption.scorer.{name}", double)
+    with CaptionScorer(tmp_path / "a.json", ("spice", "cider", "rouge", "meteor", "bleu")) as made:
+        yield made
+
+
+def test_names_and_order(scorer):
+    """Images in the order of the annotation file, whatever that of the captions; SPICE of an image is its F."""
+    corpus, images, sums = scorer.score_with_sums(CAPTIONS)
+    assert list(corpus) == NAMES and corpus["SPICE"] == 0.25 and corpus["METEOR"] == 0.5
+    assert list(images) == [3, 1, 2, 4] and all(list(row) == NAMES for row in images.values())
+    assert [row["SPICE"] for row in images.values()] == [0.21, 0.07, 0.1, 0.13]
+    assert [row["METEOR"] for row in images.values()] == [21, 15, 15, 24]
+    assert images[3]["Bleu_4"] == pytest.approx(1) and images[3]["ROUGE_L"] == pytest.approx(1)
+    # all their words are right; two of four are written, and three where four are the closest length
+    assert images[1]["Bleu_1"] == pytest.approx(np.exp(1 - 4 / 2), rel=1e-5)
+    assert images[2]["Bleu_1"] == pytest.approx(np.exp(1 - 4 / 3), rel=1e-5)
+    for name in ("ROUGE_L", "CIDEr"):
+        assert corpus[name] == pytest.approx(np.mean([row[name] for row in images.values()])) and corpus[name] > 0
+    assert sums["meteor"] == {3: [21, 7], 1: [7, 7], 2: [10, 7], 4: [13, 7]}
+    assert list(sums["bleu"]) == [3, 1, 2, 4] and sums["bleu"][1] == [2, 1, 0, 0, 2, 1, 0, 0, 2, 4]
+
+
+def test_a_part_of_the_images_is_scored_by_its_own_references(scorer):
+    """Exactly half of them, then the other half, then all."""
+    whole = scorer.score(CAPTIONS)[1]
+    for half in ([3, 2], [1, 4]):
+        _, images = scorer.score({image: CAPTIONS[image] for image in reversed(half)})
+        assert list(images) == half
+        for image in half:
+            assert images[image]["Bleu_2"] == pytest.approx(whole[image]["Bleu_2"])
+            assert images[image]["ROUGE_L"] == pytest.approx(whole[image]["ROUGE_L"])
+            assert images[image]["CIDEr"] != pytest.approx(whole[image]["CIDEr"])  # other document frequencies
+        assert scorer.prepared(half[::-1]).texts == [REFERENCES[image] for image in half]
+    assert scorer.score(CAPTIONS)[1] == whole

@@ -1,0 +1,171 @@
+"""The VAD lexicon, and the VAD of tokens by each lemmatizer, with its caches."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
+from utils.data.vad_lexicon import Lexicon, VADLookup, read_lexicon
+
+PAD, END = 50257, 50256
+
+
+def write(folder, text: str, encoding: str = "utf-8") -> Lexicon:
+    (folder / "lexicon.txt").write_bytes(text.encode(encoding))
+    return read_lexicon(folder / "lexicon.txt")
+
+
+# ---- the lexicon -----------------------------------------------------------------------------------------------------
+
+
+def test_only_a_unipolar_file_is_mapped(tmp_path):
+    unipolar = write(tmp_path, "sky\t0.75\t0.5\t1\nfog\t0\t0.25\t0.125\n")
+    assert unipolar.values == {"sky": (0.5, 0.0, 1.0), "fog": (-1.0, -0.5, -0.75)} and unipolar.scale == "0..1"
+    bipolar = write(tmp_path, "sky\t0.75\t0.5\t1\nfog\t-0.01\t0.25\t0\n")
+    assert bipolar.values == {"sky": (0.75, 0.5, 1.0), "fog": (-0.01, 0.25, 0.0)}
+    described = bipolar.describe()
+    assert len(described.pop("sha256")) == 64
+    assert described == {"file": "lexicon.txt", "terms": 2, "scale": "-1..1"}
+
+
+@pytest.mark.parametrize("header", ["Word\tValence\tArousal\tDominance\n", ""])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_headers_line_ends_and_byte_order_marks(tmp_path, header, end, encoding):
+    text = (header + "sky\t-0.5\t0.5\t1\n").replace("\n", end)
+    assert write(tmp_path, text, encoding).values == {"sky": (-0.5, 0.5, 1.0)}
+
+
+def test_terms_of_several_words_later_lines_and_short_lines(tmp_path):
+    lexicon = write(tmp_path, "a la carte\t0\t-1\t1\nsky\t1\t1\t1\nno entry\nsky\t-1\t0\t0\n\nx\t1\t1\t1\t1\n")
+    assert lexicon.values == {"a la carte": (0.0, -1.0, 1.0), "sky": (-1.0, 0.0, 0.0)}
+
+
+# ---- VAD of tokens ---------------------------------------------------------------------------------------------------
+
+VALUES = {
+    "sky": [0.5, -0.25, 0.25],
+    "skies": [-1, -1, -1],
+    "pad": [1, 1, 1],
+    "<pad>": [0.125] * 3,
+    "Boat": [0.75, 0, 0],
+    "boat": [0.25, 0, 0],
+    "is": [0.0625, 0, 0],
+    "be": [-0.5, 0.5, 0.5],
+    "é": [1, 0, 0],
+    "Ã©": [-1, 0, 0],
+}
+SKY, SKIES, ZERO = VALUES["sky"], VALUES["skies"], [0, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def lexicon(tmp_path_factory) -> Lexicon:
+    lines = ("\t".join([word, *map(str, values)]) for word, values in VALUES.items())
+    return write(tmp_path_factory.mktemp("lexicon"), "\n".join(lines))
+
+
+@pytest.fixture
+def ids(codec):
+    """Texts of one-token words -> [1, L]."""
+    return lambda *words: np.array([[word if isinstance(word, int) else codec.bpe([word])[0][0] for word in words]])
+
+
+def test_tokens_as_they_are(lexicon, ids, codec):
+    """Case counts, the space before does not; special tokens keep their spelling; what is not listed is zero."""
+    lookup, tokens = VADLookup(lexicon, "none", codec), ids(" sky", "sky", " Sky", " boats", PAD, END)
+    values = lookup.for_texts(tokens)
+    assert lookup.context_free and values.shape == (1, 6, 3) and values.dtype == np.float32
+    assert values[0].tolist() == [SKY, SKY, ZERO, ZERO, [0.125] * 3, ZERO]
+    assert lookup.for_generated(tokens).tolist() == values.tolist()
+
+
+def test_training_texts_are_looked_up_in_byte_letters_and_generated_ones_as_words(lexicon, codec):
+    """GPT-2 spells bytes in letters of its own: é is Ã© in a piece, and é again in the decoded word."""
+    accented = np.array([[token for token, word in enumerate(codec.words()) if word == "é"]])
+    lookup = VADLookup(lexicon, "none", codec)
+    assert accented.size and set(lookup.for_texts(accented)[0, :, 0]) == {-1}
+    assert set(lookup.for_generated(accented)[0, :, 0]) == {1}
+
+
+def test_simplemmas_table_is_cached(lexicon, ids, codec, tmp_path, monkeypatch):
+    """One for each lexicon, vocabulary and version of simplemma."""
+    calls, compute = [], VADLookup._values
+    monkeypatch.setattr(VADLookup, "_values", lambda self, tokens: calls.append(len(tokens)) or compute(self, tokens))
+    tokens = ids(" boats", " sky", " is", PAD)
+
+    def look_up(lexicon=lexicon, codec=codec) -> tuple[list, list]:
+        lookup = VADLookup(lexicon, "simplemma", codec, tmp_path)
+        return lookup.for_texts(tokens).tolist(), lookup.for_generated(tokens).tolist()
+
+    values = look_up()
+    assert values == ([[VALUES["boat"], SKY, VALUES["be"], [0.125] * 3]],) * 2
+    assert look_up() == values and len(calls) == 2
+    other = replace(lexicon, values=lexicon.values | {"boat": (1.0, 1.0, 1.0)}, sha256="other")
+    assert look_up(other)[0][0][0] == [1, 1, 1] and look_up() == values
+    added = load_tokenizer(str(SHIPPED_BPE))
+    added.add_tokens(["<new>"])
+    assert look_up(codec=TextCodec(added, " it feels like", 30)) == values
+    with monkeypatch.context() as patch:  # the same words, other pieces
+        patch.setattr(TextCodec, "pieces", lambda self: ["sky"] * len(self.tokenizer))
+        assert look_up() == ([[SKY] * 4], values[1])
+    monkeypatch.setattr("utils.data.vad_lexicon.version", lambda name: "0")
+    assert look_up() == values and len(list(tmp_path.iterdir())) == 5
+    VADLookup(lexicon, "none", codec, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+@pytest.fixture
+def by_context(lexicon, codec, monkeypatch):
+    """A lookup whose lemmatizer sees context: "skies" is "sky" only where another word follows; and what it was given."""
+    calls = []
+
+    def tag_and_lemmatize(tokens: list[str]) -> list[str]:
+        calls.append(list(tokens))
+        return ["sky" if token == "skies" and place + 1 < len(tokens) else token for place, token in enumerate(tokens)]
+
+    monkeypatch.setattr("utils.data.vad_lexicon.NLTKLemmatizer", lambda: tag_and_lemmatize)
+    monkeypatch.setattr("utils.data.vad_lexicon.nltk_data_sha256", lambda: "of no data")
+    return VADLookup(lexicon, "nltk", codec), calls
+
+
+def test_whole_sequences_are_tagged(by_context, ids):
+    """Padding included, in the order of the texts."""
+    lookup, calls = by_context
+    values = lookup.for_texts(np.vstack([ids(" skies", " skies", PAD), ids(" red", " red", " skies")]))
+    assert calls == [["skies", "skies", "<pad>"], ["red", "red", "skies"]] and not lookup.context_free
+    assert values.tolist() == [[SKY, SKY, [0.125] * 3], [ZERO, ZERO, SKIES]]
+
+
+def test_generated_sequences_are_tagged_again_as_they_grow(by_context, ids):
+    lookup, calls = by_context
+    assert lookup.for_generated(ids(END, " skies"))[0].tolist() == [ZERO, SKIES]
+    assert lookup.for_generated(ids(END, " skies", " red"))[0].tolist() == [ZERO, SKY, ZERO]
+    assert lookup.for_generated(ids(END, " skies"))[0].tolist() == [ZERO, SKIES]
+    assert calls == [["<|endoftext|>", "skies"], ["<|endoftext|>", "skies", "red"]]  # the third is remembered
+    lookup.forget()
+    lookup.for_generated(ids(END, " skies"))
+    assert len(calls) == 3
+
+
+def test_tagged_spellings(by_context, codec):
+    """Training texts are tagged in GPT-2's byte letters, generated ones as decoded words."""
+    lookup, calls = by_context
+    accented = np.array([[codec.words().index("é")]])
+    assert lookup.for_texts(accented)[0, 0, 0] == -1 and lookup.for_generated(accented)[0, 0, 0] == 1
+    assert calls == [["Ã©"], ["é"]]
+
+
+def test_vad_of_tagged_texts_is_cached(by_context, lexicon, ids, codec, tokenizer, tmp_path):
+    """Once for each lexicon, prompt, vocabulary and texts."""
+    lookup, calls = by_context
+    tokens = ids(" sky", PAD)
+    for _ in range(2):
+        assert lookup.for_texts(tokens, tmp_path).tolist() == [[SKY, [0.125] * 3]] and len(calls) == 1
+    assert lookup.for_texts(tokens[:, ::-1], tmp_path).tolist() == [[[0.125] * 3, SKY]]
+    other = VADLookup(replace(lexicon, values={"sky": (1.0, 1.0, 1.0)}, sha256="0" * 64), "nltk", codec)
+    assert other.for_texts(tokens, tmp_path)[0, 0].tolist() == [1, 1, 1]
+    VADLookup(lexicon, "nltk", TextCodec(tokenizer, " it feels like", 30)).for_texts(tokens, tmp_path)
+    lookup._pieces = lookup._pieces[::-1]  # another vocabulary
+    lookup.for_texts(tokens, tmp_path)
+    assert len(calls) == 5 == len(list(tmp_path.iterdir()))
