@@ -98,8 +98,6 @@ class Evaluator:
             for batch in self.loader:
                 captions += self._captions_of_batch(model, batch)
                 line.advance(len(captions))
-        if self.vad is not None:
-            self.vad.forget()
         return captions
 
     def _captions_of_batch(self, model: SEVLM, batch: dict[str, torch.Tensor]) -> list[Caption]:

@@ -22,7 +22,7 @@ from utils.data.vad_lexicon import Lexicon, VADLookup
 from utils.errors import escaped, silence_stdout
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator, deciding_score
-from utils.processes import cores, share_weights
+from utils.processes import share_weights
 from utils.run_record import RECORD_KEY, flags_of
 from utils.training.build_model import load_model
 from utils.training.checkpoints import NamedCheckpoint, check_disk, save_named
@@ -185,8 +185,7 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     if train is not None:
         if accelerator.is_main_process:
             accelerator.print(check_disk(model, args.ckpt_path, args.resume))
-        processes = max(cores() // accelerator.num_processes, 1)
-        pairs = TrainingPairs(train, images, codec, vad, args.seed, args.first_text, args.cache_dir, processes)
+        pairs = TrainingPairs(train, images, codec, vad, args.seed, args.first_text, args.cache_dir)
     return TrainingRun(args, accelerator, model, codec, lexicon, evaluator, pairs, fingerprints, checkpoint)
 
 

@@ -228,8 +228,6 @@ class ImageExplainer:
             )
             if self.args.heat is not None:
                 self._add_heat(images, features, answers)
-        if trained.vad is not None:
-            trained.vad.forget()
         return list(zip(images, answers, strict=True)), unread
 
     def _generate(self, image: ImageFeatures, pixels: Tensor, emotion: str | None) -> Generated:
