@@ -214,7 +214,7 @@ def test_heat(tmp_path, images, trained, monkeypatch):
         (["--json", "a.jpg/x.json"], "a.jpg is not a folder; name another folder"),
         (["--json", "/sys/x.json"], "x.json: the folder /sys is not writable"),
         (["--name", "77"], "no checkpoint '77' in it; give --name best-acc or best-res"),
-        (["--ckpt", "nowhere"], "--ckpt nowhere: no such folder; give the --ckpt_path"),
+        (["--ckpt", "nowhere"], "nowhere: no such folder; give the --ckpt_path"),
         (["--ckpt", "."], "no checkpoint 'best-res' in it; give the --ckpt_path of a training"),
         (["--vad_lexicon", "gone.txt"], "gone.txt: no such file; name the lexicon"),
         (["empty"], "empty: no image in this folder .*; name another"),
