@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from utils.command_line import find_model, is_export
-from utils.constants import EMOTIONS, MAX_NEW_TOKENS
+from utils.constants import EMOTIONS, MAX_NEW_TOKENS, RERANK_MODEL, RERANKERS
 from utils.data.images import list_images, open_image
 from utils.errors import InputError, OneLineParser, escaped, number, run_script
 from utils.files import check_place, check_regular, check_writable, read_json, write_json, write_rows
@@ -21,7 +21,10 @@ if TYPE_CHECKING:  # it imports torch
     from utils.visualize.explainer import ImageExplainer
 
 # flags that say how the texts are generated
-ANSWER_FLAGS = ("emotion", "num_beams", "num_samples", "temperature", "top_p", "min_new_tokens", "seed")
+ANSWER_FLAGS = (
+    *("emotion", "num_beams", "num_samples", "temperature", "top_p", "min_new_tokens", "seed"),
+    *("rerank", "rerank_model"),
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -63,6 +66,12 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add("--num_samples", type=number(int, 1, 1000), help="draw this number of texts instead")
     add(
+        "--rerank",
+        choices=RERANKERS,
+        help="of the samples keep the most similar to the image by a CLIP model, or the one the model itself finds likeliest",
+    )
+    add("--rerank_model", metavar="MODEL", help=f"that CLIP model, with text encoder (default: {RERANK_MODEL})")
+    add(
         "--temperature",
         type=number(float, 0.01, 100),
         help="of samples: below 1 less varied, above 1 more (default: 1)",
@@ -99,10 +108,12 @@ def get_parser() -> argparse.ArgumentParser:
 
 def check_args(args: argparse.Namespace) -> list[Path]:
     """Refuse wrong arguments before the model is loaded (InputError); returns the images."""
-    sampling = ("temperature", "top_p", "seed", "min_new_tokens")
+    sampling = ("temperature", "top_p", "seed", "min_new_tokens", "rerank")
     for flag in (flag for flag in sampling if getattr(args, flag) is not None):
         if args.num_samples is None:
             raise InputError(f"--{flag} is about samples: give --num_samples N as well, or leave it out")
+    if args.rerank_model is not None and args.rerank != "clip":
+        raise InputError("--rerank_model is the CLIP model of --rerank clip: give both, or leave it out")
     if args.num_samples is not None and args.num_beams is not None:
         raise InputError("--num_samples draws texts, --num_beams searches for one: give one of them")
     if args.heat_blocks and args.heat is None:

@@ -20,6 +20,7 @@ from utils.data.load_inputs import build_images, read_inputs
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lexicon import Lexicon, VADLookup
 from utils.errors import escaped, silence_stdout
+from utils.evaluation.clip_score import load_clip_scorer
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator, deciding_score
 from utils.processes import share_weights
@@ -180,7 +181,10 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec, args.cache_dir)
     images = build_images(args, model, inputs, accelerator.device)
     args.image_root = inputs.image_root
-    evaluator = Evaluator(args, accelerator, records, images, codec, vad if args.use_VAD else None, scorer)
+    reranker = None
+    if args.rerank == "clip":
+        reranker = load_clip_scorer(args.rerank_model, args.image_root, accelerator.device, "--rerank_model")
+    evaluator = Evaluator(args, accelerator, records, images, codec, vad if args.use_VAD else None, scorer, reranker)
     pairs = None
     if train is not None:
         if accelerator.is_main_process:

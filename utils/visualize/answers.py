@@ -23,6 +23,7 @@ class Explanation:
 
     text: the whole, "<emotion> because <explanation>". given: whether the user chose the emotion. tokens: of the whole text,
     without the stop token. given_tokens: how many of them were not generated, as the emotion was chosen before.
+    log_probability: mean of its tokens' (samples only).
     """
 
     text: str
@@ -31,6 +32,7 @@ class Explanation:
     given: bool
     tokens: list[int]
     given_tokens: int
+    log_probability: float | None = None
 
 
 @dataclass

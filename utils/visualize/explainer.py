@@ -1,32 +1,32 @@
 """A trained model that explains images, for utils.explain and utils.app: from files to answers and heat maps."""
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
-from utils.constants import EMOTIONS, MAX_NEW_TOKENS
+from utils.constants import EMOTIONS, MAX_NEW_TOKENS, RERANK_MODEL, RERANKERS
 from utils.data.images import open_image, to_rgb
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lexicon import read_lexicon
 from utils.errors import InputError, brief
+from utils.evaluation.clip_score import ClipScorer, load_clip_scorer
+from utils.evaluation.decoding_state import VADOfTokens
 from utils.evaluation.emotion_metrics import split_generated
 from utils.evaluation.generation import (
     Generated,
-    VADOfTokens,
     emotion_log_likelihoods,
     generate,
     head_distribution,
     most_probable,
     rows_by_emotion,
     sample_decode,
+    sample_seed,
 )
 from utils.training.build_model import load_checkpoint
 from utils.visualize.answers import HEAT_SIDE, Answer, Explanation
@@ -69,12 +69,17 @@ def ask(
         given, generated = codec.given(emotion), write(emotion, rows)
         tokens = generated.tokens(drop_last_token)
         texts_per_image = len(tokens) // len(rows)
-        for place, (text, new) in enumerate(zip(generated.texts(codec, drop_last_token, given), tokens, strict=True)):
+        likely = generated.log_probabilities
+        likely = [None] * len(tokens) if likely is None else likely.tolist()
+        texts = zip(generated.texts(codec, drop_last_token, given), tokens, likely, strict=True)
+        for place, (text, new, log_probability) in enumerate(texts):
             text_emotion, explanation = split_generated(text)
             if emotion is not None:  # also where it holds "because" itself
                 text_emotion = emotion
             answers[rows[place // texts_per_image]].explanations.append(
-                Explanation(text, text_emotion, explanation, emotions != [None], given + new, len(given))
+                Explanation(
+                    text, text_emotion, explanation, emotions != [None], given + new, len(given), log_probability
+                )
             )
     return answers
 
@@ -112,6 +117,7 @@ class ImageExplainer:
         self.lexicon = None if self.trained.vad is None else self.trained.vad.lexicon  # for the words' VAD
         if self.lexicon is None and vad_lexicon is not None:
             self.lexicon = read_lexicon(vad_lexicon)
+        self._clip: dict[str, ClipScorer] = {}  # loaded where they are asked for
 
     def __call__(
         self,
@@ -123,6 +129,8 @@ class ImageExplainer:
         top_p: float = 0.9,
         min_new_tokens: int = 0,
         seed: int = 0,
+        rerank: str | None = None,
+        rerank_model: str = RERANK_MODEL,
     ) -> "Answer | list[Answer]":
         """Ask about images; those of a list are computed together.
 
@@ -132,10 +140,14 @@ class ImageExplainer:
             num_beams: beam search; by default as in the checkpoint's evaluation, 1: greedy.
             num_samples: draw this number of texts instead, by `temperature`, `top_p` and `min_new_tokens`, see
                 `sample_decode`. They depend on `seed` and the image only.
+            rerank: keep only the best of these: "clip", by the CLIP model `rerank_model` (folder or Hugging Face id), or
+                "likelihood", by the mean log-probability of its tokens.
 
         Raises:
-            InputError: a file is missing or not an image that can be read; `emotion` is none of the nine.
+            InputError: a file is missing or not an image that can be read; an argument is wrong.
         """
+        if rerank is not None and (rerank not in RERANKERS or num_samples is None):
+            raise InputError(f"rerank {rerank!r}: give clip or likelihood, together with num_samples")
         if emotion not in (None, "all", *EMOTIONS):
             raise InputError(f"emotion {emotion!r}: give one of {', '.join(EMOTIONS)}, or all")
         single = isinstance(images, str | Path | Image.Image)
@@ -156,7 +168,7 @@ class ImageExplainer:
                 part,
                 trained.codec.prompt(chosen),
                 self.vad_of,
-                [sample_seed(seed, image_pixels) for image_pixels in pixels[rows]],
+                [sample_seed(seed, image_pixels.numpy().tobytes()) for image_pixels in pixels[rows]],
                 num_samples,
                 temperature,
                 top_p,
@@ -176,12 +188,29 @@ class ImageExplainer:
                 trained.args.drop_last_token,
                 trained.args.emotion_from,
             )
+        if rerank is not None:
+            self._keep_best(answers, opened, num_samples, rerank_model if rerank == "clip" else None)
         for row, (answer, image) in enumerate(zip(answers, opened, strict=True)):
             answer.image = image
             part = ImageFeatures(features.cls[[row]], features.grid[[row]])
             answer.look = lambda answer=answer, part=part: self.words([answer], part)[0]
             answer.features = part
         return answers[0] if single else answers
+
+    def _keep_best(
+        self, answers: list[Answer], images: list[Image.Image], samples: int, clip_model: str | None
+    ) -> None:
+        """Keep the best of each `samples` neighbouring explanations: by CLIP, or by their own log-probability."""
+        if clip_model is not None and clip_model not in self._clip:
+            self._clip[clip_model] = load_clip_scorer(clip_model, Path(), self.trained.device, "--rerank_model")
+        for answer, image in zip(answers, images, strict=True):
+            texts = answer.explanations
+            if clip_model is None:
+                scores = torch.tensor([one.log_probability for one in texts])
+            else:
+                scores = self._clip[clip_model].similarities([image], [[one.explanation for one in texts]])[0]
+            best = scores.view(-1, samples).argmax(dim=1).tolist()
+            answer.explanations = [texts[group * samples + place] for group, place in enumerate(best)]
 
     def words(
         self, answers: list[Answer], features: ImageFeatures, blocks: Sequence[int] = ()
@@ -238,12 +267,6 @@ def _rgb(image: "str | Path | Image.Image") -> Image.Image:
     if isinstance(image, Image.Image):
         return to_rgb(ImageOps.exif_transpose(image))
     return open_image(image)
-
-
-def sample_seed(seed: int, pixels: Tensor) -> int:
-    """The seed of an image's samples: 63 bits of a hash of the seed and of the pixels as the model sees them."""
-    digest = hashlib.sha256(f"{seed} ".encode() + pixels.numpy().tobytes()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _check_device(name: str | None) -> None:

@@ -16,7 +16,7 @@ from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lexicon import Lexicon
-from utils.evaluation.generation import DecodingState, VADOfTokens
+from utils.evaluation.decoding_state import DecodingState, VADOfTokens
 from utils.files import atomic_path, write_text
 from utils.visualize.html_page import data_url, render, tinter
 
