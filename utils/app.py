@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from utils.constants import EMOTIONS
 from utils.data.images import find_image
@@ -34,14 +34,23 @@ OWN = "the model's own"
 TITLE = "Which emotion does it evoke, and why?"
 CSS = """
 .answer { overflow-wrap: anywhere; }
-.answer table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-.answer th, .answer td { padding: .15rem .4rem; text-align: left; border: 0; }
-.answer td.bar { width: 30%; } .answer td.bar span { display: block; min-width: 1px; height: .6rem; border-radius: 2px; background: #c2410c; }
-.answer td.bar span.head { background: #1d4ed8; } .answer td.bar span.annotators { background: #52525b; }
-.answer .text { font-size: 1.15rem; } .answer .note { font-size: .9rem; }
-.dark .answer td.bar span.annotators { background: #a1a1aa; }
+.answer .sentence { font-size: 1.2rem; line-height: 1.5; margin: 0 0 .75rem; }
+.answer .note { font-size: .9rem; } .answer caption { text-align: left; padding-bottom: .4rem; }
+.answer table { border-collapse: collapse; width: 100%; font-size: .9rem; border: 0; }
+.answer tr { border: 0; border-top: 1px solid #8884; }
+.answer th, .answer td { padding: .2rem .5rem; text-align: left; border: 0; }
+.answer th[scope=row] { white-space: nowrap; font-weight: 500; } .answer td.number { text-align: right; width: 2.5rem; }
+.answer td.bar span { display: block; min-width: 1px; height: .65rem; border-radius: 2px; background: #c2410c; }
+.answer td.bar span.head { background: #1d4ed8; } .answer td.bar span.annotators { background: #71717a; }
 footer { display: none !important; }
 """
+# gradio's images are buttons without a name; readers of the page by ear need one
+HEAD = """<script>
+new MutationObserver(() => document.querySelectorAll("button:has(.image-frame):not([aria-label])").forEach(
+  (button) => button.setAttribute("aria-label", "image, show it large")
+)).observe(document, { childList: true, subtree: true });
+</script>"""
+BUTTON = "#9a3412"  # dark enough for white letters
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -191,19 +200,14 @@ def build_page(models: Sequence[Model], split: Split | None) -> "gradio.Blocks":
     """The page. Everything on it is computed by `ImageExplainer`; a bad image becomes one sentence on the page."""
     import gradio as gr
 
-    class Painting(gr.Image):
-        """An image whose file is opened by `open_image`, which has a sentence for each thing that is wrong with one."""
-
-        is_template = True
-
-        def preprocess(self, payload: Any) -> str | None:
-            return payload and payload.path
-
     track = gr.Progress()
+
+    def refusal(sentence: str) -> gr.Error:
+        return gr.Error(sentence, print_exception=False)
 
     def explain(path: str | None, name: str | None, emotion: str, beams: int, samples: int, progress=track):
         if path is None:
-            raise gr.Error("Drop an image, or choose one of the split.", title="No image")
+            raise refusal("drop an image, or choose one of the split")
         record = split.by_name.get(name) if split is not None and name else None
         options = {"num_samples": int(samples)} if samples else {"num_beams": int(beams)}
         shown, answers = [], []
@@ -212,7 +216,7 @@ def build_page(models: Sequence[Model], split: Split | None) -> "gradio.Blocks":
             try:
                 answer = model.explain(path, None if emotion == OWN else emotion, **options)
             except InputError as error:
-                raise gr.Error(str(error).replace(str(path), Path(path).name), title="Not explained") from None
+                raise refusal(str(error).replace(str(path), Path(path).name)) from None
             answers.append(answer)
             words = [(word.text, number) for number, word in enumerate(answer.words)]
             shown += [answer_html(model, answer, record), gr.Radio(words, value=None, visible=True)]
@@ -235,7 +239,7 @@ def build_page(models: Sequence[Model], split: Split | None) -> "gradio.Blocks":
     def choose(name: str | None):
         path = find_image(split.folder, name) if name else None
         if name and path is None:
-            raise gr.Error(f"{split.folder}: no image {name}", title="No image")
+            raise refusal(f"{split.folder}: no image {name}")
         return None if path is None else str(path)
 
     with gr.Blocks(title="SEVLM", analytics_enabled=False) as page:
@@ -244,7 +248,7 @@ def build_page(models: Sequence[Model], split: Split | None) -> "gradio.Blocks":
         )
         with gr.Row():
             with gr.Column(scale=3):
-                image = Painting(
+                image = gr.Image(
                     label="Image: drop a file, or click to choose one",
                     type="filepath",
                     image_mode=None,
@@ -265,6 +269,8 @@ def build_page(models: Sequence[Model], split: Split | None) -> "gradio.Blocks":
                     beams = gr.Slider(1, 8, value=1, step=1, label="Beams (1: greedy, as in the paper)")
                     samples = gr.Slider(0, 8, value=0, step=1, label="Samples (0: none are drawn)")
                 ask = gr.Button("Explain", variant="primary")
+        # the file as it is: `open_image` opens it, and has a sentence for each thing that can be wrong with one
+        image.preprocess = lambda payload: payload and payload.path
         answers, outputs, chosen = gr.State([]), [], []
         with gr.Row():
             for place, model in enumerate(models):
@@ -278,6 +284,7 @@ def build_page(models: Sequence[Model], split: Split | None) -> "gradio.Blocks":
                         visible=False,
                         interactive=False,
                         buttons=["download"],
+                        height=420,
                     )
                     caption = gr.Markdown()
                     outputs += [html, words, heat, caption]
@@ -307,7 +314,9 @@ def serve(
     from starlette.responses import FileResponse
     from starlette.routing import Route
 
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}  # none from elsewhere
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # no fonts from elsewhere
+    fill = "button_primary_background_fill"
+    theme.set(**{f"{fill}{state}{mode}": BUTTON for state in ("", "_hover") for mode in ("", "_dark")})
     app, _, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -318,8 +327,9 @@ def serve(
         ssr_mode=False,
         footer_links=[],
         allowed_paths=[str(folder.resolve()) for folder in folders],
-        theme=gr.themes.Default(**fonts),
+        theme=theme,
         css=CSS,
+        head=HEAD,
     )
     for model in models:
         if model.gallery is not None:

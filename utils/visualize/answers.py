@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from models.image_encoder import ImageFeatures
 from utils.evaluation.generation import most_probable
@@ -98,9 +98,8 @@ class Answer:
         return found[0].heat_map
 
     def heat_image(self, word: "str | int | WordHeat") -> Image.Image:
-        """The image, dark where the model did not look when it wrote a word; at most HEAT_SIDE pixels wide and high."""
-        image = self.image.copy()
-        image.thumbnail((HEAT_SIDE, HEAT_SIDE), Image.Resampling.LANCZOS)
+        """The image, dark where the model did not look when it wrote a word; its longer side is HEAT_SIDE pixels."""
+        image = ImageOps.contain(self.image, (HEAT_SIDE, HEAT_SIDE), Image.Resampling.LANCZOS)
         return draw_panel(image, self.heat_map(word))
 
     def as_json(self, path: Path) -> dict[str, Any]:
