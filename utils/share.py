@@ -13,11 +13,12 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from utils.command_line import checkpoint_config, find_model, is_export, parse_args, recorded_settings
+from utils.constants import DEFAULT_METRICS
 from utils.errors import InputError, OneLineParser, brief, escaped, run_script
 from utils.evaluation.tables import CAPTION_SCORES, HEADINGS, format_report, read_report
 from utils.files import atomic_path, check_place
 from utils.flags import IGNORE
-from utils.hub import OWNED_ID, folder_or_id, split_id
+from utils.hub import OWNED_ID, folder_or_id
 from utils.opts import declared
 from utils.run_record import RECORD_KEY, compare_to_checkpoint, flags_of, found_by_path
 from utils.space import MODEL, run_lexicon, write_space
@@ -256,26 +257,27 @@ def model_card(
 
 
 def card_header(name: str, settings: dict[str, Any], reports: dict[str, dict], stats: dict[str, Any]) -> ModelCardData:
-    """What the hub reads of a card: base models, data, metrics, and scores with their 95 % intervals."""
+    """What the hub reads of a card: base models, data, metrics, and scores in percent with their 95 % intervals.
+
+    The scores are those of the test reports; without any, those that chose the checkpoint on the validation split.
+    """
     flags = settings["flags"]
-    data = (
-        "the demo's drawn images" if flags.get("demo") else Path(str(flags.get("nle_data_val_path") or "ArtEmis")).stem
-    )
+    data = Path(str(flags.get("nle_data_val_path") or "ArtEmis")).stem
+    if flags.get("demo"):
+        data = "the demo's drawn images"
     results = []
     for report in reports.values():
         title = f"{report.get('evaluated_file')} ({report.get('test_set') or 'test'})"
-        for score in (*CAPTION_SCORES, "macro_F1", "weighted_F1"):
-            if score in report["scores"]:
-                interval = (report.get("intervals") or {}).get(score)
-                between = (
-                    "" if interval is None else ", 95 % interval {:.1f} to {:.1f}".format(*(100 * v for v in interval))
-                )
-                results.append(_result(title, f"{HEADINGS[score]}{between}", score, report["scores"][score]))
+        for score in (name for name in (*CAPTION_SCORES, "macro_F1", "weighted_F1") if name in report["scores"]):
+            heading = HEADINGS[score].replace("B-", "BLEU-")
+            if interval := (report.get("intervals") or {}).get(score):
+                heading += f", 95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+            results.append(_result(title, heading, score, report["scores"][score]))
     if not reports:
-        for score, heading in (
-            ("best_acc", "best-acc: emotion accuracy"),
-            ("best_res", "best-res: its deciding score"),
-        ):
+        from utils.evaluation.evaluator import deciding_score  # it imports torch
+
+        deciding = CAPTION_SCORES[deciding_score(flags.get("metrics") or list(DEFAULT_METRICS))].replace("B-", "BLEU-")
+        for score, heading in (("best_acc", "best-acc: emotion accuracy"), ("best_res", f"best-res: {deciding}")):
             if stats.get(score) is not None:
                 results.append(_result(f"{data} (validation)", heading, score, stats[score]))
     return ModelCardData(
@@ -286,11 +288,16 @@ def card_header(name: str, settings: dict[str, Any], reports: dict[str, dict], s
         library_name="sevlm",
         pipeline_tag="image-to-text",
         tags=["sevlm", "emotion", "visual-art"],
-        base_model=[flags[flag] for flag in ("clip_model", "gpt2_model") if split_id(str(flags.get(flag)))] or None,
+        base_model=[name for flag in ("clip_model", "gpt2_model") if _on_hub(name := str(flags.get(flag)))] or None,
         datasets=[data],
         metrics=sorted({result.metric_type for result in results}) or None,
         eval_results=results or None,
     )
+
+
+def _on_hub(name: str) -> bool:
+    """Whether a model's name in a record is an id of the hub: owner/name, or GPT-2's, which have no owner."""
+    return bool(OWNED_ID.fullmatch(name)) or name in ("distilgpt2", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
 
 def _result(data: str, heading: str, score: str, value: float) -> EvalResult:
