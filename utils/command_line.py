@@ -149,6 +149,12 @@ def check_flags(args: argparse.Namespace) -> None:
         raise InputError("--append_to adds the row of an --eval_only run: give both")
     if args.clip_score and not args.eval_only:
         raise InputError("--clip_score is for the report of --eval_only: give both")
+    if (args.num_samples is None) != (args.rerank is None):
+        raise InputError("--num_samples draws texts, --rerank chooses the caption among them: give both")
+    if args.rerank and not args.eval_only:
+        raise InputError("--rerank is for --eval_only; a training is scored on greedy texts or those of --num_beams")
+    if args.rerank and args.num_beams > 1:
+        raise InputError("--num_samples draws texts, --num_beams searches for one: give one of them")
     if args.len_prefix + 8 > args.max_seq_len:
         raise InputError(
             f"--len_prefix {args.len_prefix} leaves no room for a text in --max_seq_len {args.max_seq_len}"
@@ -189,7 +195,7 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
     if not args.annFileExp.is_file():
         raise InputError(f"--annFileExp {args.annFileExp}: no such file; make it with preprocess/build_annotations.py")
     folders = data_folders(args)
-    needs_images = not args.feature_cache or args.feature_cache == "auto" or args.clip_score
+    needs_images = not args.feature_cache or args.feature_cache == "auto" or args.clip_score or args.rerank == "clip"
     if args.image_root is None and needs_images:
         args.image_root = _find(folders, IMAGE_FOLDERS, "image folder", "--image_root")
     if args.image_root is not None and not args.image_root.is_dir():

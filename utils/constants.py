@@ -59,3 +59,7 @@ EXPORT_TYPE = "sevlm"  # model_type in the config.json of an exported model (uti
 # Beyond the paper: what decides on a caption's emotion, and what the 9-way emotion head reads of an image.
 EMOTION_FROM = ("text", "likelihood", "head")
 EMOTION_POOLINGS = ("cls", "mean", "prototypes")
+
+# Which of several samples becomes the caption, and the CLIP model that compares them with the image.
+RERANKERS = ("clip", "likelihood")
+RERANK_MODEL = "openai/clip-vit-base-patch32"

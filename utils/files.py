@@ -313,3 +313,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if (columns or rows) and ("test_set" not in columns or any(None in row or None in row.values() for row in rows)):
         raise InputError(f"{path}: not a CSV file of test reports; name another with --append_to")
     return columns, rows
+
+
+def moved(path: str, recorded: str, folder: Path) -> Path:
+    """Where a recorded path is if it was moved along with the folder that was recorded as `recorded`."""
+    return Path(os.path.normpath(folder.absolute() / os.path.relpath(path, recorded)))

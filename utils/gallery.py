@@ -17,8 +17,8 @@ from utils.data.records import read_records
 from utils.data.vad_lexicon import read_lexicon
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.evaluation.evaluation import evaluation_file, read_distributions, score_captions
-from utils.files import check_place
-from utils.runs import RESULTS, moved, results_folder
+from utils.files import check_place, moved
+from utils.runs import RESULTS, results_folder
 from utils.training.run_log import LOG_FILE, read_log
 from utils.visualize.gallery_page import SOURCES, gallery_page, gallery_path, write_page
 

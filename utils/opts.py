@@ -15,6 +15,8 @@ from utils.constants import (
     METRICS,
     NORMALIZATIONS,
     PROMPT_TEXT,
+    RERANK_MODEL,
+    RERANKERS,
     TEST_SETS,
 )
 from utils.errors import OneLineParser, number
@@ -146,17 +148,8 @@ def get_parser() -> argparse.ArgumentParser:
         rules=PARTS,
     )
     add("--fixed_encoder", action=Boolean, default=True, help="do not train the image encoder", rules=PARTS)
-    add(
-        "--prefix_dim",
-        type=count,
-        help="width of the image features (default: the image encoder's; 768 for ViT-B/16)",
-    )
-    add(
-        "--len_prefix",
-        type=natural,
-        default=0,
-        help="image tokens in front of the text (the paper uses none)",
-    )
+    add("--prefix_dim", type=count, help="width of the image features (default: the image encoder's; 768 for ViT-B/16)")
+    add("--len_prefix", type=natural, default=0, help="image tokens in front of the text (the paper uses none)")
     add("--prompt_text", default=PROMPT_TEXT, help="the beginning of every text")
     add("--max_seq_len", type=number(int, 8, 1024), default=30, help="tokens per text", rules=PARTS)
     add("--use_VAD", action=Boolean, default=True, help="fuse VAD features into the explanation")
@@ -302,6 +295,15 @@ def get_parser() -> argparse.ArgumentParser:
         help="beams of the beam search; 1: greedy, as published",
         rules=INFERENCE,
     )
+    drawn = "texts drawn for each image with --eval_only; --rerank chooses one of them"
+    add("--num_samples", type=number(int, 2, 1000), help=drawn, rules=INFERENCE)
+    best = "the one most similar to the image by a CLIP model, or of the highest mean log-probability of its tokens"
+    add("--rerank", choices=RERANKERS, help=best, rules=INFERENCE)
+    clip = "CLIP model of --rerank clip, with text encoder and tokenizer (folder or id)"
+    add("--rerank_model", default=RERANK_MODEL, metavar="MODEL", help=clip, rules=INFERENCE)
+    add("--temperature", type=number(float, 0.01, 100), default=1.0, help="of the samples", rules=INFERENCE)
+    nucleus = "samples are drawn from the most probable tokens up to this mass"
+    add("--top_p", type=number(float, 1e-6, 1), default=0.9, help=nucleus, rules=INFERENCE)
     add(
         "--gallery",
         type=natural,
@@ -309,11 +311,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="at each evaluation also write a page of N images with the model's captions; 0: none",
     )
-    add(
-        "--test_set",
-        choices=TEST_SETS,
-        help="name of the scored set, for the report (test_... are of ArtEmis v2.0)",
-    )
+    add("--test_set", choices=TEST_SETS, help="name of the scored set, for the report (test_... are of ArtEmis v2.0)")
     add("--append_to", type=Path, help="csv file to which --eval_only adds its row")
     add(
         "--text2emotion",

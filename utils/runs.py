@@ -6,11 +6,11 @@ runs/demo/ckpts      its checkpoints, the --ckpt_path of the training, whose rec
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from utils.command_line import is_export
 from utils.errors import InputError
+from utils.files import moved
 from utils.hub import folder_or_id
 from utils.opts import declared
 from utils.run_record import read_record
@@ -47,11 +47,6 @@ def _recorded_results(ckpt_path: Path) -> list[Path]:
         if {"ckpt_path", "caption_save_path"} <= flags.keys():
             return [moved(flags["caption_save_path"], flags["ckpt_path"], ckpt_path), Path(flags["caption_save_path"])]
     return []
-
-
-def moved(path: str, recorded: str, folder: Path) -> Path:
-    """Where a recorded path is if it was moved along with the folder that was recorded as `recorded`."""
-    return Path(os.path.normpath(folder.absolute() / os.path.relpath(path, recorded)))
 
 
 def report_file(run: Path) -> Path:

@@ -1,6 +1,7 @@
 """Export a trained model as one folder: weights, tokenizer, settings and a model card; no pickles.
 
-python -m utils.share runs/demo/ckpts shared/demo --report runs/demo/results/test/report.json
+python -m utils.share runs/demo shared/demo --report runs/demo/results/test/report.json
+python -m utils.share runs/demo spaces/demo --space
 """
 
 import argparse
@@ -9,16 +10,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
 from utils.command_line import checkpoint_config, find_model, is_export, parse_args, recorded_settings
+from utils.constants import DEFAULT_METRICS
 from utils.errors import InputError, OneLineParser, brief, escaped, run_script
-from utils.evaluation.tables import format_report, read_report
+from utils.evaluation.tables import CAPTION_SCORES, HEADINGS, format_report, read_report
 from utils.files import atomic_path, check_place
 from utils.flags import IGNORE
 from utils.hub import OWNED_ID, folder_or_id
 from utils.opts import declared
 from utils.run_record import RECORD_KEY, compare_to_checkpoint, flags_of, found_by_path
+from utils.space import MODEL, run_lexicon, write_space
 
 # Fingerprints of the run record that an export keeps.
 FINGERPRINTS = (
@@ -88,6 +91,8 @@ def get_parser() -> argparse.ArgumentParser:
         default="include",
         help="whether the folder contains a fixed image encoder, or only names it",
     )
+    space = "write a Hugging Face Space instead: the page of utils.app with the model and the code that it needs"
+    add("--space", action="store_true", help=space)
     add("--push_to_hub", metavar="ID", help="also upload the folder to this Hugging Face repository, e.g. me/my-sevlm")
     add("--private", action="store_true", help="make that repository private")
     return parser
@@ -139,11 +144,18 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"{source}: its image encoder has random weights: leave --encoder reference out")
     settings = exported_settings(record or {"flags": flags_of(flags), "fingerprints": fingerprints})
     card = model_card(args.out.name, settings, reports, checkpoint.stats, include_encoder, record is None)
-    write_folder(args.out, model, codec.tokenizer, settings, card, include_encoder)
-    size = sum(path.stat().st_size for path in args.out.iterdir())
-    print(f"{args.out}: {size / 1e6:.0f} MB; use it: python -m utils.explain IMAGE --ckpt {args.out}")
+    if args.space:
+        with atomic_path(args.out, folder=True) as temporary:
+            write_folder(temporary / MODEL, model, codec.tokenizer, settings, card, include_encoder)
+            write_space(temporary, args.out.name, settings["flags"], run_lexicon(args.run, record))
+        use = f"try it: pip install gradio && python {args.out}/app.py"
+    else:
+        write_folder(args.out, model, codec.tokenizer, settings, card, include_encoder)
+        use = f"use it: python -m utils.explain IMAGE --ckpt {args.out}"
+    size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
+    print(f"{args.out}: {size / 1e6:.0f} MB; {use}")
     if args.push_to_hub:
-        print(push(args.out, args.push_to_hub, args.private))
+        print(push(args.out, args.push_to_hub, args.private, "space" if args.space else "model"))
     return 0
 
 
@@ -171,14 +183,15 @@ def write_folder(out: Path, model, tokenizer, settings: dict, card: str, include
         SEVLM.from_pretrained(temporary, image_encoder=None if include_encoder else model.image_encoder)
 
 
-def push(folder: Path, repository: str, private: bool) -> str:
-    """Upload a folder to the hub; returns its address. InputError if that fails."""
+def push(folder: Path, repository: str, private: bool, kind: str = "model") -> str:
+    """Upload a folder to the hub; returns its address. kind: "model" or "space". InputError if that fails."""
     from huggingface_hub import HfApi
 
     api = HfApi()
     try:
-        api.create_repo(repository, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repository, folder_path=folder))
+        sdk = "gradio" if kind == "space" else None
+        api.create_repo(repository, private=private, exist_ok=True, repo_type=kind, space_sdk=sdk)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder, repo_type=kind))
     except Exception as error:  # of the hub's client, or of its transport
         raise InputError(
             f"--push_to_hub {repository}: {brief(error)}; the folder {folder} is complete: log in with `hf auth login` and "
@@ -203,13 +216,7 @@ def model_card(
         authors: the checkpoint is one of the authors', which has no record: the flags are those of its use.
     """
     flags, fingerprints = settings["flags"], settings["fingerprints"]
-    header = ModelCardData(
-        language="en",
-        license="other",
-        license_name="see-below",
-        pipeline_tag="image-to-text",
-        tags=["sevlm", "emotion", "visual-art"],
-    )
+    header = card_header(name, settings, reports, stats)
     images = fingerprints.get("images", "number not recorded")
     data = f"`{flags.get('nle_data_train_path') or 'not recorded'}` ({images} images)."
     if flags.get("demo"):
@@ -247,6 +254,62 @@ def model_card(
     lines += [format_report(report) + "\n" for report in reports.values()]
     lines += ["## Licences\n", LICENCES]
     return "\n".join(lines) + "\n"
+
+
+def card_header(name: str, settings: dict[str, Any], reports: dict[str, dict], stats: dict[str, Any]) -> ModelCardData:
+    """What the hub reads of a card: base models, data, metrics, and scores in percent with their 95 % intervals.
+
+    The scores are those of the test reports; without any, those that chose the checkpoint on the validation split.
+    """
+    flags = settings["flags"]
+    data = Path(str(flags.get("nle_data_val_path") or "ArtEmis")).stem
+    if flags.get("demo"):
+        data = "the demo's drawn images"
+    results = []
+    for report in reports.values():
+        title = f"{report.get('evaluated_file')} ({report.get('test_set') or 'test'})"
+        for score in (name for name in (*CAPTION_SCORES, "macro_F1", "weighted_F1") if name in report["scores"]):
+            heading = HEADINGS[score].replace("B-", "BLEU-")
+            if interval := (report.get("intervals") or {}).get(score):
+                heading += f", 95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+            results.append(_result(title, heading, score, report["scores"][score]))
+    if not reports:
+        from utils.evaluation.evaluator import deciding_score  # it imports torch
+
+        deciding = CAPTION_SCORES[deciding_score(flags.get("metrics") or list(DEFAULT_METRICS))].replace("B-", "BLEU-")
+        for score, heading in (("best_acc", "best-acc: emotion accuracy"), ("best_res", f"best-res: {deciding}")):
+            if stats.get(score) is not None:
+                results.append(_result(f"{data} (validation)", heading, score, stats[score]))
+    return ModelCardData(
+        model_name=name,
+        language="en",
+        license="other",
+        license_name="see-below",
+        library_name="sevlm",
+        pipeline_tag="image-to-text",
+        tags=["sevlm", "emotion", "visual-art"],
+        base_model=[name for flag in ("clip_model", "gpt2_model") if _on_hub(name := str(flags.get(flag)))] or None,
+        datasets=[data],
+        metrics=sorted({result.metric_type for result in results}) or None,
+        eval_results=results or None,
+    )
+
+
+def _on_hub(name: str) -> bool:
+    """Whether a model's name in a record is an id of the hub: owner/name, or GPT-2's, which have no owner."""
+    return bool(OWNED_ID.fullmatch(name)) or name in ("distilgpt2", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+
+
+def _result(data: str, heading: str, score: str, value: float) -> EvalResult:
+    kind = {"sub_acc": "accuracy", "best_acc": "accuracy", "macro_F1": "f1", "weighted_F1": "f1", "best_res": "bleu"}
+    return EvalResult(
+        task_type="image-to-text",
+        dataset_type="image-to-text",
+        dataset_name=data,
+        metric_type=kind.get(score, score.lower().partition("_")[0]),
+        metric_name=heading,
+        metric_value=round(100 * value, 1),
+    )
 
 
 if __name__ == "__main__":

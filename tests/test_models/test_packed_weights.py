@@ -11,7 +11,8 @@ from models.cpu.screening import MAX_LEFT, ScreenedTopTwo
 from models.image_encoder import ImageFeatures
 from tests.test_evaluation.tiny import build, features, vad_table
 from utils.data.text_codec import Prompt
-from utils.evaluation.generation import compact_order, greedy_decode
+from utils.evaluation.decoding_state import compact_order
+from utils.evaluation.generation import greedy_decode
 
 SIZE, STOPS = 40, (7, 30, 38)
 PROMPT = Prompt([0, 1, 2, 1, 2, 1], [5] * 6, 4, 5, 6, STOPS)

@@ -56,7 +56,8 @@ from utils.data.records import TrainingRecords
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.vad_lexicon import Lexicon, VADLookup
 from utils.errors import InputError, OneLineParser, run_script
-from utils.evaluation.generation import compact_order, greedy_decode
+from utils.evaluation.decoding_state import compact_order
+from utils.evaluation.generation import greedy_decode
 from utils.files import write_json
 from utils.opts import get_parser as get_training_parser
 from utils.processes import reuse_freed_memory

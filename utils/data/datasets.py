@@ -108,7 +108,7 @@ class TrainingPairs(Dataset):
         seed: seed of the random draws.
         first_text: "walk", or "last": always the last explanation. The published code does the latter by accident,
             because its counter is lost when the loader's workers end.
-        cache_dir, processes: see `TextCodec.encode_training` and `VADLookup.for_texts`.
+        cache_dir: see `TextCodec.encode_training` and `VADLookup.for_texts`.
     """
 
     def __init__(
@@ -120,12 +120,11 @@ class TrainingPairs(Dataset):
         seed: int,
         first_text: str = "walk",
         cache_dir: Path | None = None,
-        processes: int = 1,
     ):
         self.images, self.seed, self.first_text = images, seed, first_text
         self.encoded, self.lookup, self.vad = codec.encode_training(records, cache_dir), vad, None
         if vad is not None and not vad.context_free:
-            self.lookup, self.vad = None, vad.for_texts(self.encoded.input_ids, cache_dir, processes)
+            self.lookup, self.vad = None, vad.for_texts(self.encoded.input_ids, cache_dir)
         self.records = replace(records, explanations=b"")
 
     def __len__(self) -> int:

@@ -66,7 +66,7 @@ def open_image(path: str | Path, draft_size: int | None = None, apply_orientatio
         if apply_orientation:
             with contextlib.suppress(*_DAMAGED):  # a damaged EXIF block says nothing about the pixels
                 ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
+        return to_rgb(image)
 
 
 def image_size(path: str | Path, apply_orientation: bool = True) -> tuple[int, int]:
@@ -140,7 +140,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise InputError(f"{name}: unreadable image ({problem}); download it again or leave it out") from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode != "F" and not image.mode.startswith("I"):
         return image.convert("RGB")
     grey = np.nan_to_num(np.asarray(image).astype(np.float64))  # 16 or 32 bits; convert() would clip them at 255

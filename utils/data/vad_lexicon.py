@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +12,17 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.data.array_cache import load_or_compute
+from utils.data.perceptron_tagger import vocabulary_tagger
 from utils.errors import InputError
 from utils.files import check_regular, sha256
-from utils.processes import leave_signals_to_parent
 
 if TYPE_CHECKING:  # it imports transformers, which reading a lexicon does not need
     from utils.data.text_codec import TextCodec
 
 NLTK_DATA = {"averaged_perceptron_tagger_eng": "taggers", "wordnet": "corpora"}
 WORDNET_TAGS = {"J": "a", "V": "v", "N": "n", "R": "r"}
+PARTS_OF_SPEECH = ("n", "v", "a", "r")  # of WordNet
+TEXTS_AT_ONCE = 1024  # in tagging: their scores fit in the processor's cache
 LEXICON_REMEDY = "download the NRC VAD Lexicon (https://saifmohammad.com/WebPages/nrc-vad.html) and name its file"
 
 
@@ -90,7 +91,7 @@ class VADLookup:
         lexicon: the VAD lexicon.
         lemmatizer: "nltk" (the paper's), "simplemma" (includes its data) or "none" (tokens unchanged).
         codec: gives the strings of the tokens.
-        cache_dir: folder where simplemma's table of all tokens, which takes most of a second, is cached; None: no caching.
+        cache_dir: folder where the lemmatizer's values of all tokens are cached; None: no caching.
 
     Raises:
         InputError: NLTK's data are not installed.
@@ -99,9 +100,12 @@ class VADLookup:
     def __init__(self, lexicon: Lexicon, lemmatizer: str, codec: "TextCodec", cache_dir: Path | None = None):
         self.lexicon, self.lemmatizer, self.codec = lexicon, lemmatizer, codec
         self._pieces, self._words = codec.pieces(), codec.words()
-        self._memo: dict[bytes, np.ndarray] = {}
         if lemmatizer == "nltk":
-            self._nltk = NLTKLemmatizer()
+            tokens = dict.fromkeys((*self._pieces, *self._words))
+            place = {token: number for number, token in enumerate(tokens)}
+            self._piece_place = np.array([place[token] for token in self._pieces], np.int32)
+            self._word_place = np.array([place[token] for token in self._words], np.int32)
+            self._tagged = TaggedVAD(lexicon, list(tokens), cache_dir)
             return
         content = [lemmatizer, version("simplemma"), lexicon.sha256, self._pieces, self._words]
         self._piece_table, self._word_table = load_or_compute(
@@ -117,72 +121,40 @@ class VADLookup:
         return self.lemmatizer != "nltk"
 
     def _values(self, tokens: list[str]) -> np.ndarray:
-        """VAD of the token strings of one sequence, [L, 3]."""
-        if self.lemmatizer == "nltk":
-            lemmas = self._nltk(tokens)
-        else:
-            lemmas = map(lemmatize_english, tokens) if self.lemmatizer == "simplemma" else tokens
+        """VAD of the token strings of the vocabulary, [V, 3], without a tagger."""
+        lemmas = map(lemmatize_english, tokens) if self.lemmatizer == "simplemma" else tokens
         return np.array([self.lexicon.values.get(lemma, (0.0, 0.0, 0.0)) for lemma in lemmas], dtype=np.float32)
 
     def for_generated(self, token_ids: np.ndarray) -> np.ndarray:
         """VAD of generated sequences [N, L] -> [N, L, 3]. Token strings are single decoded tokens, left-stripped."""
-        if self.context_free:
-            return self._word_table[token_ids]
-        rows = []
-        for row in np.asarray(token_ids, dtype=np.int32):
-            key = row.tobytes()
-            if key not in self._memo:
-                self._memo[key] = self._values([self._words[token] for token in row])
-            rows.append(self._memo[key])
-        return np.stack(rows)
+        return self._word_table[token_ids] if self.context_free else self._tagged.extended(self._word_place[token_ids])
 
-    def forget(self) -> None:
-        """Drop the memoised sequences; called after an evaluation to free memory."""
-        self._memo.clear()
-
-    def for_texts(self, token_ids: np.ndarray, cache_dir: Path | None = None, processes: int = 1) -> np.ndarray:
+    def for_texts(self, token_ids: np.ndarray, cache_dir: Path | None = None) -> np.ndarray:
         """VAD of training texts [N, L] -> [N, L, 3]. Token strings are in GPT-2's byte alphabet without the space mark.
 
         Args:
             token_ids: [N, L].
-            cache_dir: folder where the result is cached, as tagging is slow; None: no caching.
-            processes: number of processes that tag in parallel.
+            cache_dir: folder where the result is cached; None: no caching.
         """
         if self.context_free:
             return self._piece_table[token_ids]
         if cache_dir is None:
-            return self._tag_all(token_ids, processes)
+            return self._tag_all(token_ids)
         key = hashlib.sha256(self.lexicon.sha256.encode() + self.codec.fingerprint().encode())
         key.update(json.dumps([version("nltk"), nltk_data_sha256()]).encode())
         key.update(json.dumps(self._pieces).encode())  # the same ids are other words in another vocabulary
         key.update(self.lemmatizer.encode() + np.ascontiguousarray(token_ids, dtype=np.int32).tobytes())
-        (values,) = load_or_compute(cache_dir, "vad", key.digest(), lambda: [self._tag_all(token_ids, processes)])
+        (values,) = load_or_compute(cache_dir, "vad", key.digest(), lambda: [self._tag_all(token_ids)])
         return values
 
-    def _tag_all(self, token_ids: np.ndarray, processes: int) -> np.ndarray:
-        progress = {"total": len(token_ids), "desc": "tagging texts for VAD", "unit": "text"}
-        if processes == 1 or len(token_ids) <= 2000:
-            return np.stack([self._tag_row(row) for row in tqdm(token_ids, **progress)])
-        self._tag_row(token_ids[0])  # loads WordNet, which forked processes then share
-        with ProcessPoolExecutor(processes, initializer=_start_tagging, initargs=(self,)) as pool:
-            try:
-                return np.stack(list(tqdm(pool.map(_tag_row, token_ids, chunksize=256), **progress)))
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-
-    def _tag_row(self, row: np.ndarray) -> np.ndarray:
-        return self._values([self._pieces[token] for token in row])
-
-
-def _start_tagging(lookup: VADLookup) -> None:
-    """Initialise a tagging process: it keeps the look-up, which would otherwise be sent with every text."""
-    global _lookup
-    leave_signals_to_parent()
-    _lookup = lookup
-
-
-def _tag_row(row: np.ndarray) -> np.ndarray:
-    return _lookup._tag_row(row)
+    def _tag_all(self, token_ids: np.ndarray) -> np.ndarray:
+        values = np.empty((*token_ids.shape, 3), np.float32)
+        with tqdm(total=len(values), desc="tagging texts for VAD", unit="text") as progress:
+            for start in range(0, len(values), TEXTS_AT_ONCE):
+                part = self._piece_place[token_ids[start : start + TEXTS_AT_ONCE]]
+                values[start : start + TEXTS_AT_ONCE] = self._tagged(part)
+                progress.update(len(part))
+        return values
 
 
 @cache
@@ -193,30 +165,54 @@ def lemmatize_english(token: str) -> str:
     return simplemma.lemmatize(token, lang="en") if token else token
 
 
-class NLTKLemmatizer:
-    """NLTK's POS tagger and WordNet lemmatizer: tokens of one text -> their lemmas.
+class TaggedVAD:
+    """The VAD of token sequences whose lemmas depend on their part of speech: places in `tokens` [N, L] -> [N, L, 3].
 
-    POS tags that start with J, V, N, R become WordNet's a, v, n, r; all others become n. When pickled for another
-    process, it loads NLTK's data there.
+    Tags that start with J, V, N, R become WordNet's parts of speech a, v, n, r; all others become n. So a token has at
+    most four lemmas.
 
     Raises:
         InputError: NLTK's data are missing; the message gives the command that downloads them.
     """
 
-    def __init__(self) -> None:
-        import nltk
+    def __init__(self, lexicon: Lexicon, tokens: list[str], cache_dir: Path | None = None):
+        from nltk.tag.perceptron import PerceptronTagger
 
-        for name in NLTK_DATA:
-            _find_nltk_data(name)
-        self._tagger = nltk.tag.perceptron.PerceptronTagger()  # only once: nltk.pos_tag loads its weights at every call
-        self._lemmatize = lru_cache(maxsize=None)(nltk.stem.WordNetLemmatizer().lemmatize)
+        data = nltk_data_sha256()
+        tokens = [token or " " for token in tokens]  # NLTK's tagger fails on an empty token
+        self._tag = vocabulary_tagger(PerceptronTagger(), tokens)
+        self._part_of_speech = np.array(
+            [PARTS_OF_SPEECH.index(WORDNET_TAGS.get(tag[:1], "n")) for tag in self._tag.tags]
+        )
+        key = hashlib.sha256(json.dumps(["nltk", version("nltk"), data, lexicon.sha256, tokens]).encode()).digest()
+        # WordNet alone takes NLTK seconds to load
+        (self._vad,) = load_or_compute(cache_dir, "vad-tokens", key, lambda: [_vad_of_lemmas(lexicon, tokens)])
+        self._last: tuple[dict[bytes, int], np.ndarray] = {}, np.empty(0)  # row of each text, tags
 
-    def __reduce__(self) -> tuple:
-        return NLTKLemmatizer, ()
+    def __call__(self, texts: np.ndarray) -> np.ndarray:
+        return self._vad[texts, self._part_of_speech[self._tag(texts)]]
 
-    def __call__(self, tokens: list[str]) -> list[str]:
-        tagged = self._tagger.tag([token or " " for token in tokens])  # the tagger fails on an empty token
-        return [self._lemmatize(token, WORDNET_TAGS.get(tag[:1], "n")) for token, tag in tagged]
+    def extended(self, texts: np.ndarray) -> np.ndarray:
+        """The same for generation, whose texts are those of the call before, in any order, each with one more token.
+
+        The new token is the next but one for the token two places before it, and the tagger looks no further ahead. All
+        tags before that one remain; the last three are computed.
+        """
+        rows, tags = self._last
+        before = [rows.get(text.tobytes()) for text in texts[:, :-1]]
+        known = None if None in before else tags[before, :-2]
+        tags = self._tag(texts, known)
+        self._last = {text.tobytes(): row for row, text in enumerate(texts)}, tags
+        return self._vad[texts, self._part_of_speech[tags]]
+
+
+def _vad_of_lemmas(lexicon: Lexicon, tokens: list[str]) -> np.ndarray:
+    """VAD of each token's WordNet lemma as each part of speech, [V, 4, 3]."""
+    from nltk.stem import WordNetLemmatizer
+
+    lemmatize = WordNetLemmatizer().lemmatize
+    lemmas = [[lemmatize(token, part) for part in PARTS_OF_SPEECH] for token in tokens]
+    return np.array([[lexicon.values.get(lemma, (0.0, 0.0, 0.0)) for lemma in row] for row in lemmas], np.float32)
 
 
 def _find_nltk_data(name: str) -> Path:

@@ -71,6 +71,19 @@ class ClipScorer(NamedTuple):
             scores["RefCLIPScore"][image] = 2 * score * nearest / (score + nearest) if score + nearest else 0.0
         return scores
 
+    @torch.inference_mode()
+    def similarities(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> Tensor:
+        """Cosine of each image and each of its N texts: float32 [B, N]. texts: N of each of the B images."""
+        size, device = self.model.config.vision_config.image_size, self.model.device
+        pixels = torch.stack([clip_pixels(image, size) for image in images])
+        image_vectors = _unit(self.model.get_image_features(pixels.to(device)).pooler_output)
+        text_vectors = self._texts([text for of_image in texts for text in of_image])
+        return (text_vectors.view(len(images), -1, text_vectors.shape[-1]) @ image_vectors[..., None]).squeeze(-1)
+
+    def open(self, name: str) -> Image.Image:
+        """The image of this name in the folder; InputError where it is missing or damaged."""
+        return open_image(self._path(name))
+
     def _texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [N, D] of texts, cut at the model's length as CLIP cuts them."""
         distinct = sorted(set(texts), key=lambda text: (len(text), text))  # equally long ones together
@@ -89,14 +102,14 @@ class ClipScorer(NamedTuple):
         with ProgressLine("CLIPScore", len(names), "images") as line:
             for start in range(0, len(names), BATCH):
                 batch = names[start : start + BATCH]
-                pixels = torch.stack([clip_pixels(open_image(self._path(name)), size) for name in batch])
+                pixels = torch.stack([clip_pixels(self.open(name), size) for name in batch])
                 yield _unit(self.model.get_image_features(pixels.to(self.model.device)).pooler_output)
                 line.advance(start + len(batch))
 
     def _path(self, name: str) -> Path:
         path = find_image(self.folder, name)
         if path is None:
-            raise InputError(f"{self.folder}: no image {shorten(name)}, which CLIPScore needs; add it")
+            raise InputError(f"{self.folder}: no image {shorten(name)}, which CLIP needs; add it")
         return path
 
 
@@ -118,16 +131,18 @@ def clip_pixels(image: Image.Image, size: int) -> Tensor:
     return (pixels - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
 
 
-def load_clip_scorer(name: str, folder: Path, device: torch.device | str = "cpu") -> ClipScorer:
+def load_clip_scorer(
+    name: str, folder: Path, device: torch.device | str = "cpu", flag: str = "--clip_score"
+) -> ClipScorer:
     """Load a whole CLIP model, image and text half.
 
     Args:
-        name: folder or Hugging Face id. folder: of the images.
+        name: folder or Hugging Face id. folder: of the images. flag: that named the model, for messages.
 
     Raises:
         InputError: there is no such model, a half or the tokenizer is missing, or a file is damaged.
     """
-    source = f"--clip_score {name}"
+    source = f"{flag} {name}"
     saved = find_config(name, source, REMEDY)
     check_model_type(saved, ("clip",), f"{source}: config.json")
     if not all(isinstance(saved.get(half), dict) for half in ("text_config", "vision_config")):

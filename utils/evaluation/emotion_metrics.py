@@ -74,6 +74,50 @@ def confusion_matrix(captions: Mapping[int, str], records: Records) -> np.ndarra
     return counts
 
 
+def emotion_counts(captions: Mapping[int, str], records: Records) -> dict[int, list[float]]:
+    """What `f1_scores` sums, of each image that ACC rests on: image id -> [27].
+
+    Three times nine numbers, 1 or 0: the image's dominant emotion; the one that its caption names; the one that is both.
+    """
+    counts = {}
+    for image, answer in dominant_emotions(records).items():
+        named = named_emotion(captions.get(image, ""))
+        row = [emotion == answer for emotion in EMOTIONS] + [emotion == named for emotion in EMOTIONS]
+        counts[image] = [float(value) for value in (*row, *(emotion == answer == named for emotion in EMOTIONS))]
+    return counts
+
+
+def f1_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of the named emotions (van Rijsbergen, 1979), as fractions 0 .. 1.
+
+    precision: of the images whose caption names an emotion, those that have it as dominant emotion; recall: the reverse; F1:
+    their harmonic mean. 0 where there is no such image. The macro mean is over the emotions that any image has as dominant
+    one, the weighted mean counts each of them by its images. scikit-learn's f1_score gives the same with these labels.
+
+    Args:
+        sums: of `emotion_counts` over any images, [..., 27].
+
+    Returns:
+        "precision", "recall", "F1" -> [..., 9]; "macro_F1", "weighted_F1" -> [...], NaN of no image.
+    """
+    dominant, named, right = np.moveaxis(np.asarray(sums, np.float64).reshape(*np.shape(sums)[:-1], 3, -1), -2, 0)
+
+    def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+    f1 = ratio(2 * right, dominant + named)
+    with np.errstate(invalid="ignore"):
+        macro = np.where(dominant > 0, f1, 0).sum(axis=-1) / (dominant > 0).sum(axis=-1)
+        weighted = (f1 * dominant).sum(axis=-1) / dominant.sum(axis=-1)
+    return {
+        "precision": ratio(right, named),
+        "recall": ratio(right, dominant),
+        "F1": f1,
+        "macro_F1": macro,
+        "weighted_F1": weighted,
+    }
+
+
 def emotion_alignment(
     predicted: Mapping[int, Hashable], votes: Mapping[int, Sequence[Hashable]]
 ) -> dict[str, dict[int, bool]]:

@@ -8,12 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from cococaption import CaptionScorer
 from cococaption.tokenizer import printable
 from utils.constants import BECAUSE, EMOTION_INDEX, EMOTIONS
 from utils.data.records import Records
 from utils.errors import InputError
-from utils.evaluation.emotion_metrics import accuracy_and_ece, emotion_accuracy, named_emotion, split_generated
+from utils.evaluation.emotion_metrics import (
+    accuracy_and_ece,
+    emotion_accuracy,
+    emotion_counts,
+    f1_scores,
+    named_emotion,
+    split_generated,
+)
 from utils.files import read_json, write_json
 
 
@@ -65,6 +74,9 @@ def score_captions(
     accuracy, with_majority = emotion_accuracy(full, records)
     if full:
         scores["sub_acc"] = accuracy
+        if with_majority:
+            f1 = f1_scores(np.sum(list(emotion_counts(full, records).values()), axis=0))
+            scores |= {name: f1[name] for name in ("macro_F1", "weighted_F1")}
     for source, of_source in distributions.items():
         scores |= {f"{source}_{name}": value for name, value in accuracy_and_ece(of_source, records).items()}
     scores = {name: float(value) for name, value in scores.items()}

@@ -15,13 +15,16 @@ from utils.data.datasets import EvaluationImages, ImageSource, loader_processes,
 from utils.data.records import Records
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lexicon import VADLookup
+from utils.evaluation.clip_score import ClipScorer
 from utils.evaluation.evaluation import Evaluation, score_captions
 from utils.evaluation.generation import (
+    BestOfN,
     caption_batch,
     emotion_log_likelihoods,
     emotions_in_text,
     head_distribution,
     most_probable,
+    sample_seed,
 )
 from utils.processes import give_back_freed_memory
 from utils.progress import ProgressLine
@@ -63,9 +66,11 @@ class Evaluator:
         codec: TextCodec,
         vad: VADLookup | None,
         scorer: CaptionScorer | None,
+        reranker: ClipScorer | None = None,
     ):
         self.args, self.accelerator, self.records, self.codec, self.vad = args, accelerator, records, codec, vad
         self.scorer = scorer  # on the main process only
+        self.reranker = reranker  # of --rerank clip
         self.dataset = EvaluationImages(records, images)
         places = range(accelerator.process_index, len(records), accelerator.num_processes)
         self.loader = DataLoader(
@@ -98,8 +103,6 @@ class Evaluator:
             for batch in self.loader:
                 captions += self._captions_of_batch(model, batch)
                 line.advance(len(captions))
-        if self.vad is not None:
-            self.vad.forget()
         return captions
 
     def _captions_of_batch(self, model: SEVLM, batch: dict[str, torch.Tensor]) -> list[Caption]:
@@ -115,7 +118,16 @@ class Evaluator:
                 likelihoods = emotion_log_likelihoods(model, image, self.codec, vad_of)
                 distributions["likelihood"] = likelihoods.softmax(dim=-1).tolist()
             emotions = None if args.emotion_from == "text" else most_probable(distributions[args.emotion_from])
-            texts = caption_batch(model, image, self.codec, vad_of, args.drop_last_token, args.num_beams, emotions)
+            texts = caption_batch(
+                model,
+                image,
+                self.codec,
+                vad_of,
+                args.drop_last_token,
+                args.num_beams,
+                emotions,
+                self._best_of(batch["image_id"].tolist()) if args.rerank else None,
+            )
             named = [None] * len(texts)
             if emotions is not None and args.eval_only:
                 named = emotions_in_text(model, image, self.codec, vad_of)
@@ -123,6 +135,22 @@ class Evaluator:
             Caption(image_id, *text, named[row], {source: rows[row] for source, rows in distributions.items()})
             for row, (image_id, text) in enumerate(zip(batch["image_id"].tolist(), texts, strict=True))
         ]
+
+    def _best_of(self, image_ids: list[int]) -> BestOfN:
+        """How the captions of a batch are chosen (--rerank)."""
+        args, clip = self.args, self.reranker
+
+        def similarities(rows: list[int], texts: list[list[str]]) -> torch.Tensor:
+            names = [self.records[str(image_ids[row])]["image_name"] for row in rows]
+            return clip.similarities([clip.open(name) for name in names], texts)
+
+        return BestOfN(
+            [sample_seed(args.seed, str(image_id).encode()) for image_id in image_ids],
+            args.num_samples,
+            args.temperature,
+            args.top_p,
+            None if clip is None else similarities,
+        )
 
     def _score(self, captions: list[Caption]) -> Evaluation:
         by_image = {caption.image_id: caption for caption in captions}

@@ -3,24 +3,22 @@
 Each of them advances a `DecodingState`, whose `next_hidden` is one exact step of the model.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from models.cpu.packed_weights import attention_to_grid
-from models.decoder import KeysValues
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
 from utils.constants import EMOTIONS, MAX_NEW_TOKENS
 from utils.data.text_codec import Prompt, TextCodec
+from utils.evaluation.decoding_state import DecodingState, VADOfTokens
 from utils.evaluation.emotion_metrics import named_emotion, split_generated
 
 NUCLEUS = 512  # tokens that mostly hold the nucleus: the whole vocabulary is sorted only where they do not
-
-VADOfTokens = Callable[[np.ndarray], np.ndarray]  # ids [N, L] -> VAD [N, L, 3]
 
 
 @dataclass
@@ -30,11 +28,13 @@ class Generated:
     token_ids: int64 [B, max_new_tokens], padded with -1 behind a row's stop token.
     lengths: int64 [B], tokens before the stop token; max_new_tokens where none came.
     top_logits: float32 [B, max_new_tokens, 2], the largest and second largest logit of each token (greedy texts only).
+    log_probabilities: float32 [B], mean log-probability of each text's tokens, its stop token included (samples only).
     """
 
     token_ids: Tensor
     lengths: Tensor
     top_logits: Tensor | None = None
+    log_probabilities: Tensor | None = None
 
     def texts(self, codec: TextCodec, drop_last_token: bool = False, given: Sequence[int] = ()) -> list[str]:
         """Decoded texts.
@@ -50,106 +50,6 @@ class Generated:
         limit = self.token_ids.shape[1] - int(drop_last_token)
         rows = zip(self.token_ids.tolist(), self.lengths.clamp(max=limit).tolist(), strict=True)
         return [tokens[:length] for tokens, length in rows]
-
-
-class DecodingState:
-    """The texts being generated, with the keys and values that later steps reuse.
-
-    What is reused, and why it is exact: the keys and values of the image, always; self-attention keys and values of the
-    first len_prefix + emotion_span positions, which VAD never reaches, so that no later token changes them. With a causal
-    VAD encoder also those of every position whose VAD, and that of all positions before it, has not changed since the
-    previous step.
-
-    Args:
-        model: in evaluation mode.
-        image: features of the B images.
-        prompt: the beginning of every text.
-        vad_of: VAD look-up of generated ids, or None for a model without VAD fusion.
-        texts_per_image: texts of an image are adjacent rows and share its keys and values.
-    """
-
-    def __init__(
-        self, model: SEVLM, image: ImageFeatures, prompt: Prompt, vad_of: VADOfTokens | None, texts_per_image: int = 1
-    ):
-        self.model, self.prompt, self.vad_of = model, prompt, vad_of
-        image = model.decoder.transformer.project_image(image)
-        device, texts = image.grid.device, len(image.grid) * texts_per_image
-        self.index = torch.arange(texts)  # of each row in the whole batch, from which `select` removes rows
-        self.ids = torch.tensor([prompt.ids], device=device).repeat(texts, 1)
-        self.segments = torch.tensor([prompt.segments], device=device).repeat(texts, 1)
-        self.cls = image.cls.repeat_interleave(texts_per_image, dim=0)
-        grid = image.grid.clone(memory_format=torch.contiguous_format)  # `select` writes into its keys and values
-        self.image = model.decoder.transformer.image_keys_values(grid)
-        self.past: list[KeysValues] | None = None
-        self.past_length = 0
-        self.vad: Tensor | None = None  # of the previous step, to find the cached positions that are still valid
-
-    def next_hidden(self) -> Tensor:
-        """Final hidden state of the last position, [rows, D], which predicts the next token.
-
-        The VAD of the whole sequence is looked up and encoded again, as a tag may change with what follows.
-        """
-        length = self.ids.shape[1]
-        reusable, vad_features = length, None
-        transformer = self.model.decoder.transformer
-        if self.vad_of is not None:
-            vad = torch.from_numpy(self.vad_of(self.ids.cpu().numpy())).to(self.ids.device)
-            vad_features = self.model.vad_encoder(vad)
-            reusable = transformer.fusion_start  # positions before it never see a VAD
-            if self.model.vad_encoder.causal and self.vad is not None:
-                changed = (vad[:, : self.vad.shape[1]] != self.vad).any(-1).any(0)
-                first_changed = int(changed.nonzero()[0]) if bool(changed.any()) else length
-                reusable = max(reusable, first_changed)
-            self.vad = vad
-        if self.past is not None and reusable < self.past_length:
-            self.past = [(keys[:, :, :reusable], values[:, :, :reusable]) for keys, values in self.past]
-            self.past_length = reusable
-        start = self.past_length
-        new_vad = None if vad_features is None else vad_features[:, start:]
-        x = transformer.embed(self.ids[:, start:], self.segments[:, start:], new_vad, self.cls, start)
-        hidden, self.past = transformer(x, self.image, self.past, last_only=True)
-        self.past_length = length
-        return hidden[:, -1]
-
-    def append(self, next_ids: Tensor) -> None:
-        """Add a token [rows] to every text: segment <emotion> until " because" appears, <explanation> from that token on."""
-        prompt = self.prompt
-        explaining = (self.segments[:, -1] == prompt.explanation_segment) | (next_ids == prompt.because_id)
-        next_segments = torch.where(explaining, prompt.explanation_segment, prompt.emotion_segment)
-        self.ids = torch.cat([self.ids, next_ids[:, None]], dim=1)
-        self.segments = torch.cat([self.segments, next_segments[:, None]], dim=1)
-
-    def select(self, chosen: Tensor) -> None:
-        """Continue with the `chosen` texts only, bool [rows] (one text per image).
-
-        The last of them take the places of those that leave, so that little of the image keys and values is moved, which
-        are by far the largest tensors here.
-        """
-        order = compact_order(chosen)
-        self.index = self.index[order]
-        moved = (order != torch.arange(len(order))).nonzero().flatten().to(self.ids.device)
-        order = order.to(self.ids.device)
-        distinct = {id(tensor): tensor for entry in self.image for tensor in entry}  # blocks may share them
-        for tensor in distinct.values():
-            tensor[moved] = tensor[order[moved]]
-        self.image = [tuple(tensor[: len(order)] for tensor in entry) for entry in self.image]
-        self.reorder(order)
-
-    def reorder(self, rows: Tensor) -> None:
-        """Continue with the texts `rows`, each any number of times, but as many per image as before."""
-        self.ids, self.segments = self.ids[rows], self.segments[rows]
-        if self.past is not None:
-            self.past = [(keys[rows], values[rows]) for keys, values in self.past]
-        if self.vad is not None:
-            self.vad = self.vad[rows]
-
-
-def compact_order(chosen: Tensor) -> Tensor:
-    """The row for each place once only the `chosen` rows, bool [rows], remain: the last of them fill the gaps."""
-    order = torch.arange(int(chosen.sum()))
-    gaps = ~chosen[: len(order)]
-    order[gaps] = chosen.nonzero().flatten()[len(order) - int(gaps.sum()) :]
-    return order
 
 
 @torch.inference_mode()
@@ -280,21 +180,31 @@ def sample_decode(
     all_ids = torch.full((texts, max_new_tokens), -1)
     lengths = torch.full((texts,), max_new_tokens)
     running = torch.ones(texts, dtype=torch.bool)
+    total, counted = torch.zeros(texts), torch.zeros(texts)  # of log-probabilities, and of tokens
     for step in range(max_new_tokens):
-        logits = model.decoder.lm_head(state.next_hidden()).float() / temperature
+        plain_logits = model.decoder.lm_head(state.next_hidden()).float()
+        logits = plain_logits / temperature
         if step < min_new_tokens:
             logits[:, stops] = -torch.inf
         # also for texts that have ended: what a text draws must not depend on the length of another
         uniform = torch.cat([torch.rand(num_samples, generator=generator) for generator in generators])
         next_ids = draw_tokens(logits.softmax(dim=-1), top_p, uniform.to(device))
         state.append(next_ids)
+        log_probability = plain_logits.log_softmax(dim=-1).gather(-1, next_ids[:, None]).flatten().cpu()
+        total[running] += log_probability[running]
+        counted += running
         stopped = running & torch.isin(next_ids, stops).cpu()
         lengths[stopped] = step
         running &= ~stopped
         all_ids[running, step] = next_ids.cpu()[running]
         if not running.any():
             break
-    return Generated(all_ids, lengths)
+    return Generated(all_ids, lengths, log_probabilities=total / counted.clamp(min=1))
+
+
+def sample_seed(seed: int, image: bytes) -> int:
+    """The seed of an image's samples: 63 bits of a hash of the seed and of what identifies the image."""
+    return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + image).digest()[:8], "big") >> 1
 
 
 def draw_tokens(probabilities: Tensor, top_p: float, uniform: Tensor) -> Tensor:
@@ -366,6 +276,26 @@ def generate(
     return beam_decode(model, image, prompt, vad_of, num_beams, limit)
 
 
+@dataclass
+class BestOfN:
+    """How a caption is chosen among samples: N texts are drawn for each image, and the one with the highest score is kept.
+
+    Affection's authors (Achlioptas et al., 2023) choose among samples by CLIP's similarity to the image.
+
+    Attributes:
+        seeds: of each image's samples [B].
+        num_samples, temperature, top_p: see `sample_decode`.
+        scores: (rows of the batch, explanations of each of these images) -> a score for each; None: the model's own
+            `Generated.log_probabilities`.
+    """
+
+    seeds: list[int]
+    num_samples: int
+    temperature: float = 1.0
+    top_p: float = 0.9
+    scores: Callable[[list[int], list[list[str]]], Tensor] | None = None
+
+
 def caption_batch(
     model: SEVLM,
     image: ImageFeatures,
@@ -374,17 +304,41 @@ def caption_batch(
     drop_last_token: bool = False,
     num_beams: int = 1,
     emotions: list[str] | None = None,
+    best_of: BestOfN | None = None,
 ) -> list[tuple[str, str]]:
     """Generate one text per image: [(full text, explanation)] of the B images.
 
     Args:
         emotions: the images' emotions, which the texts explain. None: the text names its own, as published.
+        best_of: choose among samples, in place of greedy generation or beam search.
     """
     texts = [""] * len(image.grid)
     for emotion, rows in rows_by_emotion(emotions or [None] * len(texts)).items():
         part = image if len(rows) == len(texts) else ImageFeatures(image.cls[rows], image.grid[rows])
-        generated = generate(model, part, codec, vad_of, num_beams, emotion)
-        for row, text in zip(rows, generated.texts(codec, drop_last_token, codec.given(emotion)), strict=True):
+        given = codec.given(emotion)
+        if best_of is None:
+            generated = generate(model, part, codec, vad_of, num_beams, emotion)
+            chosen = generated.texts(codec, drop_last_token, given)
+        else:
+            generated = sample_decode(
+                model,
+                part,
+                codec.prompt(emotion),
+                vad_of,
+                [best_of.seeds[row] for row in rows],
+                best_of.num_samples,
+                best_of.temperature,
+                best_of.top_p,
+                max_new_tokens=MAX_NEW_TOKENS - len(given),
+            )
+            drawn = generated.texts(codec, drop_last_token, given)
+            groups = [drawn[start : start + best_of.num_samples] for start in range(0, len(drawn), best_of.num_samples)]
+            if best_of.scores is None:
+                scores = generated.log_probabilities.view(len(groups), -1)
+            else:
+                scores = best_of.scores(rows, [[split_generated(text)[1] for text in group] for group in groups])
+            chosen = [group[best] for group, best in zip(groups, scores.argmax(dim=1).tolist(), strict=True)]
+        for row, text in zip(rows, chosen, strict=True):
             texts[row] = text
     return [(full, split_generated(full)[1]) for full in texts]
 

@@ -17,7 +17,7 @@ from cococaption.meteor import meteor_of_statistics
 from utils.constants import EMOTIONS
 from utils.data.records import Records, dominant_emotion
 from utils.errors import InputError
-from utils.evaluation.emotion_metrics import dominant_emotions, ece_of_sums, named_emotion
+from utils.evaluation.emotion_metrics import dominant_emotions, ece_of_sums, emotion_counts, f1_scores, named_emotion
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.text_metrics import has_metaphor
 from utils.files import read_json, write_json
@@ -31,7 +31,8 @@ class ImageScores:
     """What the scores of one run are computed from, image by image.
 
     images: the I ids. values: score -> [I] floats, NaN where the image does not count: the score is their mean.
-    sums: "bleu", "meteor", "head_ece", "likelihood_ece" -> [I, K]: the score is computed from the sum over the images.
+    sums: "bleu", "meteor", "emotions", "head_ece", "likelihood_ece" -> [I, K]: the score is computed from the sum over
+        the images.
     """
 
     images: list[int]
@@ -46,6 +47,9 @@ class ImageScores:
         """
         scores = _caption_scores({name: weights @ rows for name, rows in self.sums.items()})
         scores |= {name: ece_of_sums(weights @ rows) for name, rows in self.sums.items() if name.endswith("_ece")}
+        if "emotions" in self.sums:
+            f1 = f1_scores(weights @ self.sums["emotions"])
+            scores |= {name: f1[name] for name in ("macro_F1", "weighted_F1")}
         if self.values:
             table = np.column_stack(list(self.values.values()))
             counted = ~np.isnan(table)
@@ -53,6 +57,20 @@ class ImageScores:
                 means = (weights @ np.where(counted, table, 0)) / (weights @ counted.astype(float))
             scores |= dict(zip(self.values, means.T, strict=True))
         return scores
+
+    def emotion_table(self) -> dict[str, dict[str, Any]]:
+        """Dominant emotion -> "images", "precision", "recall", "F1", and "interval", the 95 % interval of F1."""
+        rows = self.sums["emotions"]
+        whole, sampled = f1_scores(rows.sum(axis=0)), f1_scores(resampled_weights(len(self.images)) @ rows)["F1"]
+        return {
+            emotion: {
+                "images": int(rows[:, place].sum()),
+                **{name: float(whole[name][place]) for name in ("precision", "recall", "F1")},
+                "interval": _interval(sampled[:, place]),
+            }
+            for place, emotion in enumerate(EMOTIONS)
+            if rows[:, place].any() or rows[:, len(EMOTIONS) + place].any()
+        }
 
     def of_images(self) -> dict[str, np.ndarray]:
         """Score -> [I]: the score of each image alone."""
@@ -91,6 +109,7 @@ def image_scores(
         found["sub_acc"] = {
             image: named_emotion(evaluation.full[image]) == answers[image] for image in images if image in answers
         }
+        sums = {"emotions": emotion_counts(evaluation.full, records), **(sums or {})}
     found["metaphors"] = {image: has_metaphor(text) for image, text in evaluation.explanations.items()}
     found["mean_length"] = {image: len(text.split()) for image, text in evaluation.explanations.items()}
     found |= values or {}

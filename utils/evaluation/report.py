@@ -117,6 +117,8 @@ def checkpoint_facts(args: argparse.Namespace, fingerprints: dict[str, Any]) -> 
         "decoder_sha256": fingerprints["decoder_sha256"],
         "lemmatizer": args.lemmatizer,
         "num_beams": args.num_beams,
+        "num_samples": args.num_samples,
+        "rerank": args.rerank and args.rerank + f" {args.rerank_model}" * (args.rerank == "clip"),
         "seed": args.seed,
         "emotion_from": args.emotion_from,
     }
@@ -174,6 +176,7 @@ def write_test_report(
         **facts,
         "warnings": split_warnings(split, records, training.records, test_set, training.note),
         "confusion_matrix": confusion_matrix(evaluation.full, records).tolist() if evaluation.full else None,
+        "emotions": of_images.emotion_table() if "emotions" in of_images.sums else None,
         "scores": scores,
         "intervals": intervals(of_images),
         **baselines(scorer, of_images.images, records),

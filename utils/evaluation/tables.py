@@ -27,6 +27,8 @@ CAPTION_SCORES = {
     "SPICE": "SPICE",
 }
 MORE_SCORES = {
+    "macro_F1": "macro F1",
+    "weighted_F1": "weighted F1",
     "EA_more_than_half": "EA > 1/2",
     "EA_at_least_half": "EA >= 1/2",
     "Unique": "Unique",
@@ -60,7 +62,7 @@ PLAIN_SCORES |= {f"{source}_{name}" for source in ("head", "likelihood") for nam
 
 BASELINES = {"floor": "constant answer", "ceiling": "one annotator"}
 # not among the facts below the table
-HIDDEN = ("scores", "warnings", "confusion_matrix", "intervals", *BASELINES, *GROUPS)
+HIDDEN = ("scores", "warnings", "confusion_matrix", "emotions", "intervals", *BASELINES, *GROUPS)
 
 # ---- scores of the papers, in percent, as they were published --------------------------------------------------------
 
@@ -108,7 +110,7 @@ SAME = (
     "emotion_from",
 )
 # facts in which runs that are averaged may differ, with a warning
-WARN = ("image_encoder_sha256", "decoder_sha256", "lemmatizer", "num_beams")
+WARN = ("image_encoder_sha256", "decoder_sha256", "lemmatizer", "num_beams", "num_samples", "rerank")
 # a fact -> the scores that mean the same only where the runs agree in it
 RESTING_ON = {
     "judge": ("EA_more_than_half", "EA_at_least_half", "self_consistency"),
@@ -154,8 +156,8 @@ def write_report(folder: Path, report: dict, append_to: Path | None = None, name
 
     Args:
         report: "scores" (name -> fraction 0 .. 1, but for `PLAIN_SCORES`), "test_set" (one of `TEST_SETS` or None), and
-            optionally "intervals", "warnings" (list of texts), "confusion_matrix" ([9][10] counts), `BASELINES` and
-            `GROUPS`. Everything else is a fact, listed below the table.
+            optionally "intervals", "warnings" (list of texts), "confusion_matrix" ([9][10] counts), "emotions" (as
+            `emotion_table`), `BASELINES` and `GROUPS`. Everything else is a fact, listed below the table.
         append_to: columns that the file lacks are added to it; runs that end together do not lose each other's row.
 
     Returns:
@@ -169,7 +171,10 @@ def write_report(folder: Path, report: dict, append_to: Path | None = None, name
     text = format_report(report)
     matrix = _confusion_table(report["confusion_matrix"]) if report.get("confusion_matrix") else ""
     write_json(folder / name, report, indent=1)
-    write_text((folder / name).with_suffix(".md"), f"# Test report\n\n{text}\n{matrix}{_group_tables(report)}")
+    emotions = _emotion_table(report["emotions"]) if report.get("emotions") else ""
+    write_text(
+        (folder / name).with_suffix(".md"), f"# Test report\n\n{text}\n{matrix}{emotions}{_group_tables(report)}"
+    )
     if append_to is not None:
         append_row(append_to, _flat(report))
     return text
@@ -267,6 +272,14 @@ def _confusion_table(counts: list[list[int]]) -> str:
     lines += [f"| | {' | '.join([*EMOTIONS, 'other text'])} |", f"|---|{'---:|' * (len(EMOTIONS) + 1)}"]
     lines += [f"| {emotion} | {' | '.join(map(str, row))} |" for emotion, row in zip(EMOTIONS, counts, strict=True)]
     return "\n".join(lines) + "\n"
+
+
+def _emotion_table(emotions: dict[str, dict]) -> str:
+    cells = [["", "images", "precision", "recall", "F1", "95 % from", "95 % to"]]
+    for emotion, row in emotions.items():
+        values = [row["precision"], row["recall"], row["F1"], *row["interval"]]
+        cells.append([emotion, str(row["images"]), *(f"{100 * value:.1f}" for value in values)])
+    return f"\nThe emotions that captions name, in percent:\n\n{aligned_table(cells)}"
 
 
 def _group_tables(report: dict) -> str:

@@ -20,9 +20,10 @@ from utils.data.load_inputs import build_images, read_inputs
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lexicon import Lexicon, VADLookup
 from utils.errors import escaped, silence_stdout
+from utils.evaluation.clip_score import load_clip_scorer
 from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.evaluator import Evaluator, deciding_score
-from utils.processes import cores, share_weights
+from utils.processes import share_weights
 from utils.run_record import RECORD_KEY, flags_of
 from utils.training.build_model import load_model
 from utils.training.checkpoints import NamedCheckpoint, check_disk, save_named
@@ -180,13 +181,15 @@ def prepare(args: argparse.Namespace, accelerator: Accelerator, scorer: CaptionS
     vad = None if lexicon is None else VADLookup(lexicon, args.lemmatizer, codec, args.cache_dir)
     images = build_images(args, model, inputs, accelerator.device)
     args.image_root = inputs.image_root
-    evaluator = Evaluator(args, accelerator, records, images, codec, vad if args.use_VAD else None, scorer)
+    reranker = None
+    if args.rerank == "clip":
+        reranker = load_clip_scorer(args.rerank_model, args.image_root, accelerator.device, "--rerank_model")
+    evaluator = Evaluator(args, accelerator, records, images, codec, vad if args.use_VAD else None, scorer, reranker)
     pairs = None
     if train is not None:
         if accelerator.is_main_process:
             accelerator.print(check_disk(model, args.ckpt_path, args.resume))
-        processes = max(cores() // accelerator.num_processes, 1)
-        pairs = TrainingPairs(train, images, codec, vad, args.seed, args.first_text, args.cache_dir, processes)
+        pairs = TrainingPairs(train, images, codec, vad, args.seed, args.first_text, args.cache_dir)
     return TrainingRun(args, accelerator, model, codec, lexicon, evaluator, pairs, fingerprints, checkpoint)
 
 

@@ -1,124 +1,36 @@
-"""A trained model that explains images: its answers, and the heat maps of where it looked. The engine of utils.explain."""
+"""A trained model that explains images, for utils.explain and utils.app: from files to answers and heat maps."""
 
-import argparse
-import hashlib
+import contextlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
+from PIL import Image, ImageOps
 
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
-from utils.constants import EMOTIONS, MAX_NEW_TOKENS
-from utils.data.images import open_image
+from utils.constants import EMOTIONS, MAX_NEW_TOKENS, RERANK_MODEL, RERANKERS
+from utils.data.images import open_image, to_rgb
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lexicon import read_lexicon
 from utils.errors import InputError, brief
+from utils.evaluation.clip_score import ClipScorer, load_clip_scorer
+from utils.evaluation.decoding_state import VADOfTokens
 from utils.evaluation.emotion_metrics import split_generated
 from utils.evaluation.generation import (
     Generated,
-    VADOfTokens,
     emotion_log_likelihoods,
     generate,
     head_distribution,
     most_probable,
     rows_by_emotion,
     sample_decode,
+    sample_seed,
 )
 from utils.training.build_model import load_checkpoint
-from utils.visualize.heat_map import (
-    ImageHeat,
-    TextHeat,
-    WordHeat,
-    cross_attention,
-    heat_of_words,
-    write_html,
-    write_png,
-)
-
-PRINTED = 0.01  # smallest probability that is printed by itself
-HEAT_SIDE = 448  # pixels; longest side of the images in heat maps
-
-
-# ---- answers ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Explanation:
-    """One text about an image.
-
-    text: the whole, "<emotion> because <explanation>". given: whether the user chose the emotion. tokens: of the whole text,
-    without the stop token. given_tokens: how many of them were not generated, as the emotion was chosen before.
-    """
-
-    text: str
-    emotion: str
-    explanation: str
-    given: bool
-    tokens: list[int]
-    given_tokens: int
-
-
-@dataclass
-class Answer:
-    """A model's answer about an image.
-
-    distribution: emotion -> probability, by the likelihood of the nine names; their sum is 1. named: the probability that
-    the model names one of the nine at all. head: the 9-way head's distribution; None without one.
-    """
-
-    distribution: dict[str, float]
-    named: float
-    head: dict[str, float] | None
-    explanations: list[Explanation]
-
-    def as_json(self, path: Path) -> dict[str, Any]:
-        return {
-            "image": str(path),
-            "distribution": self.distribution,
-            "named": self.named,
-            "head": self.head,
-            "explanations": [
-                {name: getattr(explanation, name) for name in ("emotion", "given", "explanation", "text")}
-                for explanation in self.explanations
-            ],
-        }
-
-    def as_rows(self, path: Path) -> list[dict[str, Any]]:
-        """Rows of a table, one for each text."""
-        probabilities = {f"p_{emotion}": value for emotion, value in self.distribution.items()}
-        if self.head is not None:
-            probabilities |= {f"head_{emotion}": value for emotion, value in self.head.items()}
-        return [
-            {"image": str(path)}
-            | {name: getattr(explanation, name) for name in ("emotion", "given", "explanation")}
-            | {"named": self.named}
-            | probabilities
-            for explanation in self.explanations
-        ]
-
-    def lines(self, prompt: str) -> list[str]:
-        """The answer as lines to print: the prompt with each text, then the distributions."""
-        texts = [f"{prompt} {one.text}" + (" (emotion given)" if one.given else "") for one in self.explanations]
-        return [*texts, *self.distribution_lines()]
-
-    def distribution_lines(self) -> list[str]:
-        lines = [f"by its words: {in_percent(self.distribution)}"]
-        return lines if self.head is None else [*lines, f"by its emotion head: {in_percent(self.head)}"]
-
-
-def in_percent(distribution: dict[str, float]) -> str:
-    """The emotions, most probable first; those below one per cent are added up."""
-    ordered = sorted(distribution.items(), key=lambda entry: -entry[1])
-    printed = [f"{emotion} {100 * value:.0f}%" for emotion, value in ordered if value >= PRINTED]
-    if len(printed) < len(ordered):
-        printed.append(f"others {100 * sum(value for _, value in ordered if value < PRINTED):.1f}%")
-    return ", ".join(printed)
+from utils.visualize.answers import HEAT_SIDE, Answer, Explanation
+from utils.visualize.heat_map import ImageHeat, TextHeat, WordHeat, cross_attention, heat_of_words
 
 
 @torch.inference_mode()
@@ -143,150 +55,218 @@ def ask(
     likelihoods = emotion_log_likelihoods(model, image, codec, vad_of)
     distributions, named = likelihoods.softmax(dim=-1).tolist(), likelihoods.logsumexp(dim=-1).exp().tolist()
     heads = head_distribution(model, image)
-    heads = [None] * len(named) if heads is None else heads.tolist()
+    sources = {"text": distributions} | ({} if heads is None else {"head": heads.tolist()})
     answers = [
-        Answer(_by_emotion(distribution), probability, None if head is None else _by_emotion(head), [])
-        for distribution, probability, head in zip(distributions, named, heads, strict=True)
+        Answer(
+            {source: dict(zip(EMOTIONS, rows[row], strict=True)) for source, rows in sources.items()}, named[row], []
+        )
+        for row in range(len(named))
     ]
     rows_of = {emotion: list(range(len(answers))) for emotion in emotions}
     if emotions == [None] and emotion_from != "text":
-        rows_of = rows_by_emotion(most_probable(distributions if emotion_from == "likelihood" else heads))
+        rows_of = rows_by_emotion(most_probable(sources["head" if emotion_from == "head" else "text"]))
     for emotion, rows in rows_of.items():
         given, generated = codec.given(emotion), write(emotion, rows)
         tokens = generated.tokens(drop_last_token)
         texts_per_image = len(tokens) // len(rows)
-        for place, (text, new) in enumerate(zip(generated.texts(codec, drop_last_token, given), tokens, strict=True)):
+        likely = generated.log_probabilities
+        likely = [None] * len(tokens) if likely is None else likely.tolist()
+        texts = zip(generated.texts(codec, drop_last_token, given), tokens, likely, strict=True)
+        for place, (text, new, log_probability) in enumerate(texts):
             text_emotion, explanation = split_generated(text)
             if emotion is not None:  # also where it holds "because" itself
                 text_emotion = emotion
             answers[rows[place // texts_per_image]].explanations.append(
-                Explanation(text, text_emotion, explanation, emotions != [None], given + new, len(given))
+                Explanation(
+                    text, text_emotion, explanation, emotions != [None], given + new, len(given), log_probability
+                )
             )
     return answers
 
 
-def _by_emotion(probabilities: list[float]) -> dict[str, float]:
-    return dict(zip(EMOTIONS, probabilities, strict=True))
-
-
-# ---- from files to answers and heat maps -----------------------------------------------------------------------------
-
-
 class ImageExplainer:
-    """Paths of images -> answers. `args` are utils.explain's, checked.
+    """A trained model to ask about images: `model(image)` -> Answer, `model([image, image])` -> a list of them.
+
+    Args:
+        ckpt: a run's checkpoints, an exported model's folder, or a Hugging Face id.
+        name: which checkpoint (best-res by default); an exported model takes none.
+        vad_lexicon: the VAD lexicon, if the training's is no longer in its place.
+        clip_model: the image encoder, if the training's is no longer in its place.
+        device: cpu, cuda, ...; by default an accelerator, if there is one.
 
     Raises:
         InputError: the checkpoint cannot be loaded, or the device does not exist.
     """
 
-    def __init__(self, args: argparse.Namespace):
-        self.args = args
-        flags = {name: getattr(args, name) for name in ("vad_lexicon", "clip_model", "num_beams")}
-        given = [f"--{name}={value}" for name, value in flags.items() if value is not None]
-        _check_device(args.device)
-        self.trained = load_checkpoint(args.ckpt, args.name, given, args.device)
+    def __init__(
+        self,
+        ckpt: Path,
+        name: str | None = None,
+        vad_lexicon: Path | None = None,
+        clip_model: str | None = None,
+        device: str | None = None,
+    ):
+        flags = {"vad_lexicon": vad_lexicon, "clip_model": clip_model}
+        _check_device(device)
+        self.trained = load_checkpoint(
+            ckpt, name, [f"--{flag}={value}" for flag, value in flags.items() if value is not None], device
+        )
         self.prompt = self.trained.args.prompt_text.strip()
         self.vad_of = None if self.trained.vad is None else self.trained.vad.for_generated
-        self.emotions = list(EMOTIONS) if args.emotion == "all" else [args.emotion]
         self.precision = _precision(self.trained.args.mixed_precision, self.trained.device)
-        self.lexicon = None if self.trained.vad is None else self.trained.vad.lexicon  # tints the words of heat maps
-        if args.heat is not None and self.lexicon is None and args.vad_lexicon is not None:
-            self.lexicon = read_lexicon(args.vad_lexicon)
-        self.heats: list[ImageHeat] = []
+        self.lexicon = None if self.trained.vad is None else self.trained.vad.lexicon  # for the words' VAD
+        if self.lexicon is None and vad_lexicon is not None:
+            self.lexicon = read_lexicon(vad_lexicon)
+        self._clip: dict[str, ClipScorer] = {}  # loaded where they are asked for
 
-    def __call__(self, paths: list[Path]) -> tuple[list[tuple[Path, Answer]], list[str]]:
-        """Answers about the images that could be read, and a line about each of the others."""
-        images: dict[Path, Image.Image] = {}
-        unread: list[str] = []
-        for path in paths:
-            try:
-                str(path).encode()
-                images[path] = open_image(path)
-            except InputError as error:
-                unread.append(str(error))
-            except UnicodeEncodeError:
-                unread.append(str(InputError(f"{path}: its name is not UTF-8; rename it")))
-        if not images:
-            return [], unread
+    def __call__(
+        self,
+        images: "str | Path | Image.Image | Sequence[str | Path | Image.Image]",
+        emotion: str | None = None,
+        num_beams: int | None = None,
+        num_samples: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 0.9,
+        min_new_tokens: int = 0,
+        seed: int = 0,
+        rerank: str | None = None,
+        rerank_model: str = RERANK_MODEL,
+    ) -> "Answer | list[Answer]":
+        """Ask about images; those of a list are computed together.
+
+        Args:
+            images: files, or PIL images of any mode and size.
+            emotion: explain this one of the nine instead of the model's own; "all": each of them.
+            num_beams: beam search; by default as in the checkpoint's evaluation, 1: greedy.
+            num_samples: draw this number of texts instead, by `temperature`, `top_p` and `min_new_tokens`, see
+                `sample_decode`. They depend on `seed` and the image only.
+            rerank: keep only the best of these: "clip", by the CLIP model `rerank_model` (folder or Hugging Face id), or
+                "likelihood", by the mean log-probability of its tokens.
+
+        Raises:
+            InputError: a file is missing or not an image that can be read; an argument is wrong.
+        """
+        if rerank is not None and (rerank not in RERANKERS or num_samples is None):
+            raise InputError(f"rerank {rerank!r}: give clip or likelihood, together with num_samples")
+        if emotion not in (None, "all", *EMOTIONS):
+            raise InputError(f"emotion {emotion!r}: give one of {', '.join(EMOTIONS)}, or all")
+        single = isinstance(images, str | Path | Image.Image)
+        opened = [_rgb(image) for image in ([images] if single else images)]
+        if not opened:
+            return []
         trained = self.trained
-        pixels = torch.stack([trained.pixels.transform(image) for image in images.values()])
-        with torch.inference_mode(), torch.autocast(trained.device.type, self.precision, self.precision is not None):
+        pixels = torch.stack([trained.pixels.transform(image) for image in opened])
+
+        def write(chosen: str | None, rows: list[int]) -> Generated:
+            part = ImageFeatures(features.cls[rows], features.grid[rows])
+            if num_samples is None:
+                return generate(
+                    trained.model, part, trained.codec, self.vad_of, num_beams or trained.args.num_beams, chosen
+                )
+            return sample_decode(
+                trained.model,
+                part,
+                trained.codec.prompt(chosen),
+                self.vad_of,
+                [sample_seed(seed, image_pixels.numpy().tobytes()) for image_pixels in pixels[rows]],
+                num_samples,
+                temperature,
+                top_p,
+                min_new_tokens,
+                MAX_NEW_TOKENS - len(trained.codec.given(chosen)),
+            )
+
+        with self._context():
             features = trained.model.image_features(pixels.to(trained.device), None, None)
-
-            def write(emotion: str | None, rows: list[int]) -> Generated:
-                return self._generate(ImageFeatures(features.cls[rows], features.grid[rows]), pixels[rows], emotion)
-
             answers = ask(
                 trained.model,
                 features,
                 trained.codec,
                 self.vad_of,
                 write,
-                self.emotions,
+                list(EMOTIONS) if emotion == "all" else [emotion],
                 trained.args.drop_last_token,
                 trained.args.emotion_from,
             )
-            if self.args.heat is not None:
-                self._add_heat(images, features, answers)
-        if trained.vad is not None:
-            trained.vad.forget()
-        return list(zip(images, answers, strict=True)), unread
+        if rerank is not None:
+            self._keep_best(answers, opened, num_samples, rerank_model if rerank == "clip" else None)
+        for row, (answer, image) in enumerate(zip(answers, opened, strict=True)):
+            answer.image = image
+            part = ImageFeatures(features.cls[[row]], features.grid[[row]])
+            answer.look = lambda answer=answer, part=part: self.words([answer], part)[0]
+            answer.features = part
+        return answers[0] if single else answers
 
-    def _generate(self, image: ImageFeatures, pixels: Tensor, emotion: str | None) -> Generated:
-        args, trained = self.args, self.trained
-        if args.num_samples is None:
-            return generate(trained.model, image, trained.codec, self.vad_of, trained.args.num_beams, emotion)
-        flags = {name: getattr(args, name) for name in ("temperature", "top_p", "min_new_tokens")}
-        return sample_decode(
-            trained.model,
-            image,
-            trained.codec.prompt(emotion),
-            self.vad_of,
-            [sample_seed(args.seed or 0, image_pixels) for image_pixels in pixels],
-            args.num_samples,
-            max_new_tokens=MAX_NEW_TOKENS - len(trained.codec.given(emotion)),
-            **{name: value for name, value in flags.items() if value is not None},
+    def _keep_best(
+        self, answers: list[Answer], images: list[Image.Image], samples: int, clip_model: str | None
+    ) -> None:
+        """Keep the best of each `samples` neighbouring explanations: by CLIP, or by their own log-probability."""
+        if clip_model is not None and clip_model not in self._clip:
+            self._clip[clip_model] = load_clip_scorer(clip_model, Path(), self.trained.device, "--rerank_model")
+        for answer, image in zip(answers, images, strict=True):
+            texts = answer.explanations
+            if clip_model is None:
+                scores = torch.tensor([one.log_probability for one in texts])
+            else:
+                scores = self._clip[clip_model].similarities([image], [[one.explanation for one in texts]])[0]
+            best = scores.view(-1, samples).argmax(dim=1).tolist()
+            answer.explanations = [texts[group * samples + place] for group, place in enumerate(best)]
+
+    def words(
+        self, answers: list[Answer], features: ImageFeatures, blocks: Sequence[int] = ()
+    ) -> list[list[list[WordHeat]]]:
+        """The words, with VAD and attention, of each answer's texts, which are equally many.
+
+        blocks: decoder blocks whose cross-attention is averaged, counted from 1; none: all.
+        """
+        trained, chosen = self.trained, [block - 1 for block in blocks]
+        texts = [one.tokens for answer in answers for one in answer.explanations]
+        with self._context():
+            weights = cross_attention(trained.model, features, trained.codec, self.vad_of, texts)
+        rows = iter((weights[:, :, chosen] if chosen else weights).mean(dim=2).cpu().numpy())
+        return [
+            [
+                heat_of_words(one.tokens, next(rows)[: len(one.tokens)], trained.codec, self.lexicon, one.given_tokens)
+                for one in answer.explanations
+            ]
+            for answer in answers
+        ]
+
+    def heats(self, names: Sequence[str], answers: list[Answer], blocks: Sequence[int] = ()) -> list[ImageHeat]:
+        """The heat maps of answers of one call, for `write_png` and `write_html`: of the texts, and of the head's prototypes."""
+        features = ImageFeatures(
+            *(torch.cat(part) for part in zip(*(answer.features for answer in answers), strict=True))
         )
-
-    def _add_heat(self, images: dict[Path, Image.Image], features: ImageFeatures, answers: list[Answer]) -> None:
-        """Add the heat maps of a batch to `self.heats`."""
-        trained, blocks = self.trained, [block - 1 for block in self.args.heat_blocks or []]
-        texts = [explanation.tokens for answer in answers for explanation in answer.explanations]
-        weights = cross_attention(trained.model, features, trained.codec, self.vad_of, texts)
-        weights = (weights[:, :, blocks] if blocks else weights).mean(dim=2).cpu().numpy()
-        rows = iter(weights)
-        head, prototypes, side = trained.model.emotion_head, None, math.isqrt(features.grid.shape[1])
+        head, side, prototypes = self.trained.model.emotion_head, math.isqrt(features.grid.shape[1]), None
         if head is not None and head.pooling == "prototypes":
-            prototypes = head.patch_scores(features.grid).float().cpu().numpy()
-        for index, ((path, image), answer) in enumerate(zip(images.items(), answers, strict=True)):
+            with self._context():
+                prototypes = head.patch_scores(features.grid).float().cpu().numpy()
+        heats = []
+        for row, (name, answer, words) in enumerate(
+            zip(names, answers, self.words(answers, features, blocks), strict=True)
+        ):
+            image = answer.image.copy()
             image.thumbnail((HEAT_SIDE, HEAT_SIDE), Image.Resampling.LANCZOS)
-            heat = ImageHeat(str(path), image, answer.distribution_lines(), [])
-            for one in answer.explanations:
-                weights = next(rows)[: len(one.tokens)]
-                words = heat_of_words(one.tokens, weights, trained.codec, self.lexicon, one.given_tokens)
-                heat.texts.append(TextHeat(f"{self.prompt} {one.text}", words))
+            titles = [f"{self.prompt} {one.text}" for one in answer.explanations]
+            texts = [TextHeat(title, of_text) for title, of_text in zip(titles, words, strict=True)]
             if prototypes is not None:
-                maps = [
-                    WordHeat(emotion, scores.reshape(side, side), None)
-                    for emotion, scores in zip(EMOTIONS, prototypes[index], strict=True)
-                ]
-                heat.texts.append(TextHeat("where the emotion head's prototypes look", maps))
-            self.heats.append(heat)
+                maps = [scores.reshape(side, side) for scores in prototypes[row]]
+                maps = [WordHeat(emotion, scores) for emotion, scores in zip(EMOTIONS, maps, strict=True)]
+                texts.append(TextHeat("where the emotion head's prototypes look", maps))
+            heats.append(ImageHeat(name, image, answer.distribution_lines(), texts))
+        return heats
 
-    def write_heat(self, path: Path) -> None:
-        """Write the heat maps of all images so far."""
-        blocks = self.args.heat_blocks
-        block_names = f"block {', '.join(map(str, blocks))}" if blocks else "all blocks"
-        if path.suffix.lower() == ".png":
-            write_png(path, self.heats[0], block_names)
-        else:
-            write_html(path, self.heats, block_names)
+    @contextlib.contextmanager
+    def _context(self) -> Iterator[None]:
+        device = self.trained.device.type
+        with torch.inference_mode(), torch.autocast(device, self.precision, self.precision is not None):
+            yield
 
 
-def sample_seed(seed: int, pixels: Tensor) -> int:
-    """The seed of an image's samples: 63 bits of a hash of the seed and of the pixels as the model sees them."""
-    digest = hashlib.sha256(f"{seed} ".encode() + pixels.numpy().tobytes()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+def _rgb(image: "str | Path | Image.Image") -> Image.Image:
+    if isinstance(image, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(image))
+    return open_image(image)
 
 
 def _check_device(name: str | None) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from utils.constants import EMOTIONS
+from utils.evaluation.emotion_metrics import f1_scores
 from utils.evaluation.tables import HEADINGS, PLAIN_SCORES, PUBLISHED, PUBLISHED_SCORES
 
 matplotlib.rcParams |= {
@@ -81,7 +82,7 @@ def scores_figure(curves: Mapping[str, Mapping[str, Curve]], test_set: str | Non
 
 
 def confusion_figure(matrices: Mapping[str, np.ndarray]) -> Figure:
-    """One panel for each run: counts [9, 10], see `confusion_matrix`, tinted by their share of the row."""
+    """One panel for each run: counts [9, 10], see `confusion_matrix`, tinted by their share of the row; F1 in percent."""
     columns = min(len(matrices), 2)
     rows = -(-len(matrices) // columns)
     figure = Figure(figsize=(6.2 * columns, 5.4 * rows), layout="constrained")
@@ -95,8 +96,12 @@ def confusion_figure(matrices: Mapping[str, np.ndarray]) -> Figure:
                 colour = "white" if fractions[row, column] > 0.5 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, weight=bold)
         axes.set_xticks(range(10), [*EMOTIONS, "other text"], rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(9), EMOTIONS)
-        axes.set(title=run, xlabel="emotion named", ylabel="dominant emotion")
+        f1 = f1_scores(np.concatenate([counts.sum(axis=1), counts[:, :9].sum(axis=0), counts.diagonal()]))
+        axes.set_yticks(
+            range(9), [f"{name} ({100 * value:.0f})" for name, value in zip(EMOTIONS, f1["F1"], strict=True)]
+        )
+        means = f"macro F1 {100 * f1['macro_F1']:.1f}, weighted F1 {100 * f1['weighted_F1']:.1f}"
+        axes.set(title=f"{run}\n{means}", xlabel="emotion named", ylabel="dominant emotion (its F1)")
         axes.grid(False)
     return figure
 

@@ -1,6 +1,7 @@
 """The gallery: a page of images with the annotators' emotions and explanations, and the model's where there are any."""
 
 import argparse
+import hashlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -86,8 +87,17 @@ class Card:
         return title_and_byline(self.name)[0]
 
     @property
+    def identifier(self) -> str:
+        return card_id(self.name)
+
+    @property
     def byline(self) -> str:
         return title_and_byline(self.name)[1]
+
+
+def card_id(image_name: str) -> str:
+    """The anchor of an image's card on the page."""
+    return f"i{hashlib.sha256(image_name.encode()).hexdigest()[:12]}"
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lexicon import Lexicon
-from utils.evaluation.generation import DecodingState, VADOfTokens
+from utils.evaluation.decoding_state import DecodingState, VADOfTokens
 from utils.files import atomic_path, write_text
 from utils.visualize.html_page import data_url, render, tinter
 
@@ -88,6 +89,7 @@ NOTE = (
     "Bright: where the word's cross-attention went, relative to its strongest patch, mean over heads and {blocks}. "
     "Attention shows where the model looked; it does not explain why the model chose a word."
 )
+LEGEND = "Under each panel its word: orange for a positive valence in the lexicon, blue for a negative, stronger where it is larger; white where it is 0 or unknown."
 DIMMED = 0.8  # how dark a patch without attention gets
 # of valence, as in the gallery; colour-blind people can tell orange from blue
 POSITIVE, NEGATIVE = (240, 130, 30), (64, 140, 230)
@@ -99,11 +101,24 @@ FONT = ImageFont.load_default(17)
 
 @dataclass
 class WordHeat:
-    """A word, its attention to each patch, float [rows, columns], sum 1, and its valence in [-1, 1] or None."""
+    """A word of a text and where the model looked when it wrote it.
 
-    word: str
-    weights: np.ndarray
-    valence: float | None
+    text: the word. heat_map: its attention to each patch, float [rows, columns], sum 1. vad: valence, arousal and
+    dominance in [-1, 1], or None for a word that the lexicon lacks.
+    """
+
+    text: str
+    heat_map: np.ndarray
+    vad: tuple[float, float, float] | None = None
+
+    @property
+    def valence(self) -> float | None:
+        return None if self.vad is None else self.vad[0]
+
+    @property
+    def bare(self) -> str:
+        """The word without punctuation around it."""
+        return self.text.strip(string.punctuation + "“”‘’")
 
 
 @dataclass
@@ -131,8 +146,8 @@ def heat_of_words(
 
     Args:
         tokens: S of them. weights: [S, G], rows that sum to 1, G = n^2 patches; a word's are the mean of its tokens'.
-        lexicon: for the valence of whole words, see `word_value`; for words joined by signs, of the first that it has.
-            None: no valence.
+        lexicon: for the VAD of whole words, see `word_value`; for words joined by signs, of the first that it has.
+            None: no VAD.
         skipped: number of tokens at the beginning that were given, not generated.
     """
     side = math.isqrt(weights.shape[1])
@@ -141,7 +156,7 @@ def heat_of_words(
     spans = [range(start, end) for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True)]
     words = [codec.decode([tokens[place] for place in span]).strip() for span in spans]
     tint = tinter(lexicon)
-    values = [next((piece.vad[0] for piece in tint(word) if piece.vad), None) for word in words]
+    values = [next((piece.vad for piece in tint(word) if piece.vad), None) for word in words]
     return [
         WordHeat(word, weights[span.start : span.stop].mean(axis=0).reshape(side, side), value)
         for word, span, value in zip(words, spans, values, strict=True)
@@ -167,11 +182,11 @@ def write_png(path: Path, heat: ImageHeat, blocks: str) -> None:
     """
     scale = PANEL / max(heat.image.size)
     panel = heat.image.resize([max(1, round(side * scale)) for side in heat.image.size], Image.Resampling.LANCZOS)
-    whole = WordHeat("(the image)", np.ones((1, 1)), None)
+    whole = WordHeat("(the image)", np.ones((1, 1)))
     strips = [_text_strip([heat.name, *heat.lines])]
     for text in heat.texts:
         strips += [_text_strip([text.title]), _panel_strip(panel, [whole, *text.words])]
-    strips.append(_text_strip([NOTE.format(blocks=blocks)]))
+    strips.append(_text_strip([NOTE.format(blocks=blocks), LEGEND]))
     canvas = Image.new("RGB", (WIDTH, sum(strip.height for strip in strips) + MARGIN), "white")
     top = MARGIN
     for strip in strips:
@@ -197,11 +212,11 @@ def _panel_strip(image: Image.Image, words: list[WordHeat]) -> Image.Image:
     drawing = ImageDraw.Draw(strip)
     for number, word in enumerate(words):
         x, y = MARGIN + cell_width * (number % COLUMNS), cell_height * (number // COLUMNS)
-        strip.paste(draw_panel(image, word.weights), (x, y))
+        strip.paste(draw_panel(image, word.heat_map), (x, y))
         colour, strength = word_tint(word.valence)
         fill = tuple(round(255 + (part - 255) * strength) for part in colour)
         drawing.rectangle((x, y + image.height, x + image.width - 1, y + image.height + LINE - 1), fill=fill)
-        drawing.text((x + 4, y + image.height + 2), _cut(word.word, PANEL - 8), "black", FONT)
+        drawing.text((x + 4, y + image.height + 2), _cut(word.text, PANEL - 8), "black", FONT)
     return strip
 
 
@@ -251,16 +266,16 @@ def write_html(path: Path, heats: list[ImageHeat], blocks: str) -> None:
         }
         for heat in heats
     ]
-    write_text(path, render("heat_map.html", images=images, note=NOTE.format(blocks=blocks)))
+    write_text(path, render("heat_map.html", images=images, note=f"{NOTE.format(blocks=blocks)} {LEGEND}"))
 
 
 def _word(word: WordHeat) -> dict:
-    row, column = np.unravel_index(word.weights.argmax(), word.weights.shape)
+    row, column = np.unravel_index(word.heat_map.argmax(), word.heat_map.shape)
     colour, strength = word_tint(word.valence)
     return {
-        "text": word.word,
-        "shade": data_url(shade(word.weights), "PNG"),
-        "label": f"{word.word}: strongest in row {row + 1}, column {column + 1} of {word.weights.shape[0]}",
+        "text": word.text,
+        "shade": data_url(shade(word.heat_map), "PNG"),
+        "label": f"{word.text}: strongest in row {row + 1}, column {column + 1} of {word.heat_map.shape[0]}",
         "background": f"rgb({colour[0]} {colour[1]} {colour[2]} / {strength:.2f})",
         "value": "not in the lexicon" if word.valence is None else f"valence {word.valence:+.2f}",
     }
