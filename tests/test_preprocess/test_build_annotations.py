@@ -1,49 +1,36 @@
 """preprocess/build_annotations.py: COCO's caption format, and the splits that are refused."""
 
-import pytest
-
-from preprocess import build_splits
 from preprocess.build_annotations import main
-from tests.bad_input import BRACKETS, VAL, check_accepted, check_refused, content, unchanged
-from tests.conftest import REPOSITORY
-from utils.data.records import read_records
-from utils.files import read_json
+from utils.files import read_json, write_json
 
 
 def test_annotations_are_coco_captions(tmp_path, capsys):
-    build_splits.main(["--artemis_dir", str(REPOSITORY / "tests/data/artemis"), "--out_dir", str(tmp_path)])
-    splits = [str(tmp_path / f"artEmisX_{split}.json") for split in ("val", "test")]
-    main([*splits, "--out_dir", str(tmp_path / "annotations")])
-    assert sorted(path.name for path in (tmp_path / "annotations").iterdir()) == [
-        "artEmisX_test_annot_exp.json",
-        "artEmisX_val_annot_exp.json",
-    ]
-    records, coco = read_records(splits[0]), read_json(tmp_path / "annotations/artEmisX_val_annot_exp.json")
-    assert set(coco) == {"info", "licenses", "type", "images", "annotations"} and coco["type"] == "captions"
-    assert coco["images"] == [{"id": int(image_id)} for image_id in records]
-    assert [annotation["id"] for annotation in coco["annotations"]] == list(range(1, 40))
-    assert [(str(annotation["image_id"]), annotation["caption"]) for annotation in coco["annotations"]] == [
-        (image_id, text) for image_id, record in records.items() for text in record["explanations"]
-    ]
-    assert "8 images, 39 captions" in capsys.readouterr().out
-
-
-# command line -> (change, message)
-CASES = {
-    "gone.json --out_dir out": (unchanged, "gone.json: no such file"),
-    f"{VAL} other/artEmisX_val.json --out_dir out": (unchanged, "two splits of the same file name.*--out_dir"),
-    f"{VAL} --out_dir vit/config.json": (unchanged, "vit/config.json"),
-    f"{VAL} bad.json --out_dir out": (content("bad.json", "{}"), "bad.json: holds no records"),
-    "bad.json --out_dir out": (content("bad.json", BRACKETS), "bad.json: JSON nested too deeply"),
-}
-
-
-@pytest.mark.parametrize(("argv", "case"), CASES.items(), ids=CASES)
-def test_refused(box, argv, case):
-    change, message = case
-    change(box)
-    check_refused(box, main, argv, message)
-
-
-def test_good_files_are_accepted(box):
-    check_accepted(box, main, f"{VAL} --out_dir out")
+    """Every explanation in its order, also a repeated one; numbered from 1 over all images."""
+    texts = {"77": ["so wide", "a dark sky", "so wide"], "5": ["calm"]}
+    shares = [0, 1, 0, 0, 0, 0, 0, 0, 0]
+    records = {
+        image_id: {
+            "emotions": ["awe"] * len(explanations),
+            "explanations": explanations,
+            "image_name": f"Cubism/{image_id}.jpg",
+            "origin_emotion_distribution": shares,
+        }
+        for image_id, explanations in texts.items()
+    }
+    for split in ("val", "test"):
+        write_json(tmp_path / f"{split}.json", records)
+    main([str(tmp_path / "val.json"), str(tmp_path / "test.json"), "--out_dir", str(tmp_path / "out")])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test_annot_exp.json", "val_annot_exp.json"]
+    assert read_json(tmp_path / "out/val_annot_exp.json") == {
+        "info": {"description": "ArtEmis explanations"},
+        "licenses": [],
+        "type": "captions",
+        "images": [{"id": 77}, {"id": 5}],
+        "annotations": [
+            {"id": 1, "image_id": 77, "caption": "so wide"},
+            {"id": 2, "image_id": 77, "caption": "a dark sky"},
+            {"id": 3, "image_id": 77, "caption": "so wide"},
+            {"id": 4, "image_id": 5, "caption": "calm"},
+        ],
+    }
+    assert "2 images, 4 captions" in capsys.readouterr().out

@@ -1,44 +1,54 @@
 """The csv that says for every image whether and how it was found."""
 
-import csv
 import os
 
+import pytest
 from PIL import Image
 
 from preprocess.image_manifest import manifest_rows, measure, write_manifest
 from preprocess.image_names import ImageFolder
+from tests.test_preprocess.helpers import read, save_image
 
 
-def put(root, name, size=(8, 6)):
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size).save(path)
-
-
-def make_manifest(root, names, path):
-    """Returns the counts, and the file's rows by image name."""
+def make_manifest(root, names):
+    """Returns the counts, and the file's rows."""
+    path = root.parent / "manifest.csv"
     counts = write_manifest(path, map(measure, manifest_rows(ImageFolder(root), names)))
-    with open(path, newline="", encoding="utf-8") as file:
-        return counts, {row["image_name"]: row for row in csv.DictReader(file)}
+    rows = read(path)
+    assert rows["image_name"].tolist() == names
+    return counts, rows
 
 
 def test_problems_and_sizes(tmp_path):
     root = tmp_path / "images"
-    put(root, "Baroque/good.jpg", size=(20, 10))
-    put(root, "Baroque/twice.jpg")
-    put(root, "Baroque/twice (1).jpg")
+    save_image(root / "Baroque/good.jpg", (20, 10))
+    for name in ("twice.jpg", "twice (1).jpg"):
+        save_image(root / "Baroque" / name)
     corrupt = "rembrandt_woman-standing-with-raised-hands.jpg"
-    (root / "Baroque" / corrupt).write_bytes(b"")
-    names = [f"Baroque/{name}" for name in ("good.jpg", "twice.jpg", "gone.jpg", corrupt)]
-    counts, rows = make_manifest(root, names, tmp_path / "manifest.csv")
-    assert counts == ({"": 1, "ambiguous": 1, "unreadable": 1, "missing": 1}, 0, 0)
-    good, twice, gone, unreadable = rows.values()
-    assert list(rows) == names
-    assert (good["width"], good["height"], good["problem"]) == ("20", "10", "")
-    assert good["found_path"] == str(root / names[0])
-    assert "twice (1).jpg" in twice["problem"]
-    assert gone["problem"] == "missing"
-    assert unreadable["problem"] == "unreadable (known to be corrupt in the public WikiArt archive)"
+    for name in (corrupt, "other.jpg"):
+        (root / "Baroque" / name).write_bytes(b"")
+    names = [f"Baroque/{name}" for name in ("good.jpg", "twice.jpg", "gone.jpg", corrupt, "other.jpg")]
+    counts, rows = make_manifest(root, names)
+    assert counts == ({"": 1, "ambiguous": 1, "unreadable": 2, "missing": 1}, 0, 0)
+    assert rows.loc[0].tolist() == [names[0], str(root / names[0]), "20", "10", "", "exact name"]
+    expected = [
+        "ambiguous (also twice (1).jpg)",
+        "missing",
+        "unreadable (known to be corrupt in the public WikiArt archive)",
+    ]
+    assert (
+        rows["problem"].tolist()[1:4] == expected and "other.jpg: unreadable image (it is empty" in rows["problem"][4]
+    )
+
+
+@pytest.mark.parametrize(("apply", "size"), [(True, (20, 30)), (False, (30, 20))])
+def test_sizes_are_those_of_upright_images_unless_the_orientation_is_ignored(tmp_path, apply, size):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    (row,) = manifest_rows(ImageFolder(tmp_path), ["a.jpg"])
+    row = measure(row, apply)
+    assert (row.width, row.height) == size
 
 
 def test_how_files_were_found(tmp_path):
@@ -50,22 +60,23 @@ def test_how_files_were_found(tmp_path):
         "Impressionism/édouard-manet_bar.jpg": os.fsdecode("Impressionism/édouard-manet_bar.jpg".encode("latin-1")),
         "Baroque/same_name.jpg": "Baroque/same_name.jpg",
     }
+    root = tmp_path / "images"
     for name in on_disk.values():
-        put(tmp_path, name)
-    counts, rows = make_manifest(tmp_path, [*on_disk, "Baroque/gone.jpg"], tmp_path / "manifest.csv")
-    paths = [str(tmp_path / name).replace("\udce9", r"\udce9") for name in on_disk.values()]
-    assert [row["found_path"] for row in rows.values()] == [*paths, ""]
-    assert [row["found_by"] for row in rows.values()] == [
-        "artist's damaged name",
-        "artist's damaged name",
-        "odd characters replaced",
-        "mojibake undone",
-        "mojibake undone",
-        "exact name",
-        "",
+        save_image(root / name)
+    # a guess that another name of the list claims is none
+    counts, rows = make_manifest(root, [*on_disk, "Baroque/gone.jpg", "Pop_Art/plain_name{1}.jpg"])
+    assert rows["problem"].tolist()[-2:] == [
+        "missing",
+        "missing (plain_name_1_.jpg could also be Pop_Art/plain_name(1).jpg)",
     ]
+    paths = [str(root / name).replace("\udce9", r"\udce9") for name in on_disk.values()]
+    paths[2] = ""
+    assert rows["found_path"].tolist() == [*paths, "", ""]
+    damaged, mojibake = "artist's damaged name", "mojibake undone"
+    assert rows["found_by"].tolist() == [damaged, damaged, "", mojibake, mojibake, "exact name", "", ""]
     line = counts.line(tmp_path / "manifest.csv", "the complete archive has all")
     assert line.startswith(
-        "WARNING: 7 images: 6 without a problem, 1 missing, 0 unreadable, 0 ambiguous; 5 spelled differently from the list "
-        "(3 of them guessed); the complete archive has all"
+        "WARNING: 8 images: 5 without a problem, 3 missing, 0 unreadable, 0 ambiguous; 4 spelled differently from the list "
+        "(2 of them guessed); the complete archive has all, 2 of them unreadable; "
     )
+    assert "; training needs all of them; " in counts.line(tmp_path, None)

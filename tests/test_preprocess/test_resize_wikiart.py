@@ -1,17 +1,33 @@
-"""preprocess/resize_wikiart.py: sizes, orientation, names, links, nested archives, and refused flags."""
+"""preprocess/resize_wikiart.py: sizes, modes, orientation, names, links, nested archives, kills, and refused flags."""
 
-import csv
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from preprocess import resize_wikiart
 from preprocess.resize_wikiart import main
-from tests.bad_input import RELEASE_CSV, RELEASE_HEADER, check_accepted, check_refused
+from tests.conftest import REPOSITORY
+from tests.test_preprocess.helpers import read, save_image, write_table
 from utils.data.images import open_image
 from utils.errors import InputError
+
+# EXIF orientation -> how the stored pixels are turned
+TURNED = {
+    1: np.copy,
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels.swapaxes(0, 1), 2),
+    8: np.rot90,
+}
 
 
 def run(source, out_dir, *more):
@@ -19,24 +35,36 @@ def run(source, out_dir, *more):
     main([*map(str, ("--wikiart_dir", source, "--out_dir", out_dir, *more)), "--jobs", "1"])
 
 
-def put(path, size=(8, 6)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (200, 30, 60)).save(path, "JPEG")
+def noise(height, width, channels=3):
+    """Eight times as coarse as pixels, so that it outlives JPEG."""
+    coarse = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, channels), dtype=np.uint8)
+    return coarse.repeat(8, axis=0).repeat(8, axis=1)
+
+
+def distance(image, pixels):
+    """The mean difference of two images of equal sizes, in 0 .. 255."""
+    expected = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    assert image.mode == expected.mode == "RGB" and image.size == expected.size
+    return np.mean(ImageStat.Stat(ImageChops.difference(image, expected)).mean)
 
 
 def problems(folder):
-    with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
-        return {row["image_name"]: row["problem"].partition(";")[0] for row in csv.DictReader(file)}
+    rows = read(folder / "manifest.csv")
+    return dict(zip(rows["image_name"], rows["problem"].str.partition(";")[0], strict=True))
 
 
-@pytest.mark.parametrize("quality", [95, 90])
-def test_lanczos_at_the_requested_quality(tmp_path, quality):
-    """The file is PIL's Lanczos image at this quality, by default 95."""
+# ---- pixels ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "size", "quality"), [("", (600, 467), 95), ("--quality 90 --max_size 300", (300, 233), 90)]
+)
+def test_lanczos_at_the_requested_size_and_quality(tmp_path, flags, size, quality):
     (tmp_path / "in").mkdir()
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8))
     image.save(tmp_path / "in/a.png")
-    run(tmp_path / "in", tmp_path / "out", *([] if quality == 95 else ["--quality", quality]))
-    image.resize((600, 467), Image.Resampling.LANCZOS).save(tmp_path / "expected.jpg", quality=quality)
+    run(tmp_path / "in", tmp_path / "out", *flags.split())
+    image.resize(size, Image.Resampling.LANCZOS).save(tmp_path / "expected.jpg", quality=quality)
     assert (tmp_path / "out/a.jpg").read_bytes() == (tmp_path / "expected.jpg").read_bytes()
 
 
@@ -49,44 +77,53 @@ def test_lanczos_at_the_requested_quality(tmp_path, quality):
         ((900, 700), (600, 467)),  # 466.7
         ((700, 900), (467, 600)),
         ((1, 6000), (1, 600)),
+        ((6000, 1), (600, 1)),
     ],
 )
 def test_target_size(size, expected):
     assert resize_wikiart.target_size(*size, 600) == expected
 
 
-def test_sizes_modes_and_a_second_run(tmp_path, capsys):
-    source, target = tmp_path / "wikiart", tmp_path / "small"
-    for name, size in {"wide": (900, 300), "tall": (200, 800), "small": (60, 50), "thin": (3000, 1)}.items():
-        put(source / f"Baroque/{name}.jpg", size)
-    Image.new("CMYK", (700, 700)).save(source / "Baroque/cmyk.jpg")
-    Image.new("I;16", (700, 70)).save(source / "Baroque/deep.png")
-    whole = (source / "Baroque/wide.jpg").read_bytes()
-    (source / "Baroque/cut.jpg").write_bytes(whole[: len(whole) // 2])
-
-    run(source, target)
-    assert "7 images: 6 without a problem, 0 missing, 1 unreadable" in capsys.readouterr().out
-    sizes = {path.stem: Image.open(path).size for path in target.rglob("*.jpg")}
-    assert sizes == {
-        "wide": (600, 200),
-        "tall": (150, 600),
-        "small": (60, 50),
-        "thin": (600, 1),
-        "cmyk": (600, 600),
-        "deep": (600, 60),
+def test_images_of_every_mode_become_rgb(tmp_path):
+    """CMYK, grey, palette, transparent, 16 bits: with the colours that they show."""
+    pixels = noise(80, 120)
+    colors = Image.fromarray(pixels)
+    grey = colors.convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 256 + 99)
+    images = {
+        "cmyk.jpg": (colors.convert("CMYK"), colors),
+        "grey.png": (grey, grey.convert("RGB")),
+        "palette.gif": (colors.quantize(), colors.quantize().convert("RGB")),
+        "transparent.png": (Image.fromarray(noise(80, 120, 4)), Image.fromarray(noise(80, 120, 4)).convert("RGB")),
+        "deep.png": (deep, grey.convert("RGB")),
+        "one_bit.tif": (grey.convert("1"), grey.convert("1").convert("RGB")),
     }
-    assert {Image.open(path).mode for path in target.rglob("*.jpg")} == {"RGB"}
-    assert Image.open(target / "Baroque/wide.jpg").getpixel((300, 100)) == pytest.approx((200, 30, 60), abs=3)
-    assert "cut.jpg" in problems(target)["Baroque/cut.jpg"]
+    (tmp_path / "in").mkdir()
+    for name, (image, _) in images.items():
+        image.save(tmp_path / "in" / name)
+    run(tmp_path / "in", tmp_path / "out")
+    for name, (_, expected) in images.items():
+        resized = Image.open((tmp_path / "out" / name).with_suffix(".jpg"))
+        assert resized.format == "JPEG" and distance(resized, expected) < 25, name
 
-    # a second run does what is missing or damaged, and nothing else
-    (target / "Baroque/tall.jpg").unlink()
-    (target / "Baroque/small.jpg").write_bytes(b"half")
-    before = (target / "Baroque/wide.jpg").stat().st_mtime_ns
-    run(source, target)
-    assert (target / "Baroque/wide.jpg").stat().st_mtime_ns == before
-    assert Image.open(target / "Baroque/tall.jpg").size == (150, 600)
-    assert Image.open(target / "Baroque/small.jpg").size == (60, 50)
+
+@pytest.mark.parametrize("choice", ["apply", "ignore"])
+def test_the_eight_orientations(tmp_path, choice):
+    """Training reads the chosen orientation: nothing is left to be turned. Sizes in the manifest are those."""
+    stored = noise(64, 96)
+    (tmp_path / "in").mkdir()
+    for orientation in TURNED:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(stored).save(tmp_path / f"in/{orientation}.jpg", exif=exif, quality=95)
+    run(tmp_path / "in", tmp_path / "out", *(["--exif_orientation", choice] if choice == "ignore" else []))
+    manifest = read(tmp_path / "out/manifest.csv").set_index("image_name")
+    for orientation, turned in TURNED.items():
+        expected = turned(stored) if choice == "apply" else stored
+        resized = open_image(tmp_path / f"out/{orientation}.jpg")
+        assert distance(resized, np.ascontiguousarray(expected)) < 25, orientation
+        row = manifest.loc[f"{orientation}.jpg"]
+        assert (int(row["width"]), int(row["height"])) == resized.size
 
 
 def test_a_huge_jpeg_is_not_decoded_too_small(tmp_path, monkeypatch):
@@ -96,9 +133,7 @@ def test_a_huge_jpeg_is_not_decoded_too_small(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     stripes.save(tmp_path / "in/a.jpg", quality=95)
     run(tmp_path / "in", tmp_path / "out", "--max_size", 400)
-    resized = Image.open(tmp_path / "out/a.jpg")
-    whole = stripes.resize((400, 400), Image.Resampling.LANCZOS)
-    assert resized.size == (400, 400) and ImageStat.Stat(ImageChops.difference(resized, whole)).mean[0] < 8
+    assert distance(Image.open(tmp_path / "out/a.jpg"), stripes.resize((400, 400), Image.Resampling.LANCZOS)) < 8
 
 
 @pytest.mark.slow
@@ -110,44 +145,90 @@ def test_an_image_of_hundreds_of_millions_of_pixels_is_resized(tmp_path):
     assert Image.open(tmp_path / "out/a.jpg").size == (600, 543)
 
 
-@pytest.mark.parametrize(
-    ("choice", "size", "blue"), [("apply", (200, 600), (100, 20)), ("ignore", (600, 200), (20, 100))]
-)
-def test_exif_orientation(tmp_path, choice, size, blue):
-    """Training reads the chosen orientation: nothing is left to be turned."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    stored = Image.new("RGB", (900, 300), (255, 0, 0))
-    stored.paste((0, 0, 255), (0, 0, 450, 300))
-    (tmp_path / "in").mkdir()
-    stored.save(tmp_path / "in/a.jpg", exif=exif)
-    run(tmp_path / "in", tmp_path / "out", "--exif_orientation", choice)
-    resized = open_image(tmp_path / "out/a.jpg")
-    assert resized.size == size and resized.getpixel(blue)[2] > 250
-    manifest = pd.read_csv(tmp_path / "out/manifest.csv")
-    assert (manifest["width"] > manifest["height"]).item() == (choice == "ignore")
+# ---- interrupted runs ------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_does_what_is_missing_or_damaged_and_nothing_else(tmp_path, capsys):
+    source, target = tmp_path / "wikiart", tmp_path / "small"
+    for name, size in {"wide": (900, 300), "tall": (200, 800), "small": (60, 50)}.items():
+        save_image(source / f"Baroque/{name}.jpg", size)
+    whole = (source / "Baroque/wide.jpg").read_bytes()
+    (source / "Baroque/cut.jpg").write_bytes(whole[: len(whole) // 2])
+    run(source, target, "--manifest", tmp_path / "list.csv")
+    assert "4 images: 3 without a problem, 0 missing, 1 unreadable" in capsys.readouterr().out
+    rows = read(tmp_path / "list.csv")
+    assert "cut.jpg" in rows.loc[rows["image_name"] == "Baroque/cut.jpg", "problem"].item()
+    sizes = {path.stem: Image.open(path).size for path in target.rglob("*.*")}
+    assert sizes == {"wide": (600, 200), "tall": (150, 600), "small": (60, 50)}
+
+    (target / "Baroque/tall.jpg").unlink()
+    (target / "Baroque/small.jpg").write_bytes(b"half")
+    before = (target / "Baroque/wide.jpg").stat().st_mtime_ns
+    run(source, target)
+    assert (target / "Baroque/wide.jpg").stat().st_mtime_ns == before
+    assert {path.stem: Image.open(path).size for path in target.rglob("*.jpg")} == sizes
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_continued(tmp_path):
+    source, killed, whole = tmp_path / "wikiart", tmp_path / "killed", tmp_path / "whole"
+    (source / "Baroque").mkdir(parents=True)
+    for number in range(60):
+        Image.fromarray(noise(800, 1000 + 8 * number)).save(source / f"Baroque/{number}.jpg")
+    script = [sys.executable, REPOSITORY / "preprocess/resize_wikiart.py", "--jobs", "2"]
+    process = subprocess.Popen([*script, "--wikiart_dir", source, "--out_dir", killed], start_new_session=True)
+    while not list(killed.glob("Baroque/[0-9]*.jpg")) and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    made = {path: path.stat().st_mtime_ns for path in killed.glob("Baroque/[0-9]*.jpg")}
+    assert 0 < len(made) < 60 and not (killed / "manifest.csv").exists()
+    run(source, killed)
+    run(source, whole)
+    assert all(path.stat().st_mtime_ns == time_made for path, time_made in made.items())
+    for path in whole.glob("Baroque/*.jpg"):
+        assert (killed / "Baroque" / path.name).read_bytes() == path.read_bytes()
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
 
 
 def test_annotated_artworks_are_named_as_annotated(tmp_path, capsys):
+    """Each image under its own name, though two names are damaged; every image has another size."""
     source, target = tmp_path / "wikiart", tmp_path / "small"
-    for name in ("jos#U00e9", "not-annotated"):
-        put(source / f"Baroque/{name}.jpg")
-    (tmp_path / "release.csv").write_text("art_style,painting\nBaroque,josé\nBaroque,gone\nBaroque,josé\n")
-    release = ("--release_csv", tmp_path / "release.csv")
+    size_of = {"josé_é": (30, 20), "möller": (50, 10), "plain": (7, 9), "not-annotated": (5, 5)}
+    for name, size in size_of.items():
+        save_image(source / "Baroque" / f"{name.replace('é', '#U00e9').replace('ö', '_')}.jpg", size)
+    header = ("art_style", "painting")
+    first = write_table(tmp_path / "a.csv", [("Baroque", "möller"), ("Baroque", "josé_é"), ("Baroque", "gone")], header)
+    second = write_table(tmp_path / "b.csv", [("Baroque", "plain"), ("Baroque", "möller")], header)
+    release = ("--release_csv", first, second)
     run(source, target, *release)
-    assert [path.name for path in (target / "Baroque").iterdir()] == ["josé.jpg"]
-    assert capsys.readouterr().out.startswith("WARNING: 2 images: 1 without a problem, 1 missing")
+    sizes = {path.stem: Image.open(path).size for path in (target / "Baroque").iterdir()}
+    assert sizes == {name: size for name, size in size_of.items() if name != "not-annotated"}
+    assert capsys.readouterr().out.startswith("WARNING: 4 images: 3 without a problem, 1 missing")
     with pytest.raises(InputError, match="1 artworks have no image, see .*manifest.csv"):
         run(source, target, *release, "--require_images")
     with pytest.raises(InputError, match="--require_images needs --release_csv"):
         run(source, target, "--require_images")
 
 
+def test_two_files_of_one_name_and_results_inside_the_archive(tmp_path):
+    """The first is taken, the second reported; earlier results are no sources."""
+    wiki = tmp_path / "wiki"
+    for name, size in {"Cubism/a.jpg": (9, 6), "Cubism/a.png": (5, 5), "small/Cubism/a.jpg": (9, 6)}.items():
+        save_image(wiki / name, size)
+    run(wiki, wiki / "small")
+    assert problems(wiki / "small") == {"Cubism/a.jpg": "", "Cubism/a.png": "ambiguous (same name as a.jpg)"}
+    assert Image.open(wiki / "small/Cubism/a.jpg").size == (9, 6) and not (wiki / "small/small").exists()
+
+
 def test_links_and_system_files(tmp_path, capsys):
     """A style on another disk, an image in a store, one that was not fetched, a style whose disk is not mounted."""
     wiki = tmp_path / "wiki"
-    for name in ("disk/Baroque/a.jpg", "store/0a1b2c", "wiki/Cubism/a.jpg"):
-        put(tmp_path / name)
+    for name in ("disk/Baroque/a.jpg", "wiki/Cubism/a.jpg"):
+        save_image(tmp_path / name)
+    save_image(tmp_path / "store/a.jpg").rename(tmp_path / "store/0a1b2c")
     for name, target in {
         "Baroque": "../disk/Baroque",
         "Cubism/stored.jpg": "../../store/0a1b2c",
@@ -166,8 +247,8 @@ def test_links_and_system_files(tmp_path, capsys):
     assert problems(tmp_path / "all") == images | broken | {"Rococo": f"missing ({wiki}/Rococo is a broken link"}
 
     names = [*images, *broken, "Rococo/b.jpg", "Cubism/._a.jpg"]
-    rows = "".join(name.removesuffix(".jpg").replace("/", ",") + "\n" for name in names)
-    (tmp_path / "release.csv").write_text("art_style,painting\n" + rows)
+    rows = [name.removesuffix(".jpg").split("/") for name in names]
+    write_table(tmp_path / "release.csv", rows, ("art_style", "painting"))
     run(wiki, tmp_path / "listed", "--release_csv", tmp_path / "release.csv")
     others = {"Rococo/b.jpg": f"missing ({wiki}/Rococo is a broken link", "Cubism/._a.jpg": "missing"}
     assert problems(tmp_path / "listed") == images | broken | others
@@ -176,11 +257,11 @@ def test_links_and_system_files(tmp_path, capsys):
 def test_the_archive_may_be_nested(tmp_path):
     """`wikiart.zip` holds `wikiart/` beside tables, and people unpack it into one more; a single style is not nested."""
     for name in ("Baroque/a.jpg", "Cubism/b.jpg"):
-        put(tmp_path / "WikiArt/wikiart/wikiart" / name)
-    put(tmp_path / "WikiArt/__MACOSX/wikiart/Cubism/._b.jpg")
+        save_image(tmp_path / "WikiArt/wikiart/wikiart" / name)
+    save_image(tmp_path / "WikiArt/__MACOSX/wikiart/Cubism/._b.jpg")
     (tmp_path / "WikiArt/wikiart/wikiart_csv").mkdir()
     (tmp_path / "WikiArt/wikiart/wikiart_csv/style_class.txt").write_text("0 Baroque\n")
-    put(tmp_path / "one/Cubism/b.jpg")
+    save_image(tmp_path / "one/Cubism/b.jpg")
     (tmp_path / "release.csv").write_text("art_style,painting\nBaroque,a\nCubism,b\n")
     for source, more, found in (
         ("WikiArt", ("--release_csv", tmp_path / "release.csv"), {"Baroque/a.jpg", "Cubism/b.jpg"}),
@@ -190,33 +271,3 @@ def test_the_archive_may_be_nested(tmp_path):
         out = tmp_path / "out" / f"{source}{len(more)}"
         run(tmp_path / source, out, *more)
         assert problems(out) == dict.fromkeys(found, "")
-
-
-GOOD = "--wikiart_dir data/images --out_dir out --jobs 1"
-
-# command line -> message
-ARGV = {
-    "--wikiart_dir gone --out_dir out": "gone: no such image folder; give the one",
-    "--wikiart_dir data/artEmisX_cl_train.json --out_dir out": "no such image folder",
-    "--wikiart_dir artemis --out_dir out --jobs 1": "artemis: contains none of the images; give",
-    "--wikiart_dir data/images --out_dir data/images": "originals would be overwritten; give another",
-    "--wikiart_dir data/images --jobs 1 --out_dir vit/config.json": "vit/config.json",
-    f"{GOOD} --quality 50": "--quality: 50 is not between 90 and 100",
-    f"{GOOD} --max_size 0": "--max_size: 0 is not between 1",
-    f"{GOOD} --manifest data": "data: is a folder",
-    f"{GOOD} --release_csv gone.csv": "gone.csv: no such file; give ArtEmis' release csv",
-}
-
-
-@pytest.mark.parametrize(("argv", "message"), ARGV.items())
-def test_refused_flags(box, argv, message):
-    check_refused(box, main, argv, message)
-
-
-def test_names_that_lead_out_of_the_folder_are_not_written(box):
-    box.write(RELEASE_CSV, RELEASE_HEADER + "../..,p,awe,t,1\n")
-    check_refused(box, main, f"{GOOD} --release_csv {RELEASE_CSV}", "contains none of the images")
-
-
-def test_good_files_are_accepted(box):
-    check_accepted(box, main, GOOD)
