@@ -4,34 +4,45 @@ import csv
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 import artEmisX_train
 from utils import explain
-from utils.constants import EMOTIONS
+from utils.constants import EMOTIONS, IMAGE_FOLDERS
 from utils.data.records import read_records
 from utils.errors import InputError
-from utils.evaluation.generation import sample_seed
+from utils.evaluation.evaluator import Evaluator
+from utils.evaluation.generation import sample_decode, sample_seed
 from utils.visualize import explainer
 
 
 @pytest.fixture(scope="module")
 def trained(workspace, tmp_path_factory) -> Path:
-    """A run with an emotion head, long enough that images get different texts."""
-    out = tmp_path_factory.mktemp("trained")
-    flags = ("--num_train_epochs", "4", "--use_emotion_loss", "--no-fixed_encoder", "--learning_rate", "0.01")
-    assert artEmisX_train.main(workspace.argv(out, *flags, "--en_LR", "0.01", "--seed", "3")) == 0
+    """A run with an emotion head, whose weights are so large that images get different texts."""
+    out, evaluate = tmp_path_factory.mktemp("trained"), Evaluator.__call__
+
+    def with_large_weights(self, model):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for part in (model.decoder, model.vad_encoder, model.emotion_head):
+                for parameter in part.parameters():
+                    parameter.add_(torch.randn_like(parameter) * 0.2)
+        return evaluate(self, model)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evaluator, "__call__", with_large_weights)
+        flags = ("--num_train_epochs", "1", "--batch_size", "45", "--use_emotion_loss")
+        assert artEmisX_train.main(workspace.argv(out, *flags)) == 0
     return out
 
 
-@pytest.fixture
-def ask(trained, tmp_path):
+@pytest.fixture(scope="module")
+def ask(trained, tmp_path_factory):
     """Runs the command on images and gives what --json holds."""
+    out = tmp_path_factory.mktemp("asked") / "answers.json"
 
     def run(*argv: object) -> list[dict]:
-        out = tmp_path / "answers.json"
         assert explain.main([*map(str, argv), "--ckpt", str(trained / "ckpts"), "--json", str(out)]) == 0
         return json.loads(out.read_text())
 
@@ -39,39 +50,41 @@ def ask(trained, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def images(workspace) -> dict[str, Path]:
+def images(workspace) -> dict[int, Path]:
     """Image id -> file, of the evaluated split."""
-    folder = workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
     records = read_records(workspace.data / "artEmisX_val.json")
-    return {image_id: folder / record["image_name"] for image_id, record in records.items()}
+    return {int(image): workspace.data / IMAGE_FOLDERS[0] / record["image_name"] for image, record in records.items()}
 
 
-def captions_of_best(out: Path, kind: str) -> dict[str, str]:
-    """The captions of the evaluation that best-res is from: the first of the best BLEU-4."""
-    scores = {path: json.loads(path.read_text())["Bleu_4"] for path in sorted((out / "results").glob("scores_exp_*"))}
-    best = max(scores, key=scores.get).name.replace("scores_exp", f"unf_captions_{kind}")
-    return {str(line["image_id"]): line["caption"] for line in json.loads((out / "results" / best).read_text())}
+@pytest.fixture(scope="module")
+def greedy(ask, images) -> list[dict]:
+    return ask(*images.values(), "--batch_size", "3")
+
+
+def captions(folder: Path, kind: str, place: str = "0_0") -> list[str]:
+    """Those of an evaluation, in the order of the split."""
+    return [row["caption"] for row in json.loads((folder / f"unf_captions_{kind}_{place}_step.json").read_text())]
 
 
 def texts_of(answers: list[dict]) -> list[str]:
     return [explanation["text"] for answer in answers for explanation in answer["explanations"]]
 
 
-def test_texts_are_the_evaluations(trained, images, ask):
-    answers = ask(*images.values(), "--batch_size", "3")
-    full, explanations = captions_of_best(trained, "full"), captions_of_best(trained, "exp")
-    assert texts_of(answers) == [full[image_id] for image_id in images]
-    assert [answer["explanations"][0]["explanation"] for answer in answers] == [explanations[i] for i in images]
-    assert [answer["image"] for answer in answers] == list(map(str, images.values()))
-    assert len(set(full.values())) > 1, "one text for all images would hide a wrong order"
-    for answer in answers:
+def test_texts_are_the_evaluations(trained, images, greedy):
+    assert texts_of(greedy) == captions(trained / "results", "full")
+    explanations = [answer["explanations"][0]["explanation"] for answer in greedy]
+    assert explanations == captions(trained / "results", "exp")
+    assert [answer["image"] for answer in greedy] == list(map(str, images.values()))
+    assert len(set(texts_of(greedy))) > 1, "one text for all images would hide a wrong order"
+    for answer in greedy:
         assert list(answer["distribution"]) == list(answer["head"]) == list(EMOTIONS)
         assert sum(answer["distribution"].values()) == pytest.approx(1, abs=1e-5)
         assert sum(answer["head"].values()) == pytest.approx(1, abs=1e-5) and 0 < answer["named"] < 1 + 1e-5
-    assert len({answer["head"]["awe"] for answer in answers}) > 1
+    assert len({answer["head"]["awe"] for answer in greedy}) > 1
 
 
-def folder_of(tmp_path: Path, images: dict[str, Path]) -> Path:
+@pytest.fixture
+def folder(tmp_path, images) -> Path:
     """Two images, one of them in a subfolder, a broken one, and other files."""
     folder = tmp_path / "folder"
     (folder / "below").mkdir(parents=True)
@@ -87,22 +100,22 @@ def folder_of(tmp_path: Path, images: dict[str, Path]) -> Path:
     return folder
 
 
-def test_a_broken_image_of_a_folder_is_left_out(tmp_path, images, ask, capsys):
-    folder = folder_of(tmp_path, images)
+def test_a_broken_image_of_a_folder_is_left_out(folder, ask, capsys):
     answers = ask(folder, folder / "a.jpg", "--batch_size", "1")
     assert [answer["image"] for answer in answers] == [str(folder / "a.jpg"), str(folder / "below" / "c.PNG")]
     printed = capsys.readouterr()
     assert f"left out: {folder / 'b.jpg'}: unreadable image" in printed.err and "notes.txt" not in printed.err
     assert "2 explained, 1 left out; wrote" in printed.out.splitlines()[-1]
     assert f"the emotion is {texts_of(answers)[0]}" in printed.out and "by its emotion head: " in printed.out
-
-
-def test_no_readable_image(tmp_path, images, trained):
-    folder = folder_of(tmp_path, images)
-    out = tmp_path / "out.json"
     with pytest.raises(InputError, match="none of 1 images could be read"):
-        explain.main([str(folder / "b.jpg"), "--ckpt", str(trained / "ckpts"), "--json", str(out)])
-    assert not out.exists()
+        ask(folder / "b.jpg")
+
+
+def test_small_probabilities_are_added_up():
+    """One per cent is printed by itself."""
+    probabilities = dict(zip(EMOTIONS, [0.01, 0.6, 0.37, 0.009, 0.006, 0.005, 0, 0, 0], strict=True))
+    assert explainer.in_percent(probabilities) == "awe 60%, contentment 37%, amusement 1%, others 2.0%"
+    assert explainer.in_percent({"awe": 0.5, "fear": 0.5}) == "awe 50%, fear 50%"
 
 
 def test_table(tmp_path, images, trained, monkeypatch):
@@ -131,69 +144,68 @@ def test_given_emotions(images, ask):
 
 
 @pytest.mark.slow
-def test_samples(images, ask):
-    chosen = list(images.values())[:3]
-    sampled = ask(*chosen, "--num_samples", "4", "--temperature", "1.5", "--top_p", "1")
+def test_samples(images, ask, greedy):
+    """They depend on the image and --seed alone, not on the others nor on --batch_size."""
+    chosen, flags = list(images.values())[:3], ("--num_samples", "4", "--temperature", "0.3", "--top_p", "0.8")
+    sampled = ask(*chosen, *flags)
     assert [len(answer["explanations"]) for answer in sampled] == [4] * 3 and len(set(texts_of(sampled))) > 4
-    again = ask(chosen[1], "--num_samples", "4", "--temperature", "1.5", "--top_p", "1", "--seed", "0")
-    assert texts_of(again) == texts_of(sampled)[4:8]
-    other = ask(chosen[1], "--num_samples", "4", "--temperature", "1.5", "--top_p", "1", "--seed", "1")
-    assert texts_of(other) != texts_of(again)
-    sure = ask(*chosen, "--num_samples", "1", "--top_p", "0.000001")
-    assert texts_of(sure) == texts_of(ask(*chosen))
+    assert texts_of(ask(chosen[1], *flags, "--seed", "0")) == texts_of(sampled)[4:8]
+    assert texts_of(ask(chosen[1], *flags, "--seed", "1")) != texts_of(sampled)[4:8]
+    for sure in (("--top_p", "0.000001"), ("--top_p", "1", "--temperature", "0.01")):
+        assert texts_of(ask(*chosen, "--num_samples", "1", *sure)) == texts_of(greedy)[:3]
+
+
+def test_sampling_flags_reach_the_sampler(images, ask, monkeypatch):
+    seen = []
+
+    def sample(model, image, prompt, vad_of, seeds, num_samples, **more):
+        seen.append((num_samples, len(prompt.ids), more))
+        return sample_decode(model, image, prompt, vad_of, seeds, num_samples, **more)
+
+    monkeypatch.setattr(explainer, "sample_decode", sample)
+    flags = ("--temperature", "1.5", "--top_p", "0.4", "--min_new_tokens", "7")
+    ask(next(iter(images.values())), "--num_samples", "2", *flags, "--emotion", "something else")
+    more = {"temperature": 1.5, "top_p": 0.4, "min_new_tokens": 7, "max_new_tokens": 25 - 3}
+    assert seen == [(2, 4 + 3, more)]
 
 
 @pytest.mark.slow
-def test_beams(images, ask, trained, workspace):
-    """--num_beams is the same search in the evaluation as here."""
-    out = trained / "beams"
-    scoring = (
-        "--eval_only",
-        "--load_from_epoch",
-        "best-res",
-        "--num_beams",
-        "3",
-        "--ckpt_path",
-        str(trained / "ckpts"),
-    )
-    assert artEmisX_train.main(workspace.argv(out, *scoring)) == 0
-    rows = json.loads((out / "results" / "unf_captions_full_best-res_0_step.json").read_text())
-    captions = {str(row["image_id"]): row["caption"] for row in rows}
-    beams, greedy = ask(*images.values(), "--num_beams", "3"), ask(*images.values())
-    assert texts_of(beams) == [captions[image_id] for image_id in images] and texts_of(beams) != texts_of(greedy)
+def test_beams_and_distributions_are_the_evaluations(images, ask, greedy, trained, workspace, tmp_path):
+    """--num_beams is the same search in the evaluation as here; the distributions are the same as well."""
+    scoring = ("--eval_only", "--load_from_epoch", "best-res", "--num_beams", "3", "--ckpt_path", trained / "ckpts")
+    assert artEmisX_train.main(workspace.argv(tmp_path, *map(str, scoring))) == 0
+    beams = texts_of(ask(*images.values(), "--num_beams", "3"))
+    assert beams == captions(tmp_path / "results", "full", "best-res_0") and beams != texts_of(greedy)
+    for source, key in (("head", "head"), ("likelihood", "distribution")):
+        rows = json.loads((tmp_path / "results" / f"emotion_{source}_best-res_0_step.json").read_text())
+        for row, answer in zip(rows, greedy, strict=True):
+            assert row["probabilities"] == pytest.approx(list(answer[key].values()), abs=1e-5)
 
 
 def test_heat(tmp_path, images, trained, monkeypatch):
+    """The weights are means over the chosen blocks, counted from 1; the file's ending chooses the form."""
     monkeypatch.chdir(tmp_path)
     first, second, *_ = images.values()
     hostile = Path("<img onerror=alert(1)>.jpg")
     hostile.write_bytes(first.read_bytes())
-    ckpt = ["--ckpt", str(trained / "ckpts")]
+    seen, ckpt, plain = [], ["--ckpt", str(trained / "ckpts")], explainer.cross_attention
+    monkeypatch.setattr(explainer, "cross_attention", lambda *given: seen.append(plain(*given)) or seen[-1])
+    words = explainer.heat_of_words
+    monkeypatch.setattr(explainer, "heat_of_words", lambda *given: seen.append(given) or words(*given))
+    monkeypatch.setattr(explainer, "write_png", lambda path, heat, blocks: seen.append((path.name, heat, blocks)))
     assert explain.main([str(hostile), str(second), *ckpt, "--heat", "heat.html", "--heat_blocks", "2"]) == 0
     page = Path("heat.html").read_text(encoding="utf-8")
     assert "&lt;img onerror=alert(1)&gt;.jpg" in page and "<img onerror" not in page and "block 2." in page
     assert page.count("<section>") == 2
-
-    seen, plain = [], explainer.cross_attention
-
-    def on_one_patch(*arguments):
-        weights = plain(*arguments)
-        seen.append(weights.clone())
-        weights[:] = 1e-6
-        weights[..., 2] = 1  # of 2 x 2 patches the lower left
-        return weights
-
-    monkeypatch.setattr(explainer, "cross_attention", on_one_patch)
-    Image.new("RGB", (300, 300), "white").save("white.png")
-    assert explain.main(["white.png", *ckpt, "--heat", "heat.png", "--emotion", "awe"]) == 0
-    assert seen[0].sum(-1).numpy() == pytest.approx(np.ones(seen[0].shape[:3]), abs=1e-5)
-    page = np.asarray(Image.open("heat.png").convert("L")).astype(int)
-    dark = np.abs(page - 51) <= 1
-    top = np.flatnonzero(dark.sum(axis=1) > 60)[0]
-    left = np.flatnonzero(dark[top])[0]
-    assert left == 12 + 192  # beside the image itself
-    panel = page[top : top + 180, left : left + 180]
-    assert (panel[95:, :85] == 255).all() and (panel[:85] < 60).all() and (panel[95:, 95:] < 60).all()
+    for flags, names, blocks in ((("--heat_blocks", "1"), "block 1", [0]), ((), "all blocks", [0, 1])):
+        del seen[:]
+        assert explain.main([str(second), *ckpt, "--heat", "heat.png", "--emotion", "fear", *flags]) == 0
+        weights, (tokens, of_tokens, _, lexicon, skipped), (name, heat, shown) = seen
+        assert (name, shown, heat.name, skipped) == ("heat.png", names, str(second), 2)
+        assert max(heat.image.size) <= 448 and len(heat.lines) == 2 and lexicon.values
+        assert heat.texts[0].title.startswith("the emotion is fear because")
+        expected = weights[0, : len(tokens)][:, blocks].mean(1).numpy()
+        assert of_tokens == pytest.approx(expected, abs=1e-6) and len(tokens) > 2
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,31 @@
-"""The gallery and utils.inspect: which images a page shows, what is on it, and one line for wrong input."""
+"""The gallery: which images a page shows, what is on it, its filters in a browser, and one line for wrong input."""
 
 import base64
 import io
 import json
 import re
 import shutil
+import subprocess
+from html import unescape
 
 import pytest
 from PIL import Image
 
-from utils import gallery, inspect
-from utils.data.records import read_records
-from utils.data.text_codec import TextCodec, load_tokenizer
+from utils import gallery
 from utils.data.vad_lexicon import Lexicon
 from utils.errors import InputError
-from utils.visualize.gallery_page import Page, choose, record_card, thumbnail, title_and_byline
+from utils.evaluation.evaluation import Evaluation
+from utils.visualize.gallery_page import (
+    Bar,
+    Card,
+    Page,
+    Thumbnail,
+    choose,
+    gallery_page,
+    record_card,
+    thumbnail,
+    title_and_byline,
+)
 from utils.visualize.html_page import Word, render, tinter
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
@@ -82,13 +93,12 @@ def test_choice():
     assert choose(scores, 8, seed=1) == chosen != choose(scores, 8, seed=2)
     assert len(choose(scores, 1000, seed=1)) == 100
     assert choose({5: 0.0}, 3, seed=1) == {5: "worst"}
+    assert choose({1: 0.1, 2: 0.3, 3: 0.2}, 2, seed=1) == {1: "worst", 2: "best"}
 
 
 def test_tinted_pieces_joined_are_the_text():
-    tint = tinter(Lexicon({"tower": (0.5, -0.2, 0.1)}, None, "", "-1..1"))
-    pieces = tint("Towers, the TOWER & towering-high")
-    assert "".join(piece.text for piece in pieces) == "Towers, the TOWER & towering-high"
-    assert [piece.text for piece in pieces if piece.vad] == ["Towers", "TOWER"]
+    pieces = tinter(Lexicon({"tower": (0.5, -0.2, 0.1)}, None, "", "-1..1"))("Towers, the TOWER & towering-high")
+    assert [piece.text for piece in pieces] == ["Towers", ", the ", "TOWER", " & towering-high"]
     assert pieces[0].label == "V +0.50   A -0.20   D +0.10" and pieces[0].sign == "p" and pieces[0].strength == 50
     assert Word("x", (-0.25, 0, 0)).sign == "n"
 
@@ -98,15 +108,19 @@ def test_title_and_byline():
     assert title_and_byline("odd.jpg")[0] == "odd"
 
 
-def test_html_in_texts_and_names_stays_text():
+def test_a_page_is_self_contained_and_html_in_it_stays_text():
     html = hostile_page()
     assert html.count("<script") == 1 and "<img src=x" not in html and "&lt;img src=x onerror=" in html
-
-
-def test_a_page_is_self_contained():
-    html = hostile_page()
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", html) and "url(" not in html and "@import" not in html
     assert "font-variant-numeric" in html and "addEventListener" in html
+
+
+def test_emotions_of_the_filter_are_in_their_order():
+    """Those that are on the page, then other texts that a model has named; a page has what its first card has."""
+    cards = [Card("a.jpg", emotion, [], [], Thumbnail()) for emotion in ("fear", "zeal", "awe", "fear", "", "a mood")]
+    page = Page("", "", cards, [], tinted=False)
+    assert page.emotions == ["awe", "fear", "a mood", "zeal"]
+    assert page.distinct("emotion") == ["fear", "zeal", "awe", "a mood"] and page.distinct("group") == []
 
 
 def test_thumbnail(tmp_path):
@@ -126,6 +140,39 @@ def test_page_of_a_moved_run(run, capsys):
     assert html.count('<article class="card"') == 3 and html.count("data:image/jpeg") == 3
     assert 'data-emotion="nonsense" data-correctness="wrong"' in html and 'data-correctness="right"' in html
     assert "B-4" in html and 'class="model" style="width:50%"' in html and 'data-vad="V ' in html
+
+
+def test_the_last_evaluation_is_shown(tmp_path):
+    """Epochs by number and step, not by name; checkpoints' names are older than any epoch."""
+    for name in ("2_7", "10_3", "10_21", "best-res_0"):
+        (tmp_path / f"unf_captions_full_{name}_step.json").write_text("[]")
+    assert gallery.find_evaluation(tmp_path, None) == ("10", 21)
+    assert gallery.find_evaluation(tmp_path, "best-res_0") == ("best-res", 0)
+    with pytest.raises(InputError, match="give one of best-res_0, 2_7, 10_3, 10_21"):
+        gallery.find_evaluation(tmp_path, "3_7")
+
+
+def test_cards_of_an_evaluation():
+    """Ranked by CIDEr; right and wrong are of images with a majority; a text without "because" is shown whole."""
+    records, of_images = {}, {}
+    for image, (share, score) in enumerate(((1.0, 0.3), (1.0, 0.1), (0.5, 0.9), (1.0, 0.5)), 1):
+        votes = [0.0, share, *[0.0] * 6, 1 - share]
+        texts = {"emotions": ["awe"], "explanations": ["a sea"]}
+        records[str(image)] = texts | {"image_name": f"Cubism/{image}.jpg", "origin_emotion_distribution": votes}
+        of_images[image] = {"CIDEr": score, "ROUGE_L": 1 - score}
+    full = {1: "awe because a", 2: "fear because b", 3: "awe because c", 4: "awe it seems so"}
+    explanations, scores = {1: "a", 2: "b", 3: "c", 4: "seems so"}, {"CIDEr": 0.456, "ROUGE_L": 0.3, "sub_acc": 0.6}
+    likelihood = {"likelihood": {image: [0.2, 0.8, *[0.0] * 7] for image in full}}
+    evaluation = Evaluation(full, explanations, scores, {}, likelihood, of_images=of_images)
+    page = gallery_page("t", "val.json", records, evaluation, 3, 7, None, None)
+    shown = [(card.name[7], card.group, card.correctness, card.emotion, len(card.words)) for card in page.cards]
+    assert shown[:2] == [("2", "worst", "wrong", "fear", 1), ("3", "best", "no majority", "awe", 1)]
+    page = gallery_page("t", "val.json", records, evaluation, 4, 7, None, None)
+    (whole,) = (card for card in page.cards if card.name == "Cubism/4.jpg")
+    assert (whole.emotion, whole.words, whole.scores) == ("awe it seems so", [], {"ROUGE-L": 0.5, "CIDEr": 0.5})
+    assert (whole.correctness, whole.bars[1]) == ("wrong", Bar("awe", 100, 80, True))
+    assert page.facts == [("ACC", "60.0"), ("ROUGE-L", "30.0"), ("CIDEr", "45.6")]
+    assert page.lead.startswith("4 of the 4 images of val.json: those with the lowest and the highest CIDEr,")
 
 
 def test_the_page_names_the_source_of_the_models_distribution(run, tmp_path):
@@ -164,50 +211,54 @@ def test_wrong_input(run, tmp_path):
     assert "not a list of images with probabilities" in error(tmp_path / "run")
 
 
-def test_training_writes_galleries(workspace, tmp_path):
-    import artEmisX_train
+# ---- in a browser ----------------------------------------------------------------------------------------------------
 
-    artEmisX_train.main(workspace.argv(tmp_path, "--num_train_epochs", "1", "--gallery", "4", "--use_emotion_loss"))
-    (page,) = (tmp_path / "results").glob("gallery_0_*.html")
-    html = page.read_text()
-    assert html.count('<article class="card"') == 4 and 'class="model"' in html
-
-
-def test_inspect(workspace, tmp_path, capsys):
-    val, test = (str(workspace.data / f"artEmisX_{split}.json") for split in ("val", "test"))
-    root = workspace.data / "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
-    lexicon = workspace.data / "demo-VAD-Lexicon.txt"
-    more = ["--image_root", str(root), "--vad_lexicon", str(lexicon), "--max_seq_len", "20"]
-    inspect.main(
-        [val, test, *more, "--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html"), "--number", "5"]
-    )
-    facts = json.loads((tmp_path / "a.json").read_text())
-    records = json.loads((workspace.data / "artEmisX_val.json").read_text())
-    texts = [text for record in records.values() for text in record["explanations"]]
-    of_val = facts["splits"][val]
-    assert of_val["images"] == len(records) and of_val["explanations"] == len(texts)
-    assert of_val["repeated"] == len(texts) - len(set(texts)) and of_val["pictures"]["found"] == len(records)
-    assert abs(sum(of_val["emotions"].values()) - 1) < 1e-9 and 0 < of_val["lexicon"]["known"] < 1
-    assert facts["overlaps"][0]["images"] == 0
-    assert "share 0 images" in capsys.readouterr().out
-    assert (tmp_path / "a.html").read_text().count("data:image/jpeg") == 5
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --virtual-time-budget=4000"
+)
 
 
-def test_inspect_counts_tokens_as_training_does(workspace):
-    records = read_records(workspace.data / "artEmisX_val.json")
-    codec = TextCodec(load_tokenizer(str(workspace.root / "gpt2")), " the emotion is", 60)
-    emotions = [emotion for record in records.values() for emotion in record["emotions"]]
-    texts = [text for record in records.values() for text in record["explanations"]]
-    lengths = (codec.encode(emotions, texts).input_ids != codec.pad_id).sum(axis=1)
-    assert inspect.text_lengths(records).tolist() == lengths.tolist()
-    assert inspect.split_facts(records, 20)["tokens"]["cut"] == (lengths > 20).sum()
+def in_browser(html: str, script: str, folder):
+    """What `script`, the body of an async function, returns on the page; as JSON."""
+    runner = f"(async () => {{ {script} }})().catch(String).then((v) => document.documentElement.dataset.out = JSON.stringify(v));"
+    (folder / "page.html").write_text(html.replace("</body>", f"<script>{runner}</script></body>"))
+    command = [CHROMIUM, *FLAGS.split(), "--window-size=500,900", f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
+    command += [(folder / "page.html").as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    found = re.search(r'data-out="([^"]*)"', dom)
+    assert found, dom[-2000:]
+    return json.loads(unescape(found[1]))
 
 
-def test_agreement():
-    record = {
-        "emotions": ["awe", "awe", "fear"],
-        "explanations": ["a", "a", "b"],
-        "origin_emotion_distribution": [0, 2 / 3, 0, 0, 0, 0, 1 / 3, 0, 0],
-    }
-    facts = inspect.split_facts({"1": record}, 30)
-    assert facts["agreement"] == pytest.approx(1 / 3) and facts["repeated"] == 1 and facts["majority"] == 1
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt-get install chromium)")
+def test_filters_keys_and_hostile_text(tmp_path):
+    script = """
+        const visible = () => [...document.querySelectorAll(".card")].filter((c) => !c.hidden).map((c) => c.dataset.scores);
+        const set = (id, value) => { const e = document.getElementById(id); e.value = value; e.dispatchEvent(new Event("input")); };
+        const key = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+        const out = { all: visible() };
+        set("emotion", "fear"); out.fear = visible(); key("Escape"); out.cleared = visible();
+        set("correctness", "right"); out.right = visible(); set("correctness", "");
+        set("group", "worst"); out.worst = visible(); set("group", "");
+        set("search", "GRIEF"); out.search = visible(); out.count = document.getElementById("count").textContent;
+        set("search", "zzz"); out.none = document.getElementById("none").hidden; set("search", "");
+        set("sort", "0 -1"); out.sorted = visible(); set("emotion", "awe"); out.both = visible(); set("emotion", "");
+        document.activeElement.blur();
+        key("j"); out.first = document.activeElement.dataset.scores; key("j"); out.second = document.activeElement.dataset.scores;
+        key("ArrowRight"); out.word = document.activeElement.textContent; key("r");
+        out.open = document.activeElement.closest(".card").querySelector(".references").open;
+        out.tip = getComputedStyle(document.activeElement, "::after").content;
+        key("/"); out.focus = document.activeElement.id;
+        out.images = document.images.length; out.title = document.title; out.wide = document.documentElement.scrollWidth > innerWidth;
+        return out;
+    """
+    out = in_browser(hostile_page(), script, tmp_path)
+    assert out["all"] == out["cleared"] == ["0.0", "1.0", "2.0"]
+    assert out["fear"] == out["search"] == ["1.0"] and out["count"] == "1 of 3 images"
+    assert out["right"] == ["0.0", "2.0"] and out["worst"] == ["0.0"] and out["none"] is False
+    assert out["sorted"] == ["2.0", "1.0", "0.0"] and out["both"] == ["2.0", "0.0"]
+    assert (out["first"], out["second"], out["word"], out["open"]) == ("2.0", "1.0", "grief", True)
+    assert "V -1.00" in out["tip"] and out["focus"] == "search"
+    assert out["images"] == 0 and "<script>alert(1)" in out["title"] and not out["wide"]

@@ -6,10 +6,10 @@ import pytest
 from cococaption.references import References
 from utils.constants import EMOTIONS
 from utils.evaluation.baselines import ceiling, floor
-from utils.evaluation.image_scores import ImageScores, group_scores, intervals, paired_difference
+from utils.evaluation.image_scores import ImageScores, group_scores, intervals, references_hash, resampled_weights
 
 
-def _record(emotion, name):
+def record(emotion: str | None, name: str) -> dict:
     distribution = [0.0] * 9
     distribution[EMOTIONS.index(emotion or "fear")], distribution[8] = (0.6, 0.4) if emotion else (0.5, 0.5)
     return {"origin_emotion_distribution": distribution, "image_name": name}
@@ -17,10 +17,10 @@ def _record(emotion, name):
 
 def test_scores_of_groups():
     records = {
-        "1": _record("awe", "Cubism/a.jpg"),
-        "2": _record("awe", "Pop_Art/sub/b.jpg"),
-        "3": _record(None, "Cubism/c.jpg"),
-        "4": _record("sadness", "d.jpg"),
+        "1": record("awe", "Cubism/a.jpg"),
+        "2": record("awe", "Pop_Art/sub/b.jpg"),
+        "3": record(None, "Cubism/c.jpg"),
+        "4": record("sadness", "d.jpg"),
     }
     values = {"sub_acc": np.array([1, 0, np.nan, 1]), "ROUGE_L": np.array([0.2, 0.4, 0.6, 0.8])}
     sums = {"bleu": np.array([[n] * 4 + [4] * 4 + [4, 4] for n in (1, 2, 3, 4)], np.float64)}
@@ -36,10 +36,17 @@ def test_scores_of_groups():
 
 
 def test_groups_of_no_image():
-    records = {"1": _record("awe", "Cubism/a.jpg")}
+    records = {"1": record("awe", "Cubism/a.jpg")}
     of_none = ImageScores([1], {"sub_acc": np.array([0.0])}, {"bleu": np.ones((1, 10))})
     assert group_scores(of_none, records)["of_right_emotion"] == {"images": 0}
     assert "of_right_emotion" not in group_scores(ImageScores([1], {}, {}), records)
+
+
+def test_references_are_the_same_in_any_order():
+    references = {1: ["a", "b"], 2: ["c"], 3: ["of no scored image"]}
+    expected = references_hash(references, [1, 2])
+    assert references_hash({2: ["c"], 1: ["b", "a"]}, [2, 1]) == expected
+    assert references_hash({1: ["a"], 2: ["b", "c"]}, [1, 2]) != expected
 
 
 # ---- bootstrap -------------------------------------------------------------------------------------------------------
@@ -52,42 +59,44 @@ def test_interval_of_a_mean():
     assert (low, high) == (pytest.approx(0.451, abs=0.006), pytest.approx(0.549, abs=0.006))
 
 
-def test_paired_difference_uses_the_same_images():
-    """Two runs that differ by 0.01 on every image differ surely, however much the images vary."""
-    values = np.random.default_rng(0).uniform(size=200)
-    a, b, c = (ImageScores(list(range(200)), {"x": of}, {}) for of in (values, values + 0.01, values[::-1].copy()))
-    sure, chance = paired_difference(a, b)["x"], paired_difference(a, c)["x"]
-    assert sure["interval"] == pytest.approx([0.01, 0.01]) and sure["p"] < 0.01
-    assert chance["p"] > 0.5 and chance["interval"][0] < 0 < chance["interval"][1]
+def test_as_many_images_are_drawn_as_there_are():
+    weights = resampled_weights(7, resamples=3000, seed=1)
+    assert weights.shape == (3000, 7) and (weights.sum(axis=1) == 7).all()
+    assert weights.mean(axis=0) == pytest.approx(np.ones(7), abs=0.1)
+    assert (weights == 0).mean() == pytest.approx((6 / 7) ** 7, abs=0.01)  # with replacement
 
 
 # ---- floor and ceiling -----------------------------------------------------------------------------------------------
 
 
-def _references(*images):
+def references_of(*images: list[str]) -> References:
     return References([text for texts in images for text in texts], np.array([len(texts) for texts in images]))
 
 
 def test_floor():
     records = [
-        _record("awe", "a") | {"emotions": ["awe", "awe"]},
-        _record("sadness", "b") | {"emotions": ["sadness", "fear"]},
-        _record(None, "c") | {"emotions": ["fear", "fear"]},
+        record("awe", "a") | {"emotions": ["awe", "awe"]},
+        record("sadness", "b") | {"emotions": ["sadness", "fear"]},
+        record(None, "c") | {"emotions": ["fear", "fear"]},
     ]
-    found = floor(_references(["x y", "a b c d"], ["a b c d", "e f"], ["g h"]), records)
+    found = floor(references_of(["x y", "a b c d"], ["a b c d", "e f"], ["g h"]), records)
     # awe has two votes and fear three; no majority is fear
     assert found["emotion"] == "fear" and found["sentence"] == "a b c d"
     assert found["scores"]["sub_acc"] == 0 and found["scores"]["ROUGE_L"] == pytest.approx(2 / 3)
     assert found["scores"]["Bleu_1"] == pytest.approx(8 / 12)
-    records[2]["emotions"] = ["awe", "fear"]  # three votes against two: awe is right for one of the two majorities
-    assert floor(_references(["x"], ["y"], ["z"]), records)["scores"]["sub_acc"] == 0.5
+    records[2]["emotions"] = ["fear", "awe"]  # three votes against two: awe is right for one of the two majorities
+    assert floor(references_of(["x"], ["y"], ["z"]), records)["scores"]["sub_acc"] == 0.5
+    records[1]["emotions"] = ["fear", "fear"]  # three votes each: the first of the nine
+    assert floor(references_of(["x"], ["y"], ["z"]), records[::-1])["emotion"] == "awe"
 
 
 def test_ceiling():
     texts = ["a b c d", "a b c d"], ["only one"], ["e f g h", "i j k l"]
     records = [{"emotions": of} for of in (["awe"] * 3, ["fear"], ["awe", "fear"])]
-    found = ceiling(_references(*texts), records)
+    found = ceiling(references_of(*texts), records)
     assert found["images"] == 2 and found["scores"]["Bleu_4"] < 1
     # the drawn text is not among its own references; awe agrees, fear is alone, awe and fear disagree
     assert found["scores"]["ROUGE_L"] == 0.5 and found["scores"]["Bleu_1"] == pytest.approx(0.5)
     assert found["scores"]["sub_acc"] == 0.5
+    # half of the two others is not more than half
+    assert "sub_acc" not in ceiling(references_of(*texts), [{"emotions": ["fear", "awe", "anger"]}])["scores"]

@@ -1,35 +1,57 @@
-"""utils.plots: the figures of a run, runs overlaid, and folders that are not runs."""
+"""utils.plots: the figures of a run and what their axes show, runs overlaid, and folders that are not runs."""
 
 import json
-import shutil
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import artEmisX_train
 from utils import plots
+from utils.constants import EMOTIONS
 from utils.errors import InputError
-from utils.evaluation.emotion_metrics import accuracy_and_ece, confusion_matrix
 from utils.visualize.figures import COLOURS, LINES, MARKERS, scores_figure, style
 
 NAMES = {"losses", "scores", "confusion", "calibration", "lengths"}
+HEAD = [0.0, 0.1, 0.7, 0.2, *[0.0] * 5]
 
 
-@pytest.fixture(scope="module")
-def trained(workspace, tmp_path_factory):
-    """Two runs: one with the emotion head and a named test set, one without."""
-    root = tmp_path_factory.mktemp("runs")
-    first = ("--use_emotion_loss", "--test_set", "v1.0", "--log_steps", "1")
-    assert artEmisX_train.main(workspace.argv(root / "first", *first)) == 0
-    assert artEmisX_train.main(workspace.argv(root / "$second_$", "--num_train_epochs", "1")) == 0
-    return root
+def write_run(root: Path, name: str, head: bool = True, **flags) -> Path:
+    """A run of two evaluations of five images: awe (twice), fear, sadness, and one without a majority."""
+    records = {}
+    for image, share in enumerate(({1: 1.0}, {1: 0.8, 2: 0.2}, {6: 0.6, 1: 0.4}, {7: 1.0}, {0: 0.5, 1: 0.5}), 1):
+        votes = [share.get(label, 0.0) for label in range(9)]
+        texts = {"emotions": ["awe", "fear"], "explanations": ["a b c", "a b c d e"]}
+        records[image] = texts | {"image_name": f"{image}.jpg", "origin_emotion_distribution": votes}
+    results = root / name / "results"
+    results.mkdir(parents=True)
+    (root / "val.json").write_text(json.dumps(records))
+    start = {"flags": {"nle_data_val_path": str(root / "val.json"), **flags}}
+    lines: list[dict] = [{"start": start}]
+    for epoch in (0, 1):
+        for step in (0, 1):
+            place = {"epoch": epoch, "step": step, "updates": 10 * (2 * epoch + step + 1)}
+            losses = {"loss": 3.0 - epoch, "lm_loss": 2.0 - epoch, "vad_loss": 0.5 if step else float("nan")}
+            lines.append({"losses": place | losses})
+        lines.append({"scores": place | {"sub_acc": 0.25 + epoch / 4, "Bleu_4": 0.1, "max_lcs": 4.0}})
+    (results / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    emotions = ("awe", "fear", "fear", "a mood", "awe")
+    heads = [[0, 0.9, 0.1, *[0] * 6], [0.88, 0.12, *[0] * 7], [0.3, 0, 0, 0, 0, 0, 0.7, 0, 0], [0.1] * 8 + [0.2], HEAD]
+    for kind, key, values in (
+        ("unf_captions_full", "caption", [f"{emotion} because x" for emotion in emotions]),
+        ("unf_captions_exp", "caption", ["a", "a b", "a b", "a b c d", "a b c d e f"]),
+        ("emotion_head", "probabilities", heads),
+    ):
+        if head or kind != "emotion_head":
+            rows = [{"image_id": image, key: value} for image, value in enumerate(values, 1)]
+            (results / f"{kind}_1_1_step.json").write_text(json.dumps(rows))
+    return results
 
 
 @pytest.fixture
-def run(trained, tmp_path):
-    return shutil.copytree(trained / "first" / "results", tmp_path / "run")
+def run(tmp_path) -> Path:
+    return write_run(tmp_path, "first", test_set="v1.0")
 
 
 def texts(path) -> str:
@@ -37,7 +59,7 @@ def texts(path) -> str:
 
 
 @pytest.mark.slow
-def test_all_figures_of_a_run(run, capsys):
+def test_all_figures_of_a_run(run, tmp_path, capsys, monkeypatch):
     assert plots.main([str(run)]) is None
     written = {path.name for path in (run / "plots").iterdir()}
     assert written == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
@@ -45,54 +67,95 @@ def test_all_figures_of_a_run(run, capsys):
     for name in NAMES:
         with Image.open(run / "plots" / f"{name}.png") as picture:
             assert min(picture.size) > 300 and len(picture.convert("L").getcolors(10**6)) > 10
-    assert all(term in texts(run / "plots" / "losses.svg") for term in ("lm loss", "vad loss", "emotion loss"))
     scores = texts(run / "plots" / "scores.svg")
-    assert "SEVLM (published)" in scores and "B-4" in scores and "head ECE" in scores
+    assert "SEVLM (published)" in scores and "B-4" in scores
+    everything = plots.figures
+    monkeypatch.setattr(plots, "figures", lambda runs: ({"losses": everything(runs)[0]["losses"]}, []))
+    plots.main([str(run), "--out", str(tmp_path / "again")])
+    assert (tmp_path / "again" / "losses.svg").read_bytes() == (run / "plots" / "losses.svg").read_bytes()
 
 
-@pytest.mark.slow
-def test_runs_are_overlaid(trained, tmp_path, capsys):
-    out = tmp_path / "out"
-    plots.main([str(trained / "first"), str(trained / "$second_$"), "--out", str(out)])  # results/ is found
+def test_runs_are_overlaid(run, tmp_path):
+    """Each under its name, which is no formula; published lines only where both have the same test set."""
+    write_run(tmp_path, "$second_$", head=False)
+    runs = [plots.read_run(tmp_path / name) for name in ("first", "$second_$")]  # results/ is found
+    drawn, notes = plots.figures(runs)
+    names = [str(tmp_path / name) for name in ("first", "$second_$")]
+    labels = {
+        name: [text.get_text() for text in figure.legends[0].get_texts()]
+        for name, figure in drawn.items()
+        if figure.legends
+    }
+    assert labels["losses"] == labels["scores"] == names
+    assert [label.partition(" (")[0] for label in labels["lengths"]] == ["references", *names]
+    assert len(labels["calibration"]) == 2 and [panel.get_title() for panel in drawn["confusion"].axes] == names
+    assert notes == [f"not drawn: {names[1]}: has no emotion head (--use_emotion_loss)"]
     for name in ("losses", "scores", "lengths"):
-        assert all(run in texts(out / f"{name}.svg") for run in ("/first", "/$second_$"))
-    assert "published" not in texts(out / "scores.svg")  # two test sets
-    assert "$second_$" not in texts(out / "calibration.svg")
-    assert "$second_$: has no emotion head" in capsys.readouterr().out
+        assert [line.get_color() for line in drawn[name].axes[-1].lines] == list(COLOURS[:2])
+    drawn["lengths"].savefig(tmp_path / "lengths.svg")
+    assert f"{names[1]} (mean 3.0)" in texts(tmp_path / "lengths.svg")
 
 
-@pytest.mark.slow
-def test_the_same_figures_from_the_same_run(run, tmp_path):
-    for folder in ("a", "b"):
-        plots.main([str(run), "--out", str(tmp_path / folder)])
-    for name in NAMES:
-        assert (tmp_path / "a" / f"{name}.svg").read_bytes() == (tmp_path / "b" / f"{name}.svg").read_bytes()
+# ---- what is drawn ---------------------------------------------------------------------------------------------------
 
 
-def test_values_are_those_of_the_files(run, workspace):
-    read = plots.read_run(run)
-    records = json.loads((workspace.data / "artEmisX_val.json").read_text())
-    captions = json.loads((run / "unf_captions_full_1_5_step.json").read_text())
-    captions = {line["image_id"]: line["caption"] for line in captions}
-    assert (plots.confusion_of(read, records) == confusion_matrix(captions, records)).all()
-    heads = json.loads((run / "emotion_head_1_5_step.json").read_text())
-    expected = accuracy_and_ece({row["image_id"]: row["probabilities"] for row in heads}, records)
-    majority = sum(max(records[str(row["image_id"])]["origin_emotion_distribution"]) > 0.5 for row in heads)
-    images, right, confidence = plots.calibration_of(read, records)
-    assert images.sum() == majority and right.sum() / images.sum() == pytest.approx(expected["acc"])
-    assert np.abs(right - confidence).sum() / images.sum() == pytest.approx(expected["ece"])
-    (run / "report.json").write_text(json.dumps({"scores": {}, "confusion_matrix": [[3] * 10] * 9}))
-    assert (plots.confusion_of(read, records) == 3).all()
-    updates, values = read.curves(read.history.losses)["vad_loss"]
-    assert updates == list(range(1, 13)) and values == [point["vad_loss"] for point in read.history.losses]
+@pytest.fixture
+def drawn(run):
+    figures, notes = plots.figures([plots.read_run(run)])
+    assert set(figures) == NAMES and not notes
+    return figures
 
 
-def test_scores_are_drawn_in_percent_beside_published_lines():
-    figure = scores_figure({"mine": {"sub_acc": ([6, 12], [0.25, 0.5]), "max_lcs": ([6], [4.0])}}, "test_all")
-    accuracy, novelty = figure.axes
-    drawn = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
-    assert drawn["mine"] == [25, 50] and drawn["SEVLM (published)"] == [44.2, 44.2] and len(drawn) == 4
-    assert [list(line.get_ydata()) for line in novelty.lines] == [[4.0]]
+def test_losses_over_updates(drawn):
+    axes = {panel.get_title(): panel for panel in drawn["losses"].axes}
+    assert list(axes) == ["loss", "lm loss", "vad loss"]
+    curves = {title: list(map(list, panel.lines[0].get_data())) for title, panel in axes.items()}
+    assert curves["lm loss"] == [[10, 20, 30, 40], [2, 2, 1, 1]]
+    assert curves["vad loss"] == [[20, 40], [0.5, 0.5]]  # without what is not a number
+    assert (axes["loss"].get_xlabel(), axes["loss"].get_ylabel()) == ("updates", "loss")
+
+
+def test_scores_in_percent_beside_published_lines(drawn):
+    accuracy, _, novelty = drawn["scores"].axes
+    curves = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
+    assert curves["SEVLM (published)"] == [65.6, 65.6] and len(curves) == 1 + 4
+    assert list(accuracy.lines[0].get_ydata()) == [25, 50] and list(accuracy.lines[0].get_xdata()) == [20, 40]
+    assert (accuracy.get_title(), accuracy.get_ylabel(), novelty.get_ylabel()) == ("ACC", "%", "words")
+    assert [list(line.get_ydata()) for line in novelty.lines] == [[4, 4]]
+    figure = scores_figure({"mine": {"METEOR": ([6], [0.1])}}, "test_all")
+    assert [line.get_ydata()[0] for line in figure.axes[0].lines] == [10, 13.9, 14.9, 15.2]
+
+
+def test_confusion_has_the_dominant_emotion_in_rows(drawn):
+    (axes,) = drawn["confusion"].axes
+    counts = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axes.texts}
+    # awe as awe and as fear, fear as fear, sadness as a text that is none
+    assert counts == {(1, 1): "1", (1, 6): "1", (6, 6): "1", (7, 9): "1"}
+    fractions = axes.images[0].get_array()
+    assert fractions.shape == (9, 10) and fractions[1, 1] == 0.5 and fractions[7, 9] == 1
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(EMOTIONS)
+    assert [label.get_text() for label in axes.get_xticklabels()] == [*EMOTIONS, "other text"]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("dominant emotion", "emotion named")
+
+
+def test_calibration_is_accuracy_over_confidence(drawn):
+    upper, lower = drawn["calibration"].axes
+    line = upper.lines[-1]
+    # 0.2 wrong; 0.7 right; 0.88 wrong and 0.9 right in one bin; the image without a majority does not count
+    assert list(line.get_xdata()) == pytest.approx([0.2, 0.7, 0.89]) and list(line.get_ydata()) == [0, 1, 0.5]
+    error = (0.2 + 0.3 + abs(1 - 0.88 - 0.9)) / 4
+    assert f"(ECE {100 * error:.1f} %)" in line.get_label()
+    assert list(lower.patches[0].get_data().values[[2, 10, 13]]) == [1, 1, 2]
+    assert (upper.get_ylabel(), lower.get_xlabel(), lower.get_ylabel()) == ("accuracy", "confidence", "images")
+
+
+def test_lengths_are_those_of_the_explanations(drawn):
+    (axes,) = drawn["lengths"].axes
+    line = axes.lines[0]
+    assert list(line.get_xdata()) == list(range(7)) and list(line.get_ydata()) == [0, 20, 40, 0, 20, 0, 20]
+    assert "(mean 3.0)" in line.get_label() and axes.patches[0].get_label() == "references (mean 4.0)"
+    assert list(axes.patches[0].get_data().values) == [0, 0, 0, 50, 0, 50, 0]
+    assert list(axes.patches[0].get_data().edges[:2]) == [-0.5, 0.5]
 
 
 def test_runs_differ_without_colours():
@@ -101,30 +164,37 @@ def test_runs_differ_without_colours():
     assert len({look["color"] for look in looks[: len(COLOURS)]}) == len(COLOURS)
 
 
-def test_a_run_without_evaluations_has_losses(run, capsys):
+# ---- runs that lack something ----------------------------------------------------------------------------------------
+
+
+def test_a_run_without_evaluations_has_losses(run):
     lines = [line for line in (run / "log.jsonl").read_text().splitlines() if not line.startswith('{"scores"')]
     (run / "log.jsonl").write_text("\n".join(lines))
-    plots.main([str(run)])
-    assert {path.name for path in (run / "plots").iterdir()} == {"losses.png", "losses.svg"}
-    assert "no evaluation yet: only its losses are drawn" in capsys.readouterr().out
+    figures, notes = plots.figures([plots.read_run(run)])
+    assert set(figures) == {"losses"} and notes == [f"{run}: no evaluation yet: only its losses are drawn"]
+
+
+def test_the_report_has_the_confusion_matrix_of_its_captions(run):
+    (run / "report.json").write_text(json.dumps({"scores": {}, "confusion_matrix": [[3] * 10] * 9}))
+    assert (plots.confusion_of(plots.read_run(run), {}) == np.full((9, 10), 3)).all()
 
 
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("unf_captions_exp_1_5_step.json", None, "unf_captions_exp_1_5_step.json: no such file"),
-        ("unf_captions_exp_1_5_step.json", '[{"image_id": 7, "caption": "a"}]', "image 7 is not in the scored split"),
-        ("emotion_head_1_5_step.json", "[1]", "not a list of images with probabilities"),
+        ("unf_captions_exp_1_1_step.json", None, "unf_captions_exp_1_1_step.json: no such file"),
+        ("unf_captions_exp_1_1_step.json", '[{"image_id": 7, "caption": "a"}]', "image 7 is not in the scored split"),
+        ("emotion_head_1_1_step.json", "[1]", "not a list of images with probabilities"),
         ("report.json", '{"confusion_matrix": [[1]]}', "not a test report"),
         ("report.json", '{"scores": {}, "confusion_matrix": null}', "has no confusion matrix"),
+        ("../../val.json", None, "val.json: no such file, which is the scored split"),
     ],
 )
-def test_a_damaged_file_leaves_one_figure_out(run, capsys, name, content, line):
+def test_a_damaged_file_leaves_one_figure_out(run, name, content, line):
     (run / name).unlink(missing_ok=True) if content is None else (run / name).write_text(content)
-    plots.main([str(run)])
-    notes = [printed for printed in capsys.readouterr().out.splitlines() if printed.startswith("not drawn: ")]
-    assert len(notes) == 1 and line in notes[0]
-    assert (run / "plots" / "scores.svg").is_file()
+    figures, notes = plots.figures([plots.read_run(run)])
+    assert len(notes) == 1 and notes[0].startswith("not drawn: ") and line in notes[0]
+    assert "scores" in figures and figures.keys() < NAMES
 
 
 def test_folders_that_are_not_runs(run, tmp_path):

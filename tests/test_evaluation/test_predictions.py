@@ -1,4 +1,4 @@
-"""Captions of other programs: every form gives the same scores, bad files are refused in one line; comparing two runs."""
+"""Captions of other programs: every form gives the same scores, bad files are refused in one line."""
 
 import json
 import re
@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from cococaption import CaptionScorer
-from tests.conftest import REPOSITORY
-from utils import compare, report
+from cococaption.tokenizer import printable
+from tests.test_evaluation.tiny import CLASSIFIER
+from utils import report
 from utils.errors import InputError
 from utils.evaluation.emotion_metrics import emotion_accuracy
 from utils.evaluation.evaluation import read_predictions, score_captions
@@ -17,7 +18,6 @@ from utils.evaluation.report import EmotionClassifier
 from utils.files import sha256, write_json
 
 EMOTIONS = ("awe", "fear", "sadness")
-CLASSIFIER = REPOSITORY / "tests/data/artemis/preprocess_data_nets/txt_to_emotion/lstm_based/best_model.pt"
 WORDS = "the sky is dark and a big tree looks sad it makes me feel calm by the sea".split()
 
 
@@ -54,14 +54,25 @@ FORMS = {
 }
 
 
+def scored(path, rows: list[dict], flags: list[str], *more: object) -> dict:
+    """The report of predictions that are written to `path`."""
+    write_json(path, rows)
+    report.main(["--predictions", str(path), *flags, *map(str, more)])
+    return json.loads(path.with_name(f"{path.stem}_report.json").read_text())
+
+
 def test_every_form_gives_the_same_scores(split, tmp_path, capsys):
     flags, _, captions, _ = split
-    reports = {}
+    reports, more = {}, ("--test_set", "affection", "--append_to", tmp_path / "all.csv")
     for form, row in FORMS.items():
-        write_json(tmp_path / f"{form}.json", [row(image, *caption) for image, caption in reversed(captions.items())])
-        report.main(["--predictions", str(tmp_path / f"{form}.json"), *flags])
-        reports[form] = json.loads((tmp_path / f"{form}_report.json").read_text())
-        assert ("no ACC" in capsys.readouterr().out) == (form == "alone")
+        rows = [row(image, *caption) for image, caption in reversed(captions.items())]
+        reports[form] = scored(tmp_path / f"{form}.json", rows, flags, *more)
+        shown = capsys.readouterr().out
+        assert ("no ACC" in shown) == (form == "alone") and "| LLaVA-OV (published)" in shown
+        images = json.loads((tmp_path / f"{form}_report_images.json").read_text())
+        emotion, text = captions[1]
+        assert images["captions"][0] == (text if form == "alone" else f"{emotion} because {text}")
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 1 + 3
     assert reports["full"]["scores"] == reports["apart"]["scores"] and 0 < reports["full"]["scores"]["sub_acc"] < 1
     alone = reports["alone"]["scores"]
     assert alone == {name: value for name, value in reports["full"]["scores"].items() if name != "sub_acc"}
@@ -92,13 +103,33 @@ def test_bad_predictions(split, tmp_path, change, message):
     assert str(caught.value).isprintable() and str(tmp_path / "bad.json") in str(caught.value)
 
 
-def test_mixed_captions_are_refused_unless_named(split, tmp_path):
-    rows = [FORMS["full" if image < 3 else "alone"](image, *caption) for image, caption in split[2].items()]
-    write_json(tmp_path / "mixed.json", rows)
-    with pytest.raises(InputError, match="only 2 of 12 captions begin with an emotion"):
-        read_predictions(tmp_path / "mixed.json", split[3])
-    full, explanations = read_predictions(tmp_path / "mixed.json", split[3], "full")
-    assert full[1].startswith(split[2][1][0]) and explanations[1] == split[2][1][1]
+def test_half_of_the_captions_are_not_most(split, tmp_path):
+    """Whole texts or explanations: more than half must say what a file holds."""
+    _, _, captions, records = split
+
+    def read(full: int, others: str = "", kind: str | None = None) -> tuple[dict, dict]:
+        """The file whose first `full` captions are whole texts; of the others, those begin with `others`."""
+        rows = [
+            FORMS["full" if image <= full else "alone"](image, emotion, f"{others}{text}")
+            for image, (emotion, text) in captions.items()
+        ]
+        write_json(tmp_path / "mixed.json", rows)
+        return read_predictions(tmp_path / "mixed.json", records, kind)
+
+    with pytest.raises(
+        InputError, match="only 6 of 12 captions begin with an emotion and because; .*--captions full or"
+    ):
+        read(6)
+    assert read(7)[0][7] == f"{captions[7][0]} because {captions[7][1]}" and read(7)[0][8] == captions[8][1]
+    assert read(6, kind="full")[0][6].startswith(captions[6][0])
+    rows = [
+        FORMS["alone"](image, "", f"{'joy because ' * (image <= 6)}{text}") for image, (_, text) in captions.items()
+    ]
+    write_json(tmp_path / "half.json", rows)
+    assert read_predictions(tmp_path / "half.json", records)[0] == {}
+    write_json(tmp_path / "more.json", rows[:6] + [rows[6] | {"caption": "joy because of it"}] + rows[7:])
+    with pytest.raises(InputError, match="7 of 12 captions may name an emotion"):
+        read_predictions(tmp_path / "more.json", records)
 
 
 SPELLINGS = (
@@ -143,67 +174,67 @@ OTHERS = ("joy because {t}", "awe and fear because {t}", "I don't feel awe becau
 
 
 @pytest.mark.parametrize("form", OTHERS)
-def test_spellings_that_are_not_understood_are_named(split, tmp_path, capsys, form):
+def test_spellings_that_are_not_understood_are_named(split, tmp_path, form):
     """A file of them is refused without --captions; a few among others are counted."""
-    flags, _, captions, records = split
-    for name, odd in (("all", 12), ("some", 2), ("few among explanations", 3)):
-        rest = FORMS["alone" if "alone" in name or "explanations" in name else "full"]
+    _, _, captions, records = split
+    first = re.escape(repr(spelled(form, *captions[1])[:60]))
+
+    def read(odd: int, rest: str, kind: str | None = None) -> tuple[dict, dict]:
         rows = [
-            {"image_id": image, "caption": spelled(form, *of)} if image <= odd else rest(image, *of)
+            {"image_id": image, "caption": spelled(form, *of)} if image <= odd else FORMS[rest](image, *of)
             for image, of in captions.items()
         ]
-        write_json(tmp_path / f"{name}.json", rows)
-    first = re.escape(repr(spelled(form, *captions[1])[:60]))
+        write_json(tmp_path / "odd.json", rows)
+        return read_predictions(tmp_path / "odd.json", records, kind)
+
     with pytest.raises(
         InputError, match=f"12 of 12 captions may name an emotion, .*, e.g. {first} of image 1; .*--captions"
     ):
-        read_predictions(tmp_path / "all.json", records)
-    assert read_predictions(tmp_path / "all.json", records, "explanation")[1][1] == spelled(form, *captions[1])
-    report.main(["--predictions", str(tmp_path / "some.json"), *flags])
-    assert re.search(
-        f"2 of 12 captions do not begin .*, e.g. {first} of image 1: .* counts as wrong", capsys.readouterr().out
-    )
-    report.main(["--predictions", str(tmp_path / "few among explanations.json"), *flags])
-    assert re.search(f"3 of them may name one in words .* e.g. {first} of image 1", capsys.readouterr().out)
+        read(12, "full")
+    assert read(12, "full", "explanation")[1][1] == spelled(form, *captions[1])
+    (note,) = report.notes(*read(2, "full"), None)
+    assert re.match(f"2 of 12 captions do not begin .*, e.g. {first} of image 1: .* counts as wrong", note)
+    _, note = report.notes(*read(3, "alone"), None)
+    assert re.match(f"3 of them may name one in words .* e.g. {first} of image 1", note)
 
 
-def test_references_of_other_images_are_not_counted(split, tmp_path):
-    """The annotation file may be of a larger split."""
+def test_references_in_another_order_and_of_other_images(split, tmp_path):
+    """The annotation file may be of a larger split, whose images are not counted."""
     flags, folder, captions, _ = split
+    rows = [FORMS["full"](image, *caption) for image, caption in captions.items()]
+    plain = scored(tmp_path / "plain.json", rows, flags)
     annotations = json.loads((folder / "references.json").read_text())
-    annotations["images"] += [{"id": 99}]
-    annotations["annotations"] += [{"id": 1000 + n, "image_id": 99, "caption": "the sky"} for n in range(50)]
+    annotations["images"] = [{"id": 99}, *annotations["images"][::-1]]
+    more = [{"id": 1000 + n, "image_id": 99, "caption": "the sky"} for n in range(50)]
+    annotations["annotations"] = more + annotations["annotations"][::-1]
     write_json(tmp_path / "more.json", annotations)
-    write_json(tmp_path / "full.json", [FORMS["full"](image, *caption) for image, caption in captions.items()])
-    report.main(["--predictions", str(tmp_path / "full.json"), *flags, "--annFileExp", str(tmp_path / "more.json")])
-    assert json.loads((tmp_path / "full_report.json").read_text())["references_per_image"] == 3
+    other = scored(tmp_path / "full.json", rows, flags, "--annFileExp", tmp_path / "more.json")
+    assert other["references_per_image"] == 3
+    assert other["scores"] == pytest.approx(plain["scores"]) and other["intervals"].keys() == plain["intervals"].keys()
+    hashes = [
+        json.loads((tmp_path / f"{name}_report_images.json").read_text())["references"] for name in ("plain", "full")
+    ]
+    assert hashes[0] == hashes[1] and other["references_sha256"] != plain["references_sha256"]
 
 
-def test_novelty_against_other_training_texts_is_not_compared(split, tmp_path, capsys):
-    """The report names the training texts, all of them where those with several emotions are given."""
+def test_novelty_is_measured_against_the_whole_training_split(split, tmp_path):
+    """Also where the file of images with several emotions is given; the one beside --records is the default."""
     flags, _, captions, records = split
-    write_json(tmp_path / "full.json", [FORMS["full"](image, *caption) for image, caption in captions.items()])
+    rows = [FORMS["full"](image, *caption) for image, caption in captions.items()]
     for name, part in (("a", records), ("b", {"1": records["1"]})):
         write_json(tmp_path / name / "artEmisX_train.json", part)
         write_json(tmp_path / name / "artEmisX_cl_train.json", {"2": records["2"]})
-    for name, train in (
-        ("a", "a/artEmisX_train.json"),
-        ("a2", "a/artEmisX_cl_train.json"),
-        ("b", "b/artEmisX_train.json"),
-    ):
-        out = ["--json", str(tmp_path / name / "report.json"), "--nle_data_train_path", str(tmp_path / train)]
-        report.main(["--predictions", str(tmp_path / "full.json"), *flags, *out])
-    made = {name: json.loads((tmp_path / name / "report.json").read_text()) for name in ("a", "a2", "b")}
-    assert made["a"]["training_texts"] == "artEmisX_train.json"
-    assert made["a"]["training_texts_sha256"] == sha256(tmp_path / "a" / "artEmisX_train.json")
-    assert (
-        made["a"]["scores"] == made["a2"]["scores"] and made["a"]["scores"]["max_lcs"] > made["b"]["scores"]["max_lcs"]
+    whole, pairs, other = (
+        scored(tmp_path / "full.json", rows, flags, "--nle_data_train_path", tmp_path / train)
+        for train in ("a/artEmisX_train.json", "a/artEmisX_cl_train.json", "b/artEmisX_train.json")
     )
-    for other, words in (("a2", "max-LCS "), ("b", "left out: max-LCS, as the runs differ in training texts")):
-        capsys.readouterr()
-        compare.main([str(tmp_path / "a"), str(tmp_path / other)])
-        shown = capsys.readouterr().out
-        assert words in shown and shown.count("max-LCS") == 1
+    write_json(tmp_path / "a" / "records.json", records)
+    beside = scored(tmp_path / "full.json", rows, flags, "--records", tmp_path / "a" / "records.json")
+    assert whole["scores"] == pairs["scores"] == beside["scores"]
+    assert whole["scores"]["max_lcs"] > other["scores"]["max_lcs"]
+    for made in (whole, pairs, beside):
+        assert made["training_texts"] == "artEmisX_train.json"
+        assert made["training_texts_sha256"] == sha256(tmp_path / "a" / "artEmisX_train.json")
 
 
 def test_samples_are_what_rescoring_gives(split, tmp_path):
@@ -230,31 +261,6 @@ def test_samples_are_what_rescoring_gives(split, tmp_path):
         assert len(set(fast[name].round(6))) > 1
 
 
-def test_compare(split, tmp_path, capsys):
-    flags, folder, captions, _ = split
-    other = captions | {7: (captions[7][0], "nothing of this")}
-    for name, texts in (("a", captions), ("b", other)):
-        write_json(tmp_path / f"{name}.json", [FORMS["full"](image, *caption) for image, caption in texts.items()])
-        report.main(["--predictions", str(tmp_path / f"{name}.json"), "--json", str(tmp_path / name / "report.json"), *flags])  # fmt: skip
-    capsys.readouterr()
-    compare.main([str(tmp_path / "a"), str(tmp_path / "b" / "report.json"), "--json", str(tmp_path / "c.json")])
-    shown, found = capsys.readouterr().out, json.loads((tmp_path / "c.json").read_text())
-    assert found["pictures"][0]["image_name"] == "Cubism/a_7.jpg" and "nothing of this" in shown
-    assert found["scores"]["sub_acc"]["difference"] == 0 and found["scores"]["sub_acc"]["p"] == 1
-    assert found["scores"]["ROUGE_L"]["difference"] < 0
-
-    images = tmp_path / "b" / "report_images.json"
-    good = json.loads(images.read_text())
-    for change, message in (
-        ({"references": "x"}, "against other references"),
-        ({"images": good["images"][::-1]}, "other images"),
-        ({"sums": None}, "does not hold the scores of single images"),
-    ):
-        images.write_text(json.dumps(good | change))
-        with pytest.raises(InputError, match=message):
-            compare.main([str(tmp_path / "a"), str(tmp_path / "b")])
-
-
 def test_the_emotion_classifier_reads_explanations(split, tmp_path, monkeypatch):
     """Not whole captions, whose first word would give the emotion away."""
     flags, _, captions, _ = split
@@ -265,8 +271,12 @@ def test_the_emotion_classifier_reads_explanations(split, tmp_path, monkeypatch)
         return dict.fromkeys(texts, "awe")
 
     monkeypatch.setattr(EmotionClassifier, "emotions", emotions)
-    write_json(tmp_path / "full.json", [FORMS["full"](image, *caption) for image, caption in captions.items()])
-    report.main(["--predictions", str(tmp_path / "full.json"), *flags, "--text2emotion", str(CLASSIFIER)])
+    rows = [FORMS["full"](image, *caption) for image, caption in captions.items()]
+    scores = scored(tmp_path / "full.json", rows, flags, "--text2emotion", CLASSIFIER)["scores"]
     assert read == {image: text for image, (_, text) in captions.items()}
-    scores = json.loads((tmp_path / "full_report.json").read_text())["scores"]
     assert scores["self_consistency"] == np.mean([emotion == "awe" for emotion, _ in captions.values()])
+
+
+def test_control_characters_become_blanks():
+    """One each, so that words stay apart; letters of any language stay."""
+    assert printable("a\tb\u2028c\r\nd é") == "a b c  d é"

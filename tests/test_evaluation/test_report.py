@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_input import ANNOTATIONS, BRACKETS, check_accepted, check_refused, record
+from tests.bad_input import check_accepted, check_refused, record
 from utils import report
 from utils.errors import InputError
 from utils.evaluation.report import split_warnings
-from utils.evaluation.tables import WIDTH, aggregate, aligned_table, format_summary, write_report
+from utils.evaluation.tables import WIDTH, aggregate, aligned_table, data_set_of, format_summary, write_report
 from utils.files import check_append_to
 
 SCORES = {"sub_acc": 0.6561, "Bleu_1": 0.5, "Bleu_4": 0.0951, "METEOR": 0.139, "ROUGE_L": 0.304, "CIDEr": 0.114}
@@ -70,6 +70,8 @@ def test_a_wide_table_is_continued_below():
 
 
 def test_v2_and_unnamed_test_sets(tmp_path):
+    sets = {"v1.0": "v1.0", "test_all": "v2.0", "test_40": "v2.0", "affection": "affection", None: None}
+    assert {test_set: data_set_of(test_set) for test_set in sets} == sets
     rows = rows_of(write_report(tmp_path, run(test_set="test_all")))
     assert rows["SEVLM (published)"][:5] == ["44.2", "51.8", "30.4", "17.2", "10.1"]
     assert rows["SAEA, 2026 (published)"][:3] == ["56.2", "54.7", "33.4"] and "NLX-GPT (published)" not in rows
@@ -79,28 +81,53 @@ def test_v2_and_unnamed_test_sets(tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["data_set"] is None
 
 
-def test_warnings_come_first_and_all_scores_are_shown(tmp_path):
+def test_everything_of_a_report_is_shown(tmp_path):
+    """Warnings first, the bounds of each score below it, groups and confusion matrix in the Markdown only."""
     scores = SCORES | {"Unique": 0.5, "max_lcs": 4.567, "distinct_words": 1234, "EA_more_than_half": 0.5}
     matrix = [[0] * 10 for _ in range(9)]
     matrix[1][9] = 77
-    text = write_report(tmp_path, run(scores=scores, warnings=["val scored"], confusion_matrix=matrix))
+    more = {
+        "intervals": {"sub_acc": [0.6, 0.7], "max_lcs": [4.1, 5.2]},
+        "floor": {"emotion": "fear", "scores": {"sub_acc": 0.25}},
+        "ceiling": {"images": 3, "scores": {"sub_acc": 0.81}},
+        "per_style": {"Cubism": {"images": 12, "sub_acc": 0.33}},
+        "of_right_emotion": {"images": 7, "Bleu_1": 0.44},
+    }
+    facts = {"warnings": ["val scored"], "checkpoint": "a|b\n# <c> [x](y) `z` **w** \x1b[2J"}
+    text = write_report(tmp_path, run(scores=scores, confusion_matrix=matrix, **facts, **more))
     assert text.startswith("**WARNING: val scored**")
-    assert rows_of(text)[""][-3:] == ["EA > 1/2", "Unique", "max-LCS"]
-    assert rows_of(text)["this run"][-3:] == ["50.0", "50.0", "4.57"] and "- distinct words: 1234" in text
-    assert "| awe | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 77 |" in (tmp_path / "report.md").read_text()
-    assert "77" not in text
+    assert (
+        r"- checkpoint: a\|b # \<c\> \[x\](y) \`z\` \*\*w\*\*  \[2J" in text.splitlines()
+    )  # no Markdown, no escape code
+    rows = rows_of(text)
+    assert rows[""][-3:] == ["EA > 1/2", "Unique", "max-LCS"]
+    assert rows["this run"][-3:] == ["50.0", "50.0", "4.57"] and "- distinct words: 1234" in text
+    assert [rows[name][0] for name in ("95 % from", "95 % to", "constant answer", "one annotator")] == [
+        *("60.0", "70.0", "25.0", "81.0")
+    ]
+    assert (rows["95 % from"][-1], rows["95 % to"][-1]) == ("4.10", "5.20")
+    page = (tmp_path / "report.md").read_text()
+    assert "| awe | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 77 |" in page and "77" not in text
+    assert rows_of(page)["Cubism (12)"] == ["33.0"] and rows_of(page)["all of them (7)"] == ["44.0"]
+
+
+def rows_in(table: Path) -> list[dict]:
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def test_rows_are_appended(tmp_path):
+    """A row of other columns adds them; texts keep their signs and lines, and none is a formula."""
     table = tmp_path / "deep/all.csv"
-    write_report(tmp_path / "a", run(1, note='a "quoted", one\nof two lines'), table)
-    write_report(tmp_path / "b", run(2, judge=None, extra=3), table)
+    write_report(tmp_path / "a", run(1, note='a "quoted", one\nof two lines', checkpoint="=cmd|' /C calc'!A0"), table)
+    write_report(tmp_path / "b", run(2, judge=None, extra=3, checkpoint="+1+1", warnings=["one", "two"]), table)
     check_append_to(table)
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_in(table)
     assert [row["seed"] for row in rows] == ["1", "2"] and [row["extra"] for row in rows] == ["", "3"]
     assert rows[0]["note"] == 'a "quoted", one\nof two lines' and rows[1]["judge"] == ""
+    assert [row["checkpoint"] for row in rows] == ["'=cmd|' /C calc'!A0", "'+1+1"]
     assert float(rows[0]["sub_acc"]) == SCORES["sub_acc"] and rows[0]["test_set"] == "v1.0"
+    assert [row["warnings"] for row in rows] == ["", "one; two"]
     assert [path.name for path in table.parent.iterdir()] == ["all.csv"]
 
 
@@ -113,26 +140,10 @@ def test_runs_that_end_together_lose_no_row(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    with table.open(newline="", encoding="utf-8") as file:
-        assert sorted(row["seed"] for row in csv.DictReader(file)) == list("01234567")
+    assert sorted(row["seed"] for row in rows_in(table)) == list("01234567")
 
 
-def test_facts_cannot_act_as_markdown(tmp_path):
-    text = write_report(tmp_path, run(checkpoint="a|b\n# <c> [x](y) `z` **w** \x1b[2J"))
-    escaped = r"a\|b # \<c\> \[x\](y) \`z\` \*\*w\*\*  \[2J"
-    assert f"- checkpoint: {escaped}\n" in text and text in (tmp_path / "report.md").read_text(encoding="utf-8")
-
-
-def test_texts_from_files_cannot_act_as_formulas(tmp_path):
-    path = tmp_path / "rows.csv"
-    for seed, text in enumerate(("=cmd|' /C calc'!A0", "+1+1", "-2+3", "plain = text")):
-        write_report(tmp_path / "r", run(seed=seed, checkpoint=text), path)
-    with path.open(encoding="utf-8", newline="") as file:
-        checkpoints = [row["checkpoint"] for row in csv.DictReader(file)]
-    assert checkpoints == ["'=cmd|' /C calc'!A0", "'+1+1", "'-2+3", "plain = text"]
-
-
-@pytest.mark.parametrize("content", [b"hello", b"a,b\n1,2\n", b"\xff\xfe\x00", b"test_set,b\n1,2,3\n"])
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\xff\xfe\x00", b"test_set,b\n1,2,3\n"])
 def test_another_files_content_is_never_overwritten(tmp_path, content):
     table = tmp_path / "all.csv"
     table.write_bytes(content)
@@ -168,8 +179,8 @@ def test_aggregation_warns_of_a_repeated_seed_and_leaves_out_scores_that_not_all
     assert "the same seed more than once" in format_summary(summary)
 
 
-def test_aggregation_names_the_facts_in_which_runs_differ(tmp_path, capsys):
-    """Other training texts: no max-LCS. Another encoder: a warning. Other references or another lexicon: not averaged."""
+def test_aggregation_names_the_facts_in_which_runs_differ():
+    """Other training texts: no max-LCS. Another encoder: a warning."""
     base = run(1, scores=SCORES | {"max_lcs": 2.0}, training_texts_sha256="a", image_encoder_sha256="a", num_beams=1)
     (same,) = aggregate({"a": base, "b": base | {"seed": 2}})
     assert same["mean"]["max_lcs"] == 2 and same["notes"] == []
@@ -179,47 +190,48 @@ def test_aggregation_names_the_facts_in_which_runs_differ(tmp_path, capsys):
     shown = format_summary(summary)
     assert "- **left out: max-LCS, as the runs differ in training texts**" in shown
     assert "- **WARNING: a mean of runs that differ in image encoder, num beams**" in shown
-    for fact in ("references_sha256", "evaluated_sha256", "lexicon_sha256"):
-        for name, other in (("a", base), ("b", base | {fact: "b"})):
-            write_report(tmp_path / name, other)
-        report.main([str(tmp_path / name / "report.json") for name in "ab"])
-        words = fact.removesuffix("_sha256")
-        assert f"2 groups, not averaged with each other: the runs differ in {words}." in capsys.readouterr().out
+
+
+SAME = ("data_set", "test_set", "images", "references_per_image", "evaluated_sha256", "references_sha256")
+SAME += ("lexicon_sha256", "judge", "clip_score", "emotion_from")
+
+
+@pytest.mark.parametrize("fact", SAME)
+def test_runs_that_differ_in_a_fact_are_not_averaged(tmp_path, capsys, fact):
+    for name, other in (("a", run(1)), ("b", run(2)), ("c", run(3, **{fact: "another"}))):
+        write_report(tmp_path / name, other)
+    report.main([str(tmp_path / name / "report.json") for name in "cab"])
+    output = capsys.readouterr().out
+    words = fact.removesuffix("_sha256").replace("_", " ")
+    assert "| mean of 2 runs" in output and "- seeds: 1, 2" in output and "- seeds: 3" in output
+    assert output.rstrip().endswith(f"2 groups, not averaged with each other: the runs differ in {words}.") or (
+        fact == "test_set" and "the runs differ in data set, test set." in output
+    )
 
 
 # ---- bad files and command lines -------------------------------------------------------------------------------------
 
-NO_REPORT = "report.json: not a test report"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (BRACKETS, "report.json: JSON nested too deeply"),
-        ("x", "report.json: "),
-        ("[]", NO_REPORT),
-        ('{"scores": 3}', NO_REPORT),
-        ('{"scores": {"sub_acc": "high"}}', NO_REPORT),
-    ],
-    ids=["brackets", "no JSON", "list", "no scores", "text"],
-)
-def test_other_files_are_refused(box, content, message):
-    box.write("report.json", content)
-    check_refused(box, report.main, "report.json", message)
-
-
-# command line -> message
-ARGV = {
-    "": "reports",
-    "gone.json": "gone.json: no such file",
-    ANNOTATIONS: "not a test report .it has no scores.; name the report.json",
-    "report.json --json data": "data: is a folder",
-    "report.json --json vit/config.json/a.json": "vit/config.json",
+NO_REPORT = "report.json: not a test report .it has no scores.; name the report.json"
+# command line, content of report.json -> message
+REFUSED = {
+    ("report.json", "x"): "report.json: ",
+    ("report.json", "[]"): NO_REPORT,
+    ("report.json", '{"scores": 3}'): NO_REPORT,
+    ("report.json", '{"scores": {"sub_acc": "high"}}'): NO_REPORT,
+    ("", None): "no reports: name report.json files",
+    ("gone.json", None): "gone.json: no such file",
+    ("report.json --json data", None): "data: is a folder",
+    ("report.json --json vit/config.json/a.json", None): "vit/config.json",
+    ("report.json --predictions results.json", None): "--predictions writes one report",
+    ("--predictions results.json", None): "--predictions needs --records FILE",
 }
 
 
-@pytest.mark.parametrize(("argv", "message"), ARGV.items())
-def test_bad_command_lines(box, argv, message):
+@pytest.mark.parametrize(("case", "message"), REFUSED.items())
+def test_refused_files_and_command_lines(box, case, message):
+    argv, content = case
+    if content is not None:
+        box.write("report.json", content)
     check_refused(box, report.main, argv, message)
 
 
@@ -234,44 +246,51 @@ def records(*images: int) -> dict:
     return {str(image): {"image_name": f"Baroque/{image}.jpg"} for image in images}
 
 
-def warnings(name: str, evaluated: dict, training: dict | None, test_set: str | None, folder: Path = Path("nowhere")):
-    return split_warnings(folder / name, evaluated, training, test_set)
+MANY = tuple(range(7933))
 
 
-def test_a_sound_split_gives_no_warning():
-    assert warnings("artEmisX_test.json", records(*range(7933)), records(9000), "v1.0") == []
-    assert warnings("artEmisX_test_new.json", records(1), records(2), "test_new") == []
-    assert warnings("artEmisX_test.json", records(1), records(2), "test_all") == []
-    assert warnings("artEmisX_val.json", records(1), records(2), None) == []
-    assert warnings("artEmisX_val.json", records(1), None, None) == []
+@pytest.mark.parametrize(
+    ("name", "evaluated", "training", "test_set", "words"),
+    [
+        ("test", MANY, (9000,), "v1.0", None),
+        ("test", (1, 2), (3,), "v1.0", "artEmisX_test.json has 2 images, the v1.0 test split has 7933"),
+        ("test", (1,), (2,), "test_all", None),
+        ("test_new", (1,), (2,), "test_new", None),
+        ("test_old", (1,), (2,), "test_all", "is scored as test set test_all, but its name says test_old"),
+        ("val", (1,), (2,), "test_all", "artEmisX_val.json is scored as test set test_all, but its name says val"),
+        ("cl_train", (1,), (2,), "test_all", "says train"),
+        ("test", (1,), None, "test_all", "no training file was found"),
+        ("val", (1,), None, None, None),
+        ("val", (1,), (2,), None, None),
+        (
+            "val",
+            (1, 2, 3),
+            (3, 1),
+            None,
+            "2 of the 3 images of artEmisX_val.json are in the training file as well, e.g. Ba",
+        ),
+    ],
+)
+def test_doubts_about_the_split(name, evaluated, training, test_set, words):
+    training = None if training is None else records(*training)
+    found = split_warnings(Path(f"nowhere/artEmisX_{name}.json"), records(*evaluated), training, test_set)
+    assert len(found) == (words is not None) and all(words in line for line in found)
 
 
-def test_doubts_about_the_split(tmp_path):
-    (found,) = warnings("artEmisX_val.json", records(1), records(2), "test_all")
-    assert "artEmisX_val.json is scored as test set test_all, but its name says val" in found
-    (found,) = warnings("artEmisX_cl_train.json", records(1), records(2), "test_all")
-    assert "says train" in found
-    (found,) = warnings("artEmisX_test_old.json", records(1), records(2), "test_all")
-    assert "says test_old" in found
-    (found,) = warnings("artEmisX_test.json", records(1, 2), records(3), "v1.0")
-    assert "has 2 images, the v1.0 test split has 7933" in found
-    (found,) = warnings("artEmisX_test.json", records(1), None, "test_all")
-    assert "no training file" in found
-    assert split_warnings(Path("test.json"), records(1), None, "test_all", "the texts are gone") == [
-        "the texts are gone"
-    ]
-    assert len(split_warnings(Path("test.json"), records(1), records(1), "test_all", "other texts")) == 2
-    (found,) = warnings("artEmisX_val.json", records(1, 2, 3), records(3, 1), None)
-    assert found.startswith("2 of the 3 images of artEmisX_val.json are in the training file") and "Baroque/1" in found
-    renumbered = {"77": {"image_name": "Baroque/2.jpg"}}  # another preprocessing's id for the same image
-    (found,) = warnings("artEmisX_test.json", records(1, 2), renumbered, "test_all")
+def test_doubts_about_the_training_file():
+    """A note about it takes the place of the one that there is none; shared images are looked for by name as well."""
+    split = Path("test.json")
+    assert split_warnings(split, records(1), None, "test_all", "the texts are gone") == ["the texts are gone"]
+    assert len(split_warnings(split, records(1), records(1), "test_all", "other texts")) == 2
+    renumbered = {"77": {"image_name": "Baroque/2.png"}}  # another preprocessing's id and format for the same image
+    (found,) = split_warnings(split, records(1, 2), renumbered, "test_all")
     assert found.startswith("1 of the 2 images")
 
 
 def test_a_validation_split_under_another_name_is_noticed(tmp_path):
     (tmp_path / "artEmisX_val.json").write_text(json.dumps({"1": record(1), "2": record(2)}))
-    split = {"2": record(2), "3": record(3)}
-    (found,) = warnings("artEmisX_test.json", split, records(9), "test_all", tmp_path)
+    split = tmp_path / "artEmisX_test.json", {"2": record(2), "3": record(3)}, records(9), "test_all"
+    (found,) = split_warnings(*split)
     assert "1 of the 2 images of artEmisX_test.json are in artEmisX_val.json" in found
     (tmp_path / "artEmisX_val.json").write_text("damaged")
-    assert warnings("artEmisX_test.json", split, records(9), "test_all", tmp_path) == []
+    assert split_warnings(*split) == []

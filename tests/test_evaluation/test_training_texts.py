@@ -1,4 +1,4 @@
-"""The training texts that novelty is measured against when a checkpoint is scored: its own, or those the user names."""
+"""Files that no flag names: the training texts that novelty is measured against, lexicon and image folder."""
 
 import json
 
@@ -93,3 +93,27 @@ def test_the_flag_wins_with_a_warning(here):
     args.nle_data_val_path = here / "mine" / "artEmisX_train.json"
     with pytest.raises(InputError, match="gone.json: no such file"):
         check_paths(args)
+
+
+# ---- lexicon and images ----------------------------------------------------------------------------------------------
+
+
+def test_lexicon_and_images_are_first_looked_for_beside_the_json_files_then_one_folder_up(tmp_path):
+    """v1 of the lexicon, the paper's, before v2.1; the folder of shrunk images before images/."""
+    argv, shrunk = [], "wikiart_rescaled_max_size_to_600px_same_aspect_ratio"
+    for flag in ("nle_data_val_path", "nle_data_train_path", "annFileExp"):
+        argv += [f"--{flag}", str(tmp_path / "json" / f"{flag}.json")]
+        write_json(argv[-1], {})
+    for flag in ("ckpt_path", "caption_save_path", "cache_dir"):
+        argv += [f"--{flag}", str(tmp_path / "out")]
+    for lexicon, images in (  # each is preferred to those before it
+        ("NRC-VAD-Lexicon-v2.1.txt", "images"),
+        ("NRC-VAD-Lexicon.txt", shrunk),
+        ("json/NRC-VAD-Lexicon-v2.1.txt", "json/images"),
+        ("json/NRC-VAD-Lexicon.txt", f"json/{shrunk}"),
+    ):
+        (tmp_path / lexicon).write_text("a\t0\t0\t0\n")
+        (tmp_path / images).mkdir()
+        args = parse_args(argv)
+        check_paths(args)
+        assert (args.vad_lexicon, args.image_root) == (tmp_path / lexicon, tmp_path / images)

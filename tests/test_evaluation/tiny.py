@@ -1,4 +1,4 @@
-"""Tiny random models, image features and VAD tables for the tests of generation."""
+"""Tiny random models, image features and VAD tables; the text-to-emotion classifier of the fixtures."""
 
 import numpy as np
 import torch
@@ -8,8 +8,10 @@ from models.config import SEVLMConfig
 from models.decoder import Explainer
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
+from tests.conftest import REPOSITORY
 
 IMAGES, WIDTH = 3, 16
+CLASSIFIER = REPOSITORY / "tests/data/artemis/preprocess_data_nets/txt_to_emotion/lstm_based/best_model.pt"
 
 
 def build(vocabulary: int, seed: int = 0, use_vad: bool = True, causal: bool = False, len_prefix: int = 0) -> SEVLM:
