@@ -13,7 +13,8 @@ import pytest
 import artEmisX_train
 from tests.conftest import logged_losses
 from utils.data import vad_lexicon
-from utils.data.vad_lexicon import Lexicon, NLTKLemmatizer, VADLookup
+from utils.data.text_codec import TextCodec
+from utils.data.vad_lexicon import Lexicon, TaggedVAD, VADLookup
 
 nltk = pytest.importorskip("nltk")
 
@@ -25,6 +26,7 @@ WEIGHTS = {
     "i-1 word red": {"NNS": 3.0},
     "i suffix ies": {"VBZ": 2.0},
     "i suffix der": {"JJR": 5.0},
+    "i+2 word red": {"RBS": 9.0},
 }
 WORDS = {"noun": ("n", "sky boat paint"), "verb": ("v", "paint sky"), "adj": ("a", "red old"), "adv": ("r", "well")}
 TAGS, CLASSES = {"is": "VBZ", "best": "RBS"}, ["NN", "NNS", "VBG", "VBZ", "JJR", "RBS"]
@@ -71,6 +73,7 @@ def data(request, tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def lookup(data, codec) -> VADLookup:
     values = {"sky": (0.5, -0.25, 0.25), "skies": (-1, -1, -1), "paint": (0.25, 0.5, 0.75), "red": (1, 0, 0)}
+    values |= {"Ã©": (-0.5, 0, 0), "é": (0.75, 0, 0)}
     return VADLookup(Lexicon(values, Path("lexicon"), "0" * 64, "-1..1"), "nltk", codec)
 
 
@@ -85,13 +88,91 @@ def start_method():
 every_form = pytest.mark.parametrize("data", ["folders", "zips", "downloaded"], indirect=True)
 
 
+def plain_vad(lookup: VADLookup, tokens: list[str]) -> list[tuple[float, ...]]:
+    """The published way: NLTK tags the whole text, WordNet gives each token's lemma, and that is looked up."""
+    tagged = nltk.tag.perceptron.PerceptronTagger().tag([token or " " for token in tokens])
+    parts = [{"J": "a", "V": "v", "R": "r"}.get(tag[0], "n") for _, tag in tagged]
+    lemmatize = nltk.stem.WordNetLemmatizer().lemmatize
+    lemmas = [lemmatize(token, part) for (token, _), part in zip(tagged, parts, strict=True)]
+    return [lookup.lexicon.values.get(lemma, (0, 0, 0)) for lemma in lemmas]
+
+
 @every_form
 def test_lemmas(data):
     """ "skies" is a noun behind "red", else a verb of the same lemma; "painting" a verb, "older" an adjective, "best" an
     adverb, "boaten" an exception among nouns; the tagger fails on an empty token, which becomes a space.
     """
     tokens = {"red": "red", "skies": "sky", "painting": "paint", "older": "old", "best": "well", "boaten": "boat"}
-    assert NLTKLemmatizer()([*tokens, "", "paints"]) == [*tokens.values(), " ", "paint"]
+    tokens |= {"": " ", "paints": "paint"}
+    values = {lemma: (place / 10, -place / 10, 0.5) for place, lemma in enumerate(tokens.values())}
+    tagged = TaggedVAD(Lexicon(values, Path("lexicon"), "0" * 64, "-1..1"), list(tokens))
+    expected = np.array([[values[lemma] for lemma in tokens.values()]], np.float32)
+    assert np.array_equal(tagged(np.arange(len(tokens))[None]), expected)
+
+
+def test_vad_is_the_published_ways(lookup):
+    """Of training texts in GPT-2's byte letters, of generated ones as decoded words; padding is tagged too."""
+    tokens = lookup.codec.bpe([" red skies painting is sky é boat"])[0]
+    ids = np.random.default_rng(0).choice([*tokens, lookup.codec.pad_id], (40, 12))
+    for of_texts, names in ((lookup.for_texts, lookup.codec.pieces()), (lookup.for_generated, lookup.codec.words())):
+        expected = [plain_vad(lookup, [names[token] for token in row]) for row in ids]
+        assert np.array_equal(of_texts(ids), np.array(expected, np.float32))
+        assert len(np.unique(of_texts(ids).reshape(-1, 3), axis=0)) > 3
+    accented = np.array([lookup.codec.bpe(["é"])[0]])
+    assert lookup.for_texts(accented)[0, 0, 0] == -0.5 and lookup.for_generated(accented)[0, 0, 0] == 0.75
+
+
+def test_generated_texts_are_tagged_as_they_grow(lookup):
+    """Token by token, in any order, some of them more than once: what the whole texts have; a tag changes with what follows."""
+    draw, words = np.random.default_rng(1), lookup.codec.words()
+    tokens = lookup.codec.bpe([" red skies painting is sky boat"])[0]
+    ids, changed = draw.choice(tokens, (30, 2)), 0
+    before = lookup.for_generated(ids)
+    for _ in range(9):
+        rows = draw.integers(len(ids), size=30)
+        ids, before = np.hstack([ids[rows], draw.choice(tokens, (30, 1))]), before[rows]
+        found = lookup.for_generated(ids)
+        expected = [plain_vad(lookup, [words[token] for token in row]) for row in ids]
+        assert np.array_equal(found, np.array(expected, np.float32))
+        changed += int((found[:, :-1] != before).any())
+        before = found
+    assert changed > 3
+    assert np.array_equal(lookup.for_generated(ids[:, :4]), lookup.for_generated(ids[:, :4].copy()))
+
+
+def test_only_the_last_three_tokens_are_tagged_again(lookup, monkeypatch):
+    """The tagger looks two words ahead, and no further: the tags before are those of the step before."""
+    known = []
+    tag = lookup._tagged._tag
+
+    def watched(ids, given=None):
+        known.append(None if given is None else given.shape[1])
+        return tag(ids, given)
+
+    monkeypatch.setattr(lookup._tagged, "_tag", watched)
+    ids = np.random.default_rng(2).integers(len(lookup.codec.words()), size=(3, 8))
+    for length in range(1, 9):
+        lookup.for_generated(ids[:, :length])
+    lookup.for_generated(ids[::-1, :3])
+    assert known == [None, 0, 0, 1, 2, 3, 4, 5, None]
+
+
+def test_vad_is_cached(data, lookup, tmp_path, monkeypatch):
+    """Of all tokens' lemmas, and of texts: once for each lexicon, prompt, vocabulary and texts."""
+    cache, lexicon, codec = tmp_path / "cache", lookup.lexicon, lookup.codec
+    ids = np.array(codec.bpe([" red sky"]))
+
+    def files(texts=ids, **changed) -> int:
+        made = VADLookup(changed.get("lexicon", lexicon), "nltk", changed.get("codec", codec), cache)
+        assert np.array_equal(made.for_texts(texts, cache), made.for_texts(texts))
+        return len(list(cache.iterdir()))
+
+    assert files() == files() == 2
+    assert files(ids[:, ::-1]) == 3
+    assert files(codec=TextCodec(codec.tokenizer, " it feels like", 30)) == 4
+    assert files(lexicon=Lexicon({"sky": (1, 1, 1)}, Path("other"), "1" * 64, "-1..1")) == 6
+    monkeypatch.setattr(vad_lexicon, "_vad_of_lemmas", None)
+    assert files() == 6
 
 
 @every_form
@@ -103,7 +184,7 @@ def test_cached_vad_depends_on_nltks_data_and_version(lookup, data, tmp_path, mo
         lookup.for_texts(ids, cache)
         return len(list(cache.iterdir()))
 
-    assert files() == files() == 1
+    assert files() == files() == 1  # the texts'; the lemmas of all tokens are cached where the look-up is made
     for count, (name, file) in enumerate(
         {TAGGER_FOLDER: f"{TAGGER}.weights.json", WORDNET_FOLDER: "noun.exc"}.items(), 2
     ):
@@ -119,24 +200,12 @@ def test_cached_vad_depends_on_nltks_data_and_version(lookup, data, tmp_path, mo
 
 
 def test_a_lookup_in_another_process_is_the_same(lookup):
-    """Pickled it holds nothing of NLTK; and with the other lemmatizers, whose tables loader processes read."""
+    """Pickled, as loader processes that are not forked get it."""
     ids = np.array(lookup.codec.bpe([" red skies"]))
     for lemmatizer in ("nltk", "simplemma", "none"):
         original = VADLookup(lookup.lexicon, lemmatizer, lookup.codec)
         copy = pickle.loads(pickle.dumps(original))
         assert copy.for_texts(ids).tolist() == original.for_texts(ids).tolist()
-    assert len(pickle.dumps(NLTKLemmatizer())) < 200
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "data"), [("fork", "zips"), ("spawn", "downloaded")], indirect=["data"])
-def test_tagging_in_several_processes(lookup, start_method, method):
-    tokens = [token for text in (" red skies painting", " sky is boaten") for token in lookup.codec.bpe([text])[0]]
-    ids = np.random.default_rng(0).choice(tokens, (2100, 12))
-    alone = lookup.for_texts(ids)
-    assert len(np.unique(alone.reshape(-1, 3), axis=0)) > 3
-    start_method(method)
-    assert np.array_equal(lookup.for_texts(ids, processes=2), alone)
 
 
 @pytest.mark.slow

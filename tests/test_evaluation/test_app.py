@@ -2,12 +2,13 @@
 
 import shutil
 import socket
+import subprocess
+import tarfile
 
 import pytest
 from PIL import Image
 
 import artEmisX_train
-from tests.test_evaluation.test_gallery_browser import axe  # noqa: F401
 from utils import app
 from utils.data.records import read_records
 from utils.errors import InputError
@@ -96,6 +97,20 @@ def browser():
 
 
 @pytest.fixture(scope="module")
+def axe(tmp_path_factory) -> str:
+    """axe-core's script, from npm."""
+    folder = tmp_path_factory.mktemp("axe")
+    if shutil.which("npm") is None:
+        pytest.skip("no npm, which axe-core is had from")
+    try:
+        subprocess.run(["npm", "pack", "axe-core"], cwd=folder, check=True, capture_output=True, timeout=60)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        pytest.skip("npm cannot fetch axe-core")
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        return archive.extractfile("package/axe.min.js").read().decode()
+
+
+@pytest.fixture(scope="module")
 def second(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "second"
     shutil.copytree(run, folder)
@@ -140,7 +155,7 @@ def explain(page, path):
 @pytest.mark.slow
 @browser_test
 @pytest.mark.parametrize("page", [400, 1400], indirect=True)
-def test_answer_of_a_dropped_image(page, run, tmp_path, axe):  # noqa: F811
+def test_answer_of_a_dropped_image(page, run, tmp_path, axe):
     """The answers are load's; every word can be chosen by keyboard; axe-core finds nothing serious."""
     path = tmp_path / "painting.png"
     Image.effect_noise((90, 60), 120).convert("RGB").save(path)

@@ -93,12 +93,12 @@ def test_words_of_a_text(codec):
     weights = np.stack([one_hot(place // 4, place % 4).ravel() for place in range(len(tokens))])
 
     words = heat_of_words(tokens, weights, codec, Lexicon({"hopeful": (0.5, 0, 0)}, None, "", "-1..1"))
-    assert " ".join(word.word for word in words) == "contentment because the sunlit, hopeful"
+    assert " ".join(word.text for word in words) == "contentment because the sunlit, hopeful"
     assert [word.valence for word in words] == [None] * 4 + [0.5]
-    assert words[0].weights[0].tolist() == pytest.approx([0.5, 0.5, 0, 0], abs=1e-4)  # " content" and "ment"
-    assert words[1].weights.argmax() == 2 and words[1].weights.shape == (4, 4)
-    assert all(word.weights.sum() == pytest.approx(1) for word in words)
-    assert [word.word for word in heat_of_words(tokens, weights, codec, None, 3)] == ["the", "sunlit,", "hopeful"]
+    assert words[0].heat_map[0].tolist() == pytest.approx([0.5, 0.5, 0, 0], abs=1e-4)  # " content" and "ment"
+    assert words[1].heat_map.argmax() == 2 and words[1].heat_map.shape == (4, 4)
+    assert all(word.heat_map.sum() == pytest.approx(1) for word in words)
+    assert [word.text for word in heat_of_words(tokens, weights, codec, None, 3)] == ["the", "sunlit,", "hopeful"]
 
 
 def test_heat_maps_and_pages_tint_alike(codec):
@@ -108,7 +108,7 @@ def test_heat_maps_and_pages_tint_alike(codec):
     text = "contentment because the SUNLIT, towers (dying!) are towering-high; US it's x_tower/dying"
     (tokens,) = codec.bpe([" " + text])
     words = heat_of_words(tokens, np.full((len(tokens), 16), 1 / 16), codec, lexicon)
-    assert [word.word for word in words] == text.split()
+    assert [word.text for word in words] == text.split()
     valences = [None, None, None, 0.1, 0.2, -0.5, None, 0.3, 0.4, None, 0.2]
     assert [word.valence for word in words] == valences
     shown = [piece.vad[0] for piece in tinter(lexicon)(text) if piece.vad]
@@ -150,8 +150,8 @@ def test_shade_is_relative_to_the_strongest_patch():
 def test_html_is_self_contained_and_names_stay_text(tmp_path):
     name = '</h2><script>alert(1)</script>"><img onerror=alert(1)>.png'
     words = [
-        WordHeat("<b>sad", one_hot(3, 1), -0.5),
-        WordHeat("sky", one_hot(0, 2), 0.25),
+        WordHeat("<b>sad", one_hot(3, 1), (-0.5, 0.9, 0.9)),
+        WordHeat("sky", one_hot(0, 2), (0.25, -0.9, -0.9)),
         WordHeat("a", one_hot(0, 0), None),
     ]
     write_html(tmp_path / "heat.html", [heat_of(words, name=name), heat_of(words[:1])], "block 2")

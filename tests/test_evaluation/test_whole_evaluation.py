@@ -13,7 +13,6 @@ from cococaption import CaptionScorer
 from models.sevlm import SEVLM
 from models.text2emotion import predict_emotions
 from preprocess.build_annotations import coco_annotations
-from tests.conftest import REPOSITORY, TINY_GPT2, TINY_VIT
 from tests.test_evaluation.tiny import CLASSIFIER
 from tests.tools.reference import Reference
 from utils import report as report_module
