@@ -1,6 +1,7 @@
 """Read the tables of users, as spreadsheets save them. Errors name the file, the row and the remedy."""
 
 import codecs
+import contextlib
 import csv
 import io
 import re
@@ -58,6 +59,7 @@ def read_table(
         layout = table_layout(path, [*columns, *likely])
         divided = f"read with {DELIMITERS.get(layout.delimiter, repr(layout.delimiter))} between columns"
         _check_header(layout.header, divided, columns, all_columns, path, remedy)
+        _check_rows(path, layout, remedy)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas would drop surplus cells
@@ -78,9 +80,6 @@ def read_table(
             raise InputError(f"{path}: not a readable csv ({brief(error)}; {divided}); {remedy}") from None
     if table.empty:
         raise InputError(f"{path}: has no rows; {remedy}")
-    short = table.isna().any(axis=1)
-    if short.any():
-        raise InputError(f"{path}: row {int(short.to_numpy().argmax()) + 1}: has too few cells; {remedy}")
     return table if all_columns else table[columns]
 
 
@@ -126,6 +125,15 @@ def _check_header(
     twice = [name for name, count in Counter(header).items() if name and count > 1 and (all_columns or name in columns)]
     if twice:
         raise InputError(f"{path}: has two columns {twice[0][:40]!r}; rename one")
+
+
+def _check_rows(path: str | Path, layout: TableLayout, remedy: str) -> None:
+    """InputError for a row with fewer cells than the header, such as the last of a truncated file: pandas fills it up."""
+    with open(path, encoding=layout.encoding, newline="") as file, contextlib.suppress(csv.Error, UnicodeError):
+        rows = (row for row in csv.reader(file, delimiter=layout.delimiter) if row)
+        for number, row in enumerate(rows, start=-int(layout.has_sep_line)):
+            if number > 0 and len(row) < len(layout.header):
+                raise InputError(f"{path}: row {number}: has too few cells; {remedy}")
 
 
 def _wrong_encoding(path: str | Path, encoding: str) -> InputError:

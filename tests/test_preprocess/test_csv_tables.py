@@ -56,8 +56,9 @@ def test_the_delimiter_that_divides_rows_like_the_header_wins(tmp_path):
 
 def test_one_column_is_taken_only_if_nothing_divides_it(tmp_path):
     path = tmp_path / "t.csv"
-    path.write_text("image;text\na.jpg\nb.jpg\nc.jpg;d\n")  # rows fit a header of one column better
-    assert read_table(path, [], "", all_columns=True).columns.tolist() == ["image", "text"]
+    path.write_text("image;text\na.jpg;b\nb.jpg\nc.jpg\n")  # most rows fit a header of one column
+    with pytest.raises(InputError, match="row 2: has too few cells; mend it"):
+        read_table(path, [], "mend it", all_columns=True)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,14 @@ def test_refused_tables(tmp_path, content, message):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=f"mine.csv: {message}"):
         read_table(path, ["text"], "mend it", all_columns=True)
+
+
+@pytest.mark.parametrize("first", ["", "sep=,\n"])
+def test_a_truncated_table_is_refused(tmp_path, first):
+    """Its last row has too few cells, which pandas would fill up; rows are counted without the header and empty lines."""
+    (tmp_path / "t.csv").write_text(f'{first}image,text,style\na.jpg,"x\ny",z\n\nb.jpg,"x')
+    with pytest.raises(InputError, match="t.csv: row 2: has too few cells; download it again"):
+        read_table(tmp_path / "t.csv", ["image"], "download it again")
 
 
 def test_integers_and_emotions(tmp_path):
