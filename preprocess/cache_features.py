@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils.command_line import TINY_DEFAULTS
 from utils.constants import NORMALIZATIONS
 from utils.data.images import find_image, image_size, shorten
 from utils.data.records import read_records
@@ -37,6 +38,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--from_scratch", action="store_true", help="random weights in the sizes of config.json")
     parser.add_argument(
+        "--tiny", action="store_true", help="the demo's small encoder from random weights, as artEmisX_train.py --tiny"
+    )
+    parser.add_argument(
         "--seed", type=number(int, 0, 2**63 - 1), default=42, help="of random weights (default: %(default)s)"
     )
     parser.add_argument(
@@ -55,6 +59,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int | None:
     args = get_parser().parse_args(argv)
+    if args.tiny:
+        args.clip_model, args.from_scratch = TINY_DEFAULTS["clip_model"], True
     check_place(args.out_dir / "header.json")
     names = list(dict.fromkeys(record["image_name"] for path in args.splits for record in read_records(path).values()))
     if not args.image_root.is_dir():

@@ -30,6 +30,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = get_parser()
+    if "--tiny" in argv:
+        parser.set_defaults(**TINY_DEFAULTS)
     if "--demo" in argv:
         parser.set_defaults(**DEMO_DEFAULTS)
     args = parser.parse_args(argv)
@@ -254,12 +256,21 @@ def _find(folders: list[Path], names: tuple[str, ...], what: str, flag: str) -> 
     raise InputError(f"no {what} found: looked for {' or '.join(names)} in {places}; name it with {flag}")
 
 
-# What --demo changes: paths under runs/demo/, and the same model classes in small sizes, from random weights.
-
 CONFIGS = Path(__file__).resolve().parents[1] / "models" / "configs"
 DEMO = Path("runs/demo")
 
-DEMO_DEFAULTS = {
+# What --tiny changes: the same model classes in small sizes, from random weights.
+TINY_DEFAULTS = {
+    "clip_model": str(CONFIGS / "demo-clip-vit"),
+    "gpt2_model": str(CONFIGS / "demo-gpt2"),
+    "from_scratch": True,
+    "lemmatizer": "simplemma",
+    "learning_rate": 2e-3,
+    "en_LR": 1e-3,
+    "emo_en_LR": 2e-3,
+}
+# What --demo changes in addition.
+DEMO_DEFAULTS = TINY_DEFAULTS | {
     "nle_data_train_path": DEMO / "data" / "artEmisX_cl_train.json",
     "nle_data_val_path": DEMO / "data" / "artEmisX_val.json",
     "annFileExp": DEMO / "data" / "annotations" / "artEmisX_val_annot_exp.json",
@@ -268,20 +279,13 @@ DEMO_DEFAULTS = {
     "ckpt_path": DEMO / "ckpts",
     "caption_save_path": DEMO / "results",
     "cache_dir": DEMO / "cache",
-    "clip_model": str(CONFIGS / "demo-clip-vit"),
-    "gpt2_model": str(CONFIGS / "demo-gpt2"),
-    "from_scratch": True,
     "fixed_encoder": False,
-    "lemmatizer": "simplemma",
     "num_train_epochs": 5,
     "use_emotion_loss": True,  # a random image encoder learns emotions faster from votes than from words
     "emotion_loss_weight": 3.0,
     "cl_Loss_weight": 0.1,
     "batch_size": 8,
     "num_workers": 0,
-    "learning_rate": 2e-3,
-    "en_LR": 1e-3,
-    "emo_en_LR": 2e-3,
 }
 # What --demo --split test changes in addition.
 DEMO_TEST = {

@@ -42,6 +42,8 @@ def get_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="make a small data set of drawn images in runs/demo/ and train a small model on it",
     )
+    tiny = "a model in the demo's sizes, from random weights, for a first try on other data (no download)"
+    add("--tiny", action="store_true", help=tiny)
     add(
         "--split",
         choices=("val", "test"),

@@ -40,30 +40,58 @@ def apply(diff: str, root) -> list[str]:
     return changed
 
 
-def test_a_loss_a_metric_and_a_flag(workspace, tmp_path):
-    root = tmp_path / "repository"
+def copy_of_the_repository(root):
     for name in ("models", "utils", "cococaption", "preprocess"):
         shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "artEmisX_train.py", root)
+    return root
+
+
+def run(root, argv: list[str]) -> str:
+    done = subprocess.run([sys.executable, *argv], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_a_loss_a_metric_and_a_flag(workspace, tmp_path):
+    root = copy_of_the_repository(tmp_path / "repository")
     (diff,) = blocks(CHANGE_IT, "diff")
     assert len(apply(diff, root)) == 6  # three places for the loss, two for the metric, one for the flag
 
-    def run(*more):
-        argv = workspace.argv(tmp_path, "--num_train_epochs", "1", "--log_steps", "1", *more)
-        done = subprocess.run([sys.executable, "artEmisX_train.py", *argv], cwd=root, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
-
-    run("--mean_VAD_Loss_weight", "2")
+    argv = ["artEmisX_train.py", *workspace.argv(tmp_path, "--num_train_epochs", "1", "--log_steps", "1")]
+    run(root, [*argv, "--mean_VAD_Loss_weight", "2"])
     for line in logged_losses(tmp_path):
         terms = line["lm_loss"] + line["contrastive_loss"] + line["vad_loss"] + 2 * line["mean_vad_loss"]
         assert line["mean_vad_loss"] > 0 and line["loss"] == pytest.approx(terms, rel=1e-5)
     config = json.loads((tmp_path / "ckpts" / "nle_model_best-res" / "config.json").read_text())
     assert config["mean_VAD_Loss_weight"] == 2
-    output = run("--eval_only", "--load_from_epoch", "best-res")
-    assert "first person" in output
+    assert "first person" in run(root, [*argv, "--eval_only", "--load_from_epoch", "best-res"])
     report = json.loads((tmp_path / "results" / "report.json").read_text())
     assert 0 <= report["scores"]["first_person"] <= 1 and len(report["intervals"]["first_person"]) == 2
+
+
+def test_label_smoothing(workspace, tmp_path):
+    """PyTorch's value on all logits, with a weight other than the default; the run's loss has it as one of its terms."""
+    root = copy_of_the_repository(tmp_path / "repository")
+    page = (REPOSITORY / "models" / "README.md").read_text(encoding="utf-8")
+    (diff,) = blocks(page.partition("## Label smoothing")[2].partition("\n## ")[0], "diff")
+    assert len(apply(diff, root)) == 4
+    code = """
+import torch
+from models.losses import lm_loss, smoothing_loss
+torch.manual_seed(0)
+hidden, table = torch.randn(7, 16), torch.randn(50, 16)
+targets = torch.tensor([3, -100, 49, 0, 7, 7, -100])
+expected = torch.nn.functional.cross_entropy(hidden @ table.T, targets, label_smoothing=0.3)
+found = lm_loss(hidden, table, targets) + 0.3 * smoothing_loss(hidden, table, targets, None)
+assert torch.allclose(found, expected, atol=1e-5), (found, expected)
+"""
+    run(root, ["-c", code])
+    flags = ("--num_train_epochs", "1", "--log_steps", "1", "--label_smoothing", "0.3", "--alpha", "2")
+    run(root, ["artEmisX_train.py", *workspace.argv(tmp_path, *flags)])
+    for line in logged_losses(tmp_path):
+        terms = 2 * line["lm_loss"] + 0.6 * line["smoothing_loss"] + line["contrastive_loss"] + line["vad_loss"]
+        assert line["loss"] == pytest.approx(terms, rel=1e-5)
 
 
 def test_another_encoder_and_decoder(workspace, tmp_path):
