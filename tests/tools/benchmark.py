@@ -36,6 +36,7 @@ from utils.processes import prepare_environment
 
 prepare_environment()
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor, nn
@@ -49,12 +50,12 @@ from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
 from tests.tools.reference import Reference, reference_batch
 from utils.command_line import CONFIGS
-from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, MAX_NEW_TOKENS
+from utils.constants import EMOTION_SPAN, EMOTIONS, IGNORED_LABEL, MAX_NEW_TOKENS, PROMPT_TEXT
 from utils.data.datasets import ItemKey, PairCollator, TrainingPairs
 from utils.data.feature_cache import FeatureCache, ImageFile, make_header
 from utils.data.records import TrainingRecords
-from utils.data.text_codec import TextCodec, load_tokenizer
-from utils.data.vad_lexicon import Lexicon, VADLookup
+from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
+from utils.data.vad_lexicon import TEXTS_AT_ONCE, Lexicon, VADLookup
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.decoding_state import compact_order
 from utils.evaluation.generation import greedy_decode
@@ -596,6 +597,59 @@ def measure_captions() -> list[dict]:
     ]
 
 
+def invented_tagger(tokens: list[str]):
+    """A tagger of NLTK's kind and size with random weights: 45 tags, 80 000 features of these tokens."""
+    from nltk.tag.perceptron import PerceptronTagger
+
+    rng = random.Random(0)
+    tags = [f"T{number:02d}" for number in range(45)]
+    words = [token.lower() for token in tokens]
+    names = [f"{name} {word}" for name in ("i word", "i-1 word", "i-2 word", "i+1 word", "i+2 word") for word in words]
+    names += [f"i-1 tag+i word {rng.choice(tags)} {word}" for word in words]
+    names += [f"{name} {word[-3:]}" for name in ("i suffix", "i-1 suffix", "i+1 suffix") for word in words]
+    names = sorted(rng.sample(sorted(set(names)), 75_000))
+    names += ["bias", *(f"{name} {tag}" for name in ("i-1 tag", "i-2 tag") for tag in tags)]
+    names += [f"i tag+i-2 tag {tag} {other}" for tag in tags for other in tags]
+    weights = {name: {tag: rng.gauss(0, 1) for tag in rng.sample(tags, 5)} for name in names}
+    tagger = PerceptronTagger(load=False)
+    tagger.decode_json_params((weights, dict.fromkeys(WORDS[:8], tags[0]), tags))
+    return tagger
+
+
+def measure_tagging(texts: int = 20_000, plain_texts: int = 1000, together: int = 64) -> list[dict]:
+    """The default lemmatizer's tagger over GPT-2's tokens, against NLTK itself, which tags one text after the other:
+    training texts, and the texts of a generation, all of whose tokens NLTK tags again at every step."""
+    from utils.data.perceptron_tagger import NLTKTagger, vocabulary_tagger
+
+    codec = TextCodec(load_tokenizer(str(SHIPPED_BPE)), PROMPT_TEXT, 30)
+    tokens = list(dict.fromkeys(token or " " for token in codec.words()))
+    nltk_tagger, cpu = invented_tagger(tokens), torch.device("cpu")
+    ours, plain = vocabulary_tagger(nltk_tagger, tokens), NLTKTagger(nltk_tagger, tokens)
+    ids = np.random.default_rng(0).zipf(1.2, (texts, 30)) % len(tokens)
+    parts = [ids[start : start + TEXTS_AT_ONCE] for start in range(0, texts, TEXTS_AT_ONCE)]
+    rate = texts / seconds_of(lambda: [ours(part) for part in parts], cpu)
+    plain_rate = plain_texts / seconds_of(lambda: plain(ids[:plain_texts]), cpu)
+    growing = [ids[:together, :length] for length in range(5, 5 + MAX_NEW_TOKENS)]
+
+    def extend() -> None:
+        tags = None
+        for part in growing:
+            tags = ours(part, None if tags is None else tags[:, :-2])
+
+    generation = 1000 * seconds_of(extend, cpu)
+    plain_generation = 1000 * seconds_of(lambda: [plain(part) for part in growing], cpu)
+    return [
+        row("tagging texts of 30 tokens", "texts/s", rate, reference=plain_rate, ratio=rate / plain_rate),
+        row(
+            f"tagging {together} texts of {MAX_NEW_TOKENS} steps",
+            "ms",
+            generation,
+            reference=plain_generation,
+            ratio=plain_generation / generation,
+        ),
+    ]
+
+
 # ---- the report ------------------------------------------------------------------------------------------------------
 
 
@@ -676,6 +730,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--images", type=int, default=64, help="images decoded together, ours and the reference's")
     add("--no_memory", action="store_true", help="leave the peak memory out, which takes a process for each line")
     add("--captions", action="store_true", help="also the caption scores, against pycocoevalcap (about a minute)")
+    add("--tagging", action="store_true", help="also the default lemmatizer's tagger, against NLTK (half a minute)")
     add("--json", type=Path, metavar="FILE", help="write all figures there")
     return parser
 
@@ -693,6 +748,8 @@ def main(argv: list[str] | None = None) -> int:
         report[size] = benchmark(size, args, device)
     if args.captions:
         report["captions"] = {"rows": measure_captions()}
+    if args.tagging:
+        report["tagging"] = {"rows": measure_tagging()}
 
     print(f"{name}, torch {torch.__version__}, median of {args.repeats}")
     for size in (size for size in SIZES if size in report):
@@ -702,6 +759,8 @@ def main(argv: list[str] | None = None) -> int:
         print_table(f"{title}{figures['useful_gflop_per_pair']:.3g} useful GFLOP per pair", figures["rows"])
     if args.captions:
         print_table(f"{CAPTION_IMAGES} captions, {CAPTION_REFERENCES} references each", report["captions"]["rows"])
+    if args.tagging:
+        print_table("--lemmatizer nltk: the tagger; all other rows have --lemmatizer none", report["tagging"]["rows"])
     if args.json:
         write_json(args.json, report, indent=1)
     too_slow = report.get("full", {}).get("reference_too_slow", [])
