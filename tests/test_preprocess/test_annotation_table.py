@@ -17,6 +17,7 @@ from utils.data.images import find_image
 from utils.data.records import read_records
 from utils.errors import InputError
 from utils.evaluation.report import split_warnings
+from utils.explain import load
 from utils.files import read_json
 from utils.inspect import overlaps
 
@@ -97,6 +98,25 @@ def test_readme_from_a_folder_and_a_spreadsheet_to_the_first_epoch(workspace, tm
     (captions,) = (tmp_path / "results/mine").glob("unf_captions_full_*.json")
     val = read_records(tmp_path / "data/mine/artEmisX_val.json")
     assert {row["image_id"] for row in read_json(captions)} == {int(image_id) for image_id in val}
+
+
+@pytest.mark.slow
+def test_readme_with_a_tiny_model(workspace, tmp_path, monkeypatch):
+    """Without any download: --tiny where the features are made and in training; then an answer about an image."""
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        save_image(tmp_path / "images" / name)
+    write_table(tmp_path / "mine.csv", ROWS, ("file", "feeling", "reason"), encoding="utf-8-sig")
+    shutil.copy(workspace.data / "demo-VAD-Lexicon.txt", "NRC-VAD-Lexicon.txt")
+    less = ["--metrics", "bleu", "--num_workers", "0", "--cpu_threads", "1", "--batch_size", "8"]
+    steps = [(build_splits.main, []), (build_annotations.main, []), (cache_features.main, ["--tiny"])]
+    for command, (main, more) in zip(
+        bash_block("README.md", "## Your own data"), [*steps, (artEmisX_train.main, ["--tiny", *less])], strict=True
+    ):
+        script = next(place for place, word in enumerate(command) if word.endswith(".py"))
+        assert not main([*more, *command[script + 1 :]]), command
+    answer = load("ckpts/mine")(tmp_path / "images" / NAMES[0])
+    assert answer.text and answer.words[0].heat_map.shape == (8, 8)
 
 
 def test_readme_affection_and_artelingo(tmp_path, monkeypatch):
