@@ -49,17 +49,27 @@ def _tokenizer() -> "NLTKWordTokenizer":
 
 
 def tokenize(utterance: str) -> list[str]:
-    """The lower-case tokens of a text before spelling correction; no token contains a space."""
+    """The lower-case tokens of a text before spelling correction; no token contains whitespace."""
+    return tokenize_all([utterance])[0].split()
+
+
+def tokenize_all(utterances: list[str]) -> list[str]:
+    """Tokenize many texts; the tokens are joined by spaces, a compact form for sending them between processes.
+
+    NLTK's tokenizer takes 0.3 ms per call whatever the length, so it gets all texts at once. The bars between them occur
+    in no text, as they are punctuation, and line breaks divide like a text's ends: the rules for quotes look for spaces.
+    """
+    tokens = _tokenizer().tokenize("\n|\n".join(map(_without_punctuation, utterances)))
+    return [text.strip() for text in " ".join(tokens).split("|")]
+
+
+def _without_punctuation(utterance: str) -> str:
     text = _QUOTED_WORD.sub(lambda match: f" {match[1] or match[2]} ", utterance.lower())
     if "'" in text:  # every contraction contains an apostrophe
         pattern, expansions = contractions()
         text = pattern.sub(lambda match: expansions[match[0]], text)
-    return _tokenizer().tokenize(text.translate(_TO_BLANKS))
-
-
-def tokenize_all(utterances: list[str]) -> list[str]:
-    """Tokenize many texts; the tokens are joined by spaces, a compact form for sending them between processes."""
-    return [" ".join(tokenize(utterance)) for utterance in utterances]
+    text = text.translate(_TO_BLANKS)
+    return f"`` {text[1:]}" if text.startswith('"') else text  # as NLTK writes it at the beginning of a text
 
 
 @cache
