@@ -5,7 +5,7 @@ The pickles (vocabulary, grouped references) are written so that ArtEmis' own to
 
 import pickle
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,7 @@ RELEASE_COLUMNS = ["art_style", "painting", "emotion", "utterance", "repetition"
 CLEANED_COLUMNS = ["split", "tokens", "tokens_len", "utterance_spelled", "tokens_encoded", "emotion_label"]
 MIN_WORD_COUNT = 5  # words that occur less often in training texts become <unk>
 LONGEST_ENCODED = 256  # tokens; one very long text must not lengthen every row
+ROWS_WRITTEN_AT_ONCE = 10_000
 PAD_ID, SOS_ID, EOS_ID, UNK_ID = range(len(SPECIAL_SYMBOLS))
 
 
@@ -186,33 +187,48 @@ def emotion_histograms(table: pd.DataFrame) -> pd.DataFrame:
     return votes.index.to_frame(index=False).assign(emotion_histogram=histograms)
 
 
-def add_text_columns(table: pd.DataFrame, min_count: int) -> tuple[pd.DataFrame, list[str]]:
-    """Add the columns that depend on `tokens` (lists of words) and `split`, and convert `tokens` to text.
+class TextColumns:
+    """Adds to rows with the columns emotion and `utterance_spelled` (words and spaces) those that follow from them.
 
     tokens_encoded is <sos>, the words' indices, <eos>, and <pad> up to the length of the longest text, at most
     LONGEST_ENCODED words; a longer text is cut there, as ArtEmis encodes with a maximal length.
 
-    Returns:
-        the table with the release's columns and `CLEANED_COLUMNS`; and the vocabulary: the special symbols, then the
-        words that occur at least `min_count` times in training texts, in the order of first occurrence.
+    Args:
+        table: all rows, with the columns split, utterance_spelled and tokens_len.
+        min_count: how often a word must occur in training texts to be in the vocabulary.
+
+    Attributes:
+        vocabulary: the special symbols, then the words of training texts in the order of first occurrence.
     """
-    counts = Counter(word for tokens in table.loc[table["split"] == "train", "tokens"] for word in tokens)
-    vocabulary = [*SPECIAL_SYMBOLS, *(word for word, count in counts.items() if count >= min_count)]
-    index_of = {word: index for index, word in enumerate(vocabulary)}
-    longest = min(int(table["tokens_len"].max()), LONGEST_ENCODED)
-    encoded = (
-        [SOS_ID, *(index_of.get(token, UNK_ID) for token in tokens[:longest]), EOS_ID]
-        + [PAD_ID] * (longest - len(tokens))
-        for tokens in table["tokens"]
-    )
-    release_columns = [column for column in table.columns if column not in CLEANED_COLUMNS]
-    table = table.assign(
-        utterance_spelled=[" ".join(tokens) for tokens in table["tokens"]],
-        tokens_encoded=[str(indices) for indices in encoded],
-        emotion_label=table["emotion"].map(EMOTION_INDEX),
-        tokens=[str(tokens) for tokens in table["tokens"]],
-    )
-    return table[release_columns + CLEANED_COLUMNS], vocabulary
+
+    def __init__(self, table: pd.DataFrame, min_count: int) -> None:
+        texts = table.loc[table["split"] == "train", "utterance_spelled"].tolist()
+        counts = Counter(word for text in texts for word in text.split())
+        self.vocabulary = [*SPECIAL_SYMBOLS, *(word for word, count in counts.items() if count >= min_count)]
+        self._index_of = {word: index for index, word in enumerate(self.vocabulary)}
+        self._longest = min(int(table["tokens_len"].max()), LONGEST_ENCODED)
+
+    def add(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows with the release's columns and `CLEANED_COLUMNS`."""
+        texts = [text.split() for text in rows["utterance_spelled"].tolist()]
+        release_columns = [column for column in rows.columns if column not in CLEANED_COLUMNS]
+        rows = rows.assign(
+            tokens=[str(tokens) for tokens in texts],
+            tokens_encoded=[str(self._encode(tokens)) for tokens in texts],
+            emotion_label=rows["emotion"].map(EMOTION_INDEX),
+        )
+        return rows[release_columns + CLEANED_COLUMNS]
+
+    def _encode(self, tokens: list[str]) -> list[int]:
+        indices = [self._index_of.get(token, UNK_ID) for token in tokens[: self._longest]]
+        return [SOS_ID, *indices, EOS_ID] + [PAD_ID] * (self._longest - len(tokens))
+
+
+def add_text_columns(table: pd.DataFrame, min_count: int) -> tuple[pd.DataFrame, list[str]]:
+    """The table with all columns of `TextColumns`, from its `tokens` (lists of words); and the vocabulary."""
+    table = table.assign(utterance_spelled=[" ".join(tokens) for tokens in table["tokens"]])
+    columns = TextColumns(table, min_count)
+    return columns.add(table), columns.vocabulary
 
 
 def grouped_references(table: pd.DataFrame, vocabulary: list[str]) -> dict[str, pd.DataFrame]:
@@ -220,10 +236,12 @@ def grouped_references(table: pd.DataFrame, vocabulary: list[str]) -> dict[str, 
     known = set(vocabulary)
     references = [
         " ".join(word if word in known else SPECIAL_SYMBOLS[UNK_ID] for word in text.split(" "))
-        for text in table["utterance_spelled"]
+        for text in table["utterance_spelled"].tolist()
     ]
     table = table[["art_style", "painting", "split"]].assign(
-        emotion=table["emotion_label"], references_pre_vocab=table["utterance_spelled"], references=references
+        emotion=table["emotion"].map(EMOTION_INDEX),
+        references_pre_vocab=table["utterance_spelled"],
+        references=references,
     )
     return {
         split: rows.drop(columns="split").groupby(["art_style", "painting"]).agg(list).reset_index()
@@ -231,9 +249,12 @@ def grouped_references(table: pd.DataFrame, vocabulary: list[str]) -> dict[str, 
     }
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, encoding="utf-8", lineterminator="\n")
+def write_table(path: Path, table: pd.DataFrame, add_columns: Callable = lambda rows: rows) -> None:
+    """Write a table; `add_columns` converts some of its rows at a time, so that all need not be in memory."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        for start in range(0, max(len(table), 1), ROWS_WRITTEN_AT_ONCE):  # the header of an empty table, too
+            rows = add_columns(table.iloc[start : start + ROWS_WRITTEN_AT_ONCE])
+            rows.to_csv(file, index=False, header=start == 0, lineterminator="\n")
 
 
 class _Vocabulary:

@@ -38,7 +38,7 @@ from preprocess.artemis_files import (
     RELEASE_COLUMNS,
     TEST_SETS,
     TRAIN_SETS,
-    add_text_columns,
+    TextColumns,
     emotion_histograms,
     grouped_references,
     split_v1,
@@ -123,14 +123,14 @@ def read_v2(release_csv: Path, contrastive_csv: Path) -> pd.DataFrame:
     return table
 
 
-def clean(utterances: list[str], checker: SpellChecker, corrections: dict[str, str], jobs: int) -> list[list[str]]:
-    """The corrected tokens of every text. `jobs` processes tokenize; spelling corrections are memoised per token."""
+def clean(utterances: list[str], checker: SpellChecker, corrections: dict[str, str], jobs: int) -> list[str]:
+    """The corrected tokens of every text, joined by spaces. `jobs` processes tokenize."""
     texts = [corrections.get(utterance, utterance) for utterance in utterances]
     chunks = [texts[start : start + 2000] for start in range(0, len(texts), 2000)]
     with ProcessPoolExecutor(jobs) as pool:
         tokenized = pool.map(tokenize_all, chunks)
         return [
-            [word for token in text.split(" ") if token for word in checker.correct(token)]
+            " ".join([word for token in text.split() for word in checker.correct(token)])
             for chunk in tqdm(tokenized, total=len(chunks), desc="clean", unit="x2000 texts", mininterval=1)
             for text in chunk
         ]
@@ -188,8 +188,8 @@ def main(argv: list[str] | None = None) -> None:
         check_place(folder / "artemis_preprocessed.csv")
     histograms = emotion_histograms(table)
     checker = SpellChecker(known_words, corrections)
-    table["tokens"] = clean(table["utterance"].tolist(), checker, corrections, args.jobs)
-    table["tokens_len"] = table["tokens"].map(len)
+    texts = clean(table["utterance"].tolist(), checker, corrections, args.jobs)
+    table["utterance_spelled"], table["tokens_len"] = texts, [len(text.split()) for text in texts]
     counts = {"rows": len(table), "artworks": len(histograms)}
     # a stable sort keeps the release's order and moves "rest" to the end
     every_row, table = table, table.iloc[np.argsort(table["split"] == "rest", kind="stable")]
@@ -198,11 +198,12 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"{args.release_csv}: no training text has between {TOO_SHORT} tokens and the longest allowed")
     write_table(mini / "image-emotion-histogram.csv", histograms)  # write nothing before all checks pass
     if not v2:
-        split = every_row["split"] if own_split else split_v1(every_row, rest=False)
-        write_table(mini / "artemis_preprocessed.csv", add_text_columns(every_row.assign(split=split), min_count=1)[0])
+        every_row = every_row if own_split else every_row.assign(split=split_v1(every_row, rest=False))
+        write_table(mini / "artemis_preprocessed.csv", every_row, TextColumns(every_row, min_count=1).add)
     counts |= dropped | {"longest kept (tokens)": int(table["tokens_len"].max()), "kept": len(table)}
-    table, vocabulary = add_text_columns(table, MIN_WORD_COUNT)
-    write_table(nets / "artemis_preprocessed.csv", table)
+    columns = TextColumns(table, MIN_WORD_COUNT)
+    vocabulary = columns.vocabulary
+    write_table(nets / "artemis_preprocessed.csv", table, columns.add)
     write_vocabulary(nets / "vocabulary.pkl", vocabulary)
     references = grouped_references(table, vocabulary)
     write_grouped_references(nets / "artemis_gt_references_grouped.pkl", references)
@@ -213,7 +214,7 @@ def main(argv: list[str] | None = None) -> None:
     if v2:
         for name in TRAIN_SETS + TEST_SETS:
             rows = v2_set(table, name)
-            write_table(nets / "sets" / f"{name}.csv", rows)
+            write_table(nets / "sets" / f"{name}.csv", rows, columns.add)
             counts[name] = len(rows)
     print_counts(counts)
 
