@@ -59,7 +59,6 @@ def read_table(
         layout = table_layout(path, [*columns, *likely])
         divided = f"read with {DELIMITERS.get(layout.delimiter, repr(layout.delimiter))} between columns"
         _check_header(layout.header, divided, columns, all_columns, path, remedy)
-        _check_rows(path, layout, remedy)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas would drop surplus cells
@@ -78,6 +77,7 @@ def read_table(
             raise _wrong_encoding(path, layout.encoding) from None
         except (ValueError, pd.errors.ParserWarning) as error:  # pandas' ParserError is a ValueError
             raise InputError(f"{path}: not a readable csv ({brief(error)}; {divided}); {remedy}") from None
+        _check_rows(path, layout, remedy)
     if table.empty:
         raise InputError(f"{path}: has no rows; {remedy}")
     return table if all_columns else table[columns]

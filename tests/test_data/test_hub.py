@@ -11,6 +11,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests import tiny_encoders
@@ -69,6 +70,7 @@ def use_hub(monkeypatch, address: str) -> None:
 def stop(server: Hub) -> None:
     server.shutdown()
     server.server_close()
+    close_session()  # an open connection would still be served
 
 
 def new_process(monkeypatch, offline: bool = False) -> None:

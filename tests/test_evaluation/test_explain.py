@@ -16,6 +16,7 @@ from utils.errors import InputError
 from utils.evaluation.evaluator import Evaluator
 from utils.evaluation.generation import sample_decode, sample_seed
 from utils.visualize import explainer
+from utils.visualize.answers import in_percent
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +116,8 @@ def test_a_broken_image_of_a_folder_is_left_out(folder, ask, capsys):
 def test_small_probabilities_are_added_up():
     """One per cent is printed by itself."""
     probabilities = dict(zip(EMOTIONS, [0.01, 0.6, 0.37, 0.009, 0.006, 0.005, 0, 0, 0], strict=True))
-    assert explainer.in_percent(probabilities) == "awe 60%, contentment 37%, amusement 1%, others 2.0%"
-    assert explainer.in_percent({"awe": 0.5, "fear": 0.5}) == "awe 50%, fear 50%"
+    assert in_percent(probabilities) == "awe 60%, contentment 37%, amusement 1%, others 2.0%"
+    assert in_percent({"awe": 0.5, "fear": 0.5}) == "awe 50%, fear 50%"
 
 
 def test_table(tmp_path, images, trained, monkeypatch):
@@ -193,7 +194,9 @@ def test_heat(tmp_path, images, trained, monkeypatch):
     monkeypatch.setattr(explainer, "cross_attention", lambda *given: seen.append(plain(*given)) or seen[-1])
     words = explainer.heat_of_words
     monkeypatch.setattr(explainer, "heat_of_words", lambda *given: seen.append(given) or words(*given))
-    monkeypatch.setattr(explainer, "write_png", lambda path, heat, blocks: seen.append((path.name, heat, blocks)))
+    monkeypatch.setattr(
+        "utils.visualize.heat_map.write_png", lambda path, heat, blocks: seen.append((path.name, heat, blocks))
+    )
     assert explain.main([str(hostile), str(second), *ckpt, "--heat", "heat.html", "--heat_blocks", "2"]) == 0
     page = Path("heat.html").read_text(encoding="utf-8")
     assert "&lt;img onerror=alert(1)&gt;.jpg" in page and "<img onerror" not in page and "block 2." in page

@@ -98,9 +98,9 @@ def test_words_and_where_the_model_looked(model, images):
     assert sums == pytest.approx([1] * len(sums), abs=1e-5) and answer.words[0].heat_map.shape == (2, 2)
     known = answer.words[0].bare
     model.lexicon.values[known] = (0.5, -0.25, 0.125)  # an untrained model's texts seldom hold a word of the lexicon
-    again = model(next(iter(images.values())))
+    again = model(next(iter(images.values()))).words
     del model.lexicon.values[known]
-    assert again.words[0].vad == (0.5, -0.25, 0.125)
+    assert again[0].vad == (0.5, -0.25, 0.125)
     last = answer.words[-1]
     assert answer.heat_map(len(answer.words) - 1) is answer.heat_map(last) is last.heat_map
     assert np.array_equal(answer.heat_map(answer.words[0].text.upper()), answer.words[0].heat_map)

@@ -127,5 +127,5 @@ def test_refused_requests(checkpoints, change, flags, message):
 
 def test_every_state_truncated(checkpoints):
     for path in (checkpoints / "ckpts/resume").glob("*/state.pt"):
-        checkpoints.tear(str(path.relative_to(checkpoints.root)))
+        torn(str(path.relative_to(checkpoints.root)))(checkpoints)
     check_training_refused(checkpoints, "ckpts/resume: every state is truncated or modified", "--resume")

@@ -209,7 +209,7 @@ def test_bad_input(workspace, trained, exported, tmp_path):
         artEmisX_train.main(["--eval_only", "--load_from_epoch", "best-res", "--ckpt_path", str(exported)])
     with pytest.raises(InputError, match="a training needs another --ckpt_path"):
         artEmisX_train.main(["--ckpt_path", str(exported)])
-    with pytest.raises(InputError, match="leave --name out"):
+    with pytest.raises(InputError, match=r"leave the checkpoint's name \(best-acc\) out"):
         explain.main([str(next(workspace.data.rglob("*.jpg"))), "--ckpt", str(exported), "--name", "best-acc"])
     with pytest.raises(InputError, match="leave --clip_model out"):
         load_checkpoint(exported, None, ["--clip_model", str(workspace.root / "vit2")])
@@ -220,12 +220,13 @@ def test_upload(trained, tmp_path, monkeypatch, capsys):
     """Up to the wire: what is created and what is sent; a hub that fails leaves the folder and one line."""
     sent = []
 
-    def create(self, name, private, exist_ok):
+    def create(self, name, private, exist_ok, repo_type, space_sdk):
+        assert (repo_type, space_sdk) == ("model", None)
         if name == "me/none":
             raise ConnectionError("no network")
         sent.append((name, private))
 
-    def upload(self, repo_id, folder_path):
+    def upload(self, repo_id, folder_path, repo_type):
         sent.append((repo_id, {path.name for path in folder_path.iterdir()}))
         return "https://x"
 

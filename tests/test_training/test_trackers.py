@@ -40,7 +40,7 @@ def whole(workspace, tmp_path_factory):
 def test_every_loss_rate_and_score_under_its_own_name(whole):
     scalars, samples = curves(whole)
     terms = ("loss", "lm_loss", "contrastive_loss", "vad_loss", "emotion_loss")
-    scores = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "sub_acc", "head_acc", "head_ece")
+    scores = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "sub_acc", "macro_F1", "weighted_F1", "head_acc", "head_ece")
     assert set(scalars) == (
         {f"train/{name}" for name in terms}
         | {f"scores/{name}" for name in scores}

@@ -39,7 +39,7 @@ def test_output_files(finished, workspace):
     scores = sorted(path.name for path in results.glob("scores_exp_*.json"))
     assert scores == ["scores_exp_0_5_step.json", "scores_exp_1_5_step.json"]
     values = json.loads((results / scores[0]).read_text())
-    assert set(values) == {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "sub_acc"}
+    assert set(values) == {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "sub_acc", "macro_F1", "weighted_F1"}
     assert all(0 <= value <= 1 for value in values.values())
     captions = json.loads((results / "unf_captions_exp_1_5_step.json").read_text())
     assert all(set(caption) == {"image_id", "caption", "image_name"} for caption in captions)

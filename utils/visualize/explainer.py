@@ -170,10 +170,10 @@ class ImageExplainer:
                 self.vad_of,
                 [sample_seed(seed, image_pixels.numpy().tobytes()) for image_pixels in pixels[rows]],
                 num_samples,
-                temperature,
-                top_p,
-                min_new_tokens,
-                MAX_NEW_TOKENS - len(trained.codec.given(chosen)),
+                temperature=temperature,
+                top_p=top_p,
+                min_new_tokens=min_new_tokens,
+                max_new_tokens=MAX_NEW_TOKENS - len(trained.codec.given(chosen)),
             )
 
         with self._context():
