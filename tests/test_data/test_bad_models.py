@@ -84,9 +84,9 @@ MODELS = {
         NO_ENCODER,
         "gpt2/tokenizer.json: not the files of a GPT-2 tokenizer",
     ),
-    "decoder of another BPE": (another_bpe, NO_ENCODER, "gpt2: its tokenizer has another token .*; give distilgpt2"),
+    "decoder of another BPE": (another_bpe, LOAD, "gpt2: its tokenizer has another token .*; give distilgpt2"),
     "decoder of another vocabulary": (vocabulary_of(21128), NO_ENCODER, f"gpt2: .*vocab_size 21128 {NOT_GPT2}"),
-    "fewer rows than GPT-2's tokens": (vocabulary_of(30000, True), NO_ENCODER, f"gpt2: .*30000 {NOT_GPT2}"),
+    "fewer rows than GPT-2's tokens": (vocabulary_of(30000, True), LOAD, f"gpt2: .*30000 {NOT_GPT2}"),
     "added token with a wrong id": (
         added_token_with_a_wrong_id,
         NO_ENCODER,
