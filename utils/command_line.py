@@ -263,7 +263,7 @@ DEMO_DEFAULTS = {
     "caption_save_path": DEMO / "results",
     "cache_dir": DEMO / "cache",
     "clip_model": str(CONFIGS / "demo-clip-vit"),
-    "gpt2_model": str(CONFIGS / "demo-gpt2"),
+    "gpt2_model": str(DEMO / "data" / "gpt2"),
     "from_scratch": True,
     "fixed_encoder": False,
     "lemmatizer": "simplemma",
