@@ -266,6 +266,8 @@ DEMO_DEFAULTS = {
     "gpt2_model": str(DEMO / "data" / "gpt2"),
     "from_scratch": True,
     "fixed_encoder": False,
+    "max_seq_len": 24,  # its longest text
+    "dropout": 0.0,  # drawing the masks takes time
     "lemmatizer": "simplemma",
     "num_train_epochs": 5,
     "use_emotion_loss": True,  # a random image encoder learns emotions faster from votes than from words

@@ -31,6 +31,7 @@ from preprocess.make_demo_data import (
 )
 from tests.bad_input import TRAIN, check_refused
 from tests.conftest import REPOSITORY
+from utils.command_line import DEMO_DEFAULTS
 from utils.constants import EMOTION_SPAN, EMOTIONS, PROMPT_TEXT
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.errors import InputError
@@ -191,13 +192,13 @@ def test_explanations_fit_into_the_text_window(annotations):
 def test_the_decoders_tokens_are_words(annotations, tmp_path):
     """As in GPT-2's vocabulary, only "something else" is two; and other texts can be spelled, too."""
     write_decoder(tmp_path / "gpt2", annotations)
-    codec = TextCodec(load_tokenizer(str(tmp_path / "gpt2")), PROMPT_TEXT, 30)
+    codec = TextCodec(load_tokenizer(str(tmp_path / "gpt2")), PROMPT_TEXT, DEMO_DEFAULTS["max_seq_len"])
     assert len(codec.tokenizer) < 1000
     words = {word for text in annotations["utterance_spelled"] for word in text.split()}
     assert {len(tokens) for tokens in codec.bpe([f" {word}" for word in sorted(words)])} == {1}
     assert codec.emotion_span == EMOTION_SPAN and len(set(codec.label_tokens())) == len(EMOTIONS)
     texts = codec.encode(list(annotations["emotion"]), list(annotations["utterance_spelled"]))
-    assert (texts.input_ids[:, -1] == codec.pad_id).all()
+    assert (texts.input_ids == codec.eos_id).sum() == 2 * len(annotations)  # no text is cut
     assert codec.decode(codec.bpe(["Ünseen wörds!"])[0]) == "Ünseen wörds!"
 
 
