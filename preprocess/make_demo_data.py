@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tokenizers import ByteLevelBPETokenizer
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -194,6 +193,8 @@ def write_decoder(folder: Path, annotations: pd.DataFrame) -> None:
     The tokenizer is trained on the training texts. GPT-2's own has 50 257 tokens, and the output layer over these would
     take most of the demo's time.
     """
+    from tokenizers import ByteLevelBPETokenizer  # not for --help
+
     train = annotations[annotations["split"] == "train"]
     pairs = zip(train["emotion"], train["utterance_spelled"], strict=True)
     tokenizer = ByteLevelBPETokenizer()
