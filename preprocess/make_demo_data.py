@@ -1,5 +1,7 @@
 """Make the demo's dataset: generated images, annotations and a VAD lexicon in the layout of the ArtEmis release.
 
+A small tokenizer for the demo's decoder is trained on the training texts.
+
     python preprocess/make_demo_data.py --out_dir runs/demo/data
 
 All random choices depend on one seed, so two runs give the same bytes. The other scripts of this folder process the
@@ -30,9 +32,10 @@ from preprocess.artemis_files import (
 from preprocess.demo_data.paintings import ACCENT_RGB, ACCENTS, GROUNDS, POSITIONS, STYLES, Painting, paint
 from preprocess.demo_data.subjects import EMOTION_SUBJECTS
 from preprocess.demo_data.texts import NUMBERS, PATTERN_PROBABILITIES, explain, lexicon_text, noun
-from utils.constants import EMOTIONS, IMAGE_FOLDERS
+from utils.command_line import CONFIGS
+from utils.constants import BECAUSE, EMOTIONS, EOS, IMAGE_FOLDERS, PROMPT_TEXT
 from utils.errors import InputError, OneLineParser, number, run_script
-from utils.files import check_place, write_text
+from utils.files import check_place, read_json, write_json, write_text
 
 PAINTINGS = 1600
 FEWEST_PAINTINGS = 30  # for three splits of nine emotions
@@ -77,6 +80,9 @@ HISTOGRAM_FILE = "preprocess_data_mini/image-emotion-histogram.csv"
 PREPROCESSED_FILE = "preprocess_data_nets/artemis_preprocessed.csv"
 LEXICON_FILE = "demo-VAD-Lexicon.txt"
 IMAGE_FOLDER = "wikiart_originals"
+
+DECODER_FOLDER = "gpt2"
+MOST_TOKENS = 1000  # enough for every word of the training texts to be one token
 
 
 def plan_paintings(paintings: int, seed: int) -> pd.DataFrame:
@@ -181,12 +187,36 @@ def annotate(planned: pd.DataFrame, seed: int) -> pd.DataFrame:
     return add_text_columns(table, MIN_WORD_COUNT)[0]
 
 
+def write_decoder(folder: Path, annotations: pd.DataFrame) -> None:
+    """Write a --gpt2_model without weights: the sizes of the demo's decoder, and a tokenizer of GPT-2's kind.
+
+    The tokenizer is trained on the training texts. GPT-2's own has 50 257 tokens, and the output layer over these would
+    take most of the demo's time.
+    """
+    from tokenizers import ByteLevelBPETokenizer  # not for --help
+
+    train = annotations[annotations["split"] == "train"]
+    pairs = zip(train["emotion"], train["utterance_spelled"], strict=True)
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(
+        [f"{PROMPT_TEXT} {emotion} {BECAUSE} {text}" for emotion, text in pairs],
+        vocab_size=MOST_TOKENS,
+        special_tokens=[EOS],
+        show_progress=False,
+    )
+    folder.mkdir(exist_ok=True)
+    tokenizer.save_model(str(folder))  # vocab.json and merges.txt
+    end = tokenizer.token_to_id(EOS)
+    tokens = {"vocab_size": tokenizer.get_vocab_size(), "bos_token_id": end, "eos_token_id": end}
+    write_json(folder / "config.json", read_json(CONFIGS / "demo-gpt2" / "config.json") | tokens, indent=2)
+
+
 def make_demo_data(out_dir: Path, paintings: int = PAINTINGS, seed: int = 2021) -> pd.DataFrame:
     """Write the demo's dataset into `out_dir`; files of an earlier demo are replaced.
 
     The files are `artemis_dataset_release_v0.csv`, `preprocess_data_mini/image-emotion-histogram.csv`,
-    `preprocess_data_nets/artemis_preprocessed.csv`, `demo-VAD-Lexicon.txt` and `wikiart_originals/<style>/<name>.jpg`.
-    The release file is written last; if it exists, the dataset is complete.
+    `preprocess_data_nets/artemis_preprocessed.csv`, `demo-VAD-Lexicon.txt`, `wikiart_originals/<style>/<name>.jpg`, and in
+    `gpt2/` config and tokenizer of the decoder. The release file is written last; if it exists, the dataset is complete.
 
     Args:
         out_dir: folder to fill.
@@ -208,6 +238,7 @@ def make_demo_data(out_dir: Path, paintings: int = PAINTINGS, seed: int = 2021) 
 
     (out_dir / RELEASE_FILE).unlink(missing_ok=True)
     write_text(out_dir / LEXICON_FILE, lexicon_text())
+    write_decoder(out_dir / DECODER_FOLDER, annotations)
     _write_images(out_dir / IMAGE_FOLDER, planned, seed)
     write_table(out_dir / HISTOGRAM_FILE, emotion_histograms(annotations))
     write_table(out_dir / PREPROCESSED_FILE, annotations)

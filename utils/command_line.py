@@ -279,7 +279,10 @@ DEMO_DEFAULTS = TINY_DEFAULTS | {
     "ckpt_path": DEMO / "ckpts",
     "caption_save_path": DEMO / "results",
     "cache_dir": DEMO / "cache",
+    "gpt2_model": str(DEMO / "data" / "gpt2"),  # the same sizes, and a tokenizer of the demo's own words
     "fixed_encoder": False,
+    "max_seq_len": 24,  # its longest text
+    "dropout": 0.0,  # drawing the masks takes time
     "num_train_epochs": 5,
     "use_emotion_loss": True,  # a random image encoder learns emotions faster from votes than from words
     "emotion_loss_weight": 3.0,

@@ -23,10 +23,13 @@ from preprocess.make_demo_data import (
     main,
     make_demo_data,
     plan_paintings,
+    write_decoder,
 )
 from tests.conftest import REPOSITORY
 from tests.test_preprocess.helpers import HISTOGRAMS, NETS, RELEASE, read
-from utils.constants import EMOTIONS
+from utils.command_line import DEMO_DEFAULTS
+from utils.constants import EMOTION_SPAN, EMOTIONS, PROMPT_TEXT
+from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.errors import InputError
 
 SEED = 2021
@@ -142,6 +145,19 @@ def test_texts_tell_the_annotators_emotion_and_fit_into_the_text_window(planned)
     bpe = ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
     longest = max(len(bpe.encode(f" because {text}").ids) for text in annotations["utterance_spelled"])
     assert 1 + 3 + 2 + longest + 1 <= 30  # bos, prompt, emotion, explanation, eos
+
+
+def test_the_decoders_tokens_are_words(annotations, tmp_path):
+    """As in GPT-2's vocabulary, only "something else" is two; and other texts can be spelled, too."""
+    write_decoder(tmp_path / "gpt2", annotations)
+    codec = TextCodec(load_tokenizer(str(tmp_path / "gpt2")), PROMPT_TEXT, DEMO_DEFAULTS["max_seq_len"])
+    assert len(codec.tokenizer) < 1000
+    words = {word for text in annotations["utterance_spelled"] for word in text.split()}
+    assert {len(tokens) for tokens in codec.bpe([f" {word}" for word in sorted(words)])} == {1}
+    assert codec.emotion_span == EMOTION_SPAN and len(set(codec.label_tokens())) == len(EMOTIONS)
+    texts = codec.encode(list(annotations["emotion"]), list(annotations["utterance_spelled"]))
+    assert (texts.input_ids == codec.eos_id).sum() == 2 * len(annotations)  # no text is cut
+    assert codec.decode(codec.bpe(["Ünseen wörds!"])[0]) == "Ünseen wörds!"
 
 
 def test_explanations_name_what_is_in_the_painting(planned):

@@ -127,7 +127,8 @@ def load_model(args: argparse.Namespace) -> tuple[NamedCheckpoint | None, TextCo
         codec = _codec(args, saved if saved.is_dir() else args.gpt2_model)
     else:
         checkpoint, codec = None, _codec(args, args.gpt2_model)
-        check_vocabulary(args.gpt2_model, codec.tokenizer)
+        if args.from_scratch not in (True, "decoder"):
+            check_vocabulary(args.gpt2_model, codec.tokenizer)
         _check_saved_tokenizer(args, codec)
     return checkpoint, codec, build_model(args, codec, checkpoint)
 
