@@ -137,7 +137,8 @@ def commands() -> list[str]:
 
 def test_help_needs_no_torch_and_no_locks(tmp_path):
     code = f"""
-import os, runpy
+import os, runpy, warnings
+warnings.simplefilter("ignore", RuntimeWarning)  # runpy's, of a command that another one has imported
 sys.modules["fcntl"] = None
 for name in {commands()}:
     sys.argv = [name, "--help"]

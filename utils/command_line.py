@@ -289,6 +289,7 @@ DEMO_DEFAULTS = TINY_DEFAULTS | {
     "cl_Loss_weight": 0.1,
     "batch_size": 8,
     "num_workers": 0,
+    "cpu_threads": 1,  # tensors are so small that a second thread costs more than it computes
 }
 # What --demo --split test changes in addition.
 DEMO_TEST = {

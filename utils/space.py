@@ -20,8 +20,7 @@ sys.path.insert(0, str(HERE))
 from utils.app import main
 from utils.errors import run_script
 
-if __name__ == "__main__":
-    sys.exit(run_script(lambda: main([str(HERE / "model"), *sys.argv[1:]])))
+sys.exit(run_script(lambda: main([str(HERE / "model"), *sys.argv[1:]])))
 '''
 CARD = """---
 title: {title}

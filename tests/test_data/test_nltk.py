@@ -157,6 +157,7 @@ def test_only_the_last_three_tokens_are_tagged_again(lookup, monkeypatch):
     assert known == [None, 0, 0, 1, 2, 3, 4, 5, None]
 
 
+@pytest.mark.slow
 def test_vad_is_cached(data, lookup, tmp_path, monkeypatch):
     """Of all tokens' lemmas, and of texts: once for each lexicon, prompt, vocabulary and texts."""
     cache, lexicon, codec = tmp_path / "cache", lookup.lexicon, lookup.codec
@@ -199,6 +200,7 @@ def test_cached_vad_depends_on_nltks_data_and_version(lookup, data, tmp_path, mo
     assert files() == 4
 
 
+@pytest.mark.slow
 def test_a_lookup_in_another_process_is_the_same(lookup):
     """Pickled, as loader processes that are not forked get it."""
     ids = np.array(lookup.codec.bpe([" red skies"]))

@@ -48,6 +48,7 @@ def test_gradio_is_missing_or_another(nothing_loaded, monkeypatch):
         app.main(["runs/demo"])
 
 
+@pytest.mark.slow
 def test_port_in_use(nothing_loaded, run):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -56,6 +57,7 @@ def test_port_in_use(nothing_loaded, run):
             app.main([str(run), "--port", str(other.getsockname()[1])])
 
 
+@pytest.mark.slow
 def test_wrong_runs(nothing_loaded, run, workspace, tmp_path, monkeypatch):
     monkeypatch.setattr(app, "check_port", lambda host, port: None)
     with pytest.raises(InputError, match="3 runs: the page shows one or two"):
@@ -72,6 +74,7 @@ def test_wrong_runs(nothing_loaded, run, workspace, tmp_path, monkeypatch):
         app.main([str(run), str(other)])
 
 
+@pytest.mark.slow
 def test_split_of_a_run_and_of_a_flag(run, workspace):
     arguments = app.get_parser().parse_args([str(run)])
     split = app.find_split(arguments)

@@ -47,6 +47,7 @@ def test_log_probability_of_a_sample(model, codec):
     assert len(set(drawn.log_probabilities.tolist())) > 1
 
 
+@pytest.mark.slow
 def test_the_likeliest_sample_is_the_caption(model, codec):
     best_of = BestOfN(SEEDS, 5, temperature=1.3, top_p=0.8)
     captions = [full for full, _ in caption_batch(model, features(), codec, VAD_OF, best_of=best_of)]

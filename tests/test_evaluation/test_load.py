@@ -19,6 +19,8 @@ from utils.errors import InputError
 from utils.explain import load
 from utils.visualize.answers import Answer, Explanation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(workspace, tmp_path_factory):
@@ -169,7 +171,6 @@ def test_a_run_that_was_moved(run, images, tmp_path):
         (run / "away.txt").rename(run / "VAD.txt")
 
 
-@pytest.mark.slow
 def test_the_readmes_lines_from_another_folder(run, images, model):
     """A script beside runs/ and an image, with nothing but the repository in PYTHONPATH."""
     page = (REPOSITORY / "README.md").read_text(encoding="utf-8")

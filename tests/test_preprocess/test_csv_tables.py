@@ -85,7 +85,7 @@ def test_refused_tables(tmp_path, content, message):
 @pytest.mark.parametrize("first", ["", "sep=,\n"])
 def test_a_truncated_table_is_refused(tmp_path, first):
     """Its last row has too few cells, which pandas would fill up; rows are counted without the header and empty lines."""
-    (tmp_path / "t.csv").write_text(f'{first}image,text,style\na.jpg,"x\ny",z\n\nb.jpg,"x')
+    (tmp_path / "t.csv").write_text(f'{first}image,text,style\na.jpg,"x\ny",z\n\nb.jpg,x')
     with pytest.raises(InputError, match="t.csv: row 2: has too few cells; download it again"):
         read_table(tmp_path / "t.csv", ["image"], "download it again")
 

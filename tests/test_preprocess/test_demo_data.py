@@ -147,8 +147,9 @@ def test_texts_tell_the_annotators_emotion_and_fit_into_the_text_window(planned)
     assert 1 + 3 + 2 + longest + 1 <= 30  # bos, prompt, emotion, explanation, eos
 
 
-def test_the_decoders_tokens_are_words(annotations, tmp_path):
+def test_the_decoders_tokens_are_words(planned, tmp_path):
     """As in GPT-2's vocabulary, only "something else" is two; and other texts can be spelled, too."""
+    annotations = annotate(planned, SEED)
     write_decoder(tmp_path / "gpt2", annotations)
     codec = TextCodec(load_tokenizer(str(tmp_path / "gpt2")), PROMPT_TEXT, DEMO_DEFAULTS["max_seq_len"])
     assert len(codec.tokenizer) < 1000

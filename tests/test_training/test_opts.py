@@ -91,7 +91,9 @@ def test_help_explains_every_flag_and_names_each_default_once():
     for action in parser._actions:
         text = formatter._expand_help(action)
         assert len(text) > 5 and text.count("default") <= 1, action.dest
-        assert not isinstance(action.default, bool) or isinstance(action, Boolean) or action.dest == "demo", action.dest
+        assert not isinstance(action.default, bool) or isinstance(action, Boolean) or action.dest in ("demo", "tiny"), (
+            action.dest
+        )
         if action.default not in (None, "==SUPPRESS==") and action.nargs != 0:
             assert f"(default: {action.default})" in text, text
 

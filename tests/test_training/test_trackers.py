@@ -37,6 +37,7 @@ def whole(workspace, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_every_loss_rate_and_score_under_its_own_name(whole):
     scalars, samples = curves(whole)
     terms = ("loss", "lm_loss", "contrastive_loss", "vad_loss", "emotion_loss")
