@@ -192,6 +192,13 @@ def test_aggregation_names_the_facts_in_which_runs_differ():
     assert "- **WARNING: a mean of runs that differ in image encoder, num beams**" in shown
 
 
+def test_captions_of_other_programs_name_their_emotions_in_the_text():
+    base = run(1)
+    (summary,) = aggregate({"a": base, "b": base | {"seed": 2, "emotion_from": "text"}})
+    assert summary["runs"] == 2
+    assert len(aggregate({"a": base, "b": base | {"emotion_from": "head"}})) == 2
+
+
 SAME = ("data_set", "test_set", "images", "references_per_image", "evaluated_sha256", "references_sha256")
 SAME += ("lexicon_sha256", "judge", "clip_score", "emotion_from")
 

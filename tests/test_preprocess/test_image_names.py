@@ -100,6 +100,12 @@ def test_the_closest_spelling_wins(tmp_path):
         assert ImageFolder(tmp_path).find(NFC) == paths[index + 1]
 
 
+def test_of_equally_close_names_the_composed_one_wins(tmp_path):
+    composed, _ = put(tmp_path, NFC), put(tmp_path, NFD)
+    for damaged in ("Baroque/jos#U00e9-caf#U00e9.jpg", "Baroque/jose%CC%81-cafe%CC%81.jpg"):
+        assert ImageFolder(tmp_path).find(damaged) == composed
+
+
 def test_numbered_paintings_are_artworks_of_their_own(tmp_path):
     first, second = put(tmp_path, "Cubism/still-life.jpg"), put(tmp_path, "Cubism/still-life(1).jpg")
     folder = ImageFolder(tmp_path)
