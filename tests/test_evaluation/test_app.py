@@ -2,8 +2,6 @@
 
 import shutil
 import socket
-import subprocess
-import tarfile
 
 import pytest
 from PIL import Image
@@ -97,20 +95,6 @@ def browser():
         started = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield started
         started.close()
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory) -> str:
-    """axe-core's script, from npm."""
-    folder = tmp_path_factory.mktemp("axe")
-    if shutil.which("npm") is None:
-        pytest.skip("no npm, which axe-core is had from")
-    try:
-        subprocess.run(["npm", "pack", "axe-core"], cwd=folder, check=True, capture_output=True, timeout=60)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        pytest.skip("npm cannot fetch axe-core")
-    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
-        return archive.extractfile("package/axe.min.js").read().decode()
 
 
 @pytest.fixture(scope="module")

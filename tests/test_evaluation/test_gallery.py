@@ -219,11 +219,18 @@ FLAGS = (
 )
 
 
-def in_browser(html: str, script: str, folder):
+def in_browser(html: str, script: str, folder, *flags: str):
     """What `script`, the body of an async function, returns on the page; as JSON."""
     runner = f"(async () => {{ {script} }})().catch(String).then((v) => document.documentElement.dataset.out = JSON.stringify(v));"
     (folder / "page.html").write_text(html.replace("</body>", f"<script>{runner}</script></body>"))
-    command = [CHROMIUM, *FLAGS.split(), "--window-size=500,900", f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
+    command = [
+        CHROMIUM,
+        *FLAGS.split(),
+        *flags,
+        "--window-size=500,900",
+        f"--user-data-dir={folder / 'profile'}",
+        "--dump-dom",
+    ]
     command += [(folder / "page.html").as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     found = re.search(r'data-out="([^"]*)"', dom)
@@ -262,3 +269,19 @@ def test_filters_keys_and_hostile_text(tmp_path):
     assert (out["first"], out["second"], out["word"], out["open"]) == ("2.0", "1.0", "grief", True)
     assert "V -1.00" in out["tip"] and out["focus"] == "search"
     assert out["images"] == 0 and "<script>alert(1)" in out["title"] and not out["wide"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt-get install chromium)")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation(axe, scheme, tmp_path):
+    html = hostile_page().replace("</body>", "<script>" + axe.replace("</script", "<\\/script") + "</script></body>")
+    script = """
+        document.querySelectorAll("details").forEach((d) => { d.open = true; });
+        const result = await axe.run(document);
+        return [matchMedia("(prefers-color-scheme: dark)").matches, result.passes.length, result.violations.map((v) => v.id)];
+    """
+    dark, passes, violations = in_browser(
+        html, script, tmp_path, f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
+    )
+    assert dark == (scheme == "dark") and passes > 20 and violations == []
