@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from utils.data.perceptron_tagger import VocabularyTagger
+from utils.data.perceptron_tagger import VocabularyTagger, vocabulary_tagger
 
 nltk = pytest.importorskip("nltk")
 
@@ -90,3 +90,23 @@ def test_equal_scores_give_the_last_tag_of_the_alphabet():
 def test_no_texts():
     tagger = VocabularyTagger({}, {}, TAGS, ["sky"])
     assert tagger(np.zeros((0, 5), int)).shape == (0, 5) and tagger(np.zeros((2, 0), int)).shape == (2, 0)
+
+
+def test_features_of_another_nltk_are_left_to_nltk(monkeypatch, capsys):
+    """A feature that the tables do not have changes tags: NLTK itself tags, and a line says so."""
+    tagger = nltk.tag.perceptron.PerceptronTagger(load=False)
+    tagger.decode_json_params(({"i word sky": {"NN": 1.0}, "length 3": {"VB": 2.0}}, {}, TAGS))
+    tokens, ids = ["sky", "paint", "boats"], np.array([[0, 1, 0], [2, 2, 1]])
+    plain = vocabulary_tagger(tagger, tokens)
+    assert isinstance(plain, VocabularyTagger) and not capsys.readouterr().out
+    features = type(tagger)._get_features
+
+    def with_length(self, i, word, *more):
+        return features(self, i, word, *more) | {f"length {len(word)}": 1}
+
+    monkeypatch.setattr(type(tagger), "_get_features", with_length)
+    found = vocabulary_tagger(tagger, tokens)
+    assert "NLTK itself tags" in capsys.readouterr().out
+    names = [[found.tags[place] for place in row] for row in found(ids)]
+    assert names == found.tag_names(ids) and names[0] == ["VB", max(TAGS), "VB"]
+    assert [plain.tags[place] for place in plain(ids)[0]] == ["NN", max(TAGS), "NN"]
