@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import artEmisX_train
-from utils.command_line import DEMO_DEFAULTS, check_flags, parse_args
+from utils.command_line import DEMO_DEFAULTS, check_flags, needs_lexicon, parse_args
 from utils.constants import EXPORT_TYPE
 from utils.errors import InputError
 from utils.flags import IGNORE, Boolean
@@ -207,3 +207,15 @@ def test_what_a_resumed_run_may_change_freely_changes_no_result(workspace, tmp_p
     weights_now, captions_now, scores_now = results()
     assert [name for name in weights if not torch.equal(weights[name], weights_now[name])] == []
     assert captions_now == captions and scores_now == scores_now | scores  # a gallery has scores of its own
+
+
+@pytest.mark.parametrize(
+    ("flags", "needed"),
+    [("", True), ("--no-use_VAD", True), ("--no-use_VAD --no-use_VAD_loss", False)],
+)
+@pytest.mark.parametrize("eval_only", [False, True])
+def test_who_needs_a_lexicon(flags, needed, eval_only):
+    """The fusion, always; the VAD loss only in training."""
+    args = get_parser().parse_args(flags.split())
+    args.eval_only = eval_only
+    assert needs_lexicon(args) == (needed and not (eval_only and "--no-use_VAD" in flags))
