@@ -93,7 +93,8 @@ def pycocoevalcap_scores(references: dict, captions: dict, left_out: tuple[str, 
         evaluation = pycocoevalcap.eval.COCOEvalCap(coco, results)
         evaluation.evaluate()
     for scores in (evaluation.eval, *evaluation.imgToEval.values()):
-        del scores["left out"]
+        for name in left_out:
+            del scores[name.upper()]
     return evaluation.eval, evaluation.imgToEval
 
 

@@ -153,8 +153,7 @@ def test_samples(images, ask, greedy):
     assert [len(answer["explanations"]) for answer in sampled] == [4] * 3 and len(set(texts_of(sampled))) > 4
     assert texts_of(ask(chosen[1], *flags, "--seed", "0")) == texts_of(sampled)[4:8]
     assert texts_of(ask(chosen[1], *flags, "--seed", "1")) != texts_of(sampled)[4:8]
-    for sure in (("--top_p", "0.000001"), ("--top_p", "1", "--temperature", "0.01")):
-        assert texts_of(ask(*chosen, "--num_samples", "1", *sure)) == texts_of(greedy)[:3]
+    assert texts_of(ask(*chosen, "--num_samples", "1", "--top_p", "0.000001")) == texts_of(greedy)[:3]
 
 
 def test_sampling_flags_reach_the_sampler(images, ask, monkeypatch):
