@@ -190,7 +190,7 @@ def test_scores_by_hand(scored, split):
     with CaptionScorer(split[2] / "annotations.json", ("bleu",)) as scorer:
         bleu, _ = scorer.score(explanations)
     assert {name: scores[name] for name in bleu} == pytest.approx(bleu) and 0 < bleu["Bleu_4"] < 1
-    assert set(scores) == {*bleu, "sub_acc", "head_acc", "head_ece"}
+    assert set(scores) == {*bleu, "sub_acc", "macro_F1", "weighted_F1", "head_acc", "head_ece"}
     distributions = read_distributions(out / "results" / "emotion_head_0_0_step.json")
     of_head = accuracy_and_ece(distributions, records)
     assert all(sum(row) == pytest.approx(1, abs=1e-5) and min(row) > 0 for row in distributions.values())
