@@ -181,3 +181,9 @@ def test_the_demos_test_split_needs_no_paths(monkeypatch, tmp_path):
         parse_args("--eval_only --load_from_epoch best-res --split val".split())
     with pytest.raises(InputError, match="--split test is for --eval_only"):
         parse_args("--demo --split test".split())
+
+
+def test_the_demos_own_settings_are_not_repeated():
+    args = parse_args(["--demo", "--metrics", "bleu"])
+    assert summary.scoring_flags(args, demo=True) == ["--metrics", "bleu"]
+    assert {"--metrics", "--vad_lexicon"} <= set(summary.scoring_flags(args))
