@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import InputError
-from utils.files import read_json
+from utils.files import moved, read_json
 from utils.flags import IGNORE, MUST_MATCH
 from utils.opts import declared
 
@@ -38,6 +38,19 @@ def read_record(config: Path) -> dict[str, Any] | None:
     """The record in a checkpoint's config.json; None if it has none, as in the authors' checkpoints."""
     fields = read_json(config)
     return fields.get(RECORD_KEY) if isinstance(fields, dict) else None
+
+
+def recorded_lexicon(flags: dict[str, Any], ckpt_path: Path) -> Path | None:
+    """The lexicon of a recorded training: where it was, moved along with the checkpoints, or beside them; None where it has gone.
+
+    Args:
+        flags: of the record. ckpt_path: the folder of the checkpoints, or of the exported model.
+    """
+    recorded = flags.get("vad_lexicon")
+    if not recorded:
+        return None
+    places = Path(recorded), moved(recorded, flags.get("ckpt_path", "."), ckpt_path), ckpt_path / Path(recorded).name
+    return next((path for path in places if path.is_file()), None)
 
 
 def found_by_path(flag: argparse.Action) -> bool:

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from utils.files import moved
+from utils.run_record import recorded_lexicon
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("models", "utils", "cococaption")
@@ -72,8 +72,4 @@ def write_space(folder: Path, title: str, flags: dict[str, Any], lexicon: Path |
 def run_lexicon(ckpt_path: Path, record: dict[str, Any] | None) -> Path | None:
     """The demo's VAD lexicon, which is of our own making; None for any other run, or where it has gone."""
     flags = {} if record is None else record["flags"]
-    if not flags.get("demo") or not flags.get("vad_lexicon"):
-        return None
-    recorded = flags["vad_lexicon"]
-    paths = (Path(recorded), moved(recorded, flags.get("ckpt_path", "."), ckpt_path))
-    return next((path for path in paths if path.is_file()), None)
+    return recorded_lexicon(flags, ckpt_path) if flags.get("demo") else None

@@ -25,7 +25,8 @@ from utils.data.pretrained import check_model_type, find_config, load_pretrained
 from utils.data.text_codec import GPT2_VOCABULARY, TextCodec, check_vocabulary, count_named, load_tokenizer
 from utils.data.vad_lexicon import VADLookup, read_lexicon
 from utils.errors import InputError, brief, escaped
-from utils.files import moved, read_json
+from utils.files import read_json
+from utils.run_record import recorded_lexicon
 from utils.training.checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named
 from utils.training.fingerprints import compare_with_checkpoint, encoder_identity
 
@@ -93,17 +94,12 @@ def load_checkpoint(
 
 
 def _lexicon_path(args: argparse.Namespace) -> Path:
-    """The lexicon of --vad_lexicon; or the training's, where it was, moved along with the checkpoints, or beside them."""
+    """The lexicon of --vad_lexicon, or the training's, see `recorded_lexicon`."""
     flags = (recorded_settings(args) or {"flags": {}})["flags"]
-    recorded, paths = flags.get("vad_lexicon"), []
-    if args.vad_lexicon:
-        paths = [args.vad_lexicon]
-    elif recorded:
-        moved_along = moved(recorded, flags.get("ckpt_path", "."), args.ckpt_path)
-        paths = [Path(recorded), moved_along, args.ckpt_path / Path(recorded).name]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        missing = f" ({paths[0]} does not exist)" if paths else ""
+    path = args.vad_lexicon or recorded_lexicon(flags, args.ckpt_path)
+    if path is None or not path.is_file():
+        named = args.vad_lexicon or flags.get("vad_lexicon")
+        missing = f" ({named} does not exist)" if named else ""
         raise InputError(f"{args.ckpt_path}: the model needs a VAD lexicon{missing}; name the file with --vad_lexicon")
     return path
 
