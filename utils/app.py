@@ -5,11 +5,14 @@ python -m utils.app runs/a runs/b --port 7861
 """
 
 import argparse
+import contextlib
 import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +22,7 @@ from utils.data.images import find_image
 from utils.data.records import Records, read_records
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.explain import find_checkpoint, load
-from utils.gallery import fill_in_paths
+from utils.gallery import images_beside, recorded_flags, recorded_path
 from utils.hub import folder_or_id
 from utils.runs import results_folder
 
@@ -120,28 +123,29 @@ def find_split(args: argparse.Namespace) -> Split | None:
     Raises:
         InputError: the runs were scored on different splits, or --records or --image_root is wrong.
     """
-    found: dict[Path, argparse.Namespace] = {}
+    found: dict[Path, tuple[Path, Path | None]] = {}
     for run in args.runs:
-        paths = argparse.Namespace(
-            records=args.records, annFileExp=args.records, image_root=args.image_root, vad_lexicon=args.vad_lexicon
-        )
-        try:
-            fill_in_paths(paths, results_folder(run))
-        except InputError:  # an export, or a run whose data have gone
-            if args.records is None:
-                continue
-            paths.image_root = args.image_root
-        found[paths.records.resolve()] = paths
+        records, images = args.records, args.image_root
+        with contextlib.suppress(InputError):  # an exported model has no results
+            results = results_folder(run)
+            flags = recorded_flags(results)
+            records = records or recorded_path(flags, "nle_data_val_path", results)
+            images = images or recorded_path(flags, "image_root", results)
+        if records is None or not (args.records or records.is_file()):
+            continue
+        if args.image_root is None and (images is None or not images.is_dir()):
+            images = images_beside(records)
+        found[records.resolve()] = records, images
     if len(found) > 1:
         raise InputError(
             f"the runs were scored on different splits ({' and '.join(map(str, found))}): name one of them with --records"
         )
     if not found:
         return None
-    (paths,) = found.values()
-    if paths.image_root is None:
-        raise InputError(f"{paths.records}: its images were not found; name their folder with --image_root")
-    return Split(paths.records, read_records(paths.records), paths.image_root)
+    ((records, images),) = found.values()
+    if images is None:
+        raise InputError(f"{records}: its images were not found; name their folder with --image_root")
+    return Split(records, read_records(records), images)
 
 
 def gallery_of(run: Path) -> Path | None:
@@ -155,21 +159,26 @@ def gallery_of(run: Path) -> Path | None:
 
 @dataclass
 class Model:
-    """A loaded model, what the page calls it, and the latest gallery page of its run."""
+    """A loaded model, what the page calls it, the latest gallery page of its run, and where the page serves that."""
 
     title: str
     explain: "ImageExplainer"
     gallery: Path | None
+    address: str
 
-    def link(self, image_name: str | None) -> str | None:
+    @cached_property
+    def cards(self) -> frozenset[str]:
+        """The anchors of the images in the gallery."""
+        if self.gallery is None:
+            return frozenset()
+        return frozenset(re.findall(r'<article [^>]*\bid="(\w+)"', self.gallery.read_text(encoding="utf-8")))
+
+    def link(self, image_name: str) -> str | None:
         """The image's card in the gallery; None where it is not there."""
-        if self.gallery is None or image_name is None:
-            return None
         from utils.visualize.gallery_page import card_id
 
-        identifier = card_id(image_name)
-        found = f'id="{identifier}"' in self.gallery.read_text(encoding="utf-8")
-        return f"gallery/{self.title}#{identifier}" if found else None
+        anchor = card_id(image_name)
+        return f"{self.address}#{anchor}" if anchor in self.cards else None
 
 
 def answer_html(model: Model, answer: "Answer", record: dict | None) -> str:
@@ -189,7 +198,7 @@ def answer_html(model: Model, answer: "Answer", record: dict | None) -> str:
         emotions=EMOTIONS,
         bars=bars,
         references=references,
-        link=model.link(record and record["image_name"]),
+        link=None if record is None else model.link(record["image_name"]),
     )
 
 
@@ -337,7 +346,7 @@ def serve(
             app.router.routes.insert(
                 0,
                 Route(
-                    f"/gallery/{model.title}",
+                    f"/{model.address}",
                     lambda request, file=page_file: FileResponse(file, media_type="text/html"),
                 ),
             )
@@ -366,8 +375,13 @@ def main(argv: list[str] | None = None, block: bool = True) -> "gradio.Blocks | 
     if len(set(titles)) < len(titles):
         titles = ["A", "B"]
     models = [
-        Model(title, load(run, args.name, vad_lexicon=args.vad_lexicon, device=args.device), gallery_of(run))
-        for title, run in zip(titles, args.runs, strict=True)
+        Model(
+            title,
+            load(run, args.name, vad_lexicon=args.vad_lexicon, device=args.device),
+            gallery_of(run),
+            f"gallery/{place}",
+        )
+        for place, (title, run) in enumerate(zip(titles, args.runs, strict=True))
     ]
     page = serve(build_page(models, split), models, host, args.port, [] if split is None else [split.folder])
     print(f"open http://{host}:{args.port} in a browser; Ctrl-C ends it", flush=True)

@@ -139,10 +139,9 @@ def fill_in_paths(args: argparse.Namespace, results: Path) -> None:
     """
     flags = recorded_flags(results)
     for flag, training_flag in TRAINING_FLAGS.items():
-        if getattr(args, flag) is None and flags.get(training_flag) is not None:
-            path = moved(flags[training_flag], flags.get("caption_save_path", RESULTS), results)
-            path = path if path.exists() else Path(flags[training_flag])
-            setattr(args, flag, path if path.exists() or flag in ("records", "annFileExp") else None)
+        path = recorded_path(flags, training_flag, results)
+        if getattr(args, flag) is None and path is not None and (path.exists() or flag in ("records", "annFileExp")):
+            setattr(args, flag, path)
     for flag in ("records", "annFileExp"):
         path = getattr(args, flag)
         if path is None:
@@ -150,11 +149,24 @@ def fill_in_paths(args: argparse.Namespace, results: Path) -> None:
         if not path.is_file():
             raise InputError(f"{path}: no such file; name the scored split's with --{flag}")
     folders = (args.records.parent, args.records.parent.parent)
-    args.image_root = args.image_root or _first(folder / name for folder in folders for name in IMAGE_FOLDERS)
+    args.image_root = args.image_root or images_beside(args.records)
     args.vad_lexicon = args.vad_lexicon or _first(folder / name for folder in folders for name in LEXICON_FILES)
     for flag, consequence in (("image_root", "the page shows no images"), ("vad_lexicon", "words are not tinted")):
         if getattr(args, flag) is None:
             print(f"no --{flag} was given or found: {consequence}")
+
+
+def recorded_path(flags: dict, name: str, results: Path) -> Path | None:
+    """The path in a flag of the run: moved along with the results, or where it was; None where the run names none."""
+    if flags.get(name) is None:
+        return None
+    path = moved(flags[name], flags.get("caption_save_path", RESULTS), results)
+    return path if path.exists() else Path(flags[name])
+
+
+def images_beside(records: Path) -> Path | None:
+    """The image folder in its usual place, beside a split or one folder up; None where there is none."""
+    return _first(folder / name for folder in (records.parent, records.parent.parent) for name in IMAGE_FOLDERS)
 
 
 def _first(paths: Iterable[Path]) -> Path | None:
