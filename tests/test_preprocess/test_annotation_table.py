@@ -76,38 +76,39 @@ def bash_block(page, heading):
     return [shlex.split(line) for line in lines if line and not line.startswith("#")]
 
 
-@pytest.mark.slow
-def test_readme_from_a_folder_and_a_spreadsheet_to_the_first_epoch(workspace, tmp_path, monkeypatch):
+@pytest.fixture
+def own_data(workspace, tmp_path, monkeypatch):
+    """The working directory, with the images, table and lexicon that README's walk begins with."""
     monkeypatch.chdir(tmp_path)
     for name in NAMES:
         save_image(tmp_path / "images" / name)
     write_table(tmp_path / "mine.csv", ROWS, ("file", "feeling", "reason"), encoding="utf-8-sig")
     shutil.copy(workspace.data / "demo-VAD-Lexicon.txt", "NRC-VAD-Lexicon.txt")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_readme_from_a_folder_and_a_spreadsheet_to_the_first_epoch(workspace, own_data):
     vit = ["--clip_model", str(workspace.root / "vit"), "--from_scratch", "--num_workers", "0"]
     steps = [  # script, its main, and what makes it small
         ("preprocess/build_splits.py", build_splits.main, []),
         ("preprocess/build_annotations.py", build_annotations.main, []),
         ("preprocess/cache_features.py", cache_features.main, vit),
-        ("artEmisX_train.py", artEmisX_train.main, workspace.argv(tmp_path)),
+        ("artEmisX_train.py", artEmisX_train.main, workspace.argv(own_data)),
     ]
     commands = bash_block("README.md", "## Your own data")
     for command, (script, main, more) in zip(commands, steps, strict=True):
         assert not main([*more, *command[command.index(script) + 1 :]]), command
-    assert [path.name for path in (tmp_path / "results/mine").glob("scores_exp_*")] == ["scores_exp_0_4_step.json"]
-    assert (tmp_path / "ckpts/mine/ckpt_stats_best-res.tar").is_file()
-    (captions,) = (tmp_path / "results/mine").glob("unf_captions_full_*.json")
-    val = read_records(tmp_path / "data/mine/artEmisX_val.json")
+    assert [path.name for path in (own_data / "results/mine").glob("scores_exp_*")] == ["scores_exp_0_4_step.json"]
+    assert (own_data / "ckpts/mine/ckpt_stats_best-res.tar").is_file()
+    (captions,) = (own_data / "results/mine").glob("unf_captions_full_*.json")
+    val = read_records(own_data / "data/mine/artEmisX_val.json")
     assert {row["image_id"] for row in read_json(captions)} == {int(image_id) for image_id in val}
 
 
 @pytest.mark.slow
-def test_readme_with_a_tiny_model(workspace, tmp_path, monkeypatch):
+def test_readme_with_a_tiny_model(own_data):
     """Without any download: --tiny where the features are made and in training; then an answer about an image."""
-    monkeypatch.chdir(tmp_path)
-    for name in NAMES:
-        save_image(tmp_path / "images" / name)
-    write_table(tmp_path / "mine.csv", ROWS, ("file", "feeling", "reason"), encoding="utf-8-sig")
-    shutil.copy(workspace.data / "demo-VAD-Lexicon.txt", "NRC-VAD-Lexicon.txt")
     less = ["--metrics", "bleu", "--num_workers", "0", "--cpu_threads", "1", "--batch_size", "8"]
     steps = [(build_splits.main, []), (build_annotations.main, []), (cache_features.main, ["--tiny"])]
     for command, (main, more) in zip(
@@ -115,7 +116,7 @@ def test_readme_with_a_tiny_model(workspace, tmp_path, monkeypatch):
     ):
         script = next(place for place, word in enumerate(command) if word.endswith(".py"))
         assert not main([*more, *command[script + 1 :]]), command
-    answer = load("ckpts/mine")(tmp_path / "images" / NAMES[0])
+    answer = load("ckpts/mine")(own_data / "images" / NAMES[0])
     assert answer.text and answer.words[0].heat_map.shape == (8, 8)
 
 
