@@ -124,7 +124,7 @@ def test_a_text_that_is_not_the_likeliest_is_explained():
     explanation = Explanation("awe because x", "awe", "x", False, [1], 0)
     probabilities = dict.fromkeys(EMOTIONS, 0.05) | {"fear": 0.6}
     answer = Answer({"text": probabilities}, 1.0, [explanation])
-    assert "the text names awe, its words make fear likeliest" in answer.distribution_lines()[-1]
+    assert "the text names awe, but fear is the likeliest of the nine names" in answer.distribution_lines()[-1]
     for same in (
         Answer({"text": probabilities | {"awe": 0.7}}, 1.0, [explanation]),
         Answer({"text": probabilities}, 1.0, [Explanation("awe because x", "awe", "x", True, [1], 0)]),

@@ -144,8 +144,8 @@ class Answer:
         if one.given or one.emotion in (best, ""):
             return []
         return [
-            f"the text names {one.emotion}, its words make {best} likeliest: the text is written token by token, each the most "
-            "probable next one, while the probabilities are those of the whole names"
+            f"the text names {one.emotion}, but {best} is the likeliest of the nine names: a text is generated token by token, "
+            "while these are the probabilities of whole names"
         ]
 
 

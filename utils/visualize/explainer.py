@@ -192,9 +192,8 @@ class ImageExplainer:
             self._keep_best(answers, opened, num_samples, rerank_model if rerank == "clip" else None)
         for row, (answer, image) in enumerate(zip(answers, opened, strict=True)):
             answer.image = image
-            part = ImageFeatures(features.cls[[row]], features.grid[[row]])
-            answer.look = lambda answer=answer, part=part: self.words([answer], part)[0]
-            answer.features = part
+            answer.features = ImageFeatures(features.cls[[row]], features.grid[[row]])
+            answer.look = lambda answer=answer: self.words([answer], answer.features)[0]
         return answers[0] if single else answers
 
     def _keep_best(
