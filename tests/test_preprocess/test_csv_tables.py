@@ -88,6 +88,9 @@ def test_a_truncated_table_is_refused(tmp_path, first):
     (tmp_path / "t.csv").write_text(f'{first}image,text,style\na.jpg,"x\ny",z\n\nb.jpg,x')
     with pytest.raises(InputError, match="t.csv: row 2: has too few cells; download it again"):
         read_table(tmp_path / "t.csv", ["image"], "download it again")
+    (tmp_path / "t.csv").write_text(f"{first}image,text,style\na.jpg,x")  # the first row is the last
+    with pytest.raises(InputError, match="t.csv: row 1: has too few cells"):
+        read_table(tmp_path / "t.csv", ["image"], "download it again")
 
 
 def test_integers_and_emotions(tmp_path):
