@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.test_training.conftest import without
 from utils import sweep
 from utils.command_line import parse_args
 from utils.errors import InputError
@@ -80,31 +81,25 @@ def here(tmp_path, monkeypatch):
         (data / name).write_text("{}")
 
 
-class InProcess:
-    """subprocess.Popen without imports and waiting: the command has run in this process once it is started."""
+def run_here(command: list[str], stdout, **_) -> SimpleNamespace:
+    """In place of subprocess.Popen, without imports and waiting: the command has ended once it is started."""
+    import artEmisX_train  # not for the script, which is to start at once
 
-    pid = 2**30  # of no process
-
-    def __init__(self, command: list[str], stdout, **_):
-        import artEmisX_train  # not for the script, which is to start at once
-
-        main, flags = (stand_in, command[3:]) if command[1] == "stand_in.py" else (artEmisX_train.main, command[2:])
-        text = io.StringIO()
-        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-            try:
-                self.returncode = main(flags) or 0
-            except SystemExit as end:
-                self.returncode = end.code
-        stdout.write(text.getvalue().encode())
-
-    def poll(self) -> int:
-        return self.returncode
+    main, flags = (stand_in, command[3:]) if command[1] == "stand_in.py" else (artEmisX_train.main, command[2:])
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        try:
+            status = main(flags) or 0
+        except SystemExit as end:
+            status = end.code
+    stdout.write(text.getvalue().encode())
+    return SimpleNamespace(pid=2**30, returncode=status, poll=lambda: status)  # pid: of no process
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Runs in this process, and no pauses."""
-    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(Popen=InProcess, DEVNULL=None, STDOUT=None))
+    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(Popen=run_here, DEVNULL=None, STDOUT=None))
     monkeypatch.setattr(sweep, "time", SimpleNamespace(sleep=lambda _: None, monotonic=time.monotonic))
 
 
@@ -133,16 +128,23 @@ def test_combinations_and_seeds():
     assert [sweep.read_seeds(text) for text in ("3", "1,5,9,5", "7,")] == [[42, 43, 44], [1, 5, 9], [7]]
 
 
-def test_print_runs_nothing(here, capsys):
-    assert sweep.main(argv(*TWO, "--seeds", "2", "--print", "--jobs", "2", flags=("--alpha", "0.5"))) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 6 and not Path("out").exists() and not calls()
-    words = shlex.split(lines[2])
-    assert words[:2] == [sys.executable, "stand_in.py"] and words[2] == str(REPOSITORY / "artEmisX_train.py")
-    assert {"--use_VAD=False", "--use_cl_loss=True", "--resume"} <= set(words)
-    assert words[words.index("--alpha") + 1] == "0.5"
-    assert words[words.index("--ckpt_path") + 1] == "out/no-use_VAD/seed-42/ckpts"
-    assert words[words.index("--cpu_threads") + 1] == str(max(os.cpu_count() // 2, 1))
+def test_printed_commands(here, capsys):
+    """Nothing is run. The scoring on the test split takes the training's flags along."""
+    flags = ("--vad_lexicon", "it's.txt", "--metrics", "rouge", "cider")
+    Path("it's.txt").touch()
+    for test in (["--test"], ["--test", "--test_set v1.0"]):
+        assert sweep.main(argv(*TWO, "--seeds", "2", "--print", "--jobs", "2", *test, flags=flags)) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 6 and not Path("out").exists() and not calls()
+        train, scoring = (shlex.split(command) for command in lines[2].split(" && "))
+        assert train[:3] == scoring[:3] == [sys.executable, "stand_in.py", str(REPOSITORY / "artEmisX_train.py")]
+        args = parse_args(train[3:])
+        assert (args.use_VAD, args.use_cl_loss, args.resume, args.metrics) == (False, True, True, ["rouge", "cider"])
+        assert (str(args.ckpt_path), args.cpu_threads) == ("out/no-use_VAD/seed-42/ckpts", max(os.cpu_count() // 2, 1))
+        args = parse_args(scoring[3:])
+        assert (str(args.vad_lexicon), args.metrics, args.eval_only) == ("it's.txt", ["rouge", "cider"], True)
+        assert str(args.cache_dir) == "out/cache" and args.nle_data_train_path is None
+        assert args.demo == (len(test) == 1) and str(args.nle_data_val_path) == "runs/demo/data/artEmisX_test.json"
 
 
 @pytest.mark.parametrize(
@@ -168,9 +170,12 @@ def test_bad_input_before_any_work(here, of_sweep, flags, message):
     assert not Path("out").exists() and not calls()
 
 
-def test_missing_files_are_named(here):
+def test_missing_files_and_a_sweep_at_work(here):
     with pytest.raises(InputError, match="no such file; make it with preprocess/build_splits.py"):
         sweep.main([*TWO, "--out", "out"])
+    with run_lock(Path("out")), pytest.raises(InputError, match="another run is at work here"):
+        sweep.main(argv(*TWO))
+    assert not calls()
 
 
 def test_a_sweep_repeats_no_run_and_refuses_other_flags(here, quick, capsys):
@@ -210,12 +215,6 @@ def test_launcher_that_does_nothing_is_a_failure(here, capsys):
     assert sweep.main(words) == 1
     assert "ended without an error and without being done" in capsys.readouterr().out
     assert not Path("out/ablation.md").exists()
-
-
-def test_two_sweeps_in_one_folder_are_refused(here):
-    with run_lock(Path("out")), pytest.raises(InputError, match="another run is at work here"):
-        sweep.main(argv(*TWO))
-    assert not calls()
 
 
 def stand_ins() -> list[psutil.Process]:
@@ -281,18 +280,6 @@ def test_test_split(here, quick, capsys):
         for _ in range(2):  # what has been scored is not scored again
             assert sweep.main(argv(*of_sweep, "--test", *filter(None, [test]))) == 0
             assert len(calls()) == 2 * number, (path, test)
-
-
-def test_the_test_takes_the_trainings_flags_along(here, capsys):
-    flags = ("--vad_lexicon", "it's.txt", "--metrics", "rouge", "cider")
-    for test in (["--test"], ["--test", "--test_set v1.0"]):
-        Path("it's.txt").touch()
-        sweep.main(argv("--ablate", "use_VAD", "--seeds", "1", "--print", *test, flags=flags))
-        words = shlex.split(capsys.readouterr().out.splitlines()[1].partition(" && ")[2])
-        args = sweep.parse_args(words[3:])
-        assert (str(args.vad_lexicon), args.metrics, args.eval_only) == ("it's.txt", ["rouge", "cider"], True)
-        assert str(args.cache_dir) == "out/cache" and args.nle_data_train_path is None
-        assert args.demo == (len(test) == 1) and str(args.nle_data_val_path) == "runs/demo/data/artEmisX_test.json"
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -367,9 +354,8 @@ def test_the_table_in_markdown_csv_and_latex(tmp_path):
 
 @pytest.mark.slow
 def test_real_runs(workspace, quick, tmp_path, monkeypatch, capsys):
-    flags = workspace.argv(Path("unused"), "--num_train_epochs", "1", "--batch_size", "45")
-    for name in ("--ckpt_path", "--caption_save_path"):
-        del flags[flags.index(name) : flags.index(name) + 2]
+    flags = without(workspace.argv(Path("unused")), "ckpt_path", "caption_save_path")
+    flags += ["--num_train_epochs", "1", "--batch_size", "45"]
     monkeypatch.chdir(tmp_path)
     of_sweep = ["--out", "out", "--ablate", "use_VAD", "--seeds", "1", "--jobs", "2", "--test"]
     assert sweep.main([*of_sweep, "--", *flags]) == 0, capsys.readouterr().out
