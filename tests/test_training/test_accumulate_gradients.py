@@ -4,17 +4,19 @@ import contextlib
 import itertools
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config
 
 import artEmisX_train
+from models.config import SEVLMConfig
+from models.decoder import Explainer
 from models.sevlm import SEVLM
-from tests.test_models.tiny import build, random_items
-from utils.constants import EMOTION_SPAN
-from utils.data.datasets import EpochBatches, PairCollator
+from utils.data.datasets import EpochBatches, ItemKey, PairCollator
 from utils.training.run import Progress, TrainingRun
 
-LABEL_POSITION = 3
+WIDTH, VOCABULARY, LENGTH, SPAN = 16, 40, 12, 6
 
 
 def accumulate(model, window, seed=7, epoch=0, step=0, process=0, agreed=None) -> dict[str, torch.Tensor]:
@@ -29,6 +31,9 @@ def accumulate(model, window, seed=7, epoch=0, step=0, process=0, agreed=None) -
     run = SimpleNamespace(accelerator=accelerator, prepared=model, args=SimpleNamespace(seed=seed))
     run.progress = Progress(epoch=epoch, step=step)
     return artEmisX_train.accumulate_gradients(run, window)
+
+
+# ---- dropout ---------------------------------------------------------------------------------------------------------
 
 
 def drawn(batches: int = 2, **place: int) -> list[float]:
@@ -60,26 +65,54 @@ def test_a_batch_has_its_own_dropout_wherever_it_stands_in_a_window():
     assert drawn(step=5) == drawn(step=5)
 
 
+# ---- windows and processes -------------------------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
 def model() -> SEVLM:
     """With all five losses."""
-    weights = {"alpha": 0.7, "cl_Loss_weight": 1.3, "VAD_Loss_weight": 2.0}
-    weights |= {"emotion_loss_weight": 0.4, "label_loss_weight": 0.9}
-    labels = {"label_tokens": list(range(10, 19)), "label_position": LABEL_POSITION}
-    return build(use_emotion_loss=True, **weights, **labels)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_positions=LENGTH, n_embd=WIDTH, n_layer=1, n_head=2, add_cross_attention=True,
+        pad_token_id=0,
+    )  # fmt: skip
+    settings = SEVLMConfig(
+        encoder_dim=WIDTH, use_cl_loss=True, use_VAD_loss=True, use_emotion_loss=True, label_tokens=list(range(10, 19)),
+        label_position=3, alpha=0.7, cl_Loss_weight=1.3, VAD_Loss_weight=2.0, emotion_loss_weight=0.4, label_loss_weight=0.9,
+    )  # fmt: skip
+    model = SEVLM(settings, Explainer(config, settings))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return model.eval()
 
 
-ITEMS = random_items(images=12)
+def item(key: ItemKey) -> dict:
+    """Texts that differ in their numbers of labels and of known words."""
+    rng = np.random.default_rng(key.index)
+    tokens = rng.integers(1, VOCABULARY, (2, LENGTH), dtype=np.int32)
+    place = np.arange(LENGTH)
+    vad = rng.uniform(-1, 1, (2, LENGTH, 3)).astype(np.float32)
+    vad[rng.random((2, LENGTH)) < 0.4] = 0
+    return {
+        "image_id": key.index,
+        "key": key,
+        "input_ids": tokens,
+        "labels": np.where((place > 0) & (place < rng.integers(5, LENGTH, (2, 1))), tokens, np.int32(-100)),
+        "segment_ids": np.broadcast_to(np.where(place < SPAN, 1, 2), (2, LENGTH)).astype(np.int32),
+        "vad": vad,
+        "emotion_distribution": rng.dirichlet(np.ones(9)).astype(np.float32),
+        "cls": torch.from_numpy(rng.normal(size=WIDTH)).float(),
+        "grid": torch.from_numpy(rng.normal(size=(4, WIDTH))).float(),
+    }
 
 
 def windows(length: int, size: int, images: int, rank: int = 0, processes: int = 1) -> list[list[dict]]:
     """An epoch of `size` images as windows of `length` batches, without contrastive negatives, which come from a batch's
     own images."""
-    collate, batches = PairCollator(1, 0, EMOTION_SPAN, LABEL_POSITION), []
-    for keys in EpochBatches(size, images, 5, rank, processes):
-        batch = collate([ITEMS[key.index] | {"key": key} for key in keys])
-        batch.pop("visual_negatives", None)
-        batches.append(batch)
+    collate = PairCollator(seed=1, len_prefix=0, span_start=SPAN, label_position=3)
+    batches = [collate([item(key) for key in keys]) for keys in EpochBatches(size, images, 5, rank, processes)]
+    batches = [{name: part for name, part in batch.items() if name != "visual_negatives"} for batch in batches]
     return [batches[start : start + length] for start in range(0, len(batches), length)]
 
 
