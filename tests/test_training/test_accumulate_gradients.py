@@ -126,7 +126,7 @@ def losses_and_gradients(model: SEVLM, window: list[dict], **options) -> tuple[d
     return losses, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize(("images", "processes", "length"), [(1, 2, 1), (2, 3, 1), (2, 1, 3), (1, 2, 4)])
+@pytest.mark.parametrize(("images", "processes", "length"), [(2, 3, 1), (2, 1, 3), (1, 2, 4)])
 def test_windows_and_processes_make_one_large_batch(model, images, processes, length):
     """`length` batches of `images` on each process, whatever is left for an epoch's last window."""
     fillers = 0

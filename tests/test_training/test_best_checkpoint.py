@@ -48,21 +48,19 @@ def evaluated(folder) -> list[str]:
     return [name.removeprefix("scores_exp_").removesuffix("_step.json") for name in names]
 
 
-# ---- when evaluations are made ---------------------------------------------------------------------------------------
+AT_END = (15, 4, 1), ["1_0", "1_2"], [(0, 0, 1), (0, 2, 3), (1, 0, 4), (1, 2, 6)]  # although none is due there
+# one that falls due between two updates follows the second; one that is due at the end is made once
+WINDOWS = (8, 3, 2), ["0_3", "0_5", "1_3", "1_5"], [(0, 1, 1), (0, 3, 2), (0, 5, 3), (1, 1, 4), (1, 3, 5), (1, 5, 6)]
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "eval_steps", "accumulation", "expected"),
-    [
-        (15, 2, 1, ["0_1", "1_0", "1_2"]),  # one that is due at the end is made once
-        (15, 4, 1, ["1_0", "1_2"]),  # and at the end, although none is due there
-        (8, 3, 2, ["0_3", "0_5", "1_3", "1_5"]),  # one that falls due between two updates follows the second
-    ],
-)
-def test_evaluations_of_two_epochs(train, tmp_path, batch_size, eval_steps, accumulation, expected):
-    flags = ("--eval_steps", eval_steps, "--batch_size", batch_size, "--gradient_accumulation_steps", accumulation)
-    train([SAME] * len(expected), *map(str, flags))
-    assert evaluated(tmp_path) == expected
+@pytest.mark.parametrize(("numbers", "evaluations", "losses"), [AT_END, WINDOWS])
+def test_evaluations_and_logged_losses_of_two_epochs(train, tmp_path, numbers, evaluations, losses):
+    """--log_steps 2: losses of the first step and of every second one."""
+    names = ("--batch_size", "--eval_steps", "--gradient_accumulation_steps")
+    flags = [text for name, value in zip(names, numbers, strict=True) for text in (name, str(value))]
+    train([SAME] * len(evaluations), *flags, "--log_steps", "2")
+    assert evaluated(tmp_path) == evaluations
+    assert [(line["epoch"], line["step"], line["updates"]) for line in logged_losses(tmp_path)] == losses
 
 
 def test_stopped_where_an_evaluation_is_due(train, tmp_path, monkeypatch):
@@ -82,15 +80,6 @@ def test_stopped_where_an_evaluation_is_due(train, tmp_path, monkeypatch):
     assert evaluated(tmp_path) == ["0_1", "0_2"]
 
 
-def test_losses_are_logged_at_the_first_step_and_every_so_many(train, tmp_path):
-    train([SAME, SAME], "--log_steps", "2", "--batch_size", "12")
-    logged = [(line["epoch"], line["step"], line["updates"]) for line in logged_losses(tmp_path)]
-    assert logged == [(0, 0, 1), (0, 2, 3), (1, 0, 5), (1, 2, 7)]
-
-
-# ---- early stop and best checkpoints ---------------------------------------------------------------------------------
-
-
 def test_stop_after_evaluations_without_improvement(train, capsys):
     """--stop_after_evals 2: the third in a row is the last. It is an improvement if one score exceeds its best, whatever
     the other does; it is none if a score only equals its best. Resuming does not undo the stop."""
@@ -102,12 +91,15 @@ def test_stop_after_evaluations_without_improvement(train, capsys):
         assert "stopped early: 3 evaluations in a row" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("accuracies", [[0.5, 0.1, 0.1, 0.2], [0.0, 0.1, 0.6, 0.6]])
-def test_best_checkpoints_are_of_the_best_step(train, tmp_path, capsys, accuracies):
+@pytest.mark.parametrize(
+    ("accuracies", "metric", "deciding"),
+    [([0.5, 0.1, 0.1, 0.2], "bleu", "Bleu_4"), ([0.0, 0.1, 0.6, 0.6], "rouge", "ROUGE_L")],
+)
+def test_best_checkpoints_are_of_the_best_step(train, tmp_path, capsys, accuracies, metric, deciding):
     """Of several evaluations in an epoch, each checkpoint is of its own best; one that only equals it replaces nothing."""
     results = [0.0, 0.3, 0.2, 0.3]
-    flags = ("--eval_steps", "2", "--batch_size", "6", "--num_train_epochs", "1")
-    folder = train(list(zip(accuracies, results, strict=True)), *flags)
+    flags = ("--eval_steps", "2", "--batch_size", "6", "--num_train_epochs", "1", "--metrics", metric)
+    folder = train(list(zip(accuracies, results, strict=True)), *flags, deciding=deciding)
     best = accuracies.index(max(accuracies))
     for name, place in (("best-acc", best), ("best-res", 1)):
         found = stats(folder, name)
@@ -117,38 +109,22 @@ def test_best_checkpoints_are_of_the_best_step(train, tmp_path, capsys, accuraci
     assert [line["end"] for line in lines if "end" in line] == [{"epoch": 0, "step": 3}]
     printed = capsys.readouterr().out
     assert "best-res is of epoch 0: ACC" in printed and "unf_captions_full_0_3_step.json" in printed
+    assert f"best-res the best {deciding}" in printed
 
 
-def test_best_res_without_bleu(train, capsys):
-    folder = train(
-        [(0.5, 0.1), (0.5, 0.3), (0.5, 0.2)], "--metrics", "rouge", "--num_train_epochs", "3", deciding="ROUGE_L"
-    )
-    assert "best-res the best ROUGE_L" in capsys.readouterr().out
-    assert (stats(folder, "best-res")["epoch"], stats(folder, "best-res")["best_res"]) == (1, 0.3)
+def test_the_score_that_decides():
     assert deciding_score(["meteor", "bleu"]) == "Bleu_4"
     assert deciding_score(["spice", "rouge", "cider"]) == "CIDEr"
 
 
-# ---- continued at the next epoch -------------------------------------------------------------------------------------
-
-
-def test_a_continued_run_knows_the_best_scores(train):
-    """Scores worse than the best so far, though they are the first of this run, replace neither checkpoint."""
-    folder = train([(0.5, 0.3), (0.4, 0.6)])
-    train([(0.45, 0.55)], "--num_train_epochs", "3", "--load_from_epoch", "best-res")
-    assert (stats(folder, "best-acc")["epoch"], stats(folder, "best-acc")["best_acc"]) == (0, 0.5)
-    assert (stats(folder, "best-res")["epoch"], stats(folder, "best-res")["best_res"]) == (1, 0.6)
-
-
-@pytest.mark.parametrize(
-    ("epochs_before", "more"),
-    [(3, ("--no-use_VAD_loss",)), (1, ())],
-    ids=["other parameters", "more epochs than before"],
-)
-def test_a_continued_run_goes_on_with_the_schedule(train, monkeypatch, epochs_before, more):
-    """The rate of update k is lr (1 - k / updates), where k continues; also if the optimiser's state does not fit."""
-    flags = ("--emo_en_LR", "1e-3", "--batch_size", "15")  # 3 steps an epoch
-    train([(0.5, 0.5), (0.4, 0.4), (0.3, 0.3)][:epochs_before], "--num_train_epochs", str(epochs_before), *flags)
+def test_a_continued_run_goes_on_with_schedule_and_best_scores(train, monkeypatch):
+    """The rate of update k is lr (1 - k / updates), where k continues, also where the optimiser's state does not fit the
+    parameters. Scores worse than the best so far, though they are the first of this run, replace no checkpoint."""
+    flags = ("--emo_en_LR", "1e-3", "--batch_size", "15", "--num_train_epochs", "3")  # 3 steps an epoch
+    train([(0.5, 0.6), (0.4, 0.4), (0.3, 0.3)], *flags)
     with recording(monkeypatch) as made:
-        train([SAME, SAME], "--num_train_epochs", "3", "--load_from_epoch", "best-acc", *flags, *more)
+        folder = train([(0.45, 0.55)] * 2, *flags, "--load_from_epoch", "best-acc", "--no-use_VAD_loss")
     assert made.rates(0) == pytest.approx([1e-3 * (1 - k / 9) for k in range(3, 9)], rel=1e-9)
+    for name in ("best-acc", "best-res"):
+        found = stats(folder, name)
+        assert (found["epoch"], found["best_acc"], found["best_res"]) == (0, 0.5, 0.6)

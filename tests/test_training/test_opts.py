@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import artEmisX_train
-from utils.command_line import DEMO_DEFAULTS, check_flags, needs_lexicon, parse_args
+from tests.test_training.conftest import NOT_DEFAULT
+from utils.command_line import DEMO_DEFAULTS, needs_lexicon, parse_args
 from utils.constants import EXPORT_TYPE
 from utils.errors import InputError
 from utils.flags import IGNORE, Boolean
@@ -49,6 +50,7 @@ PUBLISHED = {
     "gradient_accumulation_steps": 1,
     "num_beams": 1,
     "emotion_from": "text",
+    "first_text": "walk",
     "image_normalization": "imagenet",
 }
 PUBLISHED |= dict.fromkeys(
@@ -68,7 +70,7 @@ def test_published_flags_and_defaults():
     assert (args.ckpt_path, args.learning_rate, args.VAD_En_Heads) == (Path("/x/ckpts"), 1e-4, 3)
 
 
-@pytest.mark.parametrize("name", [name for name, flag in declared().items() if isinstance(flag, Boolean)])
+@pytest.mark.parametrize("name", ["use_VAD", "resume", "from_scratch"])
 def test_boolean_three_ways(name):
     """`--flag False` must not be true."""
 
@@ -79,10 +81,9 @@ def test_boolean_three_ways(name):
     for text, expected in (("True", True), ("true", True), ("1", True), ("False", False), ("0", False)):
         assert value(f"--{name}", text) is value(f"--{name}={text}") is expected
     assert value(f"--{name}", f"--no-{name}") is False  # the last one wins
-    with pytest.raises(InputError, match=f"{name}.*maybe"):
-        value(f"--{name}", "maybe")
-    with pytest.raises(InputError, match=f"no-{name}"):
-        value(f"--no-{name}", "True")
+    for wrong in ((f"--{name}", "maybe"), (f"--no-{name}", "True")):
+        with pytest.raises(InputError, match=name):
+            value(*wrong)
 
 
 def test_help_explains_every_flag_and_names_each_default_once():
@@ -91,9 +92,7 @@ def test_help_explains_every_flag_and_names_each_default_once():
     for action in parser._actions:
         text = formatter._expand_help(action)
         assert len(text) > 5 and text.count("default") <= 1, action.dest
-        assert not isinstance(action.default, bool) or isinstance(action, Boolean) or action.dest in ("demo", "tiny"), (
-            action.dest
-        )
+        assert not isinstance(action.default, bool) or isinstance(action, Boolean) or action.dest in ("demo", "tiny")
         if action.default not in (None, "==SUPPRESS==") and action.nargs != 0:
             assert f"(default: {action.default})" in text, text
 
@@ -106,22 +105,21 @@ def test_demo_changes_existing_flags_and_others_win_over_it():
 
 
 def test_no_false_contradictions():
-    check_flags(parse_args(["--eval_only", "--load_from_epoch", "best-res", "--no-use_VAD", "--no-use_cl_loss"]))
-    check_flags(parse_args(["--resume", "--no-use_VAD_loss", "--alpha", "0"]))
-    check_flags(parse_args("--alpha 0 --no-use_cl_loss --no-use_VAD_loss --use_label_loss --len_prefix 22".split()))
+    parse_args("--resume --no-use_VAD_loss --alpha 0".split())
+    parse_args("--alpha 0 --no-use_cl_loss --no-use_VAD_loss --use_label_loss --len_prefix 22".split())
 
-
-# ---- the values that a checkpoint records ----------------------------------------------------------------------------
 
 TRAINED = (
-    "--num_beams 3 --lemmatizer none --VAD_En_Layers 2 --metrics rouge --prompt_text it_seems --seed 5 --dropout 0.3"
+    "--num_beams 3 --lemmatizer none --VAD_En_Layers 2 --metrics rouge cider --seed 5 --dropout 0.3 --no-use_VAD_loss"
 )
 
 
-def recorded(folder: Path, *flags: str, **config) -> Path:
+def recorded(folder: Path, **config) -> Path:
     """A checkpoint best-res, of which there is no more than its record, or an exported model."""
-    trained = parse_args([*TRAINED.split(), *flags])
-    record = {"flags": flags_of(trained), "fingerprints": {"precision": "bf16"}}
+    record = {
+        "flags": flags_of(parse_args([*TRAINED.split(), "--prompt_text", " it seems"])),
+        "fingerprints": {"precision": "bf16"},
+    }
     path = folder / ("config.json" if config else "nle_model_best-res/config.json")
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({RECORD_KEY: record} | config))
@@ -133,26 +131,24 @@ def test_a_checkpoints_values_are_the_defaults_and_the_command_line_wins(tmp_pat
 
     def values(argv: str) -> list:
         args = parse_args(argv.split())
-        return [args.num_beams, args.lemmatizer, args.VAD_En_Layers, args.metrics, args.prompt_text, args.dropout]
+        model = [args.num_beams, args.lemmatizer, args.VAD_En_Layers, args.prompt_text]
+        return [*model, args.metrics, args.dropout, args.use_VAD_loss]
 
-    default = parse_args([])
-    scored = [3, "none", 2, default.metrics, "it_seems", default.dropout]
-    assert values(f"--eval_only {ckpts}") == scored and values(ckpts) == [3, "none", 2, ["rouge"], "it_seems", 0.3]
+    model, default = [3, "none", 2, " it seems"], parse_args([])
+    assert values(f"--eval_only {ckpts}") == [*model, default.metrics, default.dropout, True]
+    assert values(ckpts) == [*model, ["rouge", "cider"], 0.3, False]
     assert parse_args(f"--eval_only {ckpts}".split()).mixed_precision == "bf16"  # as it was, not as the flag had it
     given = "--num_beams 5 --lemmatizer simplemma --metrics bleu"
-    assert values(f"--eval_only {ckpts} {given}") == [5, "simplemma", 2, ["bleu"], "it_seems", default.dropout]
+    assert values(f"--eval_only {ckpts} {given}")[:5] == [5, "simplemma", 2, " it seems", ["bleu"]]
     assert values(f"--demo {ckpts}")[:2] == [3, "none"]  # also over what --demo changes
     # a resumed run has its own states, whose record is compared once they are read
     assert values(f"--resume --ckpt_path {tmp_path / 'ckpts'}")[0] == 1
-
-
-def test_an_exported_models_values_are_the_defaults_too(tmp_path):
-    folder = recorded(tmp_path / "model", model_type=EXPORT_TYPE)
-    args = parse_args(["--eval_only", "--ckpt_path", str(folder), "--seed", "6"])
+    exported = recorded(tmp_path / "model", model_type=EXPORT_TYPE)
+    args = parse_args(["--eval_only", "--ckpt_path", str(exported), "--seed", "6"])
     assert (args.num_beams, args.VAD_En_Layers, args.seed) == (3, 2, 6)
 
 
-def test_what_contradicts_a_checkpoint_is_refused(tmp_path):
+def test_what_contradicts_a_checkpoint_is_refused_and_so_is_a_damaged_record(tmp_path):
     ckpts = ["--load_from_epoch", "best-res", "--ckpt_path", str(recorded(tmp_path / "ckpts"))]
     for scoring in ([], ["--eval_only"]):
         with pytest.raises(InputError, match="--VAD_En_Layers was 2 in training and is 4 now; leave the flag out"):
@@ -160,17 +156,14 @@ def test_what_contradicts_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match="--fixed_encoder was True in training and is False now"):
         parse_args([*ckpts, "--eval_only", "--no-fixed_encoder"])
     assert parse_args([*ckpts, "--no-fixed_encoder"]).fixed_encoder is False  # a continued training may train it
-    recorded(tmp_path / "damaged", "--metrics", "bleu")
-    config = tmp_path / "damaged/nle_model_best-res/config.json"
-    config.write_text(config.read_text().replace('"it_seems"', '" "'))
+    config = tmp_path / "ckpts/nle_model_best-res/config.json"
+    text = config.read_text()
+    config.write_text(text.replace('" it seems"', '" "'))
     with pytest.raises(InputError, match="--prompt_text is empty"):
-        parse_args(["--load_from_epoch", "best-res", "--ckpt_path", str(tmp_path / "damaged")])
-    config.write_text(config.read_text().replace('"num_beams": 3', '"num_beams": "many"'))
+        parse_args(ckpts)
+    config.write_text(text.replace('"num_beams": 3', '"num_beams": "many"'))
     with pytest.raises(InputError, match=f"{config}: its settings are damaged .*--num_beams.*; take another"):
-        parse_args(["--load_from_epoch", "best-res", "--ckpt_path", str(tmp_path / "damaged")])
-
-
-# ---- what a rule promises --------------------------------------------------------------------------------------------
+        parse_args(ckpts)
 
 
 def another(flag: argparse.Action) -> list[str]:
@@ -185,13 +178,12 @@ def another(flag: argparse.Action) -> list[str]:
 
 
 @pytest.mark.slow
-def test_what_a_resumed_run_may_change_freely_changes_no_result(workspace, tmp_path):
+def test_what_a_resumed_run_may_change_freely_changes_no_result(workspace, finished, tmp_path):
     other_work = {"resume", "eval_only", "split"}
     free = [flag for name, flag in declared().items() if flag.rules.resume == IGNORE and name not in other_work]
     changes = [word for flag in free for word in another(flag)]
     assert {"--num_workers", "--eval_batch_size", "--save_steps", "--log_steps", "--gallery"} <= set(changes)
-    argv = workspace.argv(tmp_path, "--num_beams", "2")
-    assert artEmisX_train.main(argv) == 0
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     newest, _ = state_folders(tmp_path / "ckpts")
 
     def results() -> tuple[dict[str, torch.Tensor], list, dict[str, float]]:
@@ -203,19 +195,21 @@ def test_what_a_resumed_run_may_change_freely_changes_no_result(workspace, tmp_p
     shutil.rmtree(newest)
     for path in (tmp_path / "results").glob("*_1_5_step.json"):
         path.unlink()
-    assert artEmisX_train.main([*argv, "--resume", *changes]) == 0
+    assert artEmisX_train.main(workspace.argv(tmp_path, *NOT_DEFAULT, "--resume", *changes)) == 0
     weights_now, captions_now, scores_now = results()
     assert [name for name in weights if not torch.equal(weights[name], weights_now[name])] == []
     assert captions_now == captions and scores_now == scores_now | scores  # a gallery has scores of its own
 
 
-@pytest.mark.parametrize(
-    ("flags", "needed"),
-    [("", True), ("--no-use_VAD", True), ("--no-use_VAD --no-use_VAD_loss", False)],
-)
-@pytest.mark.parametrize("eval_only", [False, True])
-def test_who_needs_a_lexicon(flags, needed, eval_only):
+def test_who_needs_a_lexicon():
     """The fusion, always; the VAD loss only in training."""
-    args = get_parser().parse_args(flags.split())
-    args.eval_only = eval_only
-    assert needs_lexicon(args) == (needed and not (eval_only and "--no-use_VAD" in flags))
+    neither = "--no-use_VAD --no-use_VAD_loss"
+    for flags, eval_only, needed in (
+        ("--no-use_VAD_loss", True, True),
+        ("--no-use_VAD", False, True),
+        ("--no-use_VAD", True, False),
+        (neither, False, False),
+    ):
+        args = get_parser().parse_args(flags.split())
+        args.eval_only = eval_only
+        assert needs_lexicon(args) == needed, flags

@@ -1,12 +1,9 @@
 """What a run prints at its end, and the commands in it, which run as they are printed."""
 
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +15,9 @@ from tests.conftest import REPOSITORY
 from utils import explain, gallery
 from utils.command_line import DEMO, parse_args
 from utils.constants import IMAGE_FOLDERS
-from utils.errors import InputError
 from utils.evaluation.tables import HEADINGS
 from utils.files import sha256
 from utils.training import summary
-
-# ---- a run, from its own folder and with blanks and quotes in all names ----------------------------------------------
 
 
 @pytest.mark.slow
@@ -31,14 +25,10 @@ def test_the_summary_names_existing_files_and_commands_that_run(workspace, tmp_p
     root = tmp_path / "a folder"
     shutil.copytree(workspace.data, root / "my data")
     (root / "my data" / IMAGE_FOLDERS[0]).rename(root / "my images")
-    (root / "my data" / "demo-VAD-Lexicon.txt").rename(root / "it's mine.txt")
-    with open(root / "it's mine.txt", "a") as lexicon:
-        lexicon.write("nothing\t0.5\t0.5\t0.5\n")
-    (root / "train").mkdir()
-    for name in ("train", "cl_train"):
-        (root / "my data" / f"artEmisX_{name}.json").rename(root / "train" / f"artEmisX_{name}.json")
+    lexicon = (root / "my data" / "demo-VAD-Lexicon.txt").rename(root / "it's mine.txt")
+    lexicon.write_text(lexicon.read_text() + "nothing\t0.5\t0.5\t0.5\n")
     flags = {
-        "nle_data_train_path": "train/artEmisX_cl_train.json",
+        "nle_data_train_path": "my data/artEmisX_cl_train.json",
         "nle_data_val_path": "my data/artEmisX_val.json",
         "annFileExp": "my data/annotations/artEmisX_val_annot_exp.json",
         "image_root": "my images",
@@ -47,7 +37,7 @@ def test_the_summary_names_existing_files_and_commands_that_run(workspace, tmp_p
         "feature_cache": "auto",
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]
-    argv = workspace.argv(Path("out put"), "--use_emotion_loss", "--metrics", "rouge", "cider", *words)
+    argv = workspace.argv(Path("out put"), "--metrics", "rouge", "cider", *words)
     monkeypatch.chdir(root)
     assert artEmisX_train.main(argv) == 0
     printed = capsys.readouterr().out
@@ -58,13 +48,7 @@ def test_the_summary_names_existing_files_and_commands_that_run(workspace, tmp_p
     files = dict(line.split(maxsplit=1) for line in lines[1:5])
     epoch = int(re.search(r"of epoch (\d+)", lines[0])[1])
     assert files["captions"] == f"out put/results/unf_captions_full_{epoch}_5_step.json"
-    for name in ("captions", "checkpoint", "log"):
-        assert (root / files[name]).exists(), name
-    commands = lines[6:]
-    python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in commands:  # the program is found from here; what it does with its flags follows in this process
-        done = subprocess.run(f"{command} --help", shell=True, env=os.environ | {"PATH": python}, capture_output=True)
-        assert done.returncode == 0, done.stderr.decode()
+    assert all((root / files[name]).exists() for name in ("captions", "checkpoint", "log"))
 
     def output(main: Callable, program: list[str], command: str) -> str:
         words = shlex.split(command)
@@ -73,26 +57,15 @@ def test_the_summary_names_existing_files_and_commands_that_run(workspace, tmp_p
         return capsys.readouterr().out
 
     module = [f"PYTHONPATH={REPOSITORY}", "python", "-m"]
-    assert "1 explained" in output(explain.main, [*module, "utils.explain"], commands[0])
-    assert ".html: 4 images" in output(gallery.main, [*module, "utils.gallery"], commands[1])
+    assert "1 explained" in output(explain.main, [*module, "utils.explain"], lines[6])
+    assert ".html: 4 images" in output(gallery.main, [*module, "utils.gallery"], lines[7])
     script = ["python", str(REPOSITORY / "artEmisX_train.py")]
-    assert "WARNING" not in output(artEmisX_train.main, script, commands[2])
+    assert "WARNING" not in output(artEmisX_train.main, script, lines[8])
     report = json.loads((root / files["report"].partition(" (")[0]).read_text())
-    assert report["lexicon_sha256"] == sha256(root / "it's mine.txt")
-    assert report["training_texts_sha256"] == sha256(root / "train/artEmisX_train.json")
+    assert report["lexicon_sha256"] == sha256(lexicon)
+    assert report["training_texts_sha256"] == sha256(root / "my data/artEmisX_train.json")
     assert report["evaluated_file"] == "artEmisX_test.json" and "max_lcs" in report["scores"]
     assert "CIDEr" in report["scores"] and "Bleu_4" not in report["scores"] and not (root / "cache").exists()
-
-    records = json.loads((root / "my data" / "artEmisX_val.json").read_text())
-    path = root / "out put" / "results" / "unf_captions_exp_1_5_step.json"
-    names = {str(line["image_id"]): line["image_name"] for line in json.loads(path.read_text())}
-    assert names == {image_id: record["image_name"] for image_id, record in records.items()}
-    rows = json.loads((path.parent / "emotion_head_1_5_step.json").read_text())
-    assert [str(row["image_id"]) for row in rows] == list(records)
-    assert all(sum(row["probabilities"]) == pytest.approx(1) for row in rows)
-
-
-# ---- the table -------------------------------------------------------------------------------------------------------
 
 
 def test_a_table_of_every_evaluation():
@@ -126,9 +99,6 @@ def test_best_res_is_the_evaluation_that_chose_it(tmp_path):
     assert "no evaluation was made" in next_steps(None, [])
 
 
-# ---- the command of the test report ----------------------------------------------------------------------------------
-
-
 def test_the_test_command_has_every_flag_of_scoring(tmp_path, monkeypatch):
     """Those that the checkpoint does not record, in the demo too; blanks and quotes come back through a shell."""
     monkeypatch.chdir(tmp_path)
@@ -153,13 +123,16 @@ def test_the_test_command_has_every_flag_of_scoring(tmp_path, monkeypatch):
                 assert getattr(args, flag[2:]) == getattr(trained, flag[2:]), flag
         return args
 
+    def files(args) -> list[str]:
+        return [str(args.nle_data_val_path), str(args.annFileExp)]
+
     args = scored(*places, *more, "--annFileExp", "b_val_annot.json", "--feature_cache", "fea tures")
     assert [str(args.ckpt_path), str(args.caption_save_path)] == ["ck pts", "re sults/test"]
-    assert [str(args.nle_data_val_path), str(args.annFileExp)] == ["my_values_test.json", "b_test_annot.json"]
+    assert files(args) == ["my_values_test.json", "b_test_annot.json"]
     args = scored(*places, "--annFileExp", "val_annot.json")  # has no counterpart for the test split
-    assert [str(args.nle_data_val_path), str(args.annFileExp)] == ["my_values_test.json", "val_annot.json"]
+    assert files(args) == ["my_values_test.json", "val_annot.json"]
     args = scored("--nle_data_val_path", "x_val.json", "--annFileExp", "b_val_annot.json")  # there is no test split
-    assert [str(args.nle_data_val_path), str(args.annFileExp)] == ["x_val.json", "b_val_annot.json"]
+    assert files(args) == ["x_val.json", "b_val_annot.json"]
     assert scored("--demo", *more).nle_data_val_path == DEMO / "data" / "artEmisX_test.json"
     assert scored("--demo", "--fixed_encoder", "True", "--feature_cache", "auto").demo is False
     assert scored("--demo", *places).demo is False
@@ -168,19 +141,13 @@ def test_the_test_command_has_every_flag_of_scoring(tmp_path, monkeypatch):
 def test_the_demos_test_split_needs_no_paths(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     args = parse_args("--eval_only --demo --split test".split())
-    assert (args.nle_data_val_path, args.annFileExp) == (
-        DEMO / "data" / "artEmisX_test.json",
-        DEMO / "data" / "annotations" / "artEmisX_test_annot_exp.json",
-    )
+    assert args.nle_data_val_path == DEMO / "data" / "artEmisX_test.json"
+    assert args.annFileExp == DEMO / "data" / "annotations" / "artEmisX_test_annot_exp.json"
     assert (args.caption_save_path, args.test_set) == (DEMO / "results" / "test", None)
     assert args.load_from_epoch == "best-res"
     args = parse_args("--eval_only --demo --split test --load_from_epoch best-acc --caption_save_path x".split())
     assert (args.load_from_epoch, str(args.caption_save_path)) == ("best-acc", "x")
     assert parse_args("--eval_only --demo".split()).nle_data_val_path == DEMO / "data" / "artEmisX_val.json"
-    with pytest.raises(InputError, match="--split names a split of the demo's data"):
-        parse_args("--eval_only --load_from_epoch best-res --split val".split())
-    with pytest.raises(InputError, match="--split test is for --eval_only"):
-        parse_args("--demo --split test".split())
 
 
 def test_the_demos_own_settings_are_not_repeated():
