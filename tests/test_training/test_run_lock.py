@@ -47,10 +47,8 @@ def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
 
 @pytest.mark.parametrize("folder", ["ckpts", "results"])
 def test_a_training_in_a_folder_in_use_is_refused(workspace, tmp_path, folder):
-    with (
-        run_lock(tmp_path / folder),
-        pytest.raises(InputError, match=f"{folder}: another run is at work.*{os.getpid()}"),
-    ):
+    message = f"{folder}: another run is at work.*{os.getpid()}"
+    with run_lock(tmp_path / folder), pytest.raises(InputError, match=message):
         artEmisX_train.main(workspace.argv(tmp_path))
 
 
