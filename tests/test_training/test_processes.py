@@ -11,7 +11,7 @@ import torch
 
 import artEmisX_train
 from tests.conftest import REPOSITORY, logged_losses
-from tests.tools.stop_matrix import JOB_FLAGS, LAUNCHERS, final_state, run_as_job, same_end
+from tests.tools.stop_matrix import JOB_FLAGS, LAUNCHERS, run_as_job, same_end
 from utils.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,7 @@ def test_slurm_script_of_the_readme(workspace, tmp_path):
     output, statuses = run_as_job(out, workspace.argv(out, *JOB_FLAGS), 1, whole_group=False)
     assert len(statuses) == 2 and statuses[0] != 0 == statuses[1], output[-3000:]
     assert "stopped by" in output and "resumed at epoch" in output and "DataLoader" not in output
-    assert same_end(final_state(out), final_state(whole))
+    assert same_end(out, whole)
 
 
 def test_processes_wait_for_hours(workspace, tmp_path, monkeypatch):
