@@ -85,15 +85,19 @@ def commands_of_readme() -> list[str]:
     return [line for line in block.splitlines() if line.startswith(("python", "accelerate"))]
 
 
+def copy_repository(folder: Path) -> None:
+    for name in ("models", "utils", "preprocess", "cococaption"):
+        ignored = shutil.ignore_patterns("__pycache__", "annotations")
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
+    shutil.copy(REPOSITORY / "artEmisX_train.py", folder)
+
+
 class Road:
     """A copy of the repository with the downloads in it, prepared as the README says."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        for name in ("models", "utils", "preprocess", "cococaption"):
-            ignored = shutil.ignore_patterns("__pycache__", "annotations")
-            shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
-        shutil.copy(REPOSITORY / "artEmisX_train.py", folder)
+        copy_repository(folder)
         names = write_wikiart(folder / "WikiArt")
         write_release(folder / "artemis_dataset_release_v0.csv", names)
         (folder / "data" / "artEmis").mkdir(parents=True)

@@ -44,6 +44,11 @@ def without_vad_encoder(box: Box) -> None:
     torch.save(state, box / STATS)
 
 
+def tear_every_state(box: Box) -> None:
+    for path in (box / "ckpts/resume").glob("*/state.pt"):
+        torn(str(path.relative_to(box.root)))(box)
+
+
 def weights_are_hostile(box: Box) -> None:
     box.remove(WEIGHTS)
     box.torch_bomb(f"{MODEL}/pytorch_model.bin")
@@ -88,6 +93,7 @@ def test_damaged_checkpoints(checkpoints, manifest, change, message):
 # what -> (change, flags, message)
 REQUESTS = {
     "an earlier run is there": (unchanged, "--seed 42", "ckpts: holds the states of an earlier run: give --resume"),
+    "every state truncated": (tear_every_state, "--resume", "ckpts/resume: every state is truncated or modified"),
     "no such checkpoint": (unchanged, "--load_from_epoch 7", "ckpts: no checkpoint '7': .*missing.*best-acc"),
     "report to a file of another kind": (
         unchanged,
@@ -111,9 +117,3 @@ REQUESTS = {
 def test_refused_requests(checkpoints, change, flags, message):
     change(checkpoints)
     check_training_refused(checkpoints, message, flags)
-
-
-def test_every_state_truncated(checkpoints):
-    for path in (checkpoints / "ckpts/resume").glob("*/state.pt"):
-        torn(str(path.relative_to(checkpoints.root)))(checkpoints)
-    check_training_refused(checkpoints, "ckpts/resume: every state is truncated or modified", "--resume")

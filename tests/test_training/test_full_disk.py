@@ -32,7 +32,8 @@ def small_disk(request, tmp_path):
 @pytest.mark.parametrize("small_disk", ["60m"], indirect=True)
 def test_a_disk_that_fills_before_the_second_state(workspace, small_disk, tmp_path, capsys, monkeypatch):
     """The first state is resumed once there is room."""
-    argv = workspace.argv(tmp_path, "--ckpt_path", str(small_disk / "ckpts"))
+    flags = ("--num_train_epochs", "1", "--save_steps", "3")
+    argv = workspace.argv(tmp_path, "--ckpt_path", str(small_disk / "ckpts"), *flags)
     save_state, saved = resume.save_state, []
 
     def fill_before_the_second(ckpt_path, *arguments):
@@ -47,7 +48,7 @@ def test_a_disk_that_fills_before_the_second_state(workspace, small_disk, tmp_pa
         assert run_script(lambda: artEmisX_train.main(argv)) == 1
     assert "error: the disk is full" in capsys.readouterr().err
     found, notes = load_state(small_disk / "ckpts")
-    assert found.state["progress"]["epoch"] == 0 and not notes
+    assert found.state["progress"]["step"] == 3 and not notes
     assert len(list((small_disk / "ckpts" / "resume").iterdir())) == 1
     (small_disk / "ballast").unlink()
     assert artEmisX_train.main([*argv, "--resume"]) == 0

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ import torch
 
 import artEmisX_train
 from tests.conftest import REPOSITORY, TINY_GPT2, logged_losses
+from tests.test_main_road import copy_repository
 from tests.tiny_encoders import save
 from utils.training import build_model
 from utils.training.checkpoints import load_named
@@ -53,9 +53,7 @@ def apply(diff: str, root) -> list[str]:
 def changed(tmp_path_factory):
     """A copy of the repository with the examples of both pages applied."""
     root = tmp_path_factory.mktemp("repository")
-    for name in ("models", "utils", "cococaption", "preprocess"):
-        shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPOSITORY / "artEmisX_train.py", root)
+    copy_repository(root)
     (diff,), (smoothing,) = blocks(CHANGE_IT, "diff"), blocks(section(OF_MODELS, "Label smoothing"), "diff")
     assert len(apply(diff, root)) == 6  # three places for the loss, two for the metric, one for the flag
     assert len(apply(smoothing, root)) == 4

@@ -573,7 +573,7 @@ def measure_captions() -> list[dict]:
         if any(abs(mine[name] - value) > 1e-9 for name, value in other.items()):
             raise RuntimeError(f"caption scores differ: {mine} against {other}")
     return [
-        row(f"caption evaluation, {which}", "s", mine, reference=other, ratio=other / mine)
+        {"what": f"caption evaluation, {which}", "unit": "s", "ours": mine, "reference": other, "ratio": other / mine}
         for which, mine, other in zip(("first", "second"), seconds, their_seconds, strict=True)
     ]
 
@@ -617,22 +617,15 @@ def measure_tagging(texts: int = 20_000, plain_texts: int = 1000, together: int 
         for part in growing:
             tags = ours(part, None if tags is None else tags[:, :-2])
 
-    generation = 1000 * seconds_of(extend, cpu)
-    plain_generation = 1000 * seconds_of(lambda: [plain(part) for part in growing], cpu)
+    ms = 1000 * seconds_of(extend, cpu)
+    plain_ms = 1000 * seconds_of(lambda: [plain(part) for part in growing], cpu)
+    of_texts = {"unit": "texts/s", "ours": rate, "reference": plain_rate, "ratio": rate / plain_rate}
+    of_generation = {"unit": "ms", "ours": ms, "reference": plain_ms, "ratio": plain_ms / ms}
     what = f"tagging {together} texts of {MAX_NEW_TOKENS} steps"
-    return [
-        row("tagging texts of 30 tokens", "texts/s", rate, reference=plain_rate, ratio=rate / plain_rate),
-        row(what, "ms", generation, reference=plain_generation, ratio=plain_generation / generation),
-    ]
+    return [{"what": "tagging texts of 30 tokens"} | of_texts, {"what": what} | of_generation]
 
 
 # ---- the report ------------------------------------------------------------------------------------------------------
-
-
-def row(what: str, unit: str, ours: float, **more: float | str | None) -> dict:
-    """A line of the report. ours, reference: in `unit`; ratio: how many times better ours is; peaks in MiB."""
-    empty = dict.fromkeys(("reference", "ratio", "gemm_share", "peak", "reference_peak"))
-    return {"what": what, "unit": unit, "ours": ours} | empty | more
 
 
 def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict:
@@ -648,13 +641,15 @@ def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict
         if not spec.ours:
             continue
         reference, job = f"reference {spec.kind}", jobs[name]
-        figures = {"reference": speed[reference], "ratio": speed[name] / speed[reference], "peak": peaks.get(name)}
+        figures = {"what": name, "unit": "pairs/s" if spec.kind == "training" else "images/s", "ours": speed[name]}
+        figures |= {"reference": speed[reference], "ratio": speed[name] / speed[reference], "peak": peaks.get(name)}
         if job.flops is not None:
             figures["gemm_share"] = job.flops / seconds[name] / rates[spec.dtype]
         if job.units == jobs[reference].units:
             figures["reference_peak"] = peaks.get(reference)
-        rows.append(row(name, "pairs/s" if spec.kind == "training" else "images/s", speed[name], **figures))
-    rows += [row("loading a cached item", "ms", loading), row("the same, first time in a run", "ms", first_loading)]
+        rows.append(figures)
+    for what, ms in (("loading a cached item", loading), ("the same, first time in a run", first_loading)):
+        rows.append({"what": what, "unit": "ms", "ours": ms})
     return {
         "matrix_gflops": {str(dtype).removeprefix("torch."): rate / 1e9 for dtype, rate in rates.items()},
         "batch_size": args.batch_size,
@@ -664,18 +659,26 @@ def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict
     }
 
 
+def figure(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+COLUMNS = {  # name in a row -> heading, format. ours, reference: in `unit`; ratio: how many times better ours is
+    "what": ("", str),
+    "ours": ("ours", figure),
+    "reference": ("reference", figure),
+    "unit": ("", str),
+    "ratio": ("ratio", "{:.2f} x".format),
+    "gemm_share": ("GEMM share", "{:.0%}".format),
+    "peak": ("peak MiB", "{:.0f}".format),
+    "reference_peak": ("its peak", "{:.0f}".format),
+}
+
+
 def print_table(title: str, rows: list[dict]) -> None:
-    def shown(row: dict, name: str, text: str) -> str:
-        return "" if row[name] is None else text.format(row[name])
-
-    def figure(value: float | None) -> str:
-        return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
-
-    lines = [("", "ours", "reference", "", "ratio", "GEMM share", "peak MiB", "its peak")]
+    lines = [[heading for heading, _ in COLUMNS.values()]]
     for row in rows:
-        numbers = figure(row["ours"]), figure(row["reference"]), row["unit"], shown(row, "ratio", "{:.2f} x")
-        memory = shown(row, "peak", "{:.0f}"), shown(row, "reference_peak", "{:.0f}")
-        lines.append((row["what"], *numbers, shown(row, "gemm_share", "{:.0%}"), *memory))
+        lines.append(["" if row.get(name) is None else shown(row[name]) for name, (_, shown) in COLUMNS.items()])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print(f"\n{title}")
     for line in lines:

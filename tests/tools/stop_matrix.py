@@ -41,7 +41,6 @@ LAUNCHERS = {
 SIGNALS = ("TERM", "INT", "HUP", "USR1", "USR2", "KILL")
 MOMENTS = ("training", "evaluation", "loading")
 TARGETS = ("launcher", "worker", "group")
-SECONDS = 60
 # slows the run so that a signal finds it where it should, and says where it is
 SCRIPT = """
 import os, sys, time
@@ -107,12 +106,12 @@ def wait_for(condition, seconds: float) -> bool:
     return False
 
 
-def start(workspace: Workspace, folder: Path, launcher: str, moment: str, loaders: int) -> subprocess.Popen:
+def start(workspace: Workspace, folder: Path, launcher: str, moment: str) -> subprocess.Popen:
     """Start a slowed run, in a session of its own, as a terminal's; the leader stands for the shell."""
     seconds = {"loading": 4 * (moment == "loading"), "evaluation": 8 * (moment == "evaluation")}
     script = folder / "script.py"
     script.write_text(SCRIPT.format(repository=str(REPOSITORY), folder=str(folder), **seconds))
-    flags = f"--batch_size 4 --num_workers {loaders} --metrics bleu meteor --num_train_epochs 4".split()
+    flags = "--batch_size 4 --num_workers 2 --metrics bleu meteor --num_train_epochs 4".split()
     flags += ["--eval_steps", "3"] if moment == "evaluation" else []
     with open(folder / "log", "w") as log:
         return subprocess.Popen(
@@ -125,10 +124,10 @@ def start(workspace: Workspace, folder: Path, launcher: str, moment: str, loader
         )
 
 
-def case(workspace: Workspace, launcher: str, moment: str, target: str, name: str, loaders: int) -> tuple[str, bool]:
+def case(workspace: Workspace, launcher: str, moment: str, target: str, name: str) -> tuple[str, bool]:
     """One row of the table, and whether it is as it should be."""
     folder = Path(tempfile.mkdtemp(dir=workspace.root))
-    started, log = start(workspace, folder, launcher, moment, loaders), folder / "log"
+    started, log = start(workspace, folder, launcher, moment), folder / "log"
     times = 4 if moment == "training" else 1
     many = 2 if launcher == "torchrun" and moment != "loading" else 1
 
@@ -150,7 +149,7 @@ def case(workspace: Workspace, launcher: str, moment: str, target: str, name: st
     goes_on = name.startswith("USR") and (target == "worker" or launcher == "python") and not wait_for(over, 6)
     if goes_on:
         kill_all(folder)
-    gone, took = wait_for(over, SECONDS), time.time() - began
+    gone, took = wait_for(over, 60), time.time() - began
     left = sorted(kind(process, pids) for process in processes_of(folder))
     kill_all(folder)
     started.wait()
@@ -268,10 +267,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--launcher", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
     parser.add_argument("--signals", nargs="+", choices=SIGNALS, default=list(SIGNALS))
-    parser.add_argument("--moments", nargs="+", choices=MOMENTS, default=list(MOMENTS))
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--slurm", action="store_true", help="try the documented Slurm script instead")
-    parser.add_argument("--loaders", type=int, default=2, help="loader processes (default: %(default)s)")
     args = parser.parse_args()
     for number in (signal.SIGHUP, signal.SIGINT):  # which may be ignored where this runs in the background
         signal.signal(number, signal.SIG_DFL)
@@ -281,9 +277,9 @@ def main() -> int:
             workspace = Workspace(Path(root))
         if args.slurm:
             return int(not slurm(workspace))
-        for launcher, moment, name, target in product(args.launcher, args.moments, args.signals, args.targets):
+        for launcher, moment, name, target in product(args.launcher, MOMENTS, args.signals, TARGETS):
             if (launcher, target) != ("python", "worker"):
-                row, good = case(workspace, launcher, moment, target, name, args.loaders)
+                row, good = case(workspace, launcher, moment, target, name)
                 bad += not good
                 print(row, flush=True)
     return int(bad > 0)
