@@ -2,7 +2,7 @@
 
     python tests/tools/torture.py --kills 30
 
-A shortened demo: same code, 64 images, 3 epochs, BLEU only. Every run is killed with SIGKILL, its whole process group at
+A shortened demo: same code, 64 images, 2 epochs, BLEU only. Every run is killed with SIGKILL, its whole process group at
 once: a third at any moment, a third inside an evaluation, a third inside the writing of a checkpoint. It is then resumed, and
 the SHA-256 of its final weights, its scores and its captions must be those of the uninterrupted run. Exit status 1 if any
 differs.
@@ -34,7 +34,7 @@ from utils.files import sha256
 from utils.training import checkpoints, resume
 
 MOMENTS = ("any moment", "evaluation", "checkpoint")
-PICTURES, EPOCHS = 64, 3
+PICTURES, EPOCHS = 64, 2
 
 
 def announce(pipe: int, moment: bytes, function):
