@@ -111,8 +111,8 @@ def test_two_processes_agree_every_eighth_update():
 
     assert agreed(7, False, signal.SIGINT, (0, 1)) == (False, None)
     assert agreed(7, True, signal.SIGINT, (0, 1)) == (False, signal.SIGINT)
-    assert agreed(16, False, None, (0, 1)) == (False, signal.SIGTERM)
-    assert agreed(16, False, None, (1, 0)) == (True, None)
+    assert agreed(24, False, None, (0, 1)) == (False, signal.SIGTERM)
+    assert agreed(8, False, None, (1, 0)) == (True, None)
 
 
 def test_a_second_stop_by_ctrl_c_is_at_once_and_the_last_line_says_how_to_continue(send, tmp_path, capfd):
