@@ -13,12 +13,13 @@ from tests.conftest import REPOSITORY
 from utils.errors import InputError
 from utils.files import run_lock
 
-# holds the folder, prints its child's process id and waits for the end of stdin
+# holds the folder and waits for the end of stdin; its child prints its own process id
 HOLD = """
 import os, sys, time, pathlib, utils.files as files
 with files.run_lock(pathlib.Path(sys.argv[1])):
-    child = os.fork()
-    print(child, flush=True) if child else time.sleep(60)
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+        time.sleep(60)
     sys.stdin.read()
 """
 
