@@ -97,9 +97,9 @@ def test_renaming_that_is_not_supported_names_the_final_file(monkeypatch, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("end", "status"), [("sys.exit(3)", 3), ("print('x' * 99999)", 1)])
+@pytest.mark.parametrize(("end", "status"), [("sys.exit(3)", 3), ("None", 1), ("print('x' * 99999)", 1)])
 def test_no_traceback_where_nobody_reads_stdout(end, status):
-    """Else Python itself would write a traceback at exit, and end with 120."""
+    """Else Python itself would write a traceback at exit, and end with 120. Short texts stay in a buffer until the end."""
     code = (
         "import os, sys\nfrom utils.errors import run_script\nreading, writing = os.pipe()\nos.close(reading)\n"
         f"os.dup2(writing, 1)\nsys.exit(run_script(lambda: (print('text'), {end})))"

@@ -106,7 +106,7 @@ def outcome(out: Path) -> dict[str, str]:
 def torture(root: Path, kills: int, seed: int) -> int:
     """Returns how many of the killed runs ended differently."""
     workspace, rng = Workspace(root, PICTURES), random.Random(seed)
-    flags = ["--num_train_epochs", str(EPOCHS), "--save_steps", "5", "--dropout", "0.1"]
+    flags = ["--num_train_epochs", str(EPOCHS), "--save_steps", "3", "--dropout", "0.1"]
     whole = root / "whole"
     duration = finish(workspace.argv(whole, *flags), root / "whole.log")
     expected = outcome(whole)
