@@ -4,6 +4,7 @@ import ast
 import graphlib
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,53 +12,29 @@ import pytest
 from tests.conftest import REPOSITORY
 
 # The shared root of utils/. Any other file there is a command.
-SHARED = {
-    f"utils.{name}"
-    for name in (
-        "command_line",
-        "constants",
-        "errors",
-        "files",
-        "flags",
-        "hub",
-        "launcher",
-        "opts",
-        "processes",
-        "progress",
-        "run_record",
-    )
-}
+SHARED = "command_line constants errors files flags hub launcher opts processes progress run_record".split()
 
-# room -> rooms that it may import besides itself
-ARROWS = {
-    "shared": set(),
-    "models": set(),  # and utils.constants
-    "cococaption": {"shared"},
-    "data": {"shared", "models", "cococaption"},
-    "evaluation": {"shared", "models", "cococaption", "data"},
-    "training": {"shared", "models", "cococaption", "data", "evaluation"},
-    "visualize": {"shared", "models", "cococaption", "data", "evaluation", "training"},
-    "preprocess": {"shared", "models", "data"},
-    "commands": {"shared", "models", "cococaption", "data", "evaluation", "visualize", "training", "preprocess"},
-}
+# A room imports from itself and from the rooms before it.
+ROOMS = "shared models cococaption data preprocess evaluation training visualize commands".split()
 
 
 def room(module: str) -> str:
-    parts = module.split(".")
-    if parts[0] != "utils":
-        return {"artEmisX_train": "commands"}.get(parts[0], parts[0])
-    if module == "utils" or module in SHARED:
-        return "shared"
-    return parts[1] if parts[1] in ARROWS else "commands"
+    if module == "artEmisX_train":
+        return "commands"
+    folder, _, name = module.partition(".")
+    if folder != "utils":
+        return folder
+    name = name.partition(".")[0]
+    return "shared" if not name or name in SHARED else name if name in ROOMS else "commands"
 
 
-def modules(root: Path = REPOSITORY) -> dict[str, Path]:
-    """Every module of the program; a package goes by its folder's name."""
-    paths = [
-        path for folder in ("models", "utils", "preprocess", "cococaption") for path in (root / folder).rglob("*.py")
-    ]
-    names = {".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
-    return dict(sorted(names.items())) | {"artEmisX_train": root / "artEmisX_train.py"}
+def modules() -> dict[str, str]:
+    """The source of every module of the program; a package goes by its folder's name."""
+    paths = [REPOSITORY / "artEmisX_train.py"]
+    for folder in ("models", "utils", "preprocess", "cococaption"):
+        paths += (REPOSITORY / folder).rglob("*.py")
+    names = (".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__") for path in paths)
+    return {name: path.read_text(encoding="utf-8") for name, path in sorted(zip(names, paths, strict=True))}
 
 
 def imported(source: str, known: set[str]) -> set[str]:
@@ -68,33 +45,28 @@ def imported(source: str, known: set[str]) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute here"
-            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & known
-            names = {alias.name for alias in node.names}
-            found |= submodules
-            if names - {name.rpartition(".")[2] for name in submodules}:
-                found.add(node.module)
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names if names <= known else names | {node.module}
     return found & known
 
 
 def graph() -> dict[str, set[str]]:
     found = modules()
-    return {name: imported(path.read_text(encoding="utf-8"), set(found)) - {name} for name, path in found.items()}
+    return {name: imported(source, set(found)) - {name} for name, source in found.items()}
 
 
 def allowed(importer: str, target: str) -> bool:
-    ours, theirs = room(importer), room(target)
-    if ours == "models":
-        return theirs == "models" or target == "utils.constants"
-    return ours == theirs or theirs in ARROWS[ours]
+    if room(importer) == "models" != room(target):
+        return target == "utils.constants"
+    return ROOMS.index(room(target)) <= ROOMS.index(room(importer))
 
 
-def test_arrows_between_rooms():
+def test_rooms_import_from_those_before_them():
     edges = graph()
     assert {"utils.run_record", "utils.opts"} <= edges["utils.command_line"]  # else it would show nothing
     assert "utils.training.run" in edges["utils.training.summary"]  # under TYPE_CHECKING
     assert not allowed("utils.data.records", "utils.training.resume")
-    wrong = {(name, target) for name, targets in edges.items() for target in targets if not allowed(name, target)}
-    assert wrong == set()
+    assert [edge for name in edges for edge in product([name], edges[name]) if not allowed(*edge)] == []
 
 
 def test_no_circle():
@@ -129,8 +101,7 @@ NEEDS_TORCH = {"preprocess.train_text2emotion"}  # it defines a torch module of 
 
 def commands() -> list[str]:
     """Modules with a parser and a main function; a room's shared files have none."""
-    texts = {name: path.read_text(encoding="utf-8") for name, path in modules().items()}
-    found = [name for name, text in texts.items() if '__name__ == "__main__"' in text]
+    found = [name for name, source in modules().items() if '__name__ == "__main__"' in source]
     assert {"artEmisX_train", "cococaption.__main__", "preprocess.build_splits", "utils.report"} <= set(found)
     return [name for name in found if name not in NEEDS_TORCH]
 

@@ -66,19 +66,24 @@ def test_statuses(capsys):
         run_script(lambda: (_ for _ in ()).throw(RuntimeError("gloo")))
 
 
-def test_a_lost_process_is_one_line(capsys, monkeypatch):
+def test_errors_of_one_of_several_processes(capsys, monkeypatch):
+    """A lost one is one line. What a user can put right is said by one of them: the first, or, where it alone fails, another."""
+    waited = []
+    monkeypatch.setattr("time.sleep", waited.append)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "process 0 cannot reach the others" in failed(RuntimeError("[gloo/pair.cc] closed"), capsys)
     with pytest.raises(RuntimeError, match="shape"):
         run_script(lambda: (_ for _ in ()).throw(RuntimeError("shape")))
+    failed(InputError("wrong"), capsys)
+    assert sum(waited) == 0
+    monkeypatch.setenv("RANK", "1")
+    failed(InputError("wrong"), capsys)
+    assert sum(waited) > 2
 
 
 def test_a_killed_process_of_a_pool_is_one_line(capsys):
-    def kill_one():
-        with ProcessPoolExecutor(1) as pool:
-            pool.submit(os._exit, 9).result()
-
-    assert run_script(kill_one) == 1
+    with ProcessPoolExecutor(1) as pool:
+        assert run_script(lambda: pool.submit(os._exit, 9).result()) == 1
     assert "error: one of the processes that share the work was killed" in capsys.readouterr().err
 
 
@@ -92,9 +97,9 @@ def test_renaming_that_is_not_supported_names_the_final_file(monkeypatch, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("end", "status"), [("sys.exit(3)", 3), ("print('x' * 99999)", 1)])
+@pytest.mark.parametrize(("end", "status"), [("sys.exit(3)", 3), ("None", 1), ("print('x' * 99999)", 1)])
 def test_no_traceback_where_nobody_reads_stdout(end, status):
-    """Else Python itself would write a traceback at exit, and end with 120."""
+    """Else Python itself would write a traceback at exit, and end with 120. Short texts stay in a buffer until the end."""
     code = (
         "import os, sys\nfrom utils.errors import run_script\nreading, writing = os.pipe()\nos.close(reading)\n"
         f"os.dup2(writing, 1)\nsys.exit(run_script(lambda: (print('text'), {end})))"

@@ -13,6 +13,7 @@ from utils.errors import InputError
 
 VARIABLES = (*launcher.WRAPPERS, *launcher.SIZES, *launcher.RANKS, "MASTER_ADDR", "TORCHELASTIC_RUN_ID")
 LAUNCHER_OPTIONS = launcher.launcher_options
+LEFT_OVER = {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "8"}
 ON_CPU = SimpleNamespace(num_processes=1, device=torch.device("cpu"), mixed_precision="no")
 
 
@@ -33,7 +34,12 @@ def launched(monkeypatch, tmp_path):
     return with_config
 
 
-@pytest.mark.parametrize("variable", launcher.WRAPPERS)
+def set_variables(monkeypatch, **values: str) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
 def test_wrapped_models_are_refused(monkeypatch, launched, variable):
     """By the variable, or by the line of the config file that it comes from."""
     monkeypatch.setenv(variable, "false")
@@ -64,15 +70,11 @@ def test_precisions_that_cannot_be_had(monkeypatch, launched, precision, message
 
 def test_left_over_process_variables(monkeypatch):
     """Of two processes that nobody started; of one they are removed, as torch would look for its launcher."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(
-        InputError, match="RANK=0, WORLD_SIZE=2: says that there are 2 processes.*unset RANK WORLD_SIZE"
-    ):
-        launcher.check_launch()
-    monkeypatch.setenv("WORLD_SIZE", "two")
-    with pytest.raises(InputError, match="not all of them are numbers; unset RANK WORLD_SIZE"):
-        launcher.check_launch()
+    for size, message in {"2": "says that there are 2 processes", "two": "not all of them are numbers"}.items():
+        monkeypatch.setenv("WORLD_SIZE", size)
+        with pytest.raises(InputError, match=f"RANK=0, WORLD_SIZE={size}: {message}.*unset RANK WORLD_SIZE"):
+            launcher.check_launch()
     monkeypatch.setenv("WORLD_SIZE", "1")
     launcher.check_launch()
     assert "WORLD_SIZE" not in os.environ and "RANK" not in os.environ
@@ -83,22 +85,16 @@ def test_a_run_says_what_it_is_made_of(monkeypatch, launched):
     (line,) = launcher.launch_lines(SimpleNamespace(**(vars(ON_CPU) | {"num_processes": 2})), args)
     assert "processes: 2, images per update: 42 (" in line and "precision: float32, device: cpu" in line
     path = launched("num_processes: 4\ndynamo_config:\n  dynamo_backend: INDUCTOR\n")
-    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
-    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "8")
+    set_variables(monkeypatch, **LEFT_OVER)
     _, dynamo, steps, processes = launcher.launch_lines(ON_CPU, args)
     assert dynamo == f"{path}: dynamo_backend: INDUCTOR: ignored; give --compile to compile"
     assert steps == "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=8: ignored; --gradient_accumulation_steps is 3"
-    assert processes.startswith(
-        "accelerate launch was asked for 4 processes and has started 1: on CPUs start them with"
-    )
+    assert processes.startswith("accelerate launch was asked for 4 processes and has started 1: on CPUs start them")
 
 
 def test_left_over_settings_change_nothing(monkeypatch):
     """Accelerate would compile, and divide each loss by the steps that its variable names."""
-    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
-    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "8")
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    set_variables(monkeypatch, **LEFT_OVER, TORCHELASTIC_RUN_ID="none", LOCAL_WORLD_SIZE="2")
     monkeypatch.setattr(launcher, "cores", lambda: 7)
     accelerator = launcher.start_accelerator()
     assert accelerator.gradient_accumulation_steps == 1 and accelerator.state.dynamo_plugin.backend.value == "NO"
@@ -114,8 +110,7 @@ def test_what_accelerate_cannot_follow_is_one_line(monkeypatch, variable, value)
 
 
 def test_a_process_that_will_wait_says_for_what(monkeypatch):
-    for name, value in {"RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "host0"}.items():
-        monkeypatch.setenv(name, value)
+    set_variables(monkeypatch, RANK="1", WORLD_SIZE="3", MASTER_ADDR="host0")
     launcher.check_launch()
     waits = "RANK=1, WORLD_SIZE=3: waiting at host0 for 3 processes; if nobody has started them, unset RANK WORLD_SIZE"
     assert launcher._waits_for() == waits

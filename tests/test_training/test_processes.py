@@ -11,7 +11,7 @@ import torch
 
 import artEmisX_train
 from tests.conftest import REPOSITORY, logged_losses
-from tests.tools.stop_matrix import JOB_FLAGS, LAUNCHERS, final_state, run_as_job, same_end
+from tests.tools.stop_matrix import JOB_FLAGS, LAUNCHERS, run_as_job, same_end
 from utils.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -50,23 +50,16 @@ def test_two_processes_train_as_one(workspace, tmp_path):
             assert of_two == (pytest.approx(of_one) if kind == "scores_exp" else of_one)
 
 
-@pytest.mark.parametrize(
-    ("end", "message"),
-    [
-        ("raise InputError('the second process has had enough; give it a rest')", "error: the second process has had"),
-        ("os.kill(os.getpid(), 9)", "error: process 0 cannot reach the others"),
-    ],
-)
-def test_a_failing_process_ends_all(workspace, tmp_path, end, message):
+def test_a_killed_process_ends_all(workspace, tmp_path):
     """The first line is the script's; what follows is torchrun's."""
     script = tmp_path / "failing.py"
     script.write_text(
         "import os, sys, artEmisX_train as t\n"
-        "from utils.errors import InputError, run_script\n"
+        "from utils.errors import run_script\n"
         "step = t.between_updates\n"
         "def between_updates(run, steps):\n"
         "    if os.environ['RANK'] == '1' and run.progress.step == 3:\n"
-        f"        {end}\n"
+        "        os.kill(os.getpid(), 9)\n"
         "    step(run, steps)\n"
         "t.between_updates = between_updates\n"
         "sys.exit(run_script(t.main))\n"
@@ -74,8 +67,7 @@ def test_a_failing_process_ends_all(workspace, tmp_path, end, message):
     ended = torchrun(script, workspace.argv(tmp_path, "--batch_size", "4"))
     assert ended.returncode != 0
     lines = [line for line in re.split("[\r\n]+", ended.stderr) if "rror:" in line or "Traceback" in line]
-    assert message in lines[0], ended.stderr[-3000:]
-    assert not any("error: process 1" in line for line in lines)
+    assert "error: process 0 cannot reach the others" in lines[0], ended.stderr[-3000:]
 
 
 def test_slurm_script_of_the_readme(workspace, tmp_path):
@@ -87,7 +79,7 @@ def test_slurm_script_of_the_readme(workspace, tmp_path):
     output, statuses = run_as_job(out, workspace.argv(out, *JOB_FLAGS), 1, whole_group=False)
     assert len(statuses) == 2 and statuses[0] != 0 == statuses[1], output[-3000:]
     assert "stopped by" in output and "resumed at epoch" in output and "DataLoader" not in output
-    assert same_end(final_state(out), final_state(whole))
+    assert same_end(out, whole)
 
 
 def test_processes_wait_for_hours(workspace, tmp_path, monkeypatch):
@@ -97,14 +89,11 @@ def test_processes_wait_for_hours(workspace, tmp_path, monkeypatch):
         raise InputError(f"waits for {timeout.total_seconds() / 3600} hours")
 
     monkeypatch.setattr(torch.distributed, "init_process_group", init_process_group)
-    for name, value in {
-        "RANK": 0,
-        "LOCAL_RANK": 0,
-        "WORLD_SIZE": 2,
-        "LOCAL_WORLD_SIZE": 2,
-        "MASTER_ADDR": "localhost",
-    }.items():
-        monkeypatch.setenv(name, str(value))
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
     with pytest.raises(InputError, match="waits for 12.0 hours"):
         artEmisX_train.main(workspace.argv(tmp_path))
 

@@ -13,12 +13,13 @@ from tests.conftest import REPOSITORY
 from utils.errors import InputError
 from utils.files import run_lock
 
-# holds the folder, prints its child's process id and waits for the end of stdin
+# holds the folder and waits for the end of stdin; its child prints its own process id
 HOLD = """
 import os, sys, time, pathlib, utils.files as files
 with files.run_lock(pathlib.Path(sys.argv[1])):
-    child = os.fork()
-    print(child, flush=True) if child else time.sleep(60)
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+        time.sleep(60)
     sys.stdin.read()
 """
 
@@ -47,10 +48,8 @@ def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
 
 @pytest.mark.parametrize("folder", ["ckpts", "results"])
 def test_a_training_in_a_folder_in_use_is_refused(workspace, tmp_path, folder):
-    with (
-        run_lock(tmp_path / folder),
-        pytest.raises(InputError, match=f"{folder}: another run is at work.*{os.getpid()}"),
-    ):
+    message = f"{folder}: another run is at work.*{os.getpid()}"
+    with run_lock(tmp_path / folder), pytest.raises(InputError, match=message):
         artEmisX_train.main(workspace.argv(tmp_path))
 
 

@@ -39,17 +39,16 @@ def test_results_of_every_folder_of_a_run(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_commands_take_every_folder_of_a_run(run, tmp_path, capsys):
-    image = next(image_files(next(path for path in (run.parent.parent).rglob("wikiart_rescaled*"))))
-    for number, folder in enumerate((run, run / "ckpts")):
-        assert not explain.main([str(image), "--ckpt", str(folder), "--device", "cpu"])
-        assert not share.main([str(folder), str(tmp_path / f"model-{number}")])
-        assert not gallery.main([str(folder), "--metrics", "bleu", "--out", str(tmp_path / f"{number}.html")])
-        assert not plots.main([str(folder), "--out", str(tmp_path / f"plots-{number}")])
-    pages = [(tmp_path / f"{number}.html").read_text() for number in (0, 1)]
-    assert pages[0] == pages[1]
+def test_commands_take_every_folder_of_a_run(run, workspace, tmp_path, capsys):
+    image = next(image_files(workspace.data))
+    assert not explain.main([str(image), "--ckpt", str(run), "--device", "cpu"])
+    assert not share.main([str(run), str(tmp_path / "model")])
+    assert not plots.main([str(run / "ckpts"), "--out", str(tmp_path / "plots")])
+    for folder in (run, run / "ckpts"):
+        assert not gallery.main([str(folder), "--metrics", "bleu", "--out", str(tmp_path / f"{folder.name}.html")])
+    assert (tmp_path / "moved.html").read_text() == (tmp_path / "ckpts.html").read_text()
     with pytest.raises(InputError, match="is an exported model, which has no results"):
-        plots.main([str(tmp_path / "model-0")])
+        plots.main([str(tmp_path / "model")])
 
 
 def test_a_run_without_a_report_names_the_command_that_writes_one(run, tmp_path):

@@ -9,17 +9,9 @@ import sys
 import pytest
 import yaml
 
-import artEmisX_train
 from tests.conftest import REPOSITORY
 from utils import share, space
 from utils.explain import load
-
-
-@pytest.fixture(scope="module")
-def trained(workspace, tmp_path_factory):
-    out = tmp_path_factory.mktemp("space")
-    assert artEmisX_train.main(workspace.argv(out, "--num_train_epochs", "1", "--use_emotion_loss")) == 0
-    return out
 
 
 def header(path) -> dict:
@@ -27,9 +19,9 @@ def header(path) -> dict:
 
 
 @pytest.mark.slow
-def test_a_space_starts_where_it_lies(trained, workspace, tmp_path):
+def test_a_space_starts_where_it_lies(finished, workspace, tmp_path):
     """In another folder, without the repository: the answer is that of the run. The lexicon is put beside the model."""
-    assert share.main([str(trained), str(tmp_path / "written"), "--space"]) == 0
+    assert share.main([str(finished), str(tmp_path / "written"), "--space"]) == 0
     card, written = header(tmp_path / "written" / "README.md"), tmp_path / "written"
     assert (card["sdk"], card["app_file"], card["title"]) == ("gradio", "app.py", "written")
     assert {path.name for path in written.iterdir()} == {
@@ -51,7 +43,7 @@ def test_a_space_starts_where_it_lies(trained, workspace, tmp_path):
         image = next(iter(sorted(workspace.data.rglob("*.jpg"))))
         page = client.Client(f"http://127.0.0.1:{port}", verbose=False)
         html, *_ = page.predict(client.handle_file(str(image)), None, "the model's own", 1, 0, api_name="/explain")
-        assert f"<strong>{load(trained)(image).emotion}</strong>" in html
+        assert f"<strong>{load(finished)(image).emotion}</strong>" in html
     finally:
         process.terminate()
         process.wait()
@@ -86,11 +78,8 @@ def test_what_the_hub_reads_of_a_card():
     card = read({})
     assert card["base_model"] == ["openai/clip-vit-base-patch16", "distilgpt2"] and card["license"] == "other"
     assert card["library_name"] == "sevlm" and card["datasets"] == ["artEmisX_val"]
-    scores = card["model-index"][0]["results"][0]["metrics"]
-    assert [(one["name"], one["value"]) for one in scores] == [
-        ("best-acc: emotion accuracy", 50.0),
-        ("best-res: CIDEr", 123.4),
-    ]
+    scores = [(one["name"], one["value"]) for one in card["model-index"][0]["results"][0]["metrics"]]
+    assert scores == [("best-acc: emotion accuracy", 50.0), ("best-res: CIDEr", 123.4)]
     report = {"evaluated_file": "artEmisX_test.json", "test_set": "v1.0", "intervals": {"Bleu_4": [0.08, 0.1025]}}
     report["scores"] = {"Bleu_4": 0.0912, "macro_F1": 0.25, "self_BLEU_4": 0.5}
     card = read({"a": report}, clip_model="vit", gpt2_model="my-gpt2")

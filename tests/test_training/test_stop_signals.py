@@ -43,15 +43,6 @@ def test_stop_waits_for_a_step_in_training_only(send, name, capfd):
     assert signal.getsignal(number) != signals._receive
 
 
-def test_a_second_ctrl_c_stops_at_once_and_a_second_sigterm_does_not(send):
-    with StopSignals() as signals:
-        signals.set_immediate(False)
-        send("TERM")
-        send("TERM")
-        with pytest.raises(SystemExit):
-            send("INT")
-
-
 @pytest.mark.parametrize("name", ["USR1", "USR2"])
 def test_warnings_of_clusters_only_ask_for_a_state(send, name):
     with StopSignals() as signals:
@@ -65,7 +56,7 @@ def test_warnings_of_clusters_only_ask_for_a_state(send, name):
 def test_nohup_stays_in_force(send):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with StopSignals() as signals:
-        send("HUP")
+        send("HUP")  # at once
         signals.set_immediate(False)
         send("HUP")
         assert signals.stop is None
@@ -120,19 +111,20 @@ def test_two_processes_agree_every_eighth_update():
 
     assert agreed(7, False, signal.SIGINT, (0, 1)) == (False, None)
     assert agreed(7, True, signal.SIGINT, (0, 1)) == (False, signal.SIGINT)
-    assert agreed(16, False, None, (0, 1)) == (False, signal.SIGTERM)
-    assert agreed(16, False, None, (1, 0)) == (True, None)
+    assert agreed(24, False, None, (0, 1)) == (False, signal.SIGTERM)
+    assert agreed(8, False, None, (1, 0)) == (True, None)
 
 
-def test_the_last_line_says_how_to_continue(send, tmp_path, capfd):
+def test_a_second_stop_by_ctrl_c_is_at_once_and_the_last_line_says_how_to_continue(send, tmp_path, capfd):
     ckpts = tmp_path / "ckpts"
     args = argparse.Namespace(ckpt_path=ckpts, eval_only=False, resume=False, load_from_epoch=None)
     again, resumable = "no state was written: give the same command again", "continue with --resume"
     at_start = how_to_continue(args)
     with StopSignals(True, at_start) as signals:
         signals.set_immediate(False)
-        send("INT")
-        assert "SIGINT: saving a state, then the run stops; a second Ctrl-C stops it" in capfd.readouterr().err
+        send("TERM")
+        send("TERM")  # unlike a second Ctrl-C
+        assert "SIGTERM: saving a state, then the run stops; Ctrl-C stops it" in capfd.readouterr().err
         with pytest.raises(SystemExit):
             send("INT")
         assert capfd.readouterr().err.endswith(f"stopped by SIGINT; {again}\n")
@@ -148,6 +140,7 @@ def test_the_last_line_says_how_to_continue(send, tmp_path, capfd):
 
 # ---- launcher, script and loader process -----------------------------------------------------------------------------
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes that their parent is gone")
 # a launcher that starts the script, and a script that starts a loader process; each prints its pid
 FAMILY = """
 import os, signal, subprocess, sys, time
@@ -164,19 +157,23 @@ time.sleep(60)
 """
 
 
-def family(tmp_path, launched):
-    """launcher, script, loader process."""
+@pytest.fixture
+def family(tmp_path):
+    """A function: environment -> script and loader process, whose launcher has been killed."""
     path = tmp_path / "family.py"
     path.write_text(FAMILY.format(repository=str(REPOSITORY)))
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "ACCELERATE"))
-    }
-    launcher = subprocess.Popen(
-        [sys.executable, str(path)], env=environment | launched, stdout=subprocess.PIPE, start_new_session=True
-    )
-    processes = [psutil.Process(int(launcher.stdout.readline())) for _ in range(3)]
-    processes.sort(key=lambda process: (process.pid != launcher.pid, process.ppid() != launcher.pid))
-    return launcher, *processes[1:]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "ACCELERATE"))}
+
+    def start(launched):
+        command = [sys.executable, str(path)]
+        launcher = subprocess.Popen(command, env=clean | launched, stdout=subprocess.PIPE, start_new_session=True)
+        processes = [psutil.Process(int(launcher.stdout.readline())) for _ in range(3)]
+        processes.sort(key=lambda process: (process.pid != launcher.pid, process.ppid() != launcher.pid))
+        launcher.kill()
+        launcher.wait()
+        return processes[1:]
+
+    return start
 
 
 def is_over(process, seconds=5):
@@ -187,22 +184,18 @@ def is_over(process, seconds=5):
     return False
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes that their parent is gone")
+@linux
 @pytest.mark.parametrize("launched", [{"TORCHELASTIC_RUN_ID": "none"}, {"ACCELERATE_DYNAMO_MODE": "default"}])
-def test_launcher_gone_ends_the_family(tmp_path, launched):
-    launcher, script, loader = family(tmp_path, launched)
-    launcher.kill()
-    launcher.wait()
+def test_launcher_gone_ends_the_family(family, launched):
+    script, loader = family(launched)
     assert is_over(script) and is_over(loader)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes that their parent is gone")
-def test_what_outlives_a_shell_and_signals_to_the_group(tmp_path):
+@linux
+def test_what_outlives_a_shell_and_signals_to_the_group(family):
     """What nobody launched goes on when its shell ends. The script answers a signal with a state, for which its loader
     process must live."""
-    launcher, script, loader = family(tmp_path, {})
-    launcher.kill()
-    launcher.wait()
+    script, loader = family({})
     assert not is_over(script, 0.3)
     script.suspend()  # so that it does not end of the signals, and the loader process with it
     while script.status() != psutil.STATUS_STOPPED:

@@ -7,8 +7,7 @@ Ours are the paths the training script takes; the reference (tests/tools/referen
 texts, makes logits at all positions and computes everything anew at every decoding step, with attention, optimiser and
 memory as PyTorch and transformers have them by default. Weights, images and texts are random; texts have ArtEmis'
 length. Each side has a process of its own; they take turns, so that both see the same machine, and figures are medians
-over the rounds. Peak memory is that of a process, children included, that does one thing only. Exit status 1 when the
-reference itself is too slow to compare with.
+over the rounds. Peak memory is that of a process, children included, that does one thing only.
 """
 
 import argparse
@@ -56,7 +55,7 @@ from utils.data.feature_cache import FeatureCache, ImageFile, make_header
 from utils.data.records import TrainingRecords
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
 from utils.data.vad_lexicon import TEXTS_AT_ONCE, Lexicon, VADLookup
-from utils.errors import InputError, OneLineParser, run_script
+from utils.errors import OneLineParser, number, run_script
 from utils.evaluation.decoding_state import compact_order
 from utils.evaluation.generation import greedy_decode
 from utils.files import write_json
@@ -75,12 +74,6 @@ WORDS = (
 SIZES = {"full": ("distilgpt2", "clip-vit-base-patch16"), "demo": ("demo-gpt2", "demo-clip-vit")}
 SPLIT = 1024  # images of a split that is decoded whole
 BF16, CAUSAL = torch.bfloat16, ("--vad_causal",)
-# What the reference must reach at full size on a machine with this float32 matrix rate, in GFLOP/s: faster machines ask
-# more of it.
-MATRIX_RATE = 217
-LEAST_OF_REFERENCE = {"reference training": 0.5, "reference decoding": 0.8}
-GEMM_SHARE_TARGET = 0.5
-LOADING_TARGET = 1.0  # ms per item
 MATRIX_SIZE, MATRIX_PRODUCTS = 4096, 5
 LEAST_SECONDS = 0.3  # of one measurement: shorter jobs are done several times over
 CAPTION_IMAGES, CAPTION_REFERENCES = 2000, 6
@@ -89,8 +82,7 @@ CAPTION_IMAGES, CAPTION_REFERENCES = 2000, 6
 class Spec(NamedTuple):
     """A line of the benchmark: one training step, or one decoding.
 
-    units: the flag that says how many pairs or images, or their number. goals: by device, the ratio to the reference that we
-    want at full size. where: the devices that it is measured on.
+    units: the flag that says how many pairs or images, or their number. where: the devices that it is measured on.
     """
 
     name: str
@@ -99,7 +91,6 @@ class Spec(NamedTuple):
     cached: bool = True
     flags: tuple[str, ...] = ()
     dtype: torch.dtype = torch.float32
-    goals: dict[str, float] = {}
     where: tuple[str, ...] = ("cpu", "cuda")
 
     @property
@@ -109,16 +100,16 @@ class Spec(NamedTuple):
 
 TABLE = (
     Spec("reference training", "batch_size", ours=False, cached=False),
-    Spec("training from pixels", "batch_size", cached=False, goals={"cpu": 2}),
-    Spec("training, cached", "batch_size", goals={"cpu": 4}),
+    Spec("training from pixels", "batch_size", cached=False),
+    Spec("training, cached", "batch_size"),
     Spec("training, cached, large batch", "large_batch_size"),
     Spec("reference decoding", "images", ours=False, cached=False),
-    Spec("decoding, cached", "images", goals={"cpu": 15}),
-    Spec("decoding, cached, --vad_causal", "images", flags=CAUSAL, goals={"cpu": 12}),
-    Spec(f"decoding, {SPLIT} images, --vad_causal", SPLIT, flags=CAUSAL, goals={"cpu": 28}),
-    Spec("training, cached, bf16", "batch_size", dtype=BF16, goals={"cpu": 8, "cuda": 8}),
+    Spec("decoding, cached", "images"),
+    Spec("decoding, cached, --vad_causal", "images", flags=CAUSAL),
+    Spec(f"decoding, {SPLIT} images, --vad_causal", SPLIT, flags=CAUSAL),
+    Spec("training, cached, bf16", "batch_size", dtype=BF16),
     Spec("training, cached, bf16, large batch", "large_batch_size", dtype=BF16, where=("cuda",)),
-    Spec("decoding, cached, bf16", "images", dtype=BF16, goals={"cuda": 50}),
+    Spec("decoding, cached, bf16", "images", dtype=BF16),
     Spec("decoding, cached, --vad_causal, bf16", "images", flags=CAUSAL, dtype=BF16, where=("cpu",)),
 )
 
@@ -337,7 +328,6 @@ def forced_lengths(decoder: Explainer, lengths: list[int], stop_ids: tuple[int, 
     shrunk has lost all texts that ended, and none else.
     """
     wanted, step, top_two = torch.tensor(lengths), 0, decoder.top_two
-    own = vars(decoder).get("top_two")
 
     def forced(hidden: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal wanted, step
@@ -354,14 +344,8 @@ def forced_lengths(decoder: Explainer, lengths: list[int], stop_ids: tuple[int, 
         step += 1
         return values, torch.stack([torch.where(ended, stop_ids[0], best), ids[:, 1]], dim=1)
 
-    decoder.top_two = forced
-    try:
+    with patch.object(decoder, "top_two", forced):
         yield
-    finally:
-        if own is None:
-            del decoder.top_two
-        else:
-            decoder.top_two = own
 
 
 @contextlib.contextmanager
@@ -453,13 +437,10 @@ class Side:
         self.process.kill()
         self.process.join()
 
-    def do(self, name: str, number: int = 1) -> tuple[float, Job, int]:
-        """Do a job `number` times: seconds of each, the job, and the bytes a GPU had to allocate at most."""
-        try:
-            self.connection.send((name, number))
-            return self.connection.recv()
-        except (EOFError, OSError):
-            raise RuntimeError(f"{name}: the process that does it has failed") from None
+    def do(self, name: str, times: int = 1) -> tuple[float, Job, int]:
+        """Do a job so many times: seconds of each, the job, and the bytes a GPU had to allocate at most."""
+        self.connection.send((name, times))
+        return self.connection.recv()
 
 
 def serve(connection: Connection, ours: bool, size: str, args: argparse.Namespace, device: torch.device) -> None:
@@ -592,7 +573,7 @@ def measure_captions() -> list[dict]:
         if any(abs(mine[name] - value) > 1e-9 for name, value in other.items()):
             raise RuntimeError(f"caption scores differ: {mine} against {other}")
     return [
-        row(f"caption evaluation, {which}", "s", mine, reference=other, ratio=other / mine)
+        {"what": f"caption evaluation, {which}", "unit": "s", "ours": mine, "reference": other, "ratio": other / mine}
         for which, mine, other in zip(("first", "second"), seconds, their_seconds, strict=True)
     ]
 
@@ -636,31 +617,19 @@ def measure_tagging(texts: int = 20_000, plain_texts: int = 1000, together: int 
         for part in growing:
             tags = ours(part, None if tags is None else tags[:, :-2])
 
-    generation = 1000 * seconds_of(extend, cpu)
-    plain_generation = 1000 * seconds_of(lambda: [plain(part) for part in growing], cpu)
-    return [
-        row("tagging texts of 30 tokens", "texts/s", rate, reference=plain_rate, ratio=rate / plain_rate),
-        row(
-            f"tagging {together} texts of {MAX_NEW_TOKENS} steps",
-            "ms",
-            generation,
-            reference=plain_generation,
-            ratio=plain_generation / generation,
-        ),
-    ]
+    ms = 1000 * seconds_of(extend, cpu)
+    plain_ms = 1000 * seconds_of(lambda: [plain(part) for part in growing], cpu)
+    of_texts = {"unit": "texts/s", "ours": rate, "reference": plain_rate, "ratio": rate / plain_rate}
+    of_generation = {"unit": "ms", "ours": ms, "reference": plain_ms, "ratio": plain_ms / ms}
+    what = f"tagging {together} texts of {MAX_NEW_TOKENS} steps"
+    return [{"what": "tagging texts of 30 tokens"} | of_texts, {"what": what} | of_generation]
 
 
 # ---- the report ------------------------------------------------------------------------------------------------------
 
 
-def row(what: str, unit: str, ours: float, **more: float | str | None) -> dict:
-    """A line of the report. ours, reference: in `unit`; ratio: how many times better ours is; peaks in MiB."""
-    empty = dict.fromkeys(("reference", "ratio", "at_least", "gemm_share", "peak", "reference_peak"))
-    return {"what": what, "unit": unit, "ours": ours} | empty | more
-
-
 def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict:
-    """Measure one size; returns its matrix rates (GFLOP/s), rows, and what the reference falls short of."""
+    """Measure one size; returns its matrix rates (GFLOP/s) and rows."""
     print(f"{size} size", file=sys.stderr)
     specs = table(device)
     rates, seconds, jobs = measure(size, args, device)
@@ -672,46 +641,44 @@ def benchmark(size: str, args: argparse.Namespace, device: torch.device) -> dict
         if not spec.ours:
             continue
         reference, job = f"reference {spec.kind}", jobs[name]
-        figures = {"reference": speed[reference], "ratio": speed[name] / speed[reference], "peak": peaks.get(name)}
-        if size == "full" and device.type in spec.goals:
-            figures["at_least"] = f"{spec.goals[device.type]} x"
+        figures = {"what": name, "unit": "pairs/s" if spec.kind == "training" else "images/s", "ours": speed[name]}
+        figures |= {"reference": speed[reference], "ratio": speed[name] / speed[reference], "peak": peaks.get(name)}
         if job.flops is not None:
             figures["gemm_share"] = job.flops / seconds[name] / rates[spec.dtype]
-            if size == "full" and spec.units == "large_batch_size":
-                figures["at_least"] = f"{GEMM_SHARE_TARGET:.0%} of GEMM"
         if job.units == jobs[reference].units:
             figures["reference_peak"] = peaks.get(reference)
-        rows.append(row(name, "pairs/s" if spec.kind == "training" else "images/s", speed[name], **figures))
+        rows.append(figures)
     for what, ms in (("loading a cached item", loading), ("the same, first time in a run", first_loading)):
-        rows.append(row(what, "ms", ms, at_least=f"< {LOADING_TARGET:g} ms"))
-    matrix_rate = rates[torch.float32] / 1e9
-    least = {name: least * matrix_rate / MATRIX_RATE for name, least in LEAST_OF_REFERENCE.items()}
+        rows.append({"what": what, "unit": "ms", "ours": ms})
     return {
         "matrix_gflops": {str(dtype).removeprefix("torch."): rate / 1e9 for dtype, rate in rates.items()},
         "batch_size": args.batch_size,
         "images_decoded": args.images,
         "useful_gflop_per_pair": next(job.flops / job.units for job in jobs.values() if job.flops) / 1e9,
         "rows": rows,
-        "reference_too_slow": [
-            f"{name}: {speed[name]:.2f} per second, {needed:.2f} are needed"
-            for name, needed in least.items()
-            if size == "full" and speed[name] < needed
-        ],
     }
 
 
+def figure(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+COLUMNS = {  # name in a row -> heading, format. ours, reference: in `unit`; ratio: how many times better ours is
+    "what": ("", str),
+    "ours": ("ours", figure),
+    "reference": ("reference", figure),
+    "unit": ("", str),
+    "ratio": ("ratio", "{:.2f} x".format),
+    "gemm_share": ("GEMM share", "{:.0%}".format),
+    "peak": ("peak MiB", "{:.0f}".format),
+    "reference_peak": ("its peak", "{:.0f}".format),
+}
+
+
 def print_table(title: str, rows: list[dict]) -> None:
-    def shown(row: dict, name: str, text: str) -> str:
-        return "" if row[name] is None else text.format(row[name])
-
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
-
-    lines = [("", "ours", "reference", "", "ratio", "at least", "GEMM share", "peak MiB", "its peak")]
+    lines = [[heading for heading, _ in COLUMNS.values()]]
     for row in rows:
-        numbers = number(row["ours"]), number(row["reference"]), row["unit"], shown(row, "ratio", "{:.2f} x")
-        memory = shown(row, "peak", "{:.0f}"), shown(row, "reference_peak", "{:.0f}")
-        lines.append((row["what"], *numbers, row["at_least"] or "", shown(row, "gemm_share", "{:.0%}"), *memory))
+        lines.append(["" if row.get(name) is None else shown(row[name]) for name, (_, shown) in COLUMNS.items()])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print(f"\n{title}")
     for line in lines:
@@ -724,10 +691,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--size", choices=(*SIZES, "both"), default="both", help="the paper's models, the demo's, or both")
-    add("--repeats", type=int, default=5, help="rounds; figures are medians over them")
-    add("--batch_size", type=int, default=8, help="image pairs of a training step, ours and the reference's")
-    add("--large_batch_size", type=int, default=32, help="the same where the share of the matrix rate is taken (ours)")
-    add("--images", type=int, default=64, help="images decoded together, ours and the reference's")
+    add("--repeats", type=number(int, 1), default=5, help="rounds; figures are medians over them")
+    add("--batch_size", type=number(int, 2), default=8, help="image pairs of a training step, ours and the reference's")
+    add(
+        "--large_batch_size",
+        type=number(int, 2),
+        default=32,
+        help="the same where the share of the matrix rate is taken (ours)",
+    )
+    add("--images", type=number(int, 1), default=64, help="images decoded together, ours and the reference's")
     add("--no_memory", action="store_true", help="leave the peak memory out, which takes a process for each line")
     add("--captions", action="store_true", help="also the caption scores, against pycocoevalcap (about a minute)")
     add("--tagging", action="store_true", help="also the default lemmatizer's tagger, against NLTK (half a minute)")
@@ -735,12 +707,9 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, print, write; 1 when the reference is too slow to compare with."""
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print, write."""
     args = get_parser().parse_args(argv)
-    for flag, least in (("repeats", 1), ("batch_size", 2), ("large_batch_size", 2), ("images", 1)):
-        if getattr(args, flag) < least:
-            raise InputError(f"--{flag} {getattr(args, flag)}: {least} or more are needed")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     report: dict = {"device": name, "torch": torch.__version__, "repeats": args.repeats}
@@ -763,10 +732,6 @@ def main(argv: list[str] | None = None) -> int:
         print_table("--lemmatizer nltk: the tagger; all other rows have --lemmatizer none", report["tagging"]["rows"])
     if args.json:
         write_json(args.json, report, indent=1)
-    too_slow = report.get("full", {}).get("reference_too_slow", [])
-    for line in too_slow:
-        print(f"the reference is too slow to compare with: {line}", file=sys.stderr)
-    return 1 if too_slow else 0
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -32,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.conftest import REPOSITORY, Workspace
+from utils.training.resume import load_state
 
 LAUNCHERS = {
     "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
@@ -41,7 +41,6 @@ LAUNCHERS = {
 SIGNALS = ("TERM", "INT", "HUP", "USR1", "USR2", "KILL")
 MOMENTS = ("training", "evaluation", "loading")
 TARGETS = ("launcher", "worker", "group")
-SECONDS = 60
 # slows the run so that a signal finds it where it should, and says where it is
 SCRIPT = """
 import os, sys, time
@@ -73,14 +72,20 @@ sys.exit(run_script(script.main))
 
 def processes_of(folder: Path) -> list[psutil.Process]:
     """Processes whose environment carries this run's mark, zombies left out."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("RUN_OF_MATRIX") == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    return [
+        process
+        for process in psutil.process_iter(["environ", "status"])
+        if (process.info["environ"] or {}).get("RUN_OF_MATRIX") == str(folder)
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+
+
+def kill_all(folder: Path) -> list[psutil.Process]:
+    """Kill what is left of a run; returns it."""
+    left = processes_of(folder)
+    for process in left:
+        process.kill()
+    return left
 
 
 def kind(process: psutil.Process, workers: set[int]) -> str:
@@ -101,12 +106,12 @@ def wait_for(condition, seconds: float) -> bool:
     return False
 
 
-def start(workspace: Workspace, folder: Path, launcher: str, moment: str, loaders: int) -> subprocess.Popen:
+def start(workspace: Workspace, folder: Path, launcher: str, moment: str) -> subprocess.Popen:
     """Start a slowed run, in a session of its own, as a terminal's; the leader stands for the shell."""
-    seconds = {"loading": 4 if moment == "loading" else 0, "evaluation": 8 if moment == "evaluation" else 0}
+    seconds = {"loading": 4 * (moment == "loading"), "evaluation": 8 * (moment == "evaluation")}
     script = folder / "script.py"
     script.write_text(SCRIPT.format(repository=str(REPOSITORY), folder=str(folder), **seconds))
-    flags = f"--batch_size 4 --num_workers {loaders} --metrics bleu meteor --num_train_epochs 4".split()
+    flags = "--batch_size 4 --num_workers 2 --metrics bleu meteor --num_train_epochs 4".split()
     flags += ["--eval_steps", "3"] if moment == "evaluation" else []
     with open(folder / "log", "w") as log:
         return subprocess.Popen(
@@ -119,10 +124,10 @@ def start(workspace: Workspace, folder: Path, launcher: str, moment: str, loader
         )
 
 
-def case(workspace: Workspace, launcher: str, moment: str, target: str, name: str, loaders: int) -> tuple[str, bool]:
+def case(workspace: Workspace, launcher: str, moment: str, target: str, name: str) -> tuple[str, bool]:
     """One row of the table, and whether it is as it should be."""
     folder = Path(tempfile.mkdtemp(dir=workspace.root))
-    started, log = start(workspace, folder, launcher, moment, loaders), folder / "log"
+    started, log = start(workspace, folder, launcher, moment), folder / "log"
     times = 4 if moment == "training" else 1
     many = 2 if launcher == "torchrun" and moment != "loading" else 1
 
@@ -137,39 +142,28 @@ def case(workspace: Workspace, launcher: str, moment: str, target: str, name: st
     if not there or started.poll() is not None:
         raise SystemExit(f"{launcher}, {moment}: the run did not get there:\n{log.read_text()[-2000:]}")
     pids = {started.pid} if launcher == "python" else workers()
-    before, began, number = time.time(), time.monotonic(), getattr(signal, f"SIG{name}")
-    if target == "group":
-        os.killpg(started.pid, number)
-    else:
-        os.kill(started.pid if target == "launcher" else max(pids), number)  # the second of two workers, as a rule
+    began = time.time()
+    signalled = max(pids) if target == "worker" else started.pid  # the second of two workers, as a rule
+    (os.killpg if target == "group" else os.kill)(signalled, getattr(signal, f"SIG{name}"))
     # a process saves at USR1 and USR2 and goes on
     goes_on = name.startswith("USR") and (target == "worker" or launcher == "python") and not wait_for(over, 6)
     if goes_on:
         kill_all(folder)
-    gone, took = wait_for(over, SECONDS), time.monotonic() - began
+    gone, took = wait_for(over, 60), time.time() - began
     left = sorted(kind(process, pids) for process in processes_of(folder))
     kill_all(folder)
     started.wait()
     states = [path.stat().st_mtime for path in (folder / "ckpts" / "resume").glob("*/state.pt")]
-    saved = any(moment_of_state >= before - 0.5 for moment_of_state in states)
+    saved = any(written >= began - 0.5 for written in states)
     output = log.read_text(errors="replace")
     said, traceback = re.findall(r"(?:error:|stopped by) [^\r\n]*", output), "Traceback" in without_launchers(output)
-    good = gone and (moment != "training" or saved) and not traceback
-    if name == "KILL" and target != "launcher":  # nobody is left who could write
-        good = gone
+    nobody_left = name == "KILL" and target != "launcher"  # who could write
+    good = gone and (nobody_left or ((moment != "training" or saved) and not traceback))
     ended = "goes on" if goes_on else f"exit {started.returncode}" if gone else "STAYS"
     state = "new" if saved else "older" if states else "none"
     row = f"{launcher:<10} {moment:<10} {name:<4} -> {target:<8} {ended:<8} {took:5.1f} s  state {state:<5}  left: "
     row += f"{', '.join(left) or '-'}  {'TRACEBACK ' if traceback else ''}{' / '.join(dict.fromkeys(said))[:150]}"
     return row + ("" if good else "   BAD"), good
-
-
-def kill_all(folder: Path) -> list[psutil.Process]:
-    """Kill what is left of a run; returns it."""
-    left = processes_of(folder)
-    for process in left:
-        process.kill()
-    return left
 
 
 def without_launchers(output: str) -> str:
@@ -186,11 +180,9 @@ def job_script(processes: int) -> str:
     """The Slurm script of utils/training/README.md, for this machine."""
     text = (REPOSITORY / "utils/training/README.md").read_text()
     script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", text, re.S).group(1)
-    launcher, count = re.subn(
-        r"torchrun --standalone --nproc_per_node \d+", " ".join(LAUNCHERS["torchrun"][:-1]) + f" {processes}", script
-    )
-    assert count == 1
-    return launcher
+    before, found, after = script.partition("torchrun --standalone --nproc_per_node 4")
+    assert found
+    return f"{before}{' '.join(LAUNCHERS['torchrun'][:-1])} {processes}{after}"
 
 
 def run_as_job(
@@ -216,16 +208,15 @@ def run_as_job(
     with open(log, "wb") as output:
         while True:
             seen = losses_logged(folder)
+            command = ["bash", str(folder / "job.sh"), *argv]
             job = subprocess.Popen(
-                ["bash", str(folder / "job.sh"), *argv],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=REPOSITORY,
-                env=environment,
-                start_new_session=True,
+                command, stdout=output, stderr=output, cwd=REPOSITORY, env=environment, start_new_session=True
             )
             if len(statuses) < warnings:
-                wait_for(partial(trains, folder, seen, job), 120)
+                for _ in range(2400):  # two minutes
+                    if losses_logged(folder) > seen + 1 or job.poll() is not None:
+                        break
+                    time.sleep(0.05)
                 (os.killpg if whole_group else os.kill)(job.pid, signal.SIGUSR1)
             statuses.append(job.wait(timeout=300))
             left = kill_all(folder)  # as Slurm would now
@@ -242,22 +233,11 @@ def losses_logged(folder: Path) -> int:
     return log.read_bytes().count(b'{"losses"') if log.is_file() else 0
 
 
-def trains(folder: Path, seen: int, job: subprocess.Popen) -> bool:
-    """Whether the run has logged more than one step beyond the `seen` ones, or the job is over."""
-    return losses_logged(folder) > seen + 1 or job.poll() is not None
-
-
-def final_state(out: Path) -> dict:
-    """The newest state that a run left."""
-    folder = max((out / "ckpts" / "resume").iterdir(), key=lambda path: path.stat().st_mtime)
-    return torch.load(folder / "state.pt", weights_only=True)
-
-
-def same_end(left: dict, right: dict) -> bool:
-    """Whether two runs ended with the same weights, losses and scores."""
-    return left["progress"] == right["progress"] and all(
-        torch.equal(left["model"][name], tensor) for name, tensor in right["model"].items()
-    )
+def same_end(*runs: Path) -> bool:
+    """Whether two runs ended with the same weights and scores."""
+    left, right = (load_state(run / "ckpts")[0].state for run in runs)
+    same = (torch.equal(left["model"][name], tensor) for name, tensor in right["model"].items())
+    return left["progress"] == right["progress"] and all(same)
 
 
 # long enough to be warned on the way
@@ -269,24 +249,17 @@ def slurm(workspace: Workspace) -> bool:
     good = True
     flags = [*JOB_FLAGS, "--batch_size", "4"]
     whole = workspace.root / "whole"
-    ended = subprocess.run(
-        [*LAUNCHERS["torchrun"], "artEmisX_train.py", *workspace.argv(whole, *flags)],
-        cwd=REPOSITORY,
-        capture_output=True,
-    )
-    assert ended.returncode == 0, ended.stderr[-2000:]
+    command = [*LAUNCHERS["torchrun"], "artEmisX_train.py", *workspace.argv(whole, *flags)]
+    subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, check=True)
     for whole_group in (False, True):
         folder = workspace.root / f"job-{whole_group}"
         folder.mkdir()
         output, statuses = run_as_job(folder, workspace.argv(folder, *flags), 2, whole_group, warnings=2)
         resumed = re.findall(r"resumed at epoch \d+, step \d+", output)
-        same = same_end(final_state(folder), final_state(whole))
+        same = same_end(folder, whole)
         good &= same and len(resumed) == 2 and statuses[-1] == 0
-        where = "process group" if whole_group else "batch shell"
-        print(
-            f"USR1 to the {where}: exit {statuses}, {', '.join(resumed)}, end {'equal' if same else 'DIFFERENT'}",
-            flush=True,
-        )
+        where, end = "process group" if whole_group else "batch shell", "equal" if same else "DIFFERENT"
+        print(f"USR1 to the {where}: exit {statuses}, {', '.join(resumed)}, end {end}", flush=True)
     return good
 
 
@@ -294,10 +267,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--launcher", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
     parser.add_argument("--signals", nargs="+", choices=SIGNALS, default=list(SIGNALS))
-    parser.add_argument("--moments", nargs="+", choices=MOMENTS, default=list(MOMENTS))
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--slurm", action="store_true", help="try the documented Slurm script instead")
-    parser.add_argument("--loaders", type=int, default=2, help="loader processes (default: %(default)s)")
     args = parser.parse_args()
     for number in (signal.SIGHUP, signal.SIGINT):  # which may be ignored where this runs in the background
         signal.signal(number, signal.SIG_DFL)
@@ -307,9 +277,9 @@ def main() -> int:
             workspace = Workspace(Path(root))
         if args.slurm:
             return int(not slurm(workspace))
-        for launcher, moment, name, target in product(args.launcher, args.moments, args.signals, args.targets):
+        for launcher, moment, name, target in product(args.launcher, MOMENTS, args.signals, TARGETS):
             if (launcher, target) != ("python", "worker"):
-                row, good = case(workspace, launcher, moment, target, name, args.loaders)
+                row, good = case(workspace, launcher, moment, target, name)
                 bad += not good
                 print(row, flush=True)
     return int(bad > 0)
