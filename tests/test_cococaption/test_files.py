@@ -1,6 +1,9 @@
 """Annotation and result files, the cache of tokenised references, and what is refused with one line."""
 
+import contextlib
 import json
+import math
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +11,6 @@ import cococaption.references
 from cococaption import CaptionScorer, read_annotations, read_results
 from cococaption.__main__ import main
 from cococaption.references import prepare_references
-from cococaption.spice import _MODELS, check_models
 from cococaption.tokenizer import caption_problem, printable
 from tests.bad_input import ANNOTATIONS, BRACKETS, check_accepted, check_refused, check_refused_in_shell
 from utils.errors import InputError
@@ -48,7 +50,6 @@ ANNOTATIONS_REFUSED = [
     (changed("images", 1, id=True), r"images\[1\]: id: 'True' is not"),
     (changed("annotations", 2, image_id=5), r"annotations\[2\]: image_id 5 is not in images"),
     (changed("annotations", 1, image_id=BIG), "image 1 has no annotation"),
-    (changed("annotations", 0, caption=None), r"annotations\[0\]: caption: the caption is NoneType, not text"),
     (changed("annotations", 0, caption="a\u2028b"), r"annotations\[0\]: caption: .*U\+2028; replace it by a space"),
     ({**GOOD, "annotations": [{"id": 1, "image_id": 1}]}, r"annotations\[0\]: has no 'caption'"),
     ({**GOOD, "annotations": ["a red tree"]}, r"annotations\[0\]: is not a JSON object"),
@@ -60,7 +61,6 @@ RESULTS_REFUSED = [
     ([{"image_id": "1", "caption": "a"}], "record 0: image_id: '1' is not a 64-bit integer"),
     ([{"image_id": 1, "caption": 5}], "record 0: caption: the caption is int"),
     ([{"image_id": 1, "caption": "\ud800"}], "record 0: caption: .*half a character.*repair"),
-    ([{"image_id": 1}], "record 0: has no 'caption'"),
 ]
 
 
@@ -124,15 +124,9 @@ def test_references_on_disk(tmp_path, monkeypatch, capsys):
         assert prepare_references([["a tree"]], tmp_path / "file" / "cache").texts == [["a tree"]]
 
 
-def test_spice_without_its_models(tmp_path):
-    try:
-        check_models()
-    except InputError as error:
-        assert _MODELS[0] in str(error) and "leave spice out" in str(error)
-    else:
-        pytest.skip("SPICE's models are installed here")
-    write_json(tmp_path / "a.json", GOOD)
-    with pytest.raises(InputError, match="SPICE needs this file"):
+def test_spice_without_its_models(tmp_path, monkeypatch):
+    monkeypatch.setattr("cococaption.spice._MODELS", ("gone.jar",))
+    with pytest.raises(InputError, match="gone.jar: SPICE needs this file; leave spice out"):
         CaptionScorer(tmp_path / "a.json", metrics=("bleu", "spice"))
 
 
@@ -157,6 +151,32 @@ def test_argv(box, argv, message):
 
 
 def test_good_files_are_accepted_and_brackets_refused(box):
-    check_accepted(box, main, f"{ARGV} --json out/scores.json")
+    check_accepted(box, main, f"{ARGV} --json out/scores.json --cache_dir cache")
+    assert len(list((box / "cache").iterdir())) == 1  # the tokenised references
     box.write("results.json", BRACKETS)
     check_refused_in_shell(box, f"-m cococaption {ARGV}", "error: results.json: JSON nested too deeply")
+
+
+def test_flags_and_what_is_written(box, monkeypatch, capsys):
+    """SPICE's NaN of a text that it cannot parse, which JSON does not know, is null."""
+    given = []
+
+    class Scorer(contextlib.nullcontext):
+        references = {21: ["a"], 22: ["b"]}
+
+        def __init__(self, *args):
+            super().__init__(self)
+            given.append(args)
+
+        def score(self, captions):
+            return {"METEOR": 0.25, "SPICE": math.nan}, {
+                image: {"METEOR": 0.125, "SPICE": math.nan} for image in captions
+            }
+
+    monkeypatch.setattr("cococaption.__main__.CaptionScorer", Scorer)
+    main(f"{ARGV} spice --json out/scores.json --cache_dir cache --meteor_jvms 3".split())
+    assert given == [(Path(ANNOTATIONS), ["bleu", "spice"], Path("cache"), 3)]
+    assert capsys.readouterr().out == "METEOR   0.2500\nSPICE    nan\n1 of 2 annotated images scored\n"
+    row = {"image_id": 21, "METEOR": 0.125, "SPICE": None}
+    scores = {"eval": {"METEOR": 0.25, "SPICE": None}, "imgToEval": {"21": row}}
+    assert json.loads((box / "out/scores.json").read_text()) == scores

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +87,20 @@ def test_process_that_died_between_two_scores_is_started_again(meteor):
     assert meteor.score(["1", "2"], [["a"], ["b"]])[:2] == (3, [1, 2])
 
 
+def test_process_killed_while_it_answers_is_started_again(meteor, monkeypatch):
+    write, numbers = cococaption.meteor._Process._write, list(range(200))
+
+    def killing_write(process, lines):
+        monkeypatch.setattr(cococaption.meteor._Process, "_write", write)
+        write(process, lines[:100])
+        process.java.kill()
+        write(process, lines[100:])
+
+    monkeypatch.setattr(cococaption.meteor._Process, "_write", killing_write)
+    with pytest.warns(UserWarning, match="died.*-9.*restarted"):
+        assert meteor.score([str(number) for number in numbers], [["a"]] * 200)[:2] == (sum(numbers), numbers)
+
+
 def test_process_that_dies_twice_is_reported(meteor):
     with pytest.warns(UserWarning, match="died"), pytest.raises(InputError, match="died twice .*out of memory.*free"):
         meteor.score(["1", "die"], [["a"], ["b"]])
@@ -102,8 +115,7 @@ def test_processes_give_way_to_python_and_end_with_close(meteor):
     assert not psutil.pid_exists(pid)
 
 
-@pytest.mark.parametrize("ending", ["pass", "os.kill(os.getpid(), 9)"])
-def test_processes_end_with_python(stand_in, ending):
+def test_processes_end_with_a_killed_python(stand_in):
     program = f"""
 import os
 import cococaption.meteor
@@ -111,7 +123,7 @@ cococaption.meteor.find_java = lambda: {str(stand_in)!r}
 meteor = cococaption.meteor.Meteor()
 meteor.start()
 print(meteor._processes[0].java.pid, flush=True)
-{ending}
+os.kill(os.getpid(), 9)
 """
     run = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -120,18 +132,3 @@ print(meteor._processes[0].java.pid, flush=True)
         while java.status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline, f"{java} still runs"
             time.sleep(0.05)
-
-
-@pytest.mark.slow
-def test_meteor_in_a_folder_with_a_space_and_an_umlaut(tmp_path, monkeypatch):
-    """By itself its jar looks for the table of paraphrases under a name that it has quoted twice."""
-    jar, folder = cococaption.meteor._JAR, tmp_path / "mit Ümlaut"
-    shutil.copytree(jar.parent, folder, copy_function=os.symlink)
-    (folder / jar.name).unlink()
-    shutil.copy(jar, folder)  # of a link, Java would take the folder that it leads to
-    arguments = [str(folder / jar.name) if word == str(jar) else word for word in cococaption.meteor._ARGUMENTS]
-    monkeypatch.setattr(cococaption.meteor, "_JAR", folder / jar.name)
-    monkeypatch.setattr(cococaption.meteor, "_ARGUMENTS", arguments)
-    with contextlib.closing(Meteor()) as meteor:
-        score = meteor.score(["he passed away last year"], [["he died the previous year"]])[0]  # paraphrases
-    assert score == pytest.approx(0.6444444444444444)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from models import vad_encoder
 from models.decoder import ExplainerTransformer
-from models.vad_encoder import SelfAttention, VADEncoder, VADEncoderLayer
+from models.vad_encoder import VADEncoderLayer
 from tests.test_models.tiny import build, collate, random_items
 from tests.tools.reference import Reference
 
@@ -33,17 +33,15 @@ def replace_dropouts(transformer: nn.Module) -> None:
         block.mlp.dropout = Times(0.25)
 
 
-@pytest.mark.parametrize("settings", [{"len_prefix": 2}, {"use_VAD": False}])
-def test_decoder(settings):
+def test_decoder():
     """On the sum of the three embeddings, before VAD fusion; on the output of both attentions and of the MLP."""
-    model = build(**settings)
+    model = build(len_prefix=2)
     reference = Reference.of(model)
     replace_dropouts(model.decoder.transformer)
     replace_dropouts(reference.decoder.transformer)
-    batch = collate(random_items(len_prefix=reference.prefix), reference.prefix)
+    batch = collate(random_items(len_prefix=2), 2)
     image = model.image_encoder(batch["pixels"])
-    vad = None if model.vad_encoder is None else model.vad_encoder(batch["vad"])
-    output = model.decoder(batch["input_ids"], batch["segment_ids"], image, vad)
+    output = model.decoder(batch["input_ids"], batch["segment_ids"], image, model.vad_encoder(batch["vad"]))
     of_texts = [part.repeat_interleave(2, dim=0) for part in image]
     expected = reference.hidden_states(batch["input_ids"], batch["segment_ids"], batch["vad"], *of_texts)
     torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
@@ -66,55 +64,34 @@ def test_strengths_of_the_dropouts():
 # ---- the VAD encoder -------------------------------------------------------------------------------------------------
 
 
-def test_vad_encoder_layer():
-    """s = LN1(s + drop(attention(s))), then LN2(s + drop(W2 relu(W1 s)))."""
+@pytest.mark.parametrize("training", [True, False])
+def test_vad_encoder_layer(monkeypatch, training):
+    """s = LN1(s + drop(attention(s))), then LN2(s + drop(W2 relu(W1 s))); attention's weights are dropped in training only."""
     torch.manual_seed(0)
-    layer, x = VADEncoderLayer(1, 0.1, False).eval(), torch.randn(2, 5, 3)
+    layer, x = VADEncoderLayer(1, 0.3, False).train(training), torch.randn(2, 5, 3)
     for norm in (layer.norm1, layer.norm2):
         nn.init.normal_(norm.weight)
-    layer.dropout = Times(3)
-    s = layer.norm1(x + 3 * layer.self_attention(x))
+    attended, attend, layer.dropout = layer.self_attention.eval()(x), F.scaled_dot_product_attention, Times(3)
+    layer.self_attention.train(training)
+
+    def of_rate(*args, dropout_p, **more):
+        return (1 + dropout_p) * attend(*args, **more)
+
+    monkeypatch.setattr(vad_encoder.F, "scaled_dot_product_attention", of_rate)
+    s = layer.norm1(x + 3 * attended * (1.3 if training else 1))
     assert torch.allclose(layer(x), layer.norm2(s + 3 * layer.fc(s)), atol=1e-6)
 
 
-@pytest.mark.parametrize(("training", "expected"), [(True, 0.3), (False, 0.0)])
-def test_vad_encoder_drops_attention_weights_in_training(monkeypatch, training, expected):
-    given = []
-    attend = F.scaled_dot_product_attention
-    monkeypatch.setattr(
-        vad_encoder.F,
-        "scaled_dot_product_attention",
-        lambda *args, dropout_p, **more: given.append(dropout_p) or attend(*args, **more),
-    )
-    SelfAttention(1, 0.3, False).train(training)(torch.randn(1, 4, 3))
-    assert given == [expected]
-
-
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("heads", [1, 3])
-def test_heads_of_the_vad_encoder(heads, causal):
-    """Head h takes the h-th part of the three numbers, with a scale of its own width: 1/sqrt(3), or 1 with three heads."""
-    torch.manual_seed(0)
-    attention, x = SelfAttention(heads, 0.0, causal), torch.randn(2, 6, 3)
-    width, parts = 3 // heads, []
-    for head in range(heads):
-        part = slice(head * width, (head + 1) * width)
-        query, key, value = (linear(x)[..., part] for linear in (attention.query, attention.key, attention.value))
-        scores = query @ key.transpose(1, 2) / width**0.5
-        if causal:
-            scores = scores.masked_fill(torch.ones(6, 6).triu(1).bool(), -torch.inf)
-        parts.append(scores.softmax(-1) @ value)
-    assert torch.allclose(attention(x), torch.cat(parts, -1), atol=1e-6)
-
-
-@pytest.mark.parametrize("causal", [True, False])
-def test_only_a_causal_vad_encoder_hides_later_positions(causal):
-    """Through all layers, and through the whole model: in every layer, with the flag of the settings."""
-    torch.manual_seed(0)
-    model = build(vad_causal=causal, vad_layers=2, vad_heads=3)
-    vad = torch.randn(1, 12, 3)
-    changed = vad.clone()
-    changed[:, 9, 0] += 1
-    for encoder in (VADEncoder(2, 3, 0.0, causal), model.vad_encoder):
-        same = (encoder(vad) == encoder(changed)).all(dim=-1)[0].tolist()
-        assert same == ([True] * 9 + [False] * 3 if causal else [False] * 12)
+def test_heads_of_the_vad_encoder(causal):
+    """Head h takes the h-th of the three numbers, without a scale; in every layer as the model's settings say."""
+    encoder, x = build(vad_causal=causal, vad_layers=2, vad_heads=3).vad_encoder, torch.randn(2, 6, 3)
+    for layer in encoder.encoder["layers"]:
+        attention, heads = layer.self_attention, []
+        for head in range(3):
+            query, key, value = (linear(x)[..., [head]] for linear in (attention.query, attention.key, attention.value))
+            scores = query @ key.transpose(1, 2)
+            if causal:
+                scores = scores.masked_fill(torch.ones(6, 6).triu(1).bool(), -torch.inf)
+            heads.append(scores.softmax(-1) @ value)
+        assert torch.allclose(attention(x), torch.cat(heads, -1), atol=1e-6)

@@ -1,12 +1,13 @@
 """Initial values: what no file brings is drawn as GPT-2 draws it, and what a file brings is the file's."""
 
+import json
 import math
 
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from models.vad_encoder import VADEncoder
+from tests.conftest import TINY_VIT
 from utils.command_line import parse_args
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.training.build_model import build_model
@@ -27,13 +28,15 @@ def saved_gpt2(tmp_path_factory):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0.5, 0.3)
     model.save_pretrained(folder)
+    (folder / "vit").mkdir()
+    (folder / "vit" / "config.json").write_text(json.dumps(TINY_VIT))
     return folder, model.state_dict()
 
 
-def build(workspace, gpt2, *more):
+def build(folder, *more):
     torch.manual_seed(0)
-    args = parse_args(["--clip_model", str(workspace.root / "vit"), "--gpt2_model", str(gpt2), *FLAGS, *more])
-    codec = TextCodec(load_tokenizer(str(gpt2)), args.prompt_text, args.max_seq_len, args.len_prefix)
+    args = parse_args(["--clip_model", str(folder / "vit"), "--gpt2_model", str(folder), *FLAGS, *more])
+    codec = TextCodec(load_tokenizer(str(folder)), args.prompt_text, args.max_seq_len, args.len_prefix)
     return build_model(args, codec, None)
 
 
@@ -46,9 +49,9 @@ def check_new(name: str, tensor: torch.Tensor) -> None:
     assert abs(tensor.mean().item()) <= 6 * std / math.sqrt(tensor.numel()), name
 
 
-def test_every_new_tensor_beside_a_saved_gpt2(workspace, saved_gpt2):
+def test_every_new_tensor_beside_a_saved_gpt2(saved_gpt2):
     folder, saved = saved_gpt2
-    model, kinds = build(workspace, folder, "--from_scratch", "encoder"), set()
+    model, kinds = build(folder, "--from_scratch", "encoder"), set()
     for name, tensor in model.decoder.named_parameters():
         if name == "transformer.wte.weight":
             assert torch.equal(tensor[:50257], saved[name]) and tensor.shape[0] == 50261
@@ -61,9 +64,9 @@ def test_every_new_tensor_beside_a_saved_gpt2(workspace, saved_gpt2):
     assert kinds == set(NEW_PARTS)
 
 
-def test_every_tensor_from_scratch_is_the_seeds(workspace, saved_gpt2):
+def test_every_tensor_from_scratch_is_the_seeds(saved_gpt2):
     folder, saved = saved_gpt2
-    model, again = build(workspace, folder, "--from_scratch"), build(workspace, folder, "--from_scratch", "True")
+    model, again = build(folder, "--from_scratch"), build(folder, "--from_scratch", "True")
     names = dict(model.decoder.named_parameters())
     scaled = {f"transformer.h.2.{part}.c_proj.weight" for part in ("attn", "crossattention", "mlp")}
     assert (set(saved) - {"lm_head.weight"} | scaled) <= set(names)
@@ -75,18 +78,3 @@ def test_every_tensor_from_scratch_is_the_seeds(workspace, saved_gpt2):
     assert model.emotion_head.weight.std().item() == pytest.approx(0.02, rel=0.3)
     assert not model.emotion_head.bias.any()
     assert model.vad_encoder.pos_encoder.weight.std().item() == pytest.approx(1.0, rel=0.05)
-
-
-def test_vad_encoder():
-    """PyTorch's defaults: a linear layer's weights are uniform within 1 / sqrt(width)."""
-    torch.manual_seed(3)
-    encoder = VADEncoder()
-    assert encoder.pos_encoder.weight.std().item() == pytest.approx(1.0, rel=0.05)
-    for layer in encoder.encoder["layers"]:
-        for name, tensor in layer.named_parameters():
-            if "norm" in name:
-                continue
-            width = 128 if name.startswith("fc.2") else 3
-            assert tensor.abs().max() <= 1 / math.sqrt(width), name
-            if tensor.numel() > 100:
-                assert tensor.std().item() == pytest.approx(1 / math.sqrt(3 * width), rel=0.2), name

@@ -20,19 +20,10 @@ def draw():
 # ---- language model --------------------------------------------------------------------------------------------------
 
 
-def test_lm_loss_by_hand():
-    """Two positions over three words: logits (0, log 2, 0) and (log 3, 0, 0); -log 1/4 and -log 3/5."""
-    hidden = torch.eye(2)
-    embedding = torch.tensor([[0, math.log(3)], [math.log(2), 0], [0, 0]])
-    loss = lm_loss(hidden, embedding, torch.tensor([0, 0]))
-    assert loss == pytest.approx((math.log(4) + math.log(5 / 3)) / 2)
-    assert lm_loss(hidden, embedding, torch.tensor([-100, 0])) == pytest.approx(math.log(5 / 3))
-
-
 @pytest.mark.parametrize(
     ("rows", "dtype", "tolerance"),
     [
-        *((rows, torch.float32, 1e-5) for rows in (1, LOGIT_ROWS, LOGIT_ROWS + 1, 2 * LOGIT_ROWS + 6)),
+        *((rows, torch.float32, 1e-5) for rows in (LOGIT_ROWS, LOGIT_ROWS + 1, 2 * LOGIT_ROWS + 6)),
         (LOGIT_ROWS + 88, torch.bfloat16, 2e-2),
     ],
 )
@@ -65,14 +56,6 @@ def test_bf16_gradient_of_the_table_is_summed_in_float32():
     assert table.grad[1].tolist() == pytest.approx([probability * sums] * 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("rows", [0, 3])
-def test_lm_loss_with_nothing_to_predict(draw, rows):
-    hidden, embedding = draw(rows, 4).requires_grad_(), draw(5, 4).requires_grad_()
-    loss = lm_loss(hidden, embedding, torch.full((rows,), -100))
-    loss.backward()
-    assert loss == 0 and hidden.grad.abs().sum() == 0 and embedding.grad.abs().sum() == 0
-
-
 def test_lm_loss_of_large_logits(draw):
     hidden = (1000 * draw(4, 3)).requires_grad_()
     loss = lm_loss(hidden, 10 * draw(7, 3), torch.tensor([0, 1, 2, 3]))
@@ -81,15 +64,17 @@ def test_lm_loss_of_large_logits(draw):
 
 
 def test_both_uses_of_the_tied_table_add_to_its_gradient(draw):
-    table, ids, weights = TiedEmbedding(6, 3), torch.tensor([4, 1, 4]), draw(3, 3)
-    (table(ids) * weights).sum().backward()
-    looked_up = table.weight.grad.to_dense()
-    table.weight.grad = None
-    ((table(ids) * weights).sum() + (table.output_weight() * draw(6, 3)).sum()).backward()
-    both, table.weight.grad = table.weight.grad, None
-    assert looked_up[[4, 1]].tolist() == [(weights[0] + weights[2]).tolist(), weights[1].tolist()]
-    (table.output_weight() * draw(6, 3)).sum().backward()
-    assert not looked_up[[0, 2, 3, 5]].any() and both.shape == table.weight.grad.shape and both.ne(0).all()
+    """Together, and each alone."""
+    table, ids, weights, of_output = TiedEmbedding(6, 3), torch.tensor([4, 1, 4]), draw(3, 3), draw(6, 3)
+    for looked_up, put_out in ((1, 1), (1, 0), (0, 1)):
+        table.weight.grad, loss = None, 0
+        if looked_up:
+            loss = loss + (table(ids) * weights).sum()
+        if put_out:
+            loss = loss + (table.output_weight() * of_output).sum()
+        loss.backward()
+        expected = (put_out * of_output).index_add(0, ids, looked_up * weights)
+        torch.testing.assert_close(table.weight.grad.to_dense(), expected)
 
 
 # ---- contrastive -----------------------------------------------------------------------------------------------------
@@ -102,23 +87,15 @@ def published(p: float, *negatives: float) -> float:
 
 
 @pytest.mark.parametrize("scale", [0.1, 5, 20])
-def test_contrastive_loss_and_gradient_are_the_published_formulas(draw, scale):
-    scores = [(scale * draw(16)).requires_grad_() for _ in range(3)]
+def test_contrastive_loss_is_the_published_formula(draw, scale):
+    scores = [scale * draw(16) for _ in range(3)]
     p, n1, n2 = (score.tolist() for score in scores)
     expected = [published(*values) for values in zip(p, n1, n2, strict=True)]
-    loss = contrastive_loss(*scores)
-    assert loss.item() == pytest.approx(np.mean(expected), rel=1e-5)
+    assert contrastive_loss(*scores).item() == pytest.approx(np.mean(expected), rel=1e-5)
     lone = [published(*values) for values in zip(p, n1, strict=True)]
     assert contrastive_loss(*scores[:2], None).item() == pytest.approx(np.mean(lone), rel=1e-5)
     weight = (torch.arange(16) % 3 == 1).float()
     assert contrastive_loss(*scores, weight).item() == pytest.approx(np.mean(expected[1::3]), rel=1e-5)
-
-    loss.backward()
-    plain = [score.detach().double().requires_grad_() for score in scores]
-    p, n1, n2 = (score.exp() for score in plain)
-    (-torch.log(1e-8 + p / (1e-8 + p + n1 + n2))).mean().backward()
-    for score, exact in zip(scores, plain, strict=True):
-        assert torch.allclose(score.grad.double(), exact.grad, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("score", [-200, -20, 88, 1000])
@@ -140,23 +117,19 @@ def test_vad_loss_by_hand():
     """Position 1 has no lexicon value and does not count; squares of row 0: 1, 4, 0 and 0.25, 0, 0; of row 1: 9, 0, 0."""
     target = torch.tensor([[[0.5, 0, 0], [0, 0, 0], [0, 0, 0.5]], [[0, 1, 0], [0, 0, 0], [0, 0, 0]]])
     predicted = torch.tensor([[[1.5, 2, 0], [9, 9, 9], [0, 0, 1]], [[3, 1, 0], [9, 9, 9], [9, 9, 9.0]]])
-    predicted.requires_grad_()
-    loss = vad_loss(predicted, target)
-    assert loss.item() == pytest.approx(14.25 / 9)
+    assert vad_loss(predicted, target).item() == pytest.approx(14.25 / 9)
     assert vad_loss(predicted, target, torch.tensor([1.0, 0.0])).item() == pytest.approx(5.25 / 6)
     assert vad_loss(predicted, target, torch.tensor([0.0, 1.0])).item() == pytest.approx(9 / 3)
-    loss.backward()
-    assert predicted.grad[0, 1].tolist() == [0, 0, 0]
-    assert predicted.grad[0, 0].tolist() == pytest.approx([2 / 9, 4 / 9, 0])
 
 
-def test_vad_loss_without_a_known_word(draw):
-    predicted = draw(2, 4, 3).requires_grad_()
-    loss = vad_loss(predicted, torch.zeros(2, 4, 3))
-    loss.backward()
-    assert loss == 0 and predicted.grad.abs().max() == 0
-    nothing = torch.tensor(0.0)  # a mean of several processes' counts
-    assert vad_loss(predicted, torch.zeros(2, 4, 3), count=nothing) == 0
+def test_nothing_that_counts_gives_zero_and_no_gradient(draw):
+    """Positions without a target, or none at all; texts without a word of the lexicon; also with a mean of 0 over processes."""
+    hidden, table, none = draw(3, 4).requires_grad_(), draw(5, 4).requires_grad_(), torch.full((3,), -100)
+    predicted, unknown, zero = draw(2, 4, 3).requires_grad_(), torch.zeros(2, 4, 3), torch.tensor(0.0)
+    losses = [lm_loss(hidden, table, none), lm_loss(hidden[:0], table, none[:0]), vad_loss(predicted, unknown)]
+    sum(losses).backward()
+    assert losses == [0, 0, 0] and not any(part.grad.any() for part in (hidden, table, predicted))
+    assert lm_loss(hidden, table, none, zero) == vad_loss(predicted, unknown, count=zero) == 0
 
 
 # ---- emotion and label -----------------------------------------------------------------------------------------------
@@ -172,17 +145,12 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> list[float]:
 
 def test_emotion_loss_is_the_divergence_from_the_annotators(draw):
     """Not from the model's, which is another number; emotions that nobody named count nothing."""
-    logits, target = draw(4, 9).double().requires_grad_(), (2 * draw(4, 9)).softmax(-1).double()
+    logits, target = draw(4, 9).double(), (2 * draw(4, 9)).softmax(-1).double()
     target[0] = torch.tensor([0.5, 0, 0.25, 0, 0, 0, 0, 0, 0.25])
     expected = divergence(target, logits.softmax(-1))
-    loss = emotion_loss(logits, target)
-    assert loss.item() == pytest.approx(np.mean(expected), rel=1e-5)
+    assert emotion_loss(logits, target).item() == pytest.approx(np.mean(expected), rel=1e-5)
     weighted = emotion_loss(logits, target, torch.tensor([1.0, 0, 1, 0]))
     assert weighted.item() == pytest.approx((expected[0] + expected[2]) / 2, rel=1e-5)
-    loss.backward()
-    gradient, logits.grad = logits.grad, None
-    F.cross_entropy(logits, target).backward()
-    assert torch.allclose(gradient, logits.grad, atol=1e-6)
 
 
 def test_label_loss_takes_probabilities_among_all_tokens(draw):
@@ -214,7 +182,7 @@ def losses_of(p: torch.Tensor, rows: slice, images: slice, counts: tuple | None)
 def test_counts_make_the_mean_of_gradients_that_of_the_whole_batch(draw):
     """Two processes with unequal counts: tokens 3 and 2, texts 4 and 2, known words 3 and 0, images 2 and 1."""
     values = draw(8, 9)
-    whole, halves, apart = (values.clone().requires_grad_() for _ in range(3))
+    whole, halves = values.clone().requires_grad_(), values.clone().requires_grad_()
     expected = losses_of(whole, slice(0, 8), slice(0, 4), None)
     expected.backward()
     counts = tuple(torch.tensor(total / 2) for total in (5, 6, 3, 3))
@@ -223,8 +191,6 @@ def test_counts_make_the_mean_of_gradients_that_of_the_whole_batch(draw):
     mean.backward()
     assert mean.item() == pytest.approx(expected.item(), rel=1e-5)
     assert torch.allclose(halves.grad, whole.grad, rtol=1e-4, atol=1e-6)
-    (sum(losses_of(apart, *part, None) for part in parts) / 2).backward()
-    assert not torch.allclose(apart.grad, whole.grad, rtol=1e-2, atol=1e-4)  # without them it is another objective
 
 
 def test_a_count_below_one_is_no_zero():

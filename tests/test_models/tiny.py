@@ -63,8 +63,8 @@ def random_items(seed: int = 0, images: int = IMAGES, len_prefix: int = 0) -> li
     return items
 
 
-def collate(items: list[dict], len_prefix: int = 0) -> dict[str, torch.Tensor]:
+def collate(items: list[dict], len_prefix: int = 0, span_end: int | None = None) -> dict[str, torch.Tensor]:
     """The arguments of SEVLM.forward."""
-    batch = PairCollator(0, len_prefix, len_prefix + EMOTION_SPAN)(items)
+    batch = PairCollator(0, len_prefix, span_end or len_prefix + EMOTION_SPAN)(items)
     del batch["image_ids"]
     return batch
