@@ -132,6 +132,14 @@ def test_features_of_another_width_are_projected_once_for_all():
     assert greedy_texts(wide, raw, prompt_of(2, 5), VADByContext(0), ()) == texts and len(set(map(tuple, texts))) > 1
 
 
+def test_the_last_position_alone():
+    """Of the last block only that is computed in generation."""
+    transformer, x = build().decoder.transformer, torch.randn(2, 5, 16)
+    image = transformer.image_keys_values(torch.randn(1, 4, 16))
+    whole, last = (transformer(x, image, last_only=only)[0] for only in (False, True))
+    torch.testing.assert_close(last, whole[:, -1:])
+
+
 # ---- the contrastive head --------------------------------------------------------------------------------------------
 
 
