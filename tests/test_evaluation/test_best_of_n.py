@@ -10,8 +10,9 @@ from tests.test_evaluation.test_generation import of_image, plain_log_probabilit
 from tests.test_evaluation.tiny import VAD_OF, features
 from utils import explain
 from utils.errors import InputError
+from utils.evaluation import evaluator
 from utils.evaluation.clip_score import load_clip_scorer
-from utils.evaluation.generation import BestOfN, caption_batch, sample_decode
+from utils.evaluation.generation import BestOfN, caption_batch, sample_decode, sample_seed
 from utils.files import read_json
 
 SEEDS = [11, 12, 13]
@@ -36,9 +37,9 @@ def test_log_probability_of_a_sample(model, codec):
 
 @pytest.mark.slow
 def test_the_likeliest_sample_is_the_caption(model, codec):
-    best_of, image = BestOfN(SEEDS[:2], 4, temperature=1.3, top_p=0.8), features(images=2)
+    best_of, image = BestOfN(SEEDS[:2], 4, temperature=1.3, top_p=0.1), features(images=2)
     captions = [full for full, _ in caption_batch(model, image, codec, VAD_OF, best_of=best_of)]
-    drawn = sample_decode(model, image, codec.prompt(), VAD_OF, SEEDS[:2], 4, 1.3, 0.8)
+    drawn = sample_decode(model, image, codec.prompt(), VAD_OF, SEEDS[:2], 4, 1.3, 0.1)
     texts, likely = drawn.texts(codec), drawn.log_probabilities.view(2, 4).argmax(dim=1)
     assert captions == [texts[4 * row + int(place)] for row, place in enumerate(likely)]
     assert any(likely.tolist())
@@ -52,12 +53,14 @@ def test_scores_choose_by_image_and_emotion(model, codec):
         asked.append((rows, [len(group) for group in texts]))
         return torch.tensor([[float(place == row) for place in range(3)] for row in rows])
 
-    emotions, best_of = ["awe", "fear", "awe"], BestOfN(SEEDS, 3, scores=scores)
+    emotions, best_of = ["awe", "fear", "awe"], BestOfN(SEEDS, 3, top_p=0.1, scores=scores)
     chosen = caption_batch(model, features(), codec, VAD_OF, emotions=emotions, best_of=best_of)
     assert asked == [([0, 2], [3, 3]), ([1], [3])]
     for row, emotion in enumerate(emotions):
         limit, one = 25 - len(codec.given(emotion)), of_image(features(), row)
-        drawn = sample_decode(model, one, codec.prompt(emotion), VAD_OF, [SEEDS[row]], 3, max_new_tokens=limit)
+        drawn = sample_decode(
+            model, one, codec.prompt(emotion), VAD_OF, [SEEDS[row]], 3, top_p=0.1, max_new_tokens=limit
+        )
         assert chosen[row][0] == drawn.texts(codec, given=codec.given(emotion))[row]
 
 
@@ -88,9 +91,12 @@ def test_refused(workspace, tmp_path):
 
 
 @pytest.mark.slow
-def test_eval_only_and_explain(workspace, run, tmp_path, clip):
+def test_eval_only_and_explain(workspace, run, tmp_path, clip, monkeypatch):
     """The report says how captions were chosen; a run's folder and CLIP's are all that explain needs."""
-    scoring = ["--eval_only", "--load_from_epoch", "best-res", "--ckpt_path", str(run / "ckpts"), "--num_samples", "3"]
+    asked = []
+    monkeypatch.setattr(evaluator, "caption_batch", lambda *given: asked.append(given[-1]) or caption_batch(*given))
+    scoring = ["--eval_only", "--load_from_epoch", "best-res", "--ckpt_path", str(run / "ckpts")]
+    scoring += ["--num_samples", "3", "--temperature", "0.2", "--top_p", "0.2", "--seed", "7"]
     reports, captions = {}, []
     for rerank in ("likelihood", "clip"):
         out = ["--rerank", rerank, "--rerank_model", str(clip), "--caption_save_path", str(tmp_path / rerank)]
@@ -100,6 +106,9 @@ def test_eval_only_and_explain(workspace, run, tmp_path, clip):
         captions.append([row["caption"] for row in rows])
     assert reports["likelihood"]["rerank"] == "likelihood" and reports["clip"]["rerank"] == f"clip {clip}"
     assert [report["num_samples"] for report in reports.values()] == [3, 3] and captions[0] != captions[1]
+    assert {(one.num_samples, one.temperature, one.top_p) for one in asked} == {(3, 0.2, 0.2)}
+    first = next(iter(read_json(workspace.data / "artEmisX_val.json")))
+    assert asked[0].seeds[0] == sample_seed(7, first.encode()) and asked[0].scores is None is not asked[-1].scores
     Image.new("RGB", (50, 40), (200, 30, 60)).save(tmp_path / "red.png")
     out = tmp_path / "answers.json"
     argv = [str(tmp_path / "red.png"), "--ckpt", str(run / "ckpts"), "--num_samples", "4", "--json", str(out)]

@@ -223,7 +223,7 @@ def test_samples_are_what_rescoring_gives(split, tmp_path):
     _, folder, captions, records = split
     full = {image: f"{emotion} because {text}" for image, (emotion, text) in captions.items()}
     explanations = {image: text for image, (_, text) in captions.items()}
-    metrics, weights, rescored = ("bleu", "rouge"), resampled_weights(12, 5, seed=1), []
+    metrics, weights, rescored = ("bleu", "rouge"), resampled_weights(12, 3, seed=1), []
     with CaptionScorer(folder / "references.json", metrics) as scorer:
         fast = image_scores(score_captions(scorer, records, full, explanations), records).scores(weights)
         references = scorer.references
