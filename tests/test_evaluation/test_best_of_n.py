@@ -96,7 +96,7 @@ def test_eval_only_and_explain(workspace, run, tmp_path, clip, monkeypatch):
     asked = []
     monkeypatch.setattr(evaluator, "caption_batch", lambda *given: asked.append(given[-1]) or caption_batch(*given))
     scoring = ["--eval_only", "--load_from_epoch", "best-res", "--ckpt_path", str(run / "ckpts")]
-    scoring += ["--num_samples", "3", "--temperature", "0.2", "--top_p", "0.2", "--seed", "7"]
+    scoring += ["--num_samples", "3", "--temperature", "0.5", "--top_p", "0.7", "--seed", "7"]
     reports, captions = {}, []
     for rerank in ("likelihood", "clip"):
         out = ["--rerank", rerank, "--rerank_model", str(clip), "--caption_save_path", str(tmp_path / rerank)]
@@ -106,7 +106,7 @@ def test_eval_only_and_explain(workspace, run, tmp_path, clip, monkeypatch):
         captions.append([row["caption"] for row in rows])
     assert reports["likelihood"]["rerank"] == "likelihood" and reports["clip"]["rerank"] == f"clip {clip}"
     assert [report["num_samples"] for report in reports.values()] == [3, 3] and captions[0] != captions[1]
-    assert {(one.num_samples, one.temperature, one.top_p) for one in asked} == {(3, 0.2, 0.2)}
+    assert {(one.num_samples, one.temperature, one.top_p) for one in asked} == {(3, 0.5, 0.7)}
     first = next(iter(read_json(workspace.data / "artEmisX_val.json")))
     assert asked[0].seeds[0] == sample_seed(7, first.encode()) and asked[0].scores is None is not asked[-1].scores
     Image.new("RGB", (50, 40), (200, 30, 60)).save(tmp_path / "red.png")

@@ -78,7 +78,7 @@ def test_files_of_two_runs(run, tmp_path, capsys):
     again = plots.figures([plots.read_run(Path(name)) for name in names])[0]
     for name in ("losses", "scores", "lengths"):
         assert [line.get_color() for line in again[name].axes[-1].lines] == list(COLOURS[:2])
-    again["losses"].savefig(tmp_path / "again.svg", metadata={"Date": None})
+    again["losses"].savefig(tmp_path / "again.svg", dpi=150, metadata={"Date": None})
     assert (tmp_path / "again.svg").read_bytes() == (run / "plots" / "losses.svg").read_bytes()
     looks = [style(number) for number in range(20)]
     assert len({(look["linestyle"], look["marker"]) for look in looks}) == 20  # also without colours

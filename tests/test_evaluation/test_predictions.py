@@ -155,7 +155,7 @@ def test_other_spellings_are_understood(split, tmp_path, form):
     assert full == {image: f"{emotion} because {text}" for image, (emotion, text) in captions.items()}
     assert explanations == {image: text for image, (_, text) in captions.items()}
     for row in rows:
-        row["emotion"] = row["caption"].partition("because")[0]
+        row["emotion"] = re.split("(?i)because", row["caption"])[0]
         row["explanation"] = f"Because {explanations[row['image_id']]}"
     write_json(tmp_path / "apart.json", rows)
     assert read_predictions(tmp_path / "apart.json", split[3]) == (full, explanations)
