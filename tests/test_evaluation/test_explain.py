@@ -90,12 +90,10 @@ def test_beams_and_distributions_are_the_evaluations(images, ask, greedy, run, w
 @pytest.mark.slow
 def test_given_emotions_and_samples(images, loaded, greedy):
     """Samples depend on the image and the seed alone, not on the others; rerank keeps the likeliest."""
-    every = loaded(images[:2], emotion="all")
-    for answer in every:
-        assert [explanation.emotion for explanation in answer.explanations] == list(EMOTIONS)
-        assert all(one.given and one.text.startswith(f"{one.emotion} because") for one in answer.explanations)
-    awe = loaded(images[:2], emotion="awe")
-    assert [answer.text for answer in awe] == [answer.explanations[1].text for answer in every]
+    every = loaded(images[0], emotion="all").explanations
+    assert [one.emotion for one in every] == list(EMOTIONS)
+    assert all(one.given and one.text.startswith(f"{one.emotion} because") for one in every)
+    assert loaded(images[0], emotion="awe").text == every[1].text
 
     options = {"num_samples": 4, "temperature": 0.3, "top_p": 0.8}
     sampled = [[one.text for one in answer.explanations] for answer in loaded(images[:2], **options)]
