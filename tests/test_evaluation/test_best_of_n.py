@@ -6,31 +6,33 @@ import torch
 from PIL import Image
 
 import artEmisX_train
-from tests.test_evaluation.test_generation import of_image, plain_log_probabilities, segments_of
+from tests.test_evaluation.test_generation import likely, of_image, plain_log_probabilities, segments_of
 from tests.test_evaluation.tiny import VAD_OF, features
 from utils import explain
 from utils.errors import InputError
-from utils.evaluation import evaluator
+from utils.evaluation import evaluator, generation
 from utils.evaluation.clip_score import load_clip_scorer
-from utils.evaluation.generation import BestOfN, caption_batch, sample_decode, sample_seed
+from utils.evaluation.generation import BestOfN, caption_batch, draw_tokens, sample_decode, sample_seed
 from utils.files import read_json
 
 SEEDS = [11, 12, 13]
 
 
-def test_log_probability_of_a_sample(model, codec):
-    """The mean over its tokens, whatever temperature and nucleus it was drawn with."""
-    prompt, image = codec.prompt(), features(images=2)
-    drawn = sample_decode(model, image, prompt, VAD_OF, [3, 4], 2, temperature=1.4, top_p=0.7, max_new_tokens=4)
-    assert len(set(drawn.log_probabilities.tolist())) > 1 and (drawn.lengths == 4).sum() > 2
-    for row in (drawn.lengths == 4).nonzero().flatten().tolist():  # no stop token
-        tokens, values = drawn.token_ids[row].tolist(), []
+def test_log_probability_of_a_sample(model, codec, monkeypatch):
+    """The mean over its tokens, the stop token included, whatever temperature and nucleus it was drawn with."""
+    prompt, image, steps = codec.prompt(), features(images=2), []
+    likely(model, monkeypatch, [codec.eos_id, 262, 379, 290])
+    monkeypatch.setattr(generation, "draw_tokens", lambda *given: steps.append(draw_tokens(*given)) or steps[-1])
+    drawn = sample_decode(model, image, prompt, VAD_OF, [3, 4], 6, temperature=1.4, top_p=0.7, max_new_tokens=4)
+    assert 0 < (drawn.lengths < 4).sum() < 12 and len(set(drawn.log_probabilities.tolist())) > 1
+    for row, length in enumerate(drawn.lengths.tolist()):
+        tokens, values = [int(step[row]) for step in steps][: length + 1], []
         for place, token in enumerate(tokens):
             segments = segments_of(
                 tokens[:place], prompt.segments, prompt.because_id, prompt.emotion_segment, prompt.explanation_segment
             )
             ids = prompt.ids + tokens[:place]
-            following = plain_log_probabilities(model, of_image(image, row // 2), ids, segments, VAD_OF)
+            following = plain_log_probabilities(model, of_image(image, row // 6), ids, segments, VAD_OF)
             values.append(float(following[token]))
         assert float(drawn.log_probabilities[row]) == pytest.approx(np.mean(values), abs=1e-4)
 

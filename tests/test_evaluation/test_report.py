@@ -251,6 +251,7 @@ def test_doubts_about_the_training_file_and_a_renamed_validation_split(tmp_path)
     renumbered = {"77": {"image_name": "Baroque/2.png"}}  # another preprocessing's id and format for the same image
     (found,) = split_warnings(split, records(1, 2), renumbered, "test_all")
     assert found.startswith("1 of the 2 images")
+    assert len(split_warnings(split, records(1), {"1": {"image_name": "a.jpg"}}, "test_all")) == 1
     (tmp_path / "artEmisX_val.json").write_text(json.dumps({"1": record(1), "2": record(2)}))
     split = split, {"2": record(2), "3": record(3)}, records(9), "test_all"
     (found,) = split_warnings(*split)
