@@ -31,7 +31,7 @@ def test_self_bleu():
     assert self_bleu([same, "a b c d d d".split()]) == pytest.approx((one + other) / 2)
 
     # five words between four and six: four is as close and shorter, so that no brevity penalty falls on them
-    texts = [list("abcde"), list("abcd"), list("abcdef")]
+    texts = [list("abcde"), list("abcdef"), list("abcd")]
     assert self_bleu(texts) == pytest.approx((1 + math.exp(1 - 5 / 4) + (1 / 3) ** 0.25) / 3, abs=1e-6)
     many = [[*"abcdefgh"[i % 5 :], str(i)] for i in range(40)]
     assert self_bleu(many, sample=10) == self_bleu(many, sample=10) != self_bleu(many)
