@@ -38,6 +38,19 @@ def test_logits_are_artemis(name):
         torch.testing.assert_close(model(tokens), torch.tensor(EXPECTED["logits"]), atol=1e-5, rtol=1e-5)
 
 
+def test_zero_counts_for_shorter_texts_only():
+    torch.manual_seed(0)
+    model = Text2Emotion(10, 20, 16, 16, 12).eval()
+    tokens = torch.tensor([[1, 5, 2, 0, 0], [1, 4, 5, 6, 2]])
+    with torch.inference_mode():
+        together = model(tokens)
+        short, short_among_longer = model(tokens[:1]), model(tokens[:1], longest=3)
+        long, long_among_longer = model(tokens[1:]), model(tokens[1:], longest=4)
+    torch.testing.assert_close(together, torch.cat([short_among_longer, long]))
+    assert (short - short_among_longer).abs().max() > 1e-3
+    assert (long - long_among_longer).abs().max() > 1e-3
+
+
 def test_predictions_do_not_depend_on_the_batch():
     """Nor on the mode of the model, which is as before afterwards."""
     torch.manual_seed(0)
