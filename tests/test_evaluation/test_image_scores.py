@@ -84,6 +84,8 @@ def test_floor():
     assert floor(references_of(["x"], ["y"], ["z"]), records)["scores"]["sub_acc"] == 0.5
     records[1]["emotions"] = ["fear", "fear"]  # three votes each: the first of the nine
     assert floor(references_of(["x"], ["y"], ["z"]), records[::-1])["emotion"] == "awe"
+    tied = [row | {"emotions": ["anger", "excitement"]} for row in records]
+    assert floor(references_of(["x"], ["y"], ["z"]), tied)["emotion"] == "excitement"  # not the first of the alphabet
 
 
 def test_ceiling():
