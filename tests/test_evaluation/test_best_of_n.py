@@ -6,55 +6,45 @@ import torch
 from PIL import Image
 
 import artEmisX_train
-from models.image_encoder import ImageFeatures
-from tests.test_evaluation.test_clip_score import clip, images  # noqa: F401
-from tests.test_evaluation.test_generation import plain_log_probabilities, segments_of
-from tests.test_evaluation.tiny import VAD_OF, build, features
-from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
+from tests.test_evaluation.test_generation import likely, of_image, plain_log_probabilities, segments_of
+from tests.test_evaluation.tiny import VAD_OF, features
+from utils import explain
 from utils.errors import InputError
+from utils.evaluation import evaluator, generation
 from utils.evaluation.clip_score import load_clip_scorer
-from utils.evaluation.generation import BestOfN, caption_batch, sample_decode
+from utils.evaluation.generation import BestOfN, caption_batch, draw_tokens, sample_decode, sample_seed
+from utils.files import read_json
 
 SEEDS = [11, 12, 13]
 
 
-@pytest.fixture(scope="module")
-def codec():
-    return TextCodec(load_tokenizer(str(SHIPPED_BPE)), " the emotion is", 30)
-
-
-@pytest.fixture(scope="module")
-def model(codec):
-    return build(len(codec.tokenizer), seed=1)
-
-
-def test_log_probability_of_a_sample(model, codec):
+def test_log_probability_of_a_sample(model, codec, monkeypatch):
     """The mean over its tokens, the stop token included, whatever temperature and nucleus it was drawn with."""
-    prompt, image = codec.prompt(), features(images=2)
-    drawn = sample_decode(model, image, prompt, VAD_OF, [3, 4], 2, temperature=1.4, top_p=0.7, max_new_tokens=4)
-    for row in range(4):
-        tokens = drawn.token_ids[row][: drawn.lengths[row]].tolist()
-        one = ImageFeatures(*(part[row // 2 : row // 2 + 1] for part in image))
-        values = []
-        for place in range(len(tokens)):
+    prompt, image, steps = codec.prompt(), features(images=2), []
+    likely(model, monkeypatch, [codec.eos_id, 262, 379, 290])
+    monkeypatch.setattr(generation, "draw_tokens", lambda *given: steps.append(draw_tokens(*given)) or steps[-1])
+    drawn = sample_decode(model, image, prompt, VAD_OF, [3, 4], 6, temperature=1.4, top_p=0.7, max_new_tokens=4)
+    assert 0 < (drawn.lengths < 4).sum() < 12 and len(set(drawn.log_probabilities.tolist())) > 1
+    for row, length in enumerate(drawn.lengths.tolist()):
+        tokens, values = [int(step[row]) for step in steps][: length + 1], []
+        for place, token in enumerate(tokens):
             segments = segments_of(
                 tokens[:place], prompt.segments, prompt.because_id, prompt.emotion_segment, prompt.explanation_segment
             )
-            following = plain_log_probabilities(model, one, prompt.ids + tokens[:place], segments, VAD_OF)
-            values.append(float(following[tokens[place]]))
-        if len(tokens) == 4:  # no stop token
-            assert float(drawn.log_probabilities[row]) == pytest.approx(np.mean(values), abs=1e-4)
-    assert len(set(drawn.log_probabilities.tolist())) > 1
+            ids = prompt.ids + tokens[:place]
+            following = plain_log_probabilities(model, of_image(image, row // 6), ids, segments, VAD_OF)
+            values.append(float(following[token]))
+        assert float(drawn.log_probabilities[row]) == pytest.approx(np.mean(values), abs=1e-4)
 
 
 @pytest.mark.slow
 def test_the_likeliest_sample_is_the_caption(model, codec):
-    best_of = BestOfN(SEEDS, 5, temperature=1.3, top_p=0.8)
-    captions = [full for full, _ in caption_batch(model, features(), codec, VAD_OF, best_of=best_of)]
-    drawn = sample_decode(model, features(), codec.prompt(), VAD_OF, SEEDS, 5, 1.3, 0.8)
-    texts, likely = drawn.texts(codec), drawn.log_probabilities.view(3, 5).argmax(dim=1)
-    assert captions == [texts[5 * row + int(place)] for row, place in enumerate(likely)]
-    assert likely.tolist() != [0, 0, 0]
+    best_of, image = BestOfN(SEEDS[:2], 4, temperature=1.3, top_p=0.1), features(images=2)
+    captions = [full for full, _ in caption_batch(model, image, codec, VAD_OF, best_of=best_of)]
+    drawn = sample_decode(model, image, codec.prompt(), VAD_OF, SEEDS[:2], 4, 1.3, 0.1)
+    texts, likely = drawn.texts(codec), drawn.log_probabilities.view(2, 4).argmax(dim=1)
+    assert captions == [texts[4 * row + int(place)] for row, place in enumerate(likely)]
+    assert any(likely.tolist())
 
 
 def test_scores_choose_by_image_and_emotion(model, codec):
@@ -63,71 +53,67 @@ def test_scores_choose_by_image_and_emotion(model, codec):
 
     def scores(rows, texts):
         asked.append((rows, [len(group) for group in texts]))
-        return torch.tensor([[float(place == row) for place in range(4)] for row in rows])
+        return torch.tensor([[float(place == row) for place in range(3)] for row in rows])
 
-    emotions = ["awe", "fear", "awe"]
-    chosen = caption_batch(
-        model, features(), codec, VAD_OF, emotions=emotions, best_of=BestOfN(SEEDS, 4, scores=scores)
-    )
-    assert asked == [([0, 2], [4, 4]), ([1], [4])]
+    emotions, best_of = ["awe", "fear", "awe"], BestOfN(SEEDS, 3, top_p=0.1, scores=scores)
+    chosen = caption_batch(model, features(), codec, VAD_OF, emotions=emotions, best_of=best_of)
+    assert asked == [([0, 2], [3, 3]), ([1], [3])]
     for row, emotion in enumerate(emotions):
-        limit = 25 - len(codec.given(emotion))
-        one = ImageFeatures(*(part[row : row + 1] for part in features()))
-        drawn = sample_decode(model, one, codec.prompt(emotion), VAD_OF, [SEEDS[row]], 4, max_new_tokens=limit)
+        limit, one = 25 - len(codec.given(emotion)), of_image(features(), row)
+        drawn = sample_decode(
+            model, one, codec.prompt(emotion), VAD_OF, [SEEDS[row]], 3, top_p=0.1, max_new_tokens=limit
+        )
         assert chosen[row][0] == drawn.texts(codec, given=codec.given(emotion))[row]
 
 
-def test_clip_prefers_the_text_nearest_to_the_image(clip, images):  # noqa: F811
-    scorer = load_clip_scorer(str(clip), images)
-    pictures = [scorer.open("style/1.png"), scorer.open("style/2.png")]
+def test_clip_prefers_the_text_nearest_to_the_image(clip, noise):
+    scorer, names = load_clip_scorer(str(clip), noise), ("style/1.png", "style/2.png")
     texts = [["a dark sea", "birds", "the sky"], ["birds", "nothing", "a dark sea"]]
-    found = scorer.similarities(pictures, texts)
+    found = scorer.similarities([scorer.open(name) for name in names], texts)
     assert found.shape == (2, 3) and found[0, 1] != found[1, 0]
-    for row, name in enumerate(("style/1.png", "style/2.png")):
+    for row, name in enumerate(names):
         for place, text in enumerate(texts[row]):
             plain = scorer.scores({1: text}, {1: ["x"]}, {1: name})["CLIPScore"][1]
             assert max(2.5 * float(found[row, place]), 0) == pytest.approx(plain, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
+def test_refused(workspace, tmp_path):
+    for flags, message in (
         (["--rerank", "clip"], "give both"),
         (["--num_samples", "3"], "give both"),
         (["--num_samples", "3", "--rerank", "likelihood"], "--rerank is for --eval_only"),
-        (["--eval_only", "--num_samples", "3", "--rerank", "clip", "--num_beams", "2"], "give one of them"),
+        (
+            "--eval_only --load_from_epoch best-res --num_samples 3 --rerank clip --num_beams 2".split(),
+            "give one of them",
+        ),
         (["--num_samples", "1", "--rerank", "clip"], "1 is not between 2 and 1000"),
-    ],
-)
-def test_refused(workspace, tmp_path, flags, message):
-    eval_only = ["--load_from_epoch", "best-res"] * ("--eval_only" in flags)
-    with pytest.raises(InputError, match=message):
-        artEmisX_train.main(workspace.argv(tmp_path, *flags, *eval_only))
+    ):
+        with pytest.raises(InputError, match=message):
+            artEmisX_train.main(workspace.argv(tmp_path, *flags))
 
 
 @pytest.mark.slow
-def test_eval_only_and_explain(workspace, tmp_path, clip, capsys):  # noqa: F811
+def test_eval_only_and_explain(workspace, run, tmp_path, clip, monkeypatch):
     """The report says how captions were chosen; a run's folder and CLIP's are all that explain needs."""
-    from utils import explain
-    from utils.files import read_json
-
-    assert artEmisX_train.main(workspace.argv(tmp_path, "--num_train_epochs", "1")) == 0
-    scoring = ["--eval_only", "--load_from_epoch", "best-res", "--num_samples", "3"]
-    reports = {}
+    asked = []
+    monkeypatch.setattr(evaluator, "caption_batch", lambda *given: asked.append(given[-1]) or caption_batch(*given))
+    scoring = ["--eval_only", "--load_from_epoch", "best-res", "--ckpt_path", str(run / "ckpts")]
+    scoring += ["--num_samples", "3", "--temperature", "0.5", "--top_p", "0.7"]
+    reports, captions = {}, []
     for rerank in ("likelihood", "clip"):
         out = ["--rerank", rerank, "--rerank_model", str(clip), "--caption_save_path", str(tmp_path / rerank)]
         assert artEmisX_train.main(workspace.argv(tmp_path, *scoring, *out)) == 0
         reports[rerank] = read_json(tmp_path / rerank / "report.json")
+        rows = read_json(tmp_path / rerank / "unf_captions_full_best-res_0_step.json")
+        captions.append([row["caption"] for row in rows])
     assert reports["likelihood"]["rerank"] == "likelihood" and reports["clip"]["rerank"] == f"clip {clip}"
-    assert [report["num_samples"] for report in reports.values()] == [3, 3]
-    captions = [
-        [row["caption"] for row in read_json(tmp_path / rerank / "unf_captions_full_best-res_0_step.json")]
-        for rerank in reports
-    ]
-    assert captions[0] != captions[1]
+    assert [report["num_samples"] for report in reports.values()] == [3, 3] and captions[0] != captions[1]
+    assert {(one.num_samples, one.temperature, one.top_p) for one in asked} == {(3, 0.5, 0.7)}
+    first = next(iter(read_json(workspace.data / "artEmisX_val.json")))
+    assert asked[0].seeds[0] == sample_seed(42, first.encode()) and asked[0].scores is None is not asked[-1].scores
     Image.new("RGB", (50, 40), (200, 30, 60)).save(tmp_path / "red.png")
     out = tmp_path / "answers.json"
-    argv = [str(tmp_path / "red.png"), "--ckpt", str(tmp_path / "ckpts"), "--num_samples", "4", "--json", str(out)]
+    argv = [str(tmp_path / "red.png"), "--ckpt", str(run / "ckpts"), "--num_samples", "4", "--json", str(out)]
     assert explain.main(argv) == 0
     drawn = [one["text"] for one in read_json(out)[0]["explanations"]]
     for flags in (["--rerank", "likelihood"], ["--rerank", "clip", "--rerank_model", str(clip)]):

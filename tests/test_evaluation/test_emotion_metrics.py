@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from utils.constants import EMOTIONS
 from utils.evaluation.emotion_metrics import (
@@ -11,10 +12,14 @@ from utils.evaluation.emotion_metrics import (
     distribution_distances,
     emotion_accuracy,
     emotion_alignment,
+    emotion_counts,
+    f1_scores,
     named_emotion,
     vad_distances,
 )
-from utils.evaluation.image_scores import ImageScores, resampled_weights
+from utils.evaluation.evaluation import Evaluation
+from utils.evaluation.image_scores import ImageScores, image_scores, intervals, resampled_weights
+from utils.evaluation.tables import write_report
 
 
 def records_with(*dominant: str | None) -> dict:
@@ -28,32 +33,14 @@ def records_with(*dominant: str | None) -> dict:
     return records
 
 
-def test_a_dominant_emotion_has_more_than_half_of_the_votes():
-    records = records_with("awe", "awe")
-    records["2"]["origin_emotion_distribution"] = [0.5, 0.5] + [0] * 7
-    assert emotion_accuracy({1: "awe because x", 2: "amusement because x"}, records) == (1.0, 1)
-
-
-@pytest.mark.parametrize(
-    ("caption", "emotion"),
-    [
+def test_named_emotion():
+    for caption, emotion in (
         ("awe because a because b", "awe"),
         (" something else  because", "something else"),
         ("Awe", "Awe"),
-        ("", ""),
         ("because awe", ""),
-    ],
-)
-def test_named_emotion(caption, emotion):
-    assert named_emotion(caption) == emotion
-
-
-def test_accuracy_counts_images_not_classes():
-    """Eight of awe and two of fear: who always says awe is right eight times in ten."""
-    records = records_with(*["awe"] * 8, "fear", "fear")
-    assert emotion_accuracy(dict.fromkeys(range(1, 11), "awe because x"), records) == (0.8, 10)
-    distributions = distributions_of(*[{1: 0.7, 6: 0.3}] * 10)
-    assert accuracy_and_ece(distributions, records) == pytest.approx({"acc": 0.8, "ece": 0.1})
+    ):
+        assert named_emotion(caption) == emotion
 
 
 def test_confusion_matrix():
@@ -64,6 +51,73 @@ def test_confusion_matrix():
     expected[6, 9] = 2  # "Fear" is no emotion's name, and image 6 has no caption
     assert confusion_matrix(captions, records).tolist() == expected.tolist()
     assert emotion_accuracy(captions, records) == (np.trace(expected) / expected.sum(), expected.sum())
+    records["1"]["origin_emotion_distribution"] = [0.5, 0.5] + [0] * 7  # half of the votes are not a majority
+    assert emotion_accuracy(captions, records)[1] == expected.sum() - 1
+
+
+# ---- precision, recall and F1 of the named emotions -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def case():
+    """300 images of unbalanced emotions, the last two of which none has; three without a majority; and their captions."""
+    draw = np.random.default_rng(4)
+    answers = draw.choice(9, 300, p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05, 0, 0])
+    named = np.where(draw.random(300) < 0.6, answers, draw.integers(10, size=300))
+    records = {
+        str(image): {"origin_emotion_distribution": np.eye(9)[answer].tolist(), "image_name": f"{image}.jpg"}
+        for image, answer in enumerate(answers)
+    }
+    captions = {image: f"{(*EMOTIONS, 'joy')[name]} because of it" for image, name in enumerate(named)}
+    for image in (300, 301, 302):
+        records[str(image)] = {"origin_emotion_distribution": [0.5, 0.5] + [0] * 7, "image_name": f"{image}.jpg"}
+        captions[image] = "awe because of it"
+    return records, captions, answers, named
+
+
+def test_f1_as_scikit_learn(case):
+    records, captions, answers, named = case
+    sums = np.sum(list(emotion_counts(captions, records).values()), axis=0)
+    found, matrix = f1_scores(sums), confusion_matrix(captions, records)
+    assert sums.tolist() == [*matrix.sum(axis=1), *matrix[:, :9].sum(axis=0), *matrix.diagonal()]
+    expected = precision_recall_fscore_support(answers, named, labels=range(9), zero_division=0)
+    for name, values in zip(("precision", "recall", "F1"), expected, strict=False):
+        assert found[name] == pytest.approx(values, abs=1e-12)
+    present = sorted(set(answers.tolist()))
+    assert len(present) == 7
+    for mean in ("macro", "weighted"):
+        value = f1_score(answers, named, labels=present, average=mean, zero_division=0)
+        assert found[f"{mean}_F1"] == pytest.approx(value, abs=1e-12)
+
+
+def test_an_image_without_a_caption_is_missed():
+    records = records_with("amusement", "amusement")
+    found = f1_scores(np.sum(list(emotion_counts({1: "amusement because x"}, records).values()), axis=0))
+    assert (found["precision"][0], found["recall"][0], found["macro_F1"]) == (1, 0.5, pytest.approx(2 / 3))
+
+
+def test_report_has_means_of_f1_intervals_and_a_table(case, tmp_path):
+    records, captions, answers, _ = case
+    texts = dict.fromkeys(captions, "it")
+    scores = image_scores(Evaluation(captions, texts, {}, {}), records)
+    whole = {name: float(values[0]) for name, values in scores.scores(np.ones((1, 303))).items()}
+    low, high = intervals(scores)["macro_F1"]
+    assert low < whole["macro_F1"] < high and high - low < 0.25
+    table = scores.emotion_table()
+    assert list(table) == list(EMOTIONS)  # the last two are named, though no image's
+    awe, none = table["awe"], table[EMOTIONS[8]]
+    assert awe["images"] == int((answers == 1).sum()) > 30
+    assert awe["interval"][0] < awe["F1"] < awe["interval"][1]
+    assert (none["images"], none["recall"], none["F1"]) == (0, 0, 0)
+    report = {"scores": whole, "test_set": None, "emotions": table}
+    printed = write_report(tmp_path, report)
+    text = (tmp_path / "report.md").read_text()
+    assert "macro F1" in printed and "weighted F1" in printed and "- emotions" not in printed
+    assert f"| {100 * awe['precision']:9.1f} |" in text
+    assert f"{100 * awe['interval'][1]:.1f} |" in text
+
+
+# ---- alignment and calibration ----------------------------------------------------------------------------------------
 
 
 def test_emotion_alignment():
@@ -80,9 +134,6 @@ def test_emotion_alignment():
         "EA_more_than_half": {1: True, 4: False, 6: False},
         "EA_at_least_half": {1: True, 2: True, 4: False, 6: False},
     }
-
-
-# ---- calibration -----------------------------------------------------------------------------------------------------
 
 
 def distributions_of(*rows: dict[int, float]) -> dict[int, list[float]]:

@@ -5,8 +5,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
-from html import unescape
 
 import pytest
 from PIL import Image
@@ -58,7 +56,7 @@ def make_run(workspace, root):
 
 
 @pytest.fixture(scope="module")
-def run(workspace, tmp_path_factory):
+def moved(workspace, tmp_path_factory):
     return make_run(workspace, tmp_path_factory.mktemp("gallery") / "moved")
 
 
@@ -103,11 +101,6 @@ def test_tinted_pieces_joined_are_the_text():
     assert Word("x", (-0.25, 0, 0)).sign == "n"
 
 
-def test_title_and_byline():
-    assert title_and_byline("Color_Field/ann-lee_red-sea-7.jpg") == ("Red sea 7", "Ann Lee, Color Field")
-    assert title_and_byline("odd.jpg")[0] == "odd"
-
-
 def test_a_page_is_self_contained_and_html_in_it_stays_text():
     html = hostile_page()
     assert html.count("<script") == 1 and "<img src=x" not in html and "&lt;img src=x onerror=" in html
@@ -123,7 +116,9 @@ def test_emotions_of_the_filter_are_in_their_order():
     assert page.distinct("emotion") == ["fear", "zeal", "awe", "a mood"] and page.distinct("group") == []
 
 
-def test_thumbnail(tmp_path):
+def test_names_and_thumbnails(tmp_path):
+    assert title_and_byline("Color_Field/ann-lee_red-sea-7.jpg") == ("Red sea 7", "Ann Lee, Color Field")
+    assert title_and_byline("odd.jpg")[0] == "odd"
     Image.new("RGB", (500, 600), "red").save(tmp_path / "tall.png")
     small = thumbnail(tmp_path, "tall.png")
     content = base64.b64decode(small.url.removeprefix("data:image/jpeg;base64,"))
@@ -133,13 +128,23 @@ def test_thumbnail(tmp_path):
     assert thumbnail(tmp_path, "none.jpg").missing == "no image file none.jpg"
 
 
-def test_page_of_a_moved_run(run, capsys):
-    gallery.main([str(run), "--number", "3", "--metrics", "bleu", "cider"])
-    html = (run / "results" / "gallery_1_7.html").read_text()
-    assert "3 images" in capsys.readouterr().out
+def test_page_of_a_moved_run(moved, tmp_path, capsys):
+    """It names the source of the model's distribution: the head where there is one, else the emotions' names."""
+    run = shutil.copytree(moved, tmp_path / "run")
+
+    def page(number: int, *metrics: str) -> str:
+        gallery.main([str(run), "--number", str(number), "--metrics", *metrics])
+        assert f"{number} images" in capsys.readouterr().out
+        return (run / "results" / "gallery_1_7.html").read_text()
+
+    html = page(3, "bleu", "cider")
     assert html.count('<article class="card"') == 3 and html.count("data:image/jpeg") == 3
     assert 'data-emotion="nonsense" data-correctness="wrong"' in html and 'data-correctness="right"' in html
     assert "B-4" in html and 'class="model" style="width:50%"' in html and 'data-vad="V ' in html
+    names = ("the model&#39;s emotion head", "the model&#39;s text (probability of each emotion&#39;s name)")
+    assert [html.count(name) for name in names] == [1 + 3, 0]  # the legend, and each table's heading
+    (run / "results" / "emotion_head_1_7_step.json").rename(run / "results" / "emotion_likelihood_1_7_step.json")
+    assert [page(2, "bleu").count(name) for name in names] == [0, 1 + 2]
 
 
 def test_the_last_evaluation_is_shown(tmp_path):
@@ -175,21 +180,7 @@ def test_cards_of_an_evaluation():
     assert page.lead.startswith("4 of the 4 images of val.json: those with the lowest and the highest CIDEr,")
 
 
-def test_the_page_names_the_source_of_the_models_distribution(run, tmp_path):
-    """The head's where there is one, else the likelihoods of the emotions' names."""
-    copy = shutil.copytree(run, tmp_path / "run")
-
-    def page() -> str:
-        gallery.main([str(copy), "--number", "2", "--metrics", "bleu", "--out", str(tmp_path / "page.html")])
-        return (tmp_path / "page.html").read_text()
-
-    names = ("the model&#39;s emotion head", "the model&#39;s text (probability of each emotion&#39;s name)")
-    assert [page().count(name) for name in names] == [1 + 2, 0]  # the legend, and each table's heading
-    (copy / "results" / "emotion_head_1_7_step.json").rename(copy / "results" / "emotion_likelihood_1_7_step.json")
-    assert [page().count(name) for name in names] == [0, 1 + 2] and ">model<" not in page()
-
-
-def test_wrong_input(run, tmp_path):
+def test_wrong_input(moved, tmp_path):
     def error(*argv):
         with pytest.raises(InputError) as caught:
             gallery.main([str(word) for word in argv])
@@ -198,50 +189,33 @@ def test_wrong_input(run, tmp_path):
     assert "no such folder" in error(tmp_path / "none")
     assert "no evaluation has finished yet" in error(tmp_path)
     assert "name one folder" in error()
-    assert "not in" in (line := error(run, "--evaluation", "2_7")) and "give one of 1_7" in line
-    test = run / "data" / "artEmisX_test.json"
-    assert "another split; name theirs with --records" in error(run, "--records", test)
-    assert "is a folder" in error(run, "--out", tmp_path)
-    assert "cannot be written" in error(run, "--out", test / "x.html")
-    shutil.copytree(run / "results", tmp_path / "alone")
-    (tmp_path / "alone" / "log.jsonl").unlink()
-    assert "name it with --records" in error("--results", tmp_path / "alone")
-    shutil.copytree(run, tmp_path / "run")
-    (tmp_path / "run" / "results" / "emotion_head_1_7_step.json").write_text("[1]")
-    assert "not a list of images with probabilities" in error(tmp_path / "run")
+    assert "not in" in (line := error(moved, "--evaluation", "2_7")) and "give one of 1_7" in line
+    test = moved / "data" / "artEmisX_test.json"
+    assert "another split; name theirs with --records" in error(moved, "--records", test)
+    assert "is a folder" in error(moved, "--out", tmp_path)
+    run = shutil.copytree(moved, tmp_path / "run")
+    (run / "results" / "emotion_head_1_7_step.json").write_text("[1]")
+    assert "not a list of images with probabilities" in error(run)
+    (run / "results" / "log.jsonl").unlink()
+    assert "name it with --records" in error("--results", run / "results")
 
 
 # ---- in a browser ----------------------------------------------------------------------------------------------------
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --virtual-time-budget=4000"
-)
 
-
-def in_browser(html: str, script: str, folder, *flags: str):
-    """What `script`, the body of an async function, returns on the page; as JSON."""
-    runner = f"(async () => {{ {script} }})().catch(String).then((v) => document.documentElement.dataset.out = JSON.stringify(v));"
-    (folder / "page.html").write_text(html.replace("</body>", f"<script>{runner}</script></body>"))
-    command = [
-        CHROMIUM,
-        *FLAGS.split(),
-        *flags,
-        "--window-size=500,900",
-        f"--user-data-dir={folder / 'profile'}",
-        "--dump-dom",
-    ]
-    command += [(folder / "page.html").as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    found = re.search(r'data-out="([^"]*)"', dom)
-    assert found, dom[-2000:]
-    return json.loads(unescape(found[1]))
+@pytest.fixture
+def page(browser, tmp_path):
+    """The hostile page, in a narrow window."""
+    (tmp_path / "page.html").write_text(hostile_page())
+    opened = browser.new_page(viewport={"width": 500, "height": 900})
+    opened.goto((tmp_path / "page.html").as_uri())
+    yield opened
+    opened.close()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt-get install chromium)")
-def test_filters_keys_and_hostile_text(tmp_path):
-    script = """
+def test_filters_keys_and_hostile_text(page):
+    script = """() => {
         const visible = () => [...document.querySelectorAll(".card")].filter((c) => !c.hidden).map((c) => c.dataset.scores);
         const set = (id, value) => { const e = document.getElementById(id); e.value = value; e.dispatchEvent(new Event("input")); };
         const key = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
@@ -260,8 +234,8 @@ def test_filters_keys_and_hostile_text(tmp_path):
         key("/"); out.focus = document.activeElement.id;
         out.images = document.images.length; out.title = document.title; out.wide = document.documentElement.scrollWidth > innerWidth;
         return out;
-    """
-    out = in_browser(hostile_page(), script, tmp_path)
+    }"""
+    out = page.evaluate(script)
     assert out["all"] == out["cleared"] == ["0.0", "1.0", "2.0"]
     assert out["fear"] == out["search"] == ["1.0"] and out["count"] == "1 of 3 images"
     assert out["right"] == ["0.0", "2.0"] and out["worst"] == ["0.0"] and out["none"] is False
@@ -272,16 +246,11 @@ def test_filters_keys_and_hostile_text(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt-get install chromium)")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_violation(axe, scheme, tmp_path):
-    html = hostile_page().replace("</body>", "<script>" + axe.replace("</script", "<\\/script") + "</script></body>")
-    script = """
-        document.querySelectorAll("details").forEach((d) => { d.open = true; });
-        const result = await axe.run(document);
-        return [matchMedia("(prefers-color-scheme: dark)").matches, result.passes.length, result.violations.map((v) => v.id)];
-    """
-    dark, passes, violations = in_browser(
-        html, script, tmp_path, f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
-    )
-    assert dark == (scheme == "dark") and passes > 20 and violations == []
+def test_axe_finds_no_violation(page, axe):
+    """In light and in dark, with everything open."""
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+    page.evaluate(axe)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        result = page.evaluate("axe.run(document)")
+        assert len(result["passes"]) > 20 and [found["id"] for found in result["violations"]] == []

@@ -33,10 +33,6 @@ def test_scores_of_groups():
     assert {name: of["images"] for name, of in found["per_style"].items()} == {"Cubism": 2, "Pop_Art": 1}
     assert found["per_style"]["Cubism"]["ROUGE_L"] == pytest.approx(0.4)
     assert found["per_style"]["Cubism"]["sub_acc"] == 1  # the image without a majority does not count
-
-
-def test_groups_of_no_image():
-    records = {"1": record("awe", "Cubism/a.jpg")}
     of_none = ImageScores([1], {"sub_acc": np.array([0.0])}, {"bleu": np.ones((1, 10))})
     assert group_scores(of_none, records)["of_right_emotion"] == {"images": 0}
     assert "of_right_emotion" not in group_scores(ImageScores([1], {}, {}), records)
@@ -88,6 +84,8 @@ def test_floor():
     assert floor(references_of(["x"], ["y"], ["z"]), records)["scores"]["sub_acc"] == 0.5
     records[1]["emotions"] = ["fear", "fear"]  # three votes each: the first of the nine
     assert floor(references_of(["x"], ["y"], ["z"]), records[::-1])["emotion"] == "awe"
+    tied = [row | {"emotions": ["anger", "excitement"]} for row in records]
+    assert floor(references_of(["x"], ["y"], ["z"]), tied)["emotion"] == "excitement"  # not the first of the alphabet
 
 
 def test_ceiling():

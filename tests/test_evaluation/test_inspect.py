@@ -18,19 +18,13 @@ def test_inspect(workspace, tmp_path, capsys):
     more += ["--vad_lexicon", str(workspace.data / "demo-VAD-Lexicon.txt")]
     inspect.main([val, test, *more, "--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html")])
     facts = json.loads((tmp_path / "a.json").read_text())
-    records = json.loads((workspace.data / "artEmisX_val.json").read_text())
-    of_val = facts["splits"][val]
-    assert of_val["images"] == len(records) and of_val["pictures"]["found"] == len(records)
-    assert 0 < of_val["lexicon"]["known"] < 1
-    shown = capsys.readouterr().out
-    assert (
-        "share 0 images" in shown
-        and f"{of_val['tokens']['cut']} ({of_val['tokens']['cut'] / of_val['explanations']:.1%}) are cut at 20" in shown
-    )
+    of_val, images = facts["splits"][val], len(read_records(val))
+    assert of_val["images"] == of_val["pictures"]["found"] == images and 0 < of_val["lexicon"]["known"] < 1
+    shown, cut = capsys.readouterr().out, of_val["tokens"]["cut"]
+    assert "share 0 images" in shown and f"{cut} ({cut / of_val['explanations']:.1%}) are cut at 20" in shown
     page = (tmp_path / "a.html").read_text()
-    assert (
-        page.count("data:image/jpeg") == 5 and f"5 of {len(records) + facts['splits'][test]['images']} images" in page
-    )
+    assert page.count("data:image/jpeg") == 5
+    assert f"5 of {images + facts['splits'][test]['images']} images" in page
     with pytest.raises(InputError, match="--image_root .*gone: no such folder"):
         inspect.main([val, "--image_root", str(tmp_path / "gone")])
 
@@ -47,13 +41,8 @@ def test_tokens_are_counted_as_in_training(workspace):
 
 
 def record(name: str, emotions: list[str], explanations: list[str], majority: float = 0.6) -> dict:
-    shares = [majority, 1 - majority, *[0.0] * 7]
-    return {
-        "emotions": emotions,
-        "explanations": explanations,
-        "image_name": name,
-        "origin_emotion_distribution": shares,
-    }
+    texts = {"emotions": emotions, "explanations": explanations, "image_name": name}
+    return texts | {"origin_emotion_distribution": [majority, 1 - majority, *[0.0] * 7]}
 
 
 def test_facts_by_hand():

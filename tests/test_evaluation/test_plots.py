@@ -11,7 +11,7 @@ from PIL import Image
 from utils import plots
 from utils.constants import EMOTIONS
 from utils.errors import InputError
-from utils.visualize.figures import COLOURS, LINES, MARKERS, scores_figure, style
+from utils.visualize.figures import COLOURS, scores_figure, style
 
 NAMES = {"losses", "scores", "confusion", "calibration", "lengths"}
 HEAD = [0.0, 0.1, 0.7, 0.2, *[0.0] * 5]
@@ -59,66 +59,48 @@ def texts(path) -> str:
 
 
 @pytest.mark.slow
-def test_all_figures_of_a_run(run, tmp_path, capsys, monkeypatch):
-    assert plots.main([str(run)]) is None
+def test_files_of_two_runs(run, tmp_path, capsys):
+    """Each run under its name, which is no formula; published lines only where both have the same test set."""
+    write_run(tmp_path, "$second_$", head=False)
+    names = [str(tmp_path / name) for name in ("first", "$second_$")]
+    assert plots.main(names) is None  # results/ is found
     written = {path.name for path in (run / "plots").iterdir()}
     assert written == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
-    assert len(capsys.readouterr().out.splitlines()) == 5
+    note, *files = capsys.readouterr().out.splitlines()
+    assert note == f"not drawn: {names[1]}: has no emotion head (--use_emotion_loss)" and len(files) == 5
     for name in NAMES:
         with Image.open(run / "plots" / f"{name}.png") as picture:
             assert min(picture.size) > 300 and len(picture.convert("L").getcolors(10**6)) > 10
-    scores = texts(run / "plots" / "scores.svg")
-    assert "SEVLM (published)" in scores and "B-4" in scores
-    everything = plots.figures
-    monkeypatch.setattr(plots, "figures", lambda runs: ({"losses": everything(runs)[0]["losses"]}, []))
-    plots.main([str(run), "--out", str(tmp_path / "again")])
-    assert (tmp_path / "again" / "losses.svg").read_bytes() == (run / "plots" / "losses.svg").read_bytes()
-
-
-def test_runs_are_overlaid(run, tmp_path):
-    """Each under its name, which is no formula; published lines only where both have the same test set."""
-    write_run(tmp_path, "$second_$", head=False)
-    runs = [plots.read_run(tmp_path / name) for name in ("first", "$second_$")]  # results/ is found
-    drawn, notes = plots.figures(runs)
-    names = [str(tmp_path / name) for name in ("first", "$second_$")]
-    labels = {
-        name: [text.get_text() for text in figure.legends[0].get_texts()]
-        for name, figure in drawn.items()
-        if figure.legends
-    }
-    assert labels["losses"] == labels["scores"] == names
-    assert [label.partition(" (")[0] for label in labels["lengths"]] == ["references", *names]
-    assert (
-        len(labels["calibration"]) == 2
-        and [panel.get_title().split("\n")[0] for panel in drawn["confusion"].axes] == names
-    )
-    assert notes == [f"not drawn: {names[1]}: has no emotion head (--use_emotion_loss)"]
+    shown = {name: texts(run / "plots" / f"{name}.svg") for name in NAMES}
+    assert all((names[1] in shown[name]) == (name != "calibration") for name in NAMES)
+    assert f"{names[1]} (mean 3.0)" in shown["lengths"]
+    assert "B-4" in shown["scores"] and "(published)" not in shown["scores"]
+    again = plots.figures([plots.read_run(Path(name)) for name in names])[0]
     for name in ("losses", "scores", "lengths"):
-        assert [line.get_color() for line in drawn[name].axes[-1].lines] == list(COLOURS[:2])
-    drawn["lengths"].savefig(tmp_path / "lengths.svg")
-    assert f"{names[1]} (mean 3.0)" in texts(tmp_path / "lengths.svg")
+        assert [line.get_color() for line in again[name].axes[-1].lines] == list(COLOURS[:2])
+    again["losses"].savefig(tmp_path / "again.svg", dpi=150, metadata={"Date": None})
+    assert (tmp_path / "again.svg").read_bytes() == (run / "plots" / "losses.svg").read_bytes()
+    looks = [style(number) for number in range(20)]
+    assert len({(look["linestyle"], look["marker"]) for look in looks}) == 20  # also without colours
 
 
 # ---- what is drawn ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def drawn(run):
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    run = write_run(tmp_path_factory.mktemp("drawn"), "first", test_set="v1.0")
     figures, notes = plots.figures([plots.read_run(run)])
     assert set(figures) == NAMES and not notes
     return figures
 
 
-def test_losses_over_updates(drawn):
+def test_losses_and_scores_over_updates(drawn):
+    """Losses without what is not a number; scores in percent beside the published ones."""
     axes = {panel.get_title(): panel for panel in drawn["losses"].axes}
     assert list(axes) == ["loss", "lm loss", "vad loss"]
     curves = {title: list(map(list, panel.lines[0].get_data())) for title, panel in axes.items()}
-    assert curves["lm loss"] == [[10, 20, 30, 40], [2, 2, 1, 1]]
-    assert curves["vad loss"] == [[20, 40], [0.5, 0.5]]  # without what is not a number
-    assert (axes["loss"].get_xlabel(), axes["loss"].get_ylabel()) == ("updates", "loss")
-
-
-def test_scores_in_percent_beside_published_lines(drawn):
+    assert curves["lm loss"] == [[10, 20, 30, 40], [2, 2, 1, 1]] and curves["vad loss"] == [[20, 40], [0.5, 0.5]]
     accuracy, _, novelty = drawn["scores"].axes
     curves = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
     assert curves["SEVLM (published)"] == [65.6, 65.6] and len(curves) == 1 + 4
@@ -153,7 +135,7 @@ def test_calibration_is_accuracy_over_confidence(drawn):
     error = (0.2 + 0.3 + abs(1 - 0.88 - 0.9)) / 4
     assert f"(ECE {100 * error:.1f} %)" in line.get_label()
     assert list(lower.patches[0].get_data().values[[2, 10, 13]]) == [1, 1, 2]
-    assert (upper.get_ylabel(), lower.get_xlabel(), lower.get_ylabel()) == ("accuracy", "confidence", "images")
+    assert (upper.get_ylabel(), lower.get_xlabel()) == ("accuracy", "confidence")
 
 
 def test_lengths_are_those_of_the_explanations(drawn):
@@ -165,25 +147,7 @@ def test_lengths_are_those_of_the_explanations(drawn):
     assert list(axes.patches[0].get_data().edges[:2]) == [-0.5, 0.5]
 
 
-def test_runs_differ_without_colours():
-    looks = [style(number) for number in range(len(LINES) * len(MARKERS))]
-    assert len({(look["linestyle"], look["marker"]) for look in looks}) == len(looks)
-    assert len({look["color"] for look in looks[: len(COLOURS)]}) == len(COLOURS)
-
-
 # ---- runs that lack something ----------------------------------------------------------------------------------------
-
-
-def test_a_run_without_evaluations_has_losses(run):
-    lines = [line for line in (run / "log.jsonl").read_text().splitlines() if not line.startswith('{"scores"')]
-    (run / "log.jsonl").write_text("\n".join(lines))
-    figures, notes = plots.figures([plots.read_run(run)])
-    assert set(figures) == {"losses"} and notes == [f"{run}: no evaluation yet: only its losses are drawn"]
-
-
-def test_the_report_has_the_confusion_matrix_of_its_captions(run):
-    (run / "report.json").write_text(json.dumps({"scores": {}, "confusion_matrix": [[3] * 10] * 9}))
-    assert (plots.confusion_of(plots.read_run(run), {}) == np.full((9, 10), 3)).all()
 
 
 @pytest.mark.parametrize(
@@ -204,14 +168,15 @@ def test_a_damaged_file_leaves_one_figure_out(run, name, content, line):
     assert "scores" in figures and figures.keys() < NAMES
 
 
-def test_folders_that_are_not_runs(run, tmp_path):
-    for argv, message in (
-        ([tmp_path / "nowhere"], "no such folder; name that of a run"),
-        ([tmp_path], "holds neither a log .log.jsonl. nor captions"),
-        ([run, "--out", run / "log.jsonl"], "log.jsonl is not a folder; name another folder"),
-    ):
-        with pytest.raises(InputError, match=message):
-            plots.main(list(map(str, argv)))
+def test_runs_without_evaluations_and_folders_that_are_not_runs(run, tmp_path):
+    (run / "report.json").write_text(json.dumps({"scores": {}, "confusion_matrix": [[3] * 10] * 9}))
+    assert (plots.confusion_of(plots.read_run(run), {}) == np.full((9, 10), 3)).all()  # not that of the captions
+    lines = [line for line in (run / "log.jsonl").read_text().splitlines() if not line.startswith('{"scores"')]
+    (run / "log.jsonl").write_text("\n".join(lines))
+    figures, notes = plots.figures([plots.read_run(run)])
+    assert set(figures) == {"losses"} and notes == [f"{run}: no evaluation yet: only its losses are drawn"]
+    with pytest.raises(InputError, match="log.jsonl is not a folder; name another folder"):
+        plots.main([str(run), "--out", str(run / "log.jsonl")])
     (run / "log.jsonl").write_text('{"start": {}}\n')
     with pytest.raises(InputError, match="has no losses and no scores yet"):
         plots.main([str(run)])

@@ -8,15 +8,12 @@ import pytest
 from utils.evaluation.text_metrics import collapse_warning, max_lcs, self_bleu, text_diversity
 
 
-def test_unique_texts_metaphors_and_lengths():
+def test_diversity():
     texts = ["The sky looks  like fire", "the sky looks like fire", "a dog", "this is likely nothing"]
     scores = text_diversity(texts, [])
     assert scores["Unique"] == 3 / 4
     assert scores["metaphors"] == 3 / 4  # "is like" also stands in "is likely", as a search for the phrase finds it
     assert scores["mean_length"] == (5 + 5 + 2 + 4) / 4 and scores["distinct_words"] == 5 + 2 + 4
-
-
-def test_distinct_words_and_coverage():
     scores = text_diversity(["The sky, the sky!", "a sky"], ["the blue sea", "It's a sky_line"])
     # 6 words: the sky the sky a sky; pairs: the sky, sky the, a sky
     assert scores["distinct_1"] == 3 / 6 and scores["distinct_2"] == 3 / 6
@@ -33,16 +30,11 @@ def test_self_bleu():
     other = (4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25
     assert self_bleu([same, "a b c d d d".split()]) == pytest.approx((one + other) / 2)
 
-
-def test_self_bleu_takes_the_shorter_of_two_equally_close_lengths():
-    """Five words between four and six: four, so that no brevity penalty falls on them."""
-    texts = [list("abcde"), list("abcd"), list("abcdef")]
+    # five words between four and six: four is as close and shorter, so that no brevity penalty falls on them
+    texts = [list("abcde"), list("abcdef"), list("abcd")]
     assert self_bleu(texts) == pytest.approx((1 + math.exp(1 - 5 / 4) + (1 / 3) ** 0.25) / 3, abs=1e-6)
-
-
-def test_self_bleu_draws_the_same_sample_again():
-    texts = [[*"abcdefgh"[i % 5 :], str(i)] for i in range(40)]
-    assert self_bleu(texts, sample=10) == self_bleu(texts, sample=10) != self_bleu(texts)
+    many = [[*"abcdefgh"[i % 5 :], str(i)] for i in range(40)]
+    assert self_bleu(many, sample=10) == self_bleu(many, sample=10) != self_bleu(many)
 
 
 # ---- novelty ---------------------------------------------------------------------------------------------------------
@@ -91,13 +83,11 @@ def texts(*counts: int, distinct: int = 0) -> list[str]:
     return repeated + [f"only once {number}" for number in range(distinct)]
 
 
-def test_collapse_begins_beyond_half_of_the_images():
+def test_collapse():
+    """Beyond half of the images, to one sentence for twenty of them."""
     assert collapse_warning(texts(10, 10, 10, 10, 10, distinct=50)) is None
     warning = collapse_warning(texts(11, 10, 10, 10, 10, distinct=49))
     assert warning.startswith("WARNING: the explanations have collapsed:")
-
-
-def test_collapse_is_to_one_sentence_for_twenty_images():
     assert collapse_warning(texts(10, 10, 10, 10, 10, 10, distinct=40)) is None  # six of them serve most, five do not
     assert collapse_warning(texts(11, 10, 10, 10, 10, 10, distinct=59)) is not None  # of 120 images six are few
     assert collapse_warning(["the same"] * 19) is None

@@ -13,14 +13,8 @@ from utils.run_record import flags_of
 
 
 def split(text: str) -> dict:
-    shares = [0.0, 1.0, *[0.0] * 7]
-    record = {
-        "emotions": ["awe"],
-        "explanations": [text],
-        "image_name": "a/b.jpg",
-        "origin_emotion_distribution": shares,
-    }
-    return {"1": record}
+    record = {"emotions": ["awe"], "explanations": [text], "image_name": "a/b.jpg"}
+    return {"1": record | {"origin_emotion_distribution": [0.0, 1.0, *[0.0] * 7]}}
 
 
 @pytest.fixture
@@ -57,24 +51,24 @@ def test_the_checkpoints_texts_without_the_flag(here):
     assert found() == ("test/artEmisX_train.json", "trained on, train", None)
 
 
-@pytest.mark.parametrize("name", ["artEmisX_cl_train.json", "mine.json"])
-def test_the_training_file_where_there_is_no_whole_one(here, name):
+def test_the_training_file_where_there_is_no_whole_one(here):
     (here / "mine" / "artEmisX_train.json").rename(here / "mine" / "artEmisX_old_train.json")
-    (here / "mine" / "artEmisX_cl_train.json").rename(here / "mine" / name)
-    record(f"mine/{name}")
-    assert found() == (f"mine/{name}", "trained on, cl_train", None)
+    record("mine/artEmisX_cl_train.json")
+    assert found() == ("mine/artEmisX_cl_train.json", "trained on, cl_train", None)
+    (here / "mine" / "artEmisX_cl_train.json").rename(here / "mine" / "mine.json")
+    record("mine/mine.json")
+    assert found() == ("mine/mine.json", "trained on, cl_train", None)
 
 
-@pytest.mark.parametrize(("change", "words"), [("gone", "have gone"), ("changed", "have changed")])
-def test_missing_or_changed_texts_are_not_replaced(here, change, words):
+def test_missing_or_changed_texts_are_not_replaced(here):
     """Neither by the default path's, nor by those of images with several emotions."""
     path = here / "mine" / "artEmisX_train.json"
-    path.unlink() if change == "gone" else path.write_text(json.dumps(split("edited")))
-    path, first, note = found()
-    assert path is first is None
-    assert note.startswith(
-        f"mine/artEmisX_train.json: the training texts of ckpts/nle_model_best-res {words}: max-LCS is"
-    )
+    for change, words in ((lambda: path.write_text(json.dumps(split("edited"))), "changed"), (path.unlink, "gone")):
+        change()
+        file, first, note = found()
+        assert file is first is None
+        words = f"the training texts of ckpts/nle_model_best-res have {words}: max-LCS is"
+        assert note.startswith(f"mine/artEmisX_train.json: {words}")
 
 
 def test_a_checkpoint_that_records_none(here):

@@ -11,6 +11,7 @@ from models.sevlm import SEVLM
 from tests.conftest import REPOSITORY
 
 IMAGES, WIDTH = 3, 16
+CLIP_SIDE, CLIP_LENGTH = 32, 24  # of the tiny CLIP model: pixels of its images, tokens of its texts
 CLASSIFIER = REPOSITORY / "tests/data/artemis/preprocess_data_nets/txt_to_emotion/lstm_based/best_model.pt"
 
 
