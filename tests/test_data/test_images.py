@@ -15,13 +15,12 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1"])
 def test_ordinary_images_are_converted_as_pillow_does(tmp_path, pixels, mode):
-    path = tmp_path / "image.png"
-    Image.fromarray(pixels).convert(mode).save(path)
-    with Image.open(path) as image:
-        expected = np.asarray(image.convert("RGB"))
-    np.testing.assert_array_equal(np.asarray(open_image(path)), expected)
+    image = Image.fromarray(pixels).convert(mode)
+    image.save(tmp_path / "image.png")
+    expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "image.png")), expected)
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)
@@ -132,10 +131,8 @@ def test_images_of_a_folder(tmp_path):
     images = [tmp_path / name for name in ("b/a.png", "b/z.JPG", "c.tif", "gone.jpg")]
     assert list(image_files(tmp_path)) == images
     assert list_images([tmp_path / "c.tif", tmp_path]) == [images[2], *images[:2], images[3]]
-    for place, message in (
-        (tmp_path / "@eaDir/x", "no such image or folder"),
-        (tmp_path / "d", "no image in this fol"),
-    ):
-        (tmp_path / "d").mkdir(exist_ok=True)
-        with pytest.raises(InputError, match=message):
-            list_images([place])
+    (tmp_path / "d").mkdir()
+    with pytest.raises(InputError, match="no image in this fol"):
+        list_images([tmp_path / "d"])
+    with pytest.raises(InputError, match="no such image or folder"):
+        list_images([tmp_path / "@eaDir/x"])
