@@ -52,14 +52,6 @@ def test_tags_are_nltks(seed):
     assert len({tag for row in found for tag in row}) == len(TAGS) + 1  # every class, and the dictionary's DT
 
 
-def test_equal_scores_give_the_last_tag_of_the_alphabet():
-    weights = {"bias": {"VB": 1.0, "JJ": 1.0, "NN": 0.5}, "i word paint": {"NN": 0.5}}
-    tagger = VocabularyTagger(weights, {}, TAGS, ["sky", "paint"])
-    assert [tagger.tags[place] for place in tagger(np.array([[0, 1]]))[0]] == ["VB", "VB"]
-    alone = VocabularyTagger({}, {}, TAGS, ["sky"])
-    assert alone.tags[alone(np.array([[0]]))[0, 0]] == max(TAGS)
-
-
 def test_no_texts():
     tagger = VocabularyTagger({}, {}, TAGS, ["sky"])
     assert tagger(np.zeros((0, 5), int)).shape == (0, 5) and tagger(np.zeros((2, 0), int)).shape == (2, 0)
