@@ -127,10 +127,16 @@ def test_truncated_and_wrong_files(here, name):
         refused(READERS[name][0], name)
 
 
-def test_a_wrong_vocabulary(here):
-    state = pickle.dumps({"word2idx": {word: index for index, word in enumerate("abcd")}}, 2)[2:-1]
-    Path("v.pkl").write_bytes(b"\x80\x02cartemis.utils.vocabulary\nVocabulary\n)\x81" + state + b"b.")
-    refused(load_vocabulary, "v.pkl", "not numbered from 0, beginning with <pad>")
+def test_a_vocabulary_is_read_by_its_numbers(here):
+    def read(words: dict[str, int]) -> dict[str, int]:
+        state = pickle.dumps({"word2idx": words}, 2)[2:-1]
+        Path("v.pkl").write_bytes(b"\x80\x02cartemis.utils.vocabulary\nVocabulary\n)\x81" + state + b"b.")
+        return load_vocabulary("v.pkl")
+
+    special = {"<pad>": 0, "<sos>": 1, "<eos>": 2, "<unk>": 3}
+    assert list(read(special | {"b": 5, "a": 4}).items()) == [*special.items(), ("a", 4), ("b", 5)]
+    for wrong in ({"a": 0, **special}, special | {"a": 5}):
+        refused(lambda _, wrong=wrong: read(wrong), "v.pkl", "not numbered from 0, beginning with <pad>")
 
 
 def test_other_content_than_a_state_dict(here):
