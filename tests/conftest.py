@@ -7,9 +7,8 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # tiny models gain nothing from more, and suffer when others want the cores
+# tiny models gain nothing from more threads, and suffer when others want the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
@@ -69,7 +68,7 @@ class Workspace:
             "batch_size": 8,
             "num_train_epochs": 2,
             "num_workers": 0,
-            "cpu_threads": 1,  # tiny models gain nothing from more
+            "cpu_threads": 1,
             "learning_rate": 1e-3,
         }
         flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
 
 from tests.bad_input import check_training_refused, content, torn, unchanged
 from tests.conftest import GOLDEN, TINY_GPT2, TINY_VIT
@@ -55,18 +56,10 @@ MODELS = [
     (unchanged, f"{LOAD} --clip_model ViT-B/16", "ViT-B/16.*pip install git"),
     (unchanged, f"{LOAD} --clip_model RN50", "RN50: a ResNet.*ViT-B/16"),
     (
-        content("clip.pt", b"junk" * 99),
-        f"{LOAD} --clip_model clip.pt",
-        "clip.pt: truncated, modified or unsafe.*; give the id openai/clip-vit-base-patch16",
-    ),
-    (
         openai_file_with_a_nan,
         f"{LOAD} --clip_model clip.pt",
         "clip.pt: image encoder: embeddings.class_embedding holds numbers that are not finite .*; take another",
     ),
-    (unchanged, "--clip_model ./modell", "--clip_model ./modell: no such folder; check[^:]*$"),
-    (unchanged, "--gpt2_model ckpts/x/", "ckpts/x/: no such folder; check[^:]*$"),
-    (unchanged, f"{LOAD} --clip_model clipp.pt", "clipp.pt: no such file; check[^:]*$"),
     (unchanged, "--clip_model data", "--clip_model data: no config.json in this folder"),
     (content("vit/config.json", "{"), "", "--clip_model vit: vit/config.json: not valid JSON"),
     (unchanged, "--gpt2_model gone", OFFLINE),
@@ -97,8 +90,6 @@ def test_model(box, monkeypatch, change, flags, message):
 @pytest.fixture(scope="module")
 def downloads(tmp_path_factory) -> Path:
     """Folders `vit` and `gpt2` with random weights."""
-    from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHeadModel
-
     root = tmp_path_factory.mktemp("weights")
     CLIPVisionModel(CLIPVisionConfig(**TINY_VIT)).save_pretrained(root / "vit")
     GPT2LMHeadModel(GPT2Config(**TINY_GPT2)).save_pretrained(root / "gpt2")

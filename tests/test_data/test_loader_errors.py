@@ -49,14 +49,15 @@ def test_a_temporary_folder_too_long_for_sockets_is_refused(monkeypatch):
     assert loader_processes(0)["num_workers"] == 0
 
 
-def test_a_small_shared_memory_is_one_line():
-    for error in (
-        "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)",
-        "DataLoader worker (pid 1) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
-        "shared memory. Please try to raise your shared memory limit.",
-    ):
-        with (
-            pytest.raises(InputError, match="found no room in shared memory.*--num_workers 0.*--shm-size"),
-            worker_errors(),
-        ):
-            raise RuntimeError(error)
+SMALL = "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)"
+KILLED = (
+    "DataLoader worker (pid 1) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+    "shared memory. Please try to raise your shared memory limit."
+)
+
+
+@pytest.mark.parametrize("error", [SMALL, KILLED])
+def test_a_small_shared_memory_is_one_line(error):
+    message = "found no room in shared memory.*--num_workers 0.*--shm-size"
+    with pytest.raises(InputError, match=message), worker_errors():
+        raise RuntimeError(error)

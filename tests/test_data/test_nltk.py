@@ -1,8 +1,6 @@
-"""NLTK's data as its downloader leaves it, and tagging and training in processes that are forked, or not."""
+"""NLTK's data as its downloader leaves it: the published way's VAD of texts, and its caches."""
 
 import json
-import multiprocessing
-import pickle
 import shutil
 import zipfile
 from pathlib import Path
@@ -10,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import artEmisX_train
-from tests.conftest import logged_losses
 from utils.data import vad_lexicon
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lexicon import Lexicon, TaggedVAD, VADLookup
@@ -56,36 +52,34 @@ def write_data(root: Path, form: str) -> None:
             shutil.rmtree(folder)
 
 
-@pytest.fixture(params=["folders"])
-def data(request, tmp_path, monkeypatch) -> Path:
+def use_data(patch: pytest.MonkeyPatch, root: Path, form: str) -> Path:
     from nltk.corpus.reader import WordNetCorpusReader
     from nltk.corpus.util import LazyCorpusLoader
 
-    root = tmp_path / "nltk"
-    write_data(root, request.param)
-    monkeypatch.setenv("NLTK_DATA", str(root))  # for processes that import NLTK themselves
-    monkeypatch.setattr(nltk.data, "path", [str(root)])
+    write_data(root, form)
+    patch.setattr(nltk.data, "path", [str(root)])
     # another test may have loaded another one
-    monkeypatch.setattr(nltk.corpus, "wordnet", LazyCorpusLoader("wordnet", WordNetCorpusReader, None))
+    patch.setattr(nltk.corpus, "wordnet", LazyCorpusLoader("wordnet", WordNetCorpusReader, None))
     return root
 
 
-@pytest.fixture
-def lookup(data, codec) -> VADLookup:
+def lexicon_of(values: dict[str, tuple[float, ...]], sha256: str = "0") -> Lexicon:
+    return Lexicon(values, Path("lexicon"), sha256 * 64, "-1..1")
+
+
+@pytest.fixture(params=["folders", "zips", "downloaded"])
+def data(request, tmp_path, monkeypatch) -> Path:
+    return use_data(monkeypatch, tmp_path / "nltk", request.param)
+
+
+@pytest.fixture(scope="module")
+def lookup(codec, tmp_path_factory) -> VADLookup:
+    """Of GPT-2's whole vocabulary, which takes NLTK seconds."""
     values = {"sky": (0.5, -0.25, 0.25), "skies": (-1, -1, -1), "paint": (0.25, 0.5, 0.75), "red": (1, 0, 0)}
     values |= {"Ã©": (-0.5, 0, 0), "é": (0.75, 0, 0)}
-    return VADLookup(Lexicon(values, Path("lexicon"), "0" * 64, "-1..1"), "nltk", codec)
-
-
-@pytest.fixture
-def start_method():
-    """Set how processes are started, for one test."""
-    before = multiprocessing.get_start_method()
-    yield lambda method: multiprocessing.set_start_method(method, force=True)
-    multiprocessing.set_start_method(before, force=True)
-
-
-every_form = pytest.mark.parametrize("data", ["folders", "zips", "downloaded"], indirect=True)
+    with pytest.MonkeyPatch.context() as patch:
+        use_data(patch, tmp_path_factory.mktemp("nltk") / "data", "folders")
+        yield VADLookup(lexicon_of(values), "nltk", codec)
 
 
 def plain_vad(lookup: VADLookup, tokens: list[str]) -> list[tuple[float, ...]]:
@@ -97,7 +91,6 @@ def plain_vad(lookup: VADLookup, tokens: list[str]) -> list[tuple[float, ...]]:
     return [lookup.lexicon.values.get(lemma, (0, 0, 0)) for lemma in lemmas]
 
 
-@every_form
 def test_lemmas(data):
     """ "skies" is a noun behind "red", else a verb of the same lemma; "painting" a verb, "older" an adjective, "best" an
     adverb, "boaten" an exception among nouns; the tagger fails on an empty token, which becomes a space.
@@ -105,7 +98,7 @@ def test_lemmas(data):
     tokens = {"red": "red", "skies": "sky", "painting": "paint", "older": "old", "best": "well", "boaten": "boat"}
     tokens |= {"": " ", "paints": "paint"}
     values = {lemma: (place / 10, -place / 10, 0.5) for place, lemma in enumerate(tokens.values())}
-    tagged = TaggedVAD(Lexicon(values, Path("lexicon"), "0" * 64, "-1..1"), list(tokens))
+    tagged = TaggedVAD(lexicon_of(values), list(tokens))
     expected = np.array([[values[lemma] for lemma in tokens.values()]], np.float32)
     assert np.array_equal(tagged(np.arange(len(tokens))[None]), expected)
 
@@ -122,8 +115,17 @@ def test_vad_is_the_published_ways(lookup):
     assert lookup.for_texts(accented)[0, 0, 0] == -0.5 and lookup.for_generated(accented)[0, 0, 0] == 0.75
 
 
-def test_generated_texts_are_tagged_as_they_grow(lookup):
-    """Token by token, in any order, some of them more than once: what the whole texts have; a tag changes with what follows."""
+def test_generated_texts_are_tagged_as_they_grow(lookup, monkeypatch):
+    """Token by token, in any order, some of them more than once: what the whole texts have, though a tag changes with
+    the two words that follow, and only the last three tokens are tagged.
+    """
+    known, tag = [], lookup._tagged._tag
+
+    def watched(ids, given=None):
+        known.append(None if given is None else given.shape[1])
+        return tag(ids, given)
+
+    monkeypatch.setattr(lookup._tagged, "_tag", watched)
     draw, words = np.random.default_rng(1), lookup.codec.words()
     tokens = lookup.codec.bpe([" red skies painting is sky boat"])[0]
     ids, changed = draw.choice(tokens, (30, 2)), 0
@@ -136,86 +138,38 @@ def test_generated_texts_are_tagged_as_they_grow(lookup):
         assert np.array_equal(found, np.array(expected, np.float32))
         changed += int((found[:, :-1] != before).any())
         before = found
-    assert changed > 3
-    assert np.array_equal(lookup.for_generated(ids[:, :4]), lookup.for_generated(ids[:, :4].copy()))
+    lookup.for_generated(ids[:, :4])  # which are no continuation
+    assert known == [None, *range(9), None] and changed > 3
 
 
-def test_only_the_last_three_tokens_are_tagged_again(lookup, monkeypatch):
-    """The tagger looks two words ahead, and no further: the tags before are those of the step before."""
-    known = []
-    tag = lookup._tagged._tag
+def test_vad_is_cached(data, codec, tmp_path, monkeypatch):
+    """Of all tokens' lemmas, and of texts: once for each of what they depend on."""
+    cache, ids = tmp_path / "cache", np.array([[0, 1, 2, 3]])
+    lexicon = lexicon_of({"sky": (1, 0, 0), "old": (0, 1, 0)})
+    for name in ("pieces", "words"):
+        monkeypatch.setattr(TextCodec, name, lambda self: ["red", "sky", "boat", "older"])
 
-    def watched(ids, given=None):
-        known.append(None if given is None else given.shape[1])
-        return tag(ids, given)
-
-    monkeypatch.setattr(lookup._tagged, "_tag", watched)
-    ids = np.random.default_rng(2).integers(len(lookup.codec.words()), size=(3, 8))
-    for length in range(1, 9):
-        lookup.for_generated(ids[:, :length])
-    lookup.for_generated(ids[::-1, :3])
-    assert known == [None, 0, 0, 1, 2, 3, 4, 5, None]
-
-
-@pytest.mark.slow
-def test_vad_is_cached(data, lookup, tmp_path, monkeypatch):
-    """Of all tokens' lemmas, and of texts: once for each lexicon, prompt, vocabulary and texts."""
-    cache, lexicon, codec = tmp_path / "cache", lookup.lexicon, lookup.codec
-    ids = np.array(codec.bpe([" red sky"]))
-
-    def files(texts=ids, **changed) -> int:
-        made = VADLookup(changed.get("lexicon", lexicon), "nltk", changed.get("codec", codec), cache)
+    def files(texts=ids, lexicon=lexicon, codec=codec) -> int:
+        made = VADLookup(lexicon, "nltk", codec, cache)
         assert np.array_equal(made.for_texts(texts, cache), made.for_texts(texts))
         return len(list(cache.iterdir()))
 
     assert files() == files() == 2
     assert files(ids[:, ::-1]) == 3
     assert files(codec=TextCodec(codec.tokenizer, " it feels like", 30)) == 4
-    assert files(lexicon=Lexicon({"sky": (1, 1, 1)}, Path("other"), "1" * 64, "-1..1")) == 6
-    monkeypatch.setattr(vad_lexicon, "_vad_of_lemmas", None)
-    assert files() == 6
-
-
-@every_form
-def test_cached_vad_depends_on_nltks_data_and_version(lookup, data, tmp_path, monkeypatch):
-    """Other weights of the tagger, another file of WordNet, another version: a file of its own each."""
-    ids, cache = np.array(lookup.codec.bpe([" red sky"])), tmp_path / "cache"
-
-    def files() -> int:
-        lookup.for_texts(ids, cache)
-        return len(list(cache.iterdir()))
-
-    assert files() == files() == 1  # the texts'; the lemmas of all tokens are cached where the look-up is made
-    for count, (name, file) in enumerate(
-        {TAGGER_FOLDER: f"{TAGGER}.weights.json", WORDNET_FOLDER: "noun.exc"}.items(), 2
-    ):
+    assert files(lexicon=lexicon_of({"sky": (1, 1, 1)}, "1")) == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(vad_lexicon, "_vad_of_lemmas", None)
+        assert files() == 6
+    for count, (name, file) in enumerate({TAGGER_FOLDER: f"{TAGGER}.weights.json", WORDNET_FOLDER: "noun.exc"}.items()):
         if (data / name).is_dir():
             with open(data / name / file, "a") as unpacked:
                 unpacked.write("\n")
         else:
             with zipfile.ZipFile(data / f"{name}.zip", "a") as archive:
                 archive.writestr("more", "")
-        assert files() == files() == count
+        assert files() == files() == 8 + 2 * count
+    monkeypatch.setattr(TextCodec, "pieces", lambda self: ["sky", "red", "boat", "older"])
+    assert files() == 12
     monkeypatch.setattr(vad_lexicon, "version", lambda name: f"{name} 0")
-    assert files() == 4
-
-
-@pytest.mark.slow
-def test_a_lookup_in_another_process_is_the_same(lookup):
-    """Pickled, as loader processes that are not forked get it."""
-    ids = np.array(lookup.codec.bpe([" red skies"]))
-    for lemmatizer in ("nltk", "simplemma", "none"):
-        original = VADLookup(lookup.lexicon, lemmatizer, lookup.codec)
-        copy = pickle.loads(pickle.dumps(original))
-        assert copy.for_texts(ids).tolist() == original.for_texts(ids).tolist()
-
-
-@pytest.mark.slow
-def test_training_with_loader_processes_that_are_not_forked(data, workspace, tmp_path, start_method):
-    """They load images for training and evaluation; the losses are those without loader processes."""
-    flags = ("--lemmatizer", "nltk", "--num_train_epochs", "1", "--log_steps", "1", "--eval_batch_size", "4")
-    assert artEmisX_train.main(workspace.argv(tmp_path / "none", *flags)) == 0
-    start_method("spawn")
-    assert artEmisX_train.main(workspace.argv(tmp_path / "two", *flags, "--num_workers", "2")) == 0
-    for loss, expected in zip(logged_losses(tmp_path / "two"), logged_losses(tmp_path / "none"), strict=True):
-        assert loss == pytest.approx(expected, rel=1e-5)
+    assert files() == 14

@@ -10,8 +10,6 @@ from utils.constants import EMOTIONS
 from utils.data import records as records_module
 from utils.data.records import (
     TrainingRecords,
-    dominant_emotion,
-    join_texts,
     read_training_records,
     split_texts,
     whole_training_split,
@@ -56,11 +54,6 @@ def as_split(records: TrainingRecords) -> dict:
     }
 
 
-@pytest.mark.parametrize("texts", [[], [""], ["", "a", ""], TEXTS])
-def test_joined_texts_are_split_again(texts):
-    assert split_texts(join_texts(texts)) == texts
-
-
 @pytest.mark.parametrize("mask", [[True, False, True], [False, True, False], [True, True, True]])
 def test_selected_images(split, mask):
     rest = {image_id: record for (image_id, record), selected in zip(split.items(), mask, strict=True) if selected}
@@ -86,12 +79,6 @@ def test_a_file_is_parsed_once(split, tmp_path, monkeypatch):
     file.write_text(json.dumps(split))
     assert as_split(read_training_records(file, cache)) == split
     assert len(parsed) == len(list(cache.iterdir())) == 3
-
-
-def test_dominant_emotion():
-    """More than half of the votes; exactly half is not enough."""
-    assert dominant_emotion([0, 0.51, 0, 0, 0, 0, 0, 0, 0.49]) == "awe"
-    assert dominant_emotion([0, 0.5, 0, 0, 0, 0, 0, 0, 0.5]) is dominant_emotion([0.5, 0.3, 0.2] + [0] * 6) is None
 
 
 def test_whole_training_split(tmp_path):

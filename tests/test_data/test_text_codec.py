@@ -81,12 +81,8 @@ def test_encoded_texts_are_cached(codec, tokenizer, tmp_path, monkeypatch):
     texts = [" ".join(["sky"] * length) for length in (3, 30, 1, 7, 22, 5, 2)]
 
     def encode(codec: TextCodec, emotions: list[str], texts: list[str]) -> EncodedTexts:
-        record = {
-            "emotions": emotions,
-            "explanations": texts,
-            "image_name": "a",
-            "origin_emotion_distribution": [0] * 9,
-        }
+        record = {"emotions": emotions, "explanations": texts, "image_name": "a"}
+        record["origin_emotion_distribution"] = [0] * 9
         return codec.encode_training(TrainingRecords.from_records({"1": record}), tmp_path)
 
     alone = [lists(codec.encode([emotion], [text])) for emotion, text in zip(emotions, texts, strict=True)]
