@@ -1,6 +1,5 @@
 """Where ArtEmis' splits and filters begin and end: 40 annotations against 41, proportions, v2.0's sets, lengths."""
 
-import unicodedata
 from collections import Counter
 
 import numpy as np
@@ -8,9 +7,8 @@ import pandas as pd
 import pytest
 
 from preprocess.artemis_files import TEST_SETS, TRAIN_SETS, split_artworks, split_v1, split_v2, v2_set
-from preprocess.build_splits import choose_sets, mini_variant_signs, several_emotions
+from preprocess.build_splits import choose_sets, mini_variant_signs
 from preprocess.prepare_artemis import filter_lengths
-from tests.test_preprocess.helpers import NETS, RELEASE, prepare, read
 from utils.errors import InputError
 
 
@@ -69,11 +67,6 @@ def test_signs_of_the_mini_variant():
     assert mini_variant_signs(fine) == []
     assert len(mini_variant_signs(artworks(41, split="train", utterance_spelled="a b c d e"))) == 1
     assert mini_variant_signs(fine.assign(utterance_spelled="a b c d")) == ["40 texts have fewer than 5 words"]
-
-
-def test_several_emotions_are_different_ones():
-    records = {"1": {"emotions": ["awe", "awe"]}, "2": {"emotions": ["awe", "fear"]}, "3": {"emotions": ["awe"]}}
-    assert list(several_emotions(records)) == ["2"]
 
 
 def lengths_table(*lengths: int, split: str = "train") -> pd.DataFrame:
@@ -158,37 +151,3 @@ def test_test_sets_of_v2():
     chosen = np.random.RandomState(42).choice([f"Sold-test-{n:02}" for n in range(10)], 5, replace=False)
     half = [row for row in ref if "S" + table.loc[row, "painting"] in chosen]
     assert len(half) == 15 and rows["test_old"] == half and rows["test_all"] == new + half
-
-
-@pytest.mark.slow
-def test_a_release_of_both_versions(tmp_path):
-    """New rows before old ones, names decomposed, artworks in one split, anchors in train; of the anchors' styles, which
-    the file may lack, there is one for every old artwork."""
-    old = read(RELEASE)
-    ids = sorted(set(zip(old["art_style"], old["painting"], strict=True)))
-    rows = []
-    for number in range(
-        60
-    ):  # new artworks of 5 to 8 annotations, one in six of them an old one; anchors among the first
-        style, painting = ids[-number - 1] if number % 6 == 0 else ("Rococo", f"new-é-{number}")
-        for vote in range(5 + number % 4):
-            text = f"the sky over this old town {number} feels so calm"
-            rows.append((style, painting, ("awe", "fear")[vote % 2], text, 5 + number % 4, *ids[number % 20]))
-    header = "art_style painting emotion utterance repetition anchor_art_style anchor_painting".split()
-    new = pd.DataFrame(rows, columns=header)
-    new.to_csv(tmp_path / "styled.csv", index=False)
-    new.drop(columns="anchor_art_style").to_csv(tmp_path / "bare.csv", index=False)
-    made, bare = (
-        read(prepare(RELEASE, tmp_path / name, contrastive_csv=tmp_path / f"{name}.csv") / NETS)
-        for name in ("styled", "bare")
-    )
-    pd.testing.assert_frame_equal(made, bare[made.columns])
-    kept = made[made["split"] != "rest"]
-    assert kept["version"].tolist() == sorted(kept["version"])
-    assert all(unicodedata.is_normalized("NFD", name) for name in [*made["painting"], *made["anchor_painting"]])
-    parts = split_of(made.assign(painting=made["art_style"] + made["painting"]), made["split"])
-    held_out = made[(made["version"] == "new") & (made["split"] != "train")]
-    assert set(held_out["repetition"]) == {"5"}  # the 15 artworks of five annotations suffice
-    anchors = set(made["anchor_art_style"] + made["anchor_painting"]) & set(parts)
-    renewed = set((made["art_style"] + made["painting"])[made["version"] == "new"])
-    assert {parts[anchor] for anchor in anchors - renewed} - {"rest"} == {"train"} and len(anchors) > 9

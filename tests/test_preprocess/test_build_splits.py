@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import unicodedata
 from itertools import combinations
 
 import pandas as pd
@@ -10,6 +11,7 @@ from PIL import Image
 
 from preprocess import build_splits
 from preprocess.build_splits import main
+from preprocess.prepare_artemis import read_v2
 from tests.test_preprocess.helpers import ARTEMIS, HISTOGRAMS, NETS, RELEASE, prepare, read, save_image
 from utils.constants import EMOTIONS
 from utils.data.records import read_records
@@ -75,8 +77,6 @@ def test_the_folders_named_alone_give_the_same_bytes(splits, tmp_path, capsys):
     assert printed.err == "" and "910 annotations read, 139 of artworks with more than 40 left out" in printed.out
     counts = dict(line.rsplit(maxsplit=4)[::4] for line in printed.out.splitlines()[2:])  # the last column
     assert counts["images"] == "121" and counts["texts"] == "599" and set(EMOTIONS) < set(counts)
-    with pytest.raises(InputError, match="--artemis_dir, or both"):
-        main([*mini, "--out_dir", str(tmp_path)])
 
 
 def test_words_that_pandas_takes_for_nothing_stay_and_texts_without_a_word_go(tmp_path, capsys):
@@ -133,26 +133,56 @@ def test_required_images(splits, tmp_path):
     with pytest.raises(InputError, match="155 artworks have no image, see .*image_manifest.csv"):
         build(tmp_path / "out", "--image_root", tmp_path / "images", "--require_images")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["image_manifest.csv"]
-    with pytest.raises(InputError, match="--require_images needs --image_root"):
-        build(tmp_path / "out", "--require_images")
 
 
-def test_v2(tmp_path, capsys):
-    anchors = read(RELEASE).drop_duplicates(["art_style", "painting"])[:40]
-    new = pd.concat([anchors] * 6).assign(anchor_painting=anchors["painting"], anchor_art_style=anchors["art_style"])
-    new = new.assign(painting="new-" + new["painting"], utterance="a calm blue sky over the sea", repetition="6")
-    new["emotion"] = [EMOTIONS[index % 9] for index in range(len(new))]
-    new.to_csv(tmp_path / "Contrastive.csv", index=False)
-    prepare(RELEASE, tmp_path, contrastive_csv=tmp_path / "Contrastive.csv")
+# ---- v2.0 ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def both_versions(tmp_path_factory):
+    """A release of both versions, prepared: 60 new artworks of 5 to 8 annotations, one in six of them an old one; anchors
+    among the first old ones, of whose styles there is one for every old artwork."""
+    folder, old, rows = tmp_path_factory.mktemp("v2"), read(RELEASE), []
+    ids = sorted(set(zip(old["art_style"], old["painting"], strict=True)))
+    for number in range(60):
+        style, painting = ids[-number - 1] if number % 6 == 0 else ("Rococo", f"new-é-{number}")
+        for vote in range(5 + number % 4):
+            text = f"the sky over this old town {number} feels so calm"
+            rows.append((style, painting, ("awe", "fear")[vote % 2], text, 5 + number % 4, *ids[number % 20]))
+    header = "art_style painting emotion utterance repetition anchor_art_style anchor_painting".split()
+    pd.DataFrame(rows, columns=header).to_csv(folder / "Contrastive.csv", index=False)
+    return prepare(RELEASE, folder, contrastive_csv=folder / "Contrastive.csv")
+
+
+def test_a_release_of_both_versions(both_versions, tmp_path):
+    """New rows before old ones, names decomposed, artworks in one split, anchors in train; their styles may be lacking."""
+    made = read(both_versions / NETS)
+    kept = made[made["split"] != "rest"]
+    assert kept["version"].tolist() == sorted(kept["version"])
+    assert all(unicodedata.is_normalized("NFD", name) for name in [*made["painting"], *made["anchor_painting"]])
+    made = made.assign(artwork=made["art_style"] + made["painting"])
+    assert (made.groupby("artwork")["split"].nunique() == 1).all()
+    held_out = made[(made["version"] == "new") & (made["split"] != "train")]
+    assert set(held_out["repetition"]) == {"5"}  # the 15 artworks of five annotations suffice
+    parts = dict(zip(made["artwork"], made["split"], strict=True))
+    anchors = set(made["anchor_art_style"] + made["anchor_painting"]) & set(parts)
+    renewed = set(made["artwork"][made["version"] == "new"])
+    assert {parts[anchor] for anchor in anchors - renewed} - {"rest"} == {"train"} and len(anchors) > 9
+    read(both_versions / "Contrastive.csv").drop(columns="anchor_art_style").to_csv(tmp_path / "bare.csv", index=False)
+    styled, bare = (read_v2(RELEASE, path) for path in (both_versions / "Contrastive.csv", tmp_path / "bare.csv"))
+    pd.testing.assert_frame_equal(styled, bare[styled.columns])
+
+
+def test_sets_of_v2(both_versions, tmp_path, capsys):
     tests = ["--test_sets", "test_new", "test_40"]
-    build(tmp_path, "--dataset", "v2", "--train_set", "old_full", *tests, artemis_dir=tmp_path)
+    build(tmp_path, "--dataset", "v2", "--train_set", "old_full", *tests, artemis_dir=both_versions)
     assert "train and cl_train are the set 'old_full', test is 'test_all'" in capsys.readouterr().out
     of = {"train": "old_full", "test": "test_all", "test_new": "test_new", "test_40": "test_40"}
     for name, records in records_of(tmp_path, of).items():
-        rows = read(tmp_path / f"preprocess_data_nets/sets/{of[name]}.csv")
+        rows = read(both_versions / f"preprocess_data_nets/sets/{of[name]}.csv")
         texts = sorted(text for record in records.values() for text in record["explanations"])
         assert texts == sorted(rows["utterance_spelled"])
         names = {record["image_name"] for record in records.values()}
         assert names == set(rows["art_style"] + "/" + rows["painting"] + ".jpg")
-    build(tmp_path, "--dataset", "v2", artemis_dir=tmp_path)
+    build(tmp_path, "--dataset", "v2", artemis_dir=both_versions)
     assert "the set 'combined'" in capsys.readouterr().out

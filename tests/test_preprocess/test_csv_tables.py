@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from preprocess.csv_tables import check_emotions, column_of_integers, read_table
-from preprocess.resize_wikiart import annotated_names
 from tests.test_preprocess.helpers import write_table
 from utils.errors import InputError
 
@@ -19,10 +18,7 @@ FORMS = {
     "Excel's first line": ("t.csv", {"delimiter": ";", "first": "sep=;\r\n"}),
     "Excel's first line, another delimiter": ("t.csv", {"delimiter": "^", "first": '"sep=^"\n'}),
     "a byte order mark": ("t.csv", {"encoding": "utf-8-sig"}),
-    "a byte order mark and Excel's first line": (
-        "t.csv",
-        {"delimiter": ";", "encoding": "utf-8-sig", "first": "sep=;\n"},
-    ),
+    "both": ("t.csv", {"delimiter": ";", "encoding": "utf-8-sig", "first": "sep=;\n"}),
     "Excel's Unicode text": ("t.txt", {"delimiter": "\t", "encoding": "utf-16"}),
     "commas in a .tsv": ("t.tsv", {}),
 }
@@ -103,25 +99,12 @@ def test_integers_and_emotions(tmp_path):
         check_emotions(table, ("awe", "fear"), path, "mend it")
 
 
-def test_names_of_annotated_artworks_are_read_from_any_table(tmp_path):
-    rows = [("Baroque", "jos\u00e9, seated", "awe"), ("Baroque", "a", "fear"), ("Baroque", "a", "awe")]
-    header = ("art_style", "painting", "emotion")
-    first = write_table(tmp_path / "r.txt", rows, header, encoding="utf-16", delimiter="\t")
-    second = write_table(tmp_path / "s.csv", [("Cubism", "b", "awe")], header, delimiter=";")
-    assert annotated_names([first, second]) == ["Baroque/a.jpg", "Baroque/jos\u00e9, seated.jpg", "Cubism/b.jpg"]
-
-
 def test_workbooks(tmp_path):
     """The first sheet; rows that are empty do not count, words like "NA" stay words."""
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
-    for row in [
-        ("image", "emotion", "", "repetition"),
-        ("a.jpg", "awe", None, 8),
-        (),
-        ("b.jpg", "NA", "x", 9),
-        (None, ""),
-    ]:
+    header = ("image", "emotion", "", "repetition")
+    for row in (header, ("a.jpg", "awe", None, 8), (), ("b.jpg", "NA", "x", 9), (None, "")):
         book.active.append(row)
     book.create_sheet("notes").append(["of no interest"])
     for name in ("mine.xlsx", "mine.csv"):  # whatever its name

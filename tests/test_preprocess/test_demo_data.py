@@ -4,7 +4,8 @@ tests/test_training/test_demo.py)."""
 import dataclasses
 import hashlib
 import json
-import subprocess
+import os
+import runpy
 import sys
 from collections import Counter
 from pathlib import Path
@@ -30,7 +31,6 @@ from tests.test_preprocess.helpers import HISTOGRAMS, NETS, RELEASE, read
 from utils.command_line import DEMO_DEFAULTS
 from utils.constants import EMOTION_SPAN, EMOTIONS, PROMPT_TEXT
 from utils.data.text_codec import TextCodec, load_tokenizer
-from utils.errors import InputError
 
 SEED = 2021
 
@@ -38,6 +38,11 @@ SEED = 2021
 @pytest.fixture(scope="module")
 def planned() -> pd.DataFrame:
     return plan_paintings(PAINTINGS, SEED)
+
+
+@pytest.fixture(scope="module")
+def annotations(planned) -> pd.DataFrame:
+    return annotate(planned, SEED)
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +108,6 @@ def test_a_failure_leaves_no_release(data, tmp_path, monkeypatch):
     assert not (tmp_path / RELEASE.name).exists()
 
 
-def test_a_foreign_folder_is_refused_and_kept(tmp_path):
-    (tmp_path / "wikiart_originals").mkdir()
-    (tmp_path / "wikiart_originals/mine.jpg").write_bytes(b"mine")
-    with pytest.raises(InputError, match="no earlier demo; name another --out_dir"):
-        make_demo_data(tmp_path)
-    assert digest(tmp_path) == {"wikiart_originals/mine.jpg": hashlib.sha256(b"mine").hexdigest()}
-
-
 # ---- content ---------------------------------------------------------------------------------------------------------
 
 
@@ -130,26 +127,21 @@ def test_annotators_disagree_as_planned(planned):
     assert (planned["votes"].map(lambda votes: len(set(votes))) > 1).mean() > 0.9  # emotions to pair
 
 
-def test_texts_tell_the_annotators_emotion_and_fit_into_the_text_window(planned):
-    part = planned[:300]
-    annotations = annotate(part, SEED)
-    assert len(annotations) == part["votes"].map(len).sum() and annotations["tokens_len"].between(8, 20).all()
-    told = {
-        emotion: " ".join(annotations.loc[annotations["emotion"] == emotion, "utterance_spelled"])
-        for emotion in EMOTIONS
-    }
+def test_texts_tell_the_annotators_emotion_and_fit_into_the_text_window(planned, annotations):
+    assert len(annotations) == planned["votes"].map(len).sum() and annotations["tokens_len"].between(8, 20).all()
+    told = annotations.groupby("emotion")["utterance_spelled"].agg(" ".join)
     for emotion, word in {"amusement": "funny", "fear": "nightmare", "sadness": "lonely", "disgust": "sick"}.items():
         assert [other for other in EMOTIONS if f" {word}" in told[other]] == [emotion]
-    assert not annotate(part, 1)["utterance"].equals(annotations["utterance"])
+    few = planned[:50]
+    assert not annotate(few, 1)["utterance"].equals(annotate(few, SEED)["utterance"])
     folder = REPOSITORY / "models/gpt2-bpe"
     bpe = ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    longest = max(len(bpe.encode(f" because {text}").ids) for text in annotations["utterance_spelled"])
+    longest = max(len(bpe.encode(f" because {text}").ids) for text in annotations["utterance_spelled"][:2000])
     assert 1 + 3 + 2 + longest + 1 <= 30  # bos, prompt, emotion, explanation, eos
 
 
-def test_the_decoders_tokens_are_words(planned, tmp_path):
+def test_the_decoders_tokens_are_words(annotations, tmp_path):
     """As in GPT-2's vocabulary, only "something else" is two; and other texts can be spelled, too."""
-    annotations = annotate(planned, SEED)
     write_decoder(tmp_path / "gpt2", annotations)
     codec = TextCodec(load_tokenizer(str(tmp_path / "gpt2")), PROMPT_TEXT, DEMO_DEFAULTS["max_seq_len"])
     assert len(codec.tokenizer) < 1000
@@ -189,10 +181,26 @@ def test_lexicon_is_bipolar_and_covers_the_demo(planned):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("script", ["make_demo_data.py", "train_text2emotion.py"])
-def test_scripts_run_by_their_path(tmp_path, script):
-    """In another folder, without the package on the path; the other ones do in tests/test_main_road.py."""
-    command = [sys.executable, REPOSITORY / "preprocess" / script, "--help"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_scripts_run_by_their_path(monkeypatch, capsys, script):
+    """Without the repository on the path, in this process, as torch's import takes seconds; the other scripts do in
+    tests/test_main_road.py."""
+
+    def is_ours(name):
+        return name.partition(".")[0] in ("models", "preprocess", "utils")
+
+    before = dict(sys.modules)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if Path(folder).resolve() != REPOSITORY])
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    try:
+        for name in filter(is_ours, before):
+            del sys.modules[name]
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(REPOSITORY / "preprocess" / script), run_name="__main__")
+    finally:
+        for name, module in list(sys.modules.items()):
+            if is_ours(name) or module is None:
+                del sys.modules[name]
+        sys.modules.update({name: module for name, module in before.items() if is_ours(name) or module is None})
+    assert not end.value.code and capsys.readouterr().out.startswith(f"usage: {script}")

@@ -2,9 +2,6 @@
 
 import os
 
-import pytest
-from PIL import Image
-
 from preprocess.image_manifest import manifest_rows, measure, write_manifest
 from preprocess.image_names import ImageFolder
 from tests.test_preprocess.helpers import read, save_image
@@ -39,16 +36,6 @@ def test_problems_and_sizes(tmp_path):
     assert (
         rows["problem"].tolist()[1:4] == expected and "other.jpg: unreadable image (it is empty" in rows["problem"][4]
     )
-
-
-@pytest.mark.parametrize(("apply", "size"), [(True, (20, 30)), (False, (30, 20))])
-def test_sizes_are_those_of_upright_images_unless_the_orientation_is_ignored(tmp_path, apply, size):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
-    (row,) = manifest_rows(ImageFolder(tmp_path), ["a.jpg"])
-    row = measure(row, apply)
-    assert (row.width, row.height) == size
 
 
 def test_how_files_were_found(tmp_path):

@@ -46,16 +46,13 @@ NFD = unicodedata.normalize("NFD", NFC)
     [
         (NFC, NFC, "exact name"),
         (NFC, "Baroque/josé-café.png", "another extension"),
-        ("Baroque/a", "Baroque/a.tiff", "another extension"),
         (NFC, NFD, "Unicode form"),
         (NFD, NFC, "Unicode form"),
         (NFC, "Baroque/jos#U00e9-caf#U00e9.jpg", "escapes undone"),
         (NFC, "Baroque/jose#U0301-cafe#U0301.jpg", "escapes undone"),
-        (NFC, "Baroque/jos\\u00E9-café.jpg", "escapes undone"),
         (NFC, "Baroque/jos%C3%A9-caf%C3%A9.jpg", "escapes undone"),
         ("Baroque/jos#U00e9-caf#U00e9.jpg", NFD, "escapes undone"),
         ("Style/řezník.jpg", "Style/\\u0159ezn#U00edk.jpg", "escapes undone"),
-        ("Style/x̂.jpg", "Style/x#U0302.jpg", "escapes undone"),
         (NFC, NFC.encode().decode("latin-1"), "mojibake undone"),
         (NFD, NFC.encode().decode("cp1252"), "mojibake undone"),
         (NFC, NFC.encode().decode("cp437"), "mojibake undone"),
@@ -102,8 +99,7 @@ def test_the_closest_spelling_wins(tmp_path):
 
 def test_of_equally_close_names_the_composed_one_wins(tmp_path):
     composed, _ = put(tmp_path, NFC), put(tmp_path, NFD)
-    for damaged in ("Baroque/jos#U00e9-caf#U00e9.jpg", "Baroque/jose%CC%81-cafe%CC%81.jpg"):
-        assert ImageFolder(tmp_path).find(damaged) == composed
+    assert ImageFolder(tmp_path).find("Baroque/jos#U00e9-caf#U00e9.jpg") == composed
 
 
 def test_numbered_paintings_are_artworks_of_their_own(tmp_path):
@@ -134,29 +130,6 @@ def test_names_in_other_folders_hidden_and_system_files_are_not_found(tmp_path):
         assert folder.find(name) is None
     with pytest.raises(InputError, match="no such image folder"):
         ImageFolder(tmp_path / "nowhere")
-
-
-def test_links_are_followed(tmp_path):
-    outside, inside = put(tmp_path, "disk/b.jpg"), put(tmp_path, "images/Baroque/a.jpg")
-    (tmp_path / "images/Baroque/out.jpg").symlink_to(outside)
-    (tmp_path / "images/Baroque/in.jpg").symlink_to(inside)
-    (tmp_path / "images/Rococo").symlink_to(tmp_path / "disk")
-    (tmp_path / "alias").symlink_to(tmp_path / "images")
-    folder = ImageFolder(tmp_path / "alias")
-    for name in ("Baroque/in.jpg", "Baroque/out.jpg", "Rococo/b.jpg", "rococo/B.png"):
-        assert folder.find(name).is_file()
-
-
-def test_a_broken_link_is_named(tmp_path):
-    """As git-annex and DVC leave for files they have not fetched, and disks that are not mounted."""
-    put(tmp_path, "Baroque/a.jpg")
-    (tmp_path / "Baroque/b.jpg").symlink_to("../.git/annex/objects/b.jpg")
-    (tmp_path / "Rococo").symlink_to("/nowhere/Rococo")
-    folder = ImageFolder(tmp_path)
-    for name, link in (("Baroque/b.jpg", "Baroque/b.jpg"), ("Rococo/c.jpg", "Rococo")):
-        found = folder.look_up(name)
-        assert not found.paths and found.reason.startswith(f"{tmp_path / link} is a broken link")
-    assert not folder.look_up("Baroque/c.jpg").reason
 
 
 def test_a_guess_needs_a_single_file(tmp_path):
@@ -199,29 +172,23 @@ def test_the_folder_of_the_exact_name_comes_first(tmp_path):
 
 # ---- all names of WikiArt that are not plain, in every form that archives give them -----------------------------------
 
-# artist as listed: the true name, and the listed one transliterated as a public user of ArtEmis' release file has it
-ARTISTS = {
-    "andrã©-lhote": ("andré-lhote", "andra(c)-lhote"),
-    "antã³nio-de-carvalho-da-silva-porto": (
-        "antónio-de-carvalho-da-silva-porto",
-        "anta3nio-de-carvalho-da-silva-porto",
-    ),
-    "arnold-bã¶cklin": ("arnold-böcklin", "arnold-baPcklin"),
-    "eugã¨ne-grasset": ("eugène-grasset", 'euga"ne-grasset'),
-    "ferdinand-georg-waldmã¼ller": ("ferdinand-georg-waldmüller", "ferdinand-georg-waldma 1-4ller"),
-    "fã©lix-del-marle": ("félix-del-marle", "fa(c)lix-del-marle"),
-    "georges-lacombeâ\xa0": ("georges-lacombe\xa0", "georges-lacombea "),
-    "grã©goire-michonze": ("grégoire-michonze", "gra(c)goire-michonze"),
-    "joaquã\xadn-sorolla": ("joaquín-sorolla", "joaquan-sorolla"),
-    "mestre-ataã\xadde": ("mestre-ataíde", "mestre-ataade"),
-    "roger-bissiã¨re": ("roger-bissière", 'roger-bissia"re'),
+# in the listed artists: the letter as it was misread -> the true one, and a transliteration that a public user of ArtEmis'
+# release file has
+MISREAD = {
+    "ã©": ("é", "a(c)"),
+    "ã³": ("ó", "a3"),
+    "ã¶": ("ö", "aP"),
+    "ã¨": ("è", 'a"'),
+    "ã¼": ("ü", "a 1-4"),
+    "ã\xad": ("í", "a"),
+    "â\xa0": ("\xa0", "a "),
 }
 
 
 def renamed(name, which):
-    style, _, rest = name.partition("/")
-    artist, _, title = rest.partition("_")
-    return f"{style}/{ARTISTS[artist][which]}_{title}" if artist in ARTISTS else name
+    for misread, letters in MISREAD.items():
+        name = name.replace(misread, letters[which])
+    return name
 
 
 def true(name):
@@ -246,6 +213,11 @@ def odd(replacement, pattern="[^\x00-\x7f]"):
     return lambda name: re.sub(pattern, replacement, name)
 
 
+def one_of(marks, pattern="[^\x00-\x7f]"):
+    """Each name gets one of the marks, so that all occur in one folder."""
+    return lambda name: re.sub(pattern, marks[sum(name.encode()) % len(marks)], name)
+
+
 def in_stem(pattern, replacement):
     return lambda name: re.sub(pattern, replacement, name.removesuffix(".jpg")) + ".jpg"
 
@@ -258,7 +230,6 @@ FORMS = {
     "unzip's escapes": odd(lambda match: f"#U{ord(match[0]):04x}"),
     "misread once more as latin-1": lambda name: misread(name, "latin-1"),
     "misread once more as cp437": lambda name: misread(name, "cp437"),
-    "true name": true,
     "true name, NFD": lambda name: unicodedata.normalize("NFD", true(name)),
     "other than ASCII dropped": odd(""),
     "transliterated": transliterated,
@@ -268,17 +239,15 @@ FORMS = {
     "true name misread as cp850": lambda name: misread(true(name), "cp850"),
     "misread and lower-cased again": lambda name: misread(name, "latin-1", lowered=True),
     "latin-1 bytes": lambda name: name.encode("latin-1").decode("utf-8", errors="surrogateescape"),
-    "percent-encoded": quote,
     "percent-encoded twice": lambda name: quote(quote(name, safe=""), safe="").replace("%252F", "/"),
     "folded to ASCII": folded,
-    **{f"{mark!r} for other than ASCII": odd(mark) for mark in ("_", "?", "-", "\ufffd")},
+    "a mark for other than ASCII": one_of("_?-\ufffd"),
     "'_' for all odd characters": in_stem(BRACKETS_TOO, "_"),
     "'_' for odd bytes": odd(lambda match: "_" * len(match[0].encode()), BRACKETS_TOO),
     "all odd characters dropped": in_stem(BRACKETS_TOO, ""),
-    **{f"apostrophe {mark}": odd(mark, "'") for mark in "’ʼ`_"},
+    "another apostrophe": one_of("’ʼ`_", "'"),
     "upper case": lambda name: name.partition("/")[0] + "/" + name.partition("/")[2].upper(),
-    "a second download": lambda name: name.replace(".jpg", " (1).jpg"),
-    "png": lambda name: name.replace(".jpg", ".png"),
+    "a second download, png": lambda name: name.replace(".jpg", " (1).png"),
 }
 SIDES = {
     "v1.0": lambda name: name,
@@ -304,16 +273,18 @@ FORMS_AND_MARKS = [pytest.param(form, marks=[] if form in INNER_LOOP else pytest
 @pytest.mark.parametrize("form", FORMS_AND_MARKS)
 def test_every_name_is_found_and_no_other_artwork(tmp_path, form):
     """First of every other one, so that of most that are nearly equal one is absent, which no other may replace."""
-    start = list(FORMS).index(form) % 2
+    number = list(FORMS).index(form)
+    sides = ("v1.0", list(SIDES)[1 + number % 3])
+    start = number % 2
     owners = put_all(tmp_path, form, NAMES[start::2])
-    for side in ("v1.0", "transliterated"):
+    for side in sides:
         folder = ImageFolder(tmp_path)
         found = {name: folder.find(SIDES[side](name)) for name in NAMES}
-        assert {name: path for name, path in found.items() if path and owners[path] != name} == {}
+        assert {name: path for name, path in found.items() if path and owners[path] != name} == {}, side
     owners |= put_all(tmp_path, form, NAMES[1 - start :: 2])
-    for side, spelled in SIDES.items():
-        folder = ImageFolder(tmp_path)
-        assert {name: path for name in NAMES if owners.get(path := folder.find(spelled(name))) != name} == {}, side
+    folder = ImageFolder(tmp_path)
+    for side in sides:
+        assert {name: path for name in NAMES if owners.get(path := folder.find(SIDES[side](name))) != name} == {}, side
 
 
 def test_the_names_hold_pairs_that_are_nearly_equal():

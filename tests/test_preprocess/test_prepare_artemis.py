@@ -2,12 +2,24 @@
 
 import json
 import pickle
+import random
+from contextlib import redirect_stdout
+from io import StringIO
 
 import pandas as pd
 import pytest
+from nltk.tokenize import NLTKWordTokenizer
 
-from preprocess.artemis_files import MIN_WORD_COUNT, add_text_columns, grouped_references, write_vocabulary
-from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize
+from preprocess import artemis_files
+from preprocess.artemis_files import (
+    MIN_WORD_COUNT,
+    TextColumns,
+    add_text_columns,
+    grouped_references,
+    write_table,
+    write_vocabulary,
+)
+from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize, tokenize_all
 from tests.test_preprocess.helpers import ARTEMIS, HISTOGRAMS, MINI, NETS, RELEASE, prepare, read
 from utils.data.untrusted_files import load_vocabulary
 
@@ -20,7 +32,10 @@ def prepared(tmp_path_factory):
     """The fixture's release, prepared with the one entry of ArtEmis' spelling list that acts in it."""
     folder = tmp_path_factory.mktemp("prepared")
     (folder / "spelling.json").write_text('{"colours": "colors"}')
-    return prepare(RELEASE, folder, spelling=folder / "spelling.json", jobs="2")
+    with redirect_stdout(StringIO()) as printed:
+        prepare(RELEASE, folder, spelling=folder / "spelling.json", jobs="2")
+    (folder / "printed.txt").write_text(printed.getvalue())
+    return folder
 
 
 @pytest.mark.parametrize("name", [HISTOGRAMS, MINI, NETS, VOCABULARY])
@@ -47,18 +62,13 @@ def test_any_number_of_processes_and_the_list_in_python_give_the_same_bytes(prep
         assert (prepared / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
-def test_counts_are_printed(tmp_path, capsys):
-    prepare(RELEASE, tmp_path)
-    counts = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:])
-    made = read(tmp_path / NETS)
-    expected = {
-        "rows": 1108,
-        "artworks": 160,
-        "kept": 910,
-        "longest kept (tokens)": made["tokens_len"].astype(int).max(),
-    }
+def test_counts_are_printed(prepared):
+    counts = dict(line.rsplit(maxsplit=1) for line in (prepared / "printed.txt").read_text().splitlines()[1:])
+    made = read(prepared / NETS)
+    val = made[made["split"] == "val"].drop_duplicates(["art_style", "painting"])
+    expected = {"rows": 1108, "artworks": 160, "kept": 910, "val artworks": len(val)}
+    expected["longest kept (tokens)"] = made["tokens_len"].astype(int).max()
     expected["kept in train"] = (made["split"] == "train").sum()
-    expected["val artworks"] = len(made[made["split"] == "val"].drop_duplicates(["art_style", "painting"]))
     assert {name: int(counts[name]) for name in expected} == expected
     assert int(counts["too short"]) + int(counts["too long"]) == 1108 - 910
 
@@ -81,7 +91,7 @@ def test_many_texts_with_corrections(tmp_path):
 
 
 def test_a_split_column_of_the_release_wins(tmp_path):
-    release = read(RELEASE)
+    release = read(RELEASE)[:400]
     artworks = release["art_style"] + release["painting"]
     release["split"] = ["val" if name < sorted(set(artworks))[20] else "train" for name in artworks]
     prepare(release, tmp_path)
@@ -92,7 +102,7 @@ def test_a_split_column_of_the_release_wins(tmp_path):
 
 
 def test_a_very_long_text_does_not_lengthen_every_row(tmp_path):
-    release = read(RELEASE)
+    release = read(RELEASE)[:400]
     words = ["sky", "sea", "tree"] * 1000
     release.loc[[3, 5], "utterance"] = [" ".join(words), " ".join(words[:256])]
     mini = read(prepare(release, tmp_path) / MINI)
@@ -100,6 +110,17 @@ def test_a_very_long_text_does_not_lengthen_every_row(tmp_path):
     assert set(encoded.map(len)) == {258} and encoded[3] == encoded[5] and encoded[3][-1] == 2
     assert mini.loc[3, "utterance_spelled"].split() == words and mini.loc[3, "tokens_len"] == "3000"
     assert encoded[0][-1] == 0
+
+
+@pytest.mark.parametrize("rows", [0, 6, 7, 20])
+def test_a_table_is_written_in_parts_as_at_once(tmp_path, monkeypatch, rows):
+    monkeypatch.setattr(artemis_files, "ROWS_WRITTEN_AT_ONCE", 7)
+    texts = ["the sea", 'a "sky"', "é,", "", " ".join(["sea"] * 300)]
+    table = pd.DataFrame({"emotion": "awe", "utterance_spelled": [texts[n % 5] for n in range(20)], "split": "train"})
+    table["tokens_len"] = table["utterance_spelled"].str.split().str.len()
+    add = TextColumns(table, min_count=1).add
+    write_table(tmp_path / "parts.csv", table[:rows], add)
+    assert (tmp_path / "parts.csv").read_bytes() == add(table[:rows]).to_csv(index=False, lineterminator="\n").encode()
 
 
 # ---- texts -----------------------------------------------------------------------------------------------------------
@@ -123,18 +144,31 @@ def test_tokens(text, tokens):
     assert tokenize(text) == tokens.split()
 
 
+# what NLTK's rules look at
+PARTS = [*"''\"\" \t\n\xa0`()&«»“”‘’a", "''", "``", "foo", "'s", "'re", "n't", " 'tis", "d'ye", "wanna", "cannot", "é"]
+
+
+def test_texts_are_tokenized_together_as_alone():
+    choose = random.Random(3).choices
+    texts = ["", *("".join(choose(PARTS, k=1 + n % 9)) for n in range(1000))]
+    assert tokenize_all(texts) == [" ".join(tokenize(text)) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "text", ['"the sky" is', "''the sky'' is", "\"'the sky'\"", "' the foxes'", '"`sea', "sky's'", '"']
+)
+def test_quotes_at_a_texts_ends_are_split_as_by_nltk(text):
+    assert tokenize_all(["sea", text, "sea"])[1].split() == NLTKWordTokenizer().tokenize(text)
+
+
 def test_spelling():
     checker = SpellChecker()
     corrected = {"whispring": "whispering", "beautifull": "beautiful"}
     for word in (*corrected, "colours", "the", "xqzvw", "1920s", "'s", "paintng2", "&"):
         assert checker.correct(word) == [corrected.get(word, word)]
     checker = SpellChecker(known_words={"whispring"}, corrections={"colours": "colors", "alot": "a lot", "teh": "teh"})
-    words = {
-        "whispring": "whispring",
-        "paintng": "painting",
-        "alot": "a lot",
-        "teh": "teh",
-    }  # what the list says is final
+    # what the list says is final
+    words = {"whispring": "whispring", "paintng": "painting", "alot": "a lot", "teh": "teh"}
     assert {word: " ".join(checker.correct(word)) for word in words} == words
 
 
