@@ -126,7 +126,7 @@ class Road:
 
 
 def test_the_road(tmp_path):
-    """Every step in order. The training has two processes; test_demo.py starts one with accelerate's launcher."""
+    """Every step in order, on one process and on two, without and with cached features."""
     road = Road(tmp_path / "SEVLM")
     _nltk, resize, prepare, splits, annotations, cache, train, score, report = commands_of_readme()
     assert f"{IMAGES} images: {IMAGES} without a problem" in road.run(resize)
@@ -140,11 +140,16 @@ def test_the_road(tmp_path):
     assert sum(len(record["explanations"]) for record in records["cl_train"].values()) > 2000
     road.run(annotations)
 
+    train += " --num_train_epochs 1"
+    uncached = re.sub(r"--feature_cache \S+", "", train)
+    printed = road.run(f"{uncached} --ckpt_path uncached/ --caption_save_path uncached/ --metrics bleu")
+    assert "best-res is of epoch 0: ACC" in printed
+    assert sum("model.safetensors" in line for line in road.hub.asked if line.startswith("GET")) == 2
+
     assert f"{IMAGES} images in data/features, {IMAGES} of them new" in road.run(cache)
-    printed = road.run(train.replace("accelerate launch", "torchrun --nproc_per_node 2") + " --num_train_epochs 1")
+    printed = road.run(train.replace("accelerate launch", "torchrun --nproc_per_node 2"))
     assert "processes: 2, images per update: 64" in printed
     assert "best-res is of epoch 0: ACC" in printed and "METEOR" in printed
-    assert sum("model.safetensors" in line for line in road.hub.asked if line.startswith("GET")) == 2
 
     printed = road.run(score)
     assert "best-res: ACC" in printed and "(7 images)" in printed

@@ -276,10 +276,12 @@ def card_header(name: str, settings: dict[str, Any], reports: dict[str, dict], s
     if not reports:
         from utils.evaluation.evaluator import deciding_score  # it imports torch
 
-        deciding = CAPTION_SCORES[deciding_score(flags.get("metrics") or list(DEFAULT_METRICS))].replace("B-", "BLEU-")
-        for score, heading in (("best_acc", "best-acc: emotion accuracy"), ("best_res", f"best-res: {deciding}")):
-            if stats.get(score) is not None:
-                results.append(_result(f"{data} (validation)", heading, score, stats[score]))
+        deciding = deciding_score(flags.get("metrics") or list(DEFAULT_METRICS))
+        best_res = f"best-res: {CAPTION_SCORES[deciding].replace('B-', 'BLEU-')}"
+        best_acc = "best-acc: emotion accuracy"
+        for name, score, heading in (("best_acc", "sub_acc", best_acc), ("best_res", deciding, best_res)):
+            if stats.get(name) is not None:
+                results.append(_result(f"{data} (validation)", heading, score, stats[name]))
     return ModelCardData(
         model_name=name,
         language="en",
@@ -301,7 +303,7 @@ def _on_hub(name: str) -> bool:
 
 
 def _result(data: str, heading: str, score: str, value: float) -> EvalResult:
-    kind = {"sub_acc": "accuracy", "best_acc": "accuracy", "macro_F1": "f1", "weighted_F1": "f1", "best_res": "bleu"}
+    kind = {"sub_acc": "accuracy", "macro_F1": "f1", "weighted_F1": "f1"}
     return EvalResult(
         task_type="image-to-text",
         dataset_type="image-to-text",

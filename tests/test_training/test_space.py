@@ -78,8 +78,8 @@ def test_what_the_hub_reads_of_a_card():
     card = read({})
     assert card["base_model"] == ["openai/clip-vit-base-patch16", "distilgpt2"] and card["license"] == "other"
     assert card["library_name"] == "sevlm" and card["datasets"] == ["artEmisX_val"]
-    scores = [(one["name"], one["value"]) for one in card["model-index"][0]["results"][0]["metrics"]]
-    assert scores == [("best-acc: emotion accuracy", 50.0), ("best-res: CIDEr", 123.4)]
+    scores = [(one["type"], one["name"], one["value"]) for one in card["model-index"][0]["results"][0]["metrics"]]
+    assert scores == [("accuracy", "best-acc: emotion accuracy", 50.0), ("cider", "best-res: CIDEr", 123.4)]
     report = {"evaluated_file": "artEmisX_test.json", "test_set": "v1.0", "intervals": {"Bleu_4": [0.08, 0.1025]}}
     report["scores"] = {"Bleu_4": 0.0912, "macro_F1": 0.25, "self_BLEU_4": 0.5}
     card = read({"a": report}, clip_model="vit", gpt2_model="my-gpt2")
