@@ -75,6 +75,16 @@ class Workspace:
         return [*flags, "--from_scratch", "--metrics", "bleu", *more]
 
 
+def without(argv: list[str], *names: str) -> list[str]:
+    """A command line without some of its flags and their values."""
+    kept, skip = [], False
+    for word in argv:
+        skip = word.removeprefix("--") in names if word.startswith("--") else skip
+        if not skip:
+            kept.append(word)
+    return kept
+
+
 def logged_losses(out: Path) -> list[dict]:
     """The losses in a run's log, in order; of a step that was done again after a resumption the later ones."""
     lines = map(json.loads, (out / "results" / "log.jsonl").read_text().splitlines())

@@ -8,16 +8,6 @@ from models import losses
 NOT_DEFAULT = ("--dropout", "0.2", "--seed", "3")  # of the run `finished`
 
 
-def without(argv: list[str], *names: str) -> list[str]:
-    """A command line without some of its flags and their values."""
-    kept, skip = [], False
-    for word in argv:
-        skip = word.removeprefix("--") in names if word.startswith("--") else skip
-        if not skip:
-            kept.append(word)
-    return kept
-
-
 @pytest.fixture(scope="session")
 def finished(workspace, tmp_path_factory):
     """The folder of a training of two epochs, for tests that only read it."""

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import artEmisX_train
-from tests.conftest import TINY_VIT
-from tests.test_training.conftest import NOT_DEFAULT, without
+from tests.conftest import TINY_VIT, without
+from tests.test_training.conftest import NOT_DEFAULT
 from utils.errors import InputError
 from utils.training.build_model import load_checkpoint
 from utils.training.resume import load_state, state_folders

@@ -12,7 +12,7 @@ from models import hub
 from models.image_encoder import VISION_KINDS, default_preparation
 from models.sevlm import SEVLM
 from preprocess import cache_features
-from tests.test_training.conftest import without
+from tests.conftest import without
 from tests.test_training.test_share import scored
 from tests.tiny_encoders import save
 from utils import explain, share

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import artEmisX_train
 from models.sevlm import SEVLM
-from tests.test_training.conftest import without
+from tests.conftest import without
 from utils import explain, share
 from utils.errors import InputError
 from utils.opts import declared

@@ -58,7 +58,7 @@ def test_the_summary_names_existing_files_and_commands_that_run(workspace, tmp_p
 
     module = [f"PYTHONPATH={REPOSITORY}", "python", "-m"]
     assert "1 explained" in output(explain.main, [*module, "utils.explain"], lines[6])
-    assert ".html: 4 images" in output(gallery.main, [*module, "utils.gallery"], lines[7])
+    assert ".html: 4 images" in output(gallery.main, [*module, "utils.gallery"], f"{lines[7]} --metrics bleu")
     script = ["python", str(REPOSITORY / "artEmisX_train.py")]
     assert "WARNING" not in output(artEmisX_train.main, script, lines[8])
     report = json.loads((root / files["report"].partition(" (")[0]).read_text())

@@ -18,8 +18,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from tests.conftest import REPOSITORY
-from tests.test_training.conftest import without
+from tests.conftest import REPOSITORY, without
 from utils import sweep
 from utils.command_line import parse_args
 from utils.errors import InputError
