@@ -67,6 +67,15 @@ def test_weights_of_stock_gpt2(codec: TextCodec, causal):
     assert torch.stack(seen).std(dim=0).min() > 0.02, "these weights would not show a wrong row"
 
 
+def test_empty_texts_have_no_words(codec: TextCodec):
+    """An untrained model may end at once."""
+    model = build(50261, 6)
+    weights = cross_attention(model, features(images=2), codec, VAD_OF, [[], []])
+    assert weights.shape == (2, 0, 2, 4) and heat_of_words([], weights[0].mean(dim=1).numpy(), codec, None) == []
+    weights = cross_attention(model, features(images=2), codec, VAD_OF, [[], [13]])
+    assert weights.shape == (2, 1, 2, 4) and heat_of_words([], weights[0, :0].mean(dim=1).numpy(), codec, None) == []
+
+
 def test_patches_are_counted_row_by_row():
     """From pixels on: a patch of the image is the same entry of the grid."""
     torch.manual_seed(0)

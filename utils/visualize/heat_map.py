@@ -53,6 +53,8 @@ def cross_attention(
             of_blocks = [_last_weights(model, state, block, queries[block]) for block in range(len(queries))]
             weights.append(torch.stack(of_blocks, dim=1))
             state.append(padded[:, step])
+    if not weights:  # all texts are empty
+        return torch.zeros(len(tokens), 0, len(model.decoder.transformer.h), image.grid.shape[1])
     return torch.stack(weights, dim=1)
 
 
@@ -150,6 +152,8 @@ def heat_of_words(
             None: no VAD.
         skipped: number of tokens at the beginning that were given, not generated.
     """
+    if not tokens:
+        return []
     side = math.isqrt(weights.shape[1])
     pieces = codec.tokenizer.convert_ids_to_tokens(tokens)
     starts = [place for place, piece in enumerate(pieces) if place == 0 or piece.startswith("Ġ")]
