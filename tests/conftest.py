@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -47,9 +48,13 @@ class Workspace:
 
         self.root, self.data = root, root / "data"
         make_demo(self.data, pictures)
-        for name, config in (("vit", TINY_VIT), ("gpt2", TINY_GPT2)):
-            (root / name).mkdir()
+        # most runs have the demo's tokenizer: with GPT-2's 50 257 tokens, the output layer takes most of the time
+        config = json.loads((shutil.copytree(self.data / "gpt2", root / "decoder") / "config.json").read_text())
+        tokens = {name: config[name] for name in ("vocab_size", "bos_token_id", "eos_token_id")}
+        for name, config in (("vit", TINY_VIT), ("gpt2", TINY_GPT2), ("decoder", TINY_GPT2 | tokens)):
+            (root / name).mkdir(exist_ok=True)
             (root / name / "config.json").write_text(json.dumps(config))
+        self.gpt2 = ("--gpt2_model", str(root / "gpt2"))  # GPT-2's vocabulary
 
     def argv(self, out: Path, *more: str) -> list[str]:
         """Flags of a short run that writes below `out`; BLEU only, so that no Java machine loads METEOR's tables."""
@@ -62,7 +67,7 @@ class Workspace:
             "caption_save_path": out / "results",
             "cache_dir": self.root / "cache",
             "clip_model": self.root / "vit",
-            "gpt2_model": self.root / "gpt2",
+            "gpt2_model": self.root / "decoder",
             "prefix_dim": 16,
             "lemmatizer": "simplemma",
             "batch_size": 8,

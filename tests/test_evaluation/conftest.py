@@ -48,7 +48,7 @@ def run(workspace, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Evaluator, "__call__", with_large_weights)
         flags = ("--num_train_epochs", "1", "--batch_size", "45", "--use_emotion_loss", "--gallery", "50")
-        assert artEmisX_train.main(workspace.argv(out, *flags, "--vad_lexicon", str(lexicon))) == 0
+        assert artEmisX_train.main(workspace.argv(out, *workspace.gpt2, *flags, "--vad_lexicon", str(lexicon))) == 0
     return out
 
 

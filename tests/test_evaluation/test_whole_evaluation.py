@@ -97,7 +97,9 @@ def test_captions_of_a_whole_evaluation(workspace, codec, tmp_path, monkeypatch)
     monkeypatch.setattr(Evaluator, "__call__", compared)
     records = dict(list(json.loads((workspace.data / "artEmisX_val.json").read_text()).items())[:5])
     write_json(tmp_path / "val.json", records)
-    argv = workspace.argv(tmp_path, "--num_train_epochs", "1", "--batch_size", "45", "--dropout", "0.5")
+    argv = workspace.argv(
+        tmp_path, *workspace.gpt2, "--num_train_epochs", "1", "--batch_size", "45", "--dropout", "0.5"
+    )
     argv += ["--nle_data_val_path", str(tmp_path / "val.json"), "--image_root", str(workspace.data / IMAGES)]
     argv += ["--drop_last_token", "--eval_batch_size", "3", "--vad_lexicon", str(lexicon)]
     assert artEmisX_train.main(argv) == 0

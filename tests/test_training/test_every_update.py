@@ -15,7 +15,7 @@ from utils.command_line import parse_args
 from utils.constants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from utils.data.datasets import EpochBatches, PairCollator, TrainingPairs
 from utils.data.records import TrainingRecords, read_records
-from utils.data.text_codec import SHIPPED_BPE, TextCodec, load_tokenizer
+from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.vad_lexicon import VADLookup, read_lexicon
 from utils.training.build_model import load_model
 
@@ -183,7 +183,7 @@ def pixels_of(made: Recording) -> torch.Tensor:
     return torch.cat([step.batch["pixels"] for step in made.steps])
 
 
-def test_flags_of_model_and_losses(run):
+def test_flags_of_model_and_losses(run, workspace):
     weights = {"alpha": 0.5, "cl_Loss_weight": 2.0, "VAD_Loss_weight": 3.0}
     weights |= {"emotion_loss_weight": 0.25, "label_loss_weight": 4.0}
     made = run(
@@ -200,7 +200,7 @@ def test_flags_of_model_and_losses(run):
     assert len(dropouts) >= 1 + 2 * (2 + 2 + 1) + 2 and set(dropouts) == {0.25}
     assert all(layer.self_attention.dropout == 0.25 for layer in layers)
     assert isinstance(model.decoder.transformer.drop, Dropout)
-    tokenizer = load_tokenizer(str(SHIPPED_BPE))
+    tokenizer = load_tokenizer(str(workspace.root / "decoder"))
     assert batch["input_ids"].shape == batch["segment_ids"].shape == (16, 24) and batch["vad"].shape == (16, 24, 3)
     prompt = tokenizer(" it feels like")["input_ids"]
     start = [tokenizer.convert_tokens_to_ids("<prefix>")] * 2 + [tokenizer.eos_token_id, *prompt]
@@ -232,7 +232,7 @@ def test_batches_are_those_of_seed_and_epoch(run, workspace):
     """Images, texts and negatives of both epochs, made again from the seed alone."""
     made = run(*OF_SEED_7)
     records = read_records(workspace.data / "artEmisX_cl_train.json")
-    codec = TextCodec(load_tokenizer(str(SHIPPED_BPE)), " the emotion is", 30)
+    codec = TextCodec(load_tokenizer(str(workspace.root / "decoder")), " the emotion is", 30)
     pairs = TrainingPairs(TrainingRecords.from_records(records), None, codec, None, 7, "last")
     vad = VADLookup(read_lexicon(workspace.data / "demo-VAD-Lexicon.txt"), "simplemma", codec)
     sampler, steps, values = EpochBatches(len(records), 8, 7), iter(made.steps), list(records.values())

@@ -33,7 +33,7 @@ def small_disk(request, tmp_path):
 def test_a_disk_that_fills_before_the_second_state(workspace, small_disk, tmp_path, capsys, monkeypatch):
     """The first state is resumed once there is room."""
     flags = ("--num_train_epochs", "1", "--save_steps", "3")
-    argv = workspace.argv(tmp_path, "--ckpt_path", str(small_disk / "ckpts"), *flags)
+    argv = workspace.argv(tmp_path, *workspace.gpt2, "--ckpt_path", str(small_disk / "ckpts"), *flags)
     save_state, saved = resume.save_state, []
 
     def fill_before_the_second(ckpt_path, *arguments):
@@ -60,7 +60,8 @@ def test_a_disk_that_fills_within_a_named_checkpoint(workspace, small_disk, tmp_
     """One line, nothing half-written, and the state before it stays."""
     # there was room when the run began; somebody else has filled it since
     monkeypatch.setattr(training_run, "check_disk", lambda *_: "disk: enough")
-    assert run_script(lambda: artEmisX_train.main(workspace.argv(tmp_path, "--ckpt_path", f"{small_disk}/c"))) == 1
+    argv = workspace.argv(tmp_path, *workspace.gpt2, "--ckpt_path", f"{small_disk}/c")
+    assert run_script(lambda: artEmisX_train.main(argv)) == 1
     assert "error: the disk is full" in capsys.readouterr().err
     assert not [path for path in small_disk.rglob("*") if path.suffix in (".old", ".tmp")]
     assert load_state(small_disk / "c")[0] is not None and not list_names(small_disk / "c")
@@ -73,7 +74,7 @@ def test_a_limit_on_the_size_of_files(workspace, tmp_path, capsys):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
     try:
-        assert run_script(lambda: artEmisX_train.main(workspace.argv(tmp_path))) == 1
+        assert run_script(lambda: artEmisX_train.main(workspace.argv(tmp_path, *workspace.gpt2))) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     lines = [line for line in capsys.readouterr().err.replace("\r", "\n").split("\n") if "rror" in line]

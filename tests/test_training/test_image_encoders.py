@@ -36,7 +36,7 @@ def saved(kind: str, folder: Path) -> Path:
 def flags(workspace, out, encoder, *more):
     """A run of one epoch with this encoder's own weights; without a flag for the width of its features."""
     more = ("--clip_model", str(encoder), "--image_normalization", "own", "--num_train_epochs", "1", *more)
-    argv = without(workspace.argv(out), "prefix_dim", "from_scratch")
+    argv = without(workspace.argv(out, *workspace.gpt2), "prefix_dim", "from_scratch")
     return [*argv, "--from_scratch", "decoder", "--no-use_VAD", "--no-use_VAD_loss", *more]
 
 

@@ -26,8 +26,8 @@ PROMPT = " what i feel when looking is"
 def trained(workspace, tmp_path_factory):
     out = tmp_path_factory.mktemp("export")
     flags = "--num_train_epochs 1 --use_emotion_loss --seed 3 --no-use_cl_loss --en_LR 0.004 --emo_en_LR 0.002 "
-    argv = workspace.argv(out, *flags.split(), "--num_beams", "2", "--drop_last_token", "--prompt_text", PROMPT)
-    assert artEmisX_train.main(argv) == 0
+    argv = workspace.argv(out, *workspace.gpt2, *flags.split(), "--num_beams", "2", "--drop_last_token")
+    assert artEmisX_train.main([*argv, "--prompt_text", PROMPT]) == 0
     return out
 
 

@@ -78,7 +78,7 @@ def test_plain_model(workspace, tmp_path, capsys):
     """Without VAD and without the contrastive loss a language model is left: one loss, no part for the others."""
     flags = ("--no-use_VAD", "--no-use_cl_loss", "--use_VAD_loss", "False")
     out = train(workspace, tmp_path, *flags, "--num_train_epochs", "1", "--log_steps", "1")
-    assert "gpt2: all weights drawn at random (--from_scratch)" in capsys.readouterr().out
+    assert "decoder: all weights drawn at random (--from_scratch)" in capsys.readouterr().out
     assert "emo_encoder_state_dict" not in torch.load(out / "ckpts" / "ckpt_stats_best-res.tar", weights_only=True)
     assert not {name.partition(".")[0] for name in weights(out)} & {"sim_mlp", "VAD_head"}
     config = json.loads((out / "ckpts" / "nle_model_best-res" / "config.json").read_text())
@@ -151,6 +151,6 @@ def test_texts_that_do_not_fit(workspace, tmp_path):
     """Each by one token: the prompt takes bos and five words, the emotion two tokens; a prefix of 12 in front of bos, the
     prompt's three words and the 25 tokens that are generated."""
     with pytest.raises(InputError, match="takes 8 tokens .* no room for an explanation in --max_seq_len 8"):
-        train(workspace, tmp_path, "--prompt_text", " what i feel here is", "--max_seq_len", "8")
+        train(workspace, tmp_path, *workspace.gpt2, "--prompt_text", " what i feel here is", "--max_seq_len", "8")
     with pytest.raises(InputError, match="only 40 positions.*take 41"):
-        train(workspace, tmp_path, "--len_prefix", "12")
+        train(workspace, tmp_path, *workspace.gpt2, "--len_prefix", "12")
