@@ -9,11 +9,12 @@ result.
 """
 
 import argparse
+import functools
 import os
 import shutil
 import sys
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -252,15 +253,17 @@ def _write_images(folder: Path, planned: pd.DataFrame, seed: int) -> None:
     for style in STYLES:
         (folder / style).mkdir(parents=True)
 
-    def write(index: int) -> None:
-        # each painting has its own generator, so that the order of the threads does not matter
-        painting, name = planned.loc[index, ["painting", "name"]]
-        image = paint(painting, np.random.default_rng([seed, 2, index]))
-        image.save(folder / painting.style / f"{name}.jpg", quality=92)
-
-    with ThreadPoolExecutor(2) as pool:
-        for _ in tqdm(pool.map(write, planned.index), "painting", len(planned), unit="image"):
+    work = functools.partial(_write_image, folder, seed)
+    with ProcessPoolExecutor(2) as pool:
+        done = pool.map(work, planned.index, planned["painting"], planned["name"], chunksize=16)
+        for _ in tqdm(done, "painting", len(planned), unit="image"):
             pass
+
+
+def _write_image(folder: Path, seed: int, index: int, painting: Painting, name: str) -> None:
+    # each painting has its own generator, so that the order of the processes does not matter
+    image = paint(painting, np.random.default_rng([seed, 2, index]))
+    image.save(folder / painting.style / f"{name}.jpg", quality=92)
 
 
 def get_parser() -> argparse.ArgumentParser:
