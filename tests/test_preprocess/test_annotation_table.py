@@ -102,8 +102,9 @@ def test_readme_affection_and_artelingo(tmp_path, monkeypatch):
     for i, split in enumerate(["train", "val", "test", "rest"] * 10):
         for j, word in enumerate(("cat", "dog")):
             emotion = EMOTIONS[(i + j) % 9].title()
-            row = [f"coco_{i % 3}", f"{i}.jpg", "Cubism", f"p{i}", emotion, f"A {word}!", f"a {word}"]
-            rows += [[*row, language, split] for language in ("English", "Arabic")]
+            row = [f"coco_{i % 3}", f"{i}.jpg", "Cubism", f"p{i}", emotion]
+            rows.append([*row, f"A {word}!", f"a {word}", "English", split])
+            rows.append([*row, "A bird!", "a bird", "Arabic", split])
     found = {}
     for _, script, *flags in bash_block("preprocess/README.md", "Affection and ArtELingo are"):
         assert script == "preprocess/build_splits.py"

@@ -35,6 +35,11 @@ def test_tables_of_spreadsheets_are_read(tmp_path, name, form, text):
     assert whole.columns.tolist() == ["image", "emotion", text] and whole.to_numpy().tolist() == rows
 
 
+def test_columns_without_a_name_are_not_repeated_names(tmp_path):
+    path = write_table(tmp_path / "t.csv", [("a", "1", "b", "2")], ("image", "", "text", ""))
+    assert read_table(path, [], "", all_columns=True).iloc[0].tolist() == ["a", "1", "b", "2"]
+
+
 def test_the_columns_asked_for_decide_the_delimiter(tmp_path):
     path = write_table(tmp_path / "t.csv", [("a, b", "c")], ("x, y", "z"), delimiter=";")
     assert read_table(path, ["z"], "").z.tolist() == ["c"]

@@ -62,6 +62,7 @@ NFD = unicodedata.normalize("NFD", NFC)
         (NFC, "Baroque/josé-café (1).jpg", "copy's number dropped"),
         (NFC, "Baroque/jose#U0301-cafe#U0301 (2).JPEG", "copy's number dropped"),
         (NFC, "baroque/JOSÉ-Café.JPG", "upper/lower case"),
+        ("Baroque/d'été.jpg", "Baroque/dʼété.jpg", "letters without accents"),
         ("Cubism/andra(c)-lhote_a.jpg", "Cubism/andr-lhote_a.jpg", "artist's damaged name"),
         (NFC, "Baroque/jose-cafe.jpg", "letters without accents"),
         (NFC, "Baroque/jos__-caf__.jpg", "odd characters replaced"),
@@ -97,8 +98,8 @@ def test_the_closest_spelling_wins(tmp_path):
         assert ImageFolder(tmp_path).find(NFC) == paths[index + 1]
 
 
-def test_of_equally_close_names_the_composed_one_wins(tmp_path):
-    composed, _ = put(tmp_path, NFC), put(tmp_path, NFD)
+def test_of_equally_close_names_the_same_extension_wins_and_then_the_composed_name(tmp_path):
+    composed, _, _ = put(tmp_path, NFC), put(tmp_path, NFD), put(tmp_path, NFC.replace("jpg", "JPG"))
     assert ImageFolder(tmp_path).find("Baroque/jos#U00e9-caf#U00e9.jpg") == composed
 
 
