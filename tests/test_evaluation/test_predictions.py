@@ -55,6 +55,18 @@ def scored(path, rows: list[dict], flags: list[str], *more: object) -> dict:
     return json.loads(path.with_name(f"{path.stem}_report.json").read_text())
 
 
+def test_control_characters_count_as_blanks(split, tmp_path):
+    """The tokenizer reads a caption per line: a line break in one would shift all others."""
+    flags, _, captions, _ = split
+    plain = [FORMS["full"](image, *caption) for image, caption in captions.items()]
+    odd = [row | {"caption": row["caption"].replace(" because ", " because x\u2028y\n")} for row in plain]
+    blank = [row | {"caption": row["caption"].replace(" because ", " because x y ")} for row in plain]
+    found, expected = (
+        scored(tmp_path / f"{name}.json", rows, flags) for name, rows in (("odd", odd), ("blank", blank))
+    )
+    assert found["scores"] == expected["scores"]
+
+
 def test_every_form_gives_the_same_scores(split, tmp_path, capsys):
     flags, _, captions, _ = split
     reports, more = {}, ("--test_set", "affection", "--append_to", tmp_path / "all.csv")
