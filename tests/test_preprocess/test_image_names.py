@@ -115,6 +115,12 @@ def test_numbered_paintings_are_artworks_of_their_own(tmp_path):
     assert ImageFolder(tmp_path).find("Cubism/still-life.jpg") == copy
 
 
+def test_a_list_that_names_a_numbered_copy_means_that_copy(tmp_path):
+    put(tmp_path, "Cubism/still-life.jpg")
+    put(tmp_path, "Cubism/still-life (1).jpg")
+    assert ImageFolder(tmp_path).look_up("Cubism/still-life (2).jpg").paths == []
+
+
 @pytest.mark.parametrize("name", ["../secret.jpg", "Baroque/../../secret.jpg", "/etc/secret.jpg", ""])
 def test_names_that_leave_the_folder_are_not_found(tmp_path, name):
     put(tmp_path, "secret.jpg")
