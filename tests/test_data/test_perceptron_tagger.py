@@ -11,7 +11,7 @@ nltk = pytest.importorskip("nltk")
 
 TAGS = ["NN", "NNS", "VB", "VBZ", "JJ", "``", "-LRB-"]
 TOKENS = ["sky", "Sky", "skies", "paint", "painted", "x-ray", "-", "-x", "1984", "84", "7th", "²", "éé", "É", " "]
-TOKENS += ["ING", "ing", "the", "The", "<pad>", "Ġ", "a b", "ß", "İ"]
+TOKENS += ["ING", "ing", "the", "The", "<pad>", "Ġ", "a b", "ß", "İ", "12345", "¹²³⁴"]
 MARKS = ["!HYPHEN", "!YEAR", "!DIGITS", "-START-", "-START2-", "-END-", "-END2-"]
 
 
