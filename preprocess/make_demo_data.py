@@ -14,7 +14,6 @@ import os
 import shutil
 import sys
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +36,7 @@ from utils.command_line import CONFIGS
 from utils.constants import BECAUSE, EMOTIONS, EOS, IMAGE_FOLDERS, PROMPT_TEXT
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import check_place, read_json, write_json, write_text
+from utils.processes import process_pool
 
 PAINTINGS = 1600
 FEWEST_PAINTINGS = 30  # for three splits of nine emotions
@@ -254,7 +254,7 @@ def _write_images(folder: Path, planned: pd.DataFrame, seed: int) -> None:
         (folder / style).mkdir(parents=True)
 
     work = functools.partial(_write_image, folder, seed)
-    with ProcessPoolExecutor(2) as pool:
+    with process_pool(2) as pool:
         done = pool.map(work, planned.index, planned["painting"], planned["name"], chunksize=16)
         for _ in tqdm(done, "painting", len(planned), unit="image"):
             pass

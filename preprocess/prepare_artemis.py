@@ -23,7 +23,6 @@ import argparse
 import sys
 import unicodedata
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +52,7 @@ from preprocess.csv_tables import check_emotions, column_of_integers, read_table
 from utils.constants import EMOTIONS
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import check_place
-from utils.processes import cores
+from utils.processes import cores, process_pool
 
 REMEDY = "give ArtEmis' release as it was downloaded"
 
@@ -127,7 +126,7 @@ def clean(utterances: list[str], checker: SpellChecker, corrections: dict[str, s
     """The corrected tokens of every text, joined by spaces. `jobs` processes tokenize."""
     texts = [corrections.get(utterance, utterance) for utterance in utterances]
     chunks = [texts[start : start + 2000] for start in range(0, len(texts), 2000)]
-    with ProcessPoolExecutor(jobs) as pool:
+    with process_pool(jobs) as pool:
         tokenized = pool.map(tokenize_all, chunks)
         return [
             " ".join([word for token in text.split() for word in checker.correct(token)])

@@ -13,7 +13,6 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +35,7 @@ from preprocess.image_names import ImageFolder, broken_link
 from utils.data.images import EXTENSIONS, image_files, image_size, is_system_file, open_image
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.files import atomic_path, check_place
-from utils.processes import cores
+from utils.processes import cores, process_pool
 
 # A JPEG with more pixels is decoded at a fraction of its size, which saves most of the memory.
 MANY_PIXELS = 25_000_000
@@ -173,7 +172,7 @@ def main(argv: list[str] | None = None) -> None:
         quality=args.quality,
         apply_orientation=args.exif_orientation == "apply",
     )
-    with ProcessPoolExecutor(args.jobs) as pool:
+    with process_pool(args.jobs) as pool:
         results = pool.map(work, rows, chunksize=16)
         counts = write_manifest(path, tqdm(results, total=len(rows), desc="resize", unit="image", mininterval=1))
     print(counts.line(path, complete))

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,6 +158,11 @@ def die_with_parent(number: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != parent:  # it ended just before
         os.kill(os.getpid(), number)
+
+
+def process_pool(processes: int) -> ProcessPoolExecutor:
+    """A pool of processes that end with this one, however it ends: after a kill they would wait for work forever."""
+    return ProcessPoolExecutor(processes, initializer=die_with_parent, initargs=(signal.SIGKILL,))
 
 
 def leave_signals_to_parent(_worker: int = 0) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 from tokenizers import ByteLevelBPETokenizer
@@ -200,3 +201,14 @@ def test_scripts_run_by_their_path(tmp_path, script):
     command = [sys.executable, REPOSITORY / "preprocess" / script, "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith(f"usage: {script}")
+
+
+def test_a_killed_script_leaves_no_processes(tmp_path):
+    """Its pool would wait for work forever."""
+    command = [sys.executable, REPOSITORY / "preprocess" / "make_demo_data.py", "--out_dir", tmp_path / "data"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as script:
+        while not list(tmp_path.glob("data/*/*/*.jpg")):
+            assert script.poll() is None
+        children = psutil.Process(script.pid).children()
+        script.kill()
+    assert len(children) == 2 and psutil.wait_procs(children, timeout=30)[1] == []
