@@ -148,6 +148,11 @@ def launch_lines(accelerator: "Accelerator", args: argparse.Namespace) -> list[s
     if device.type == "cpu":
         made_of.append(f"threads per process: {torch.get_num_threads()}")
     lines = [", ".join(made_of)]
+    multiplies_bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type == "cpu" and accelerator.mixed_precision == "bf16" and not multiplies_bf16:
+        lines.append(
+            "bf16: this processor does not multiply bf16, so that float32 is faster; give --mixed_precision no"
+        )
 
     if device.type == "cpu" and torch.accelerator.is_available():
         variable = "ACCELERATE_TORCH_DEVICE" if "ACCELERATE_TORCH_DEVICE" in os.environ else "ACCELERATE_USE_CPU"

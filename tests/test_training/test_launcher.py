@@ -84,6 +84,10 @@ def test_a_run_says_what_it_is_made_of(monkeypatch, launched):
     args = parse_args(["--batch_size", "7", "--gradient_accumulation_steps", "3"])
     (line,) = launcher.launch_lines(SimpleNamespace(**(vars(ON_CPU) | {"num_processes": 2})), args)
     assert "processes: 2, images per update: 42 (" in line and "precision: float32, device: cpu" in line
+    bf16 = SimpleNamespace(**(vars(ON_CPU) | {"mixed_precision": "bf16"}))
+    for supported, told in ((True, []), (False, ["bf16"])):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda answer=supported: answer)
+        assert [line.partition(":")[0] for line in launcher.launch_lines(bf16, args)[1:]] == told
     path = launched("num_processes: 4\ndynamo_config:\n  dynamo_backend: INDUCTOR\n")
     set_variables(monkeypatch, **LEFT_OVER)
     _, dynamo, steps, processes = launcher.launch_lines(ON_CPU, args)
