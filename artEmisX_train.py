@@ -357,15 +357,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     for line in launch_lines(accelerator, args):
         accelerator.print(escaped(line))
-    if args.demo:
-        from preprocess.make_demo_data import make_demo  # it needs scikit-learn, whose import takes a second
-
-        with accelerator.main_process_first():
-            make_demo((args.nle_data_train_path or DEMO_DEFAULTS["nle_data_train_path"]).parent)
-    check_paths(args)
-    torch.manual_seed(args.seed)
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(StopSignals(accelerator.is_main_process, how_to_continue(args)))
+        if args.demo:
+            from preprocess.make_demo_data import make_demo  # it needs scikit-learn, whose import takes a second
+
+            with accelerator.main_process_first():
+                make_demo((args.nle_data_train_path or DEMO_DEFAULTS["nle_data_train_path"]).parent)
+        check_paths(args)
+        torch.manual_seed(args.seed)
         scorer = None
         if accelerator.is_main_process:
             exported = args.load_from_epoch == EXPORT_NAME  # perhaps a read-only copy

@@ -35,7 +35,7 @@ from preprocess.demo_data.texts import NUMBERS, PATTERN_PROBABILITIES, explain, 
 from utils.command_line import CONFIGS
 from utils.constants import BECAUSE, EMOTIONS, EOS, IMAGE_FOLDERS, PROMPT_TEXT
 from utils.errors import InputError, OneLineParser, number, run_script
-from utils.files import check_place, read_json, write_json, write_text
+from utils.files import check_place, read_json, remove, write_json, write_lock, write_text
 from utils.processes import process_pool
 
 PAINTINGS = 1600
@@ -293,24 +293,24 @@ def make_demo(folder: Path, paintings: int = PAINTINGS) -> None:
     """
     from preprocess import build_annotations, build_splits, resize_wikiart  # scripts, not needed to make the data
 
-    if folder.is_dir():
-        return
-    print(f"making the demo's dataset in {folder}")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        main(["--out_dir", str(temporary), "--pictures", str(paintings)])
-        images = temporary / IMAGE_FOLDERS[0]
-        resize_wikiart.main(["--wikiart_dir", str(temporary / IMAGE_FOLDER), "--out_dir", str(images)])
-        build_splits.main(["--artemis_dir", str(temporary), "--out_dir", str(temporary), "--image_root", str(images)])
-        splits = [str(temporary / f"artEmisX_{split}.json") for split in ("val", "test")]
-        build_annotations.main([*splits, "--out_dir", str(temporary / "annotations")])
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    with write_lock(folder):  # the runs of a sweep start together
+        if folder.is_dir():
+            return
+        print(f"making the demo's dataset in {folder}")
+        remove(temporary)  # left from a kill
         try:
+            main(["--out_dir", str(temporary), "--pictures", str(paintings)])
+            images = temporary / IMAGE_FOLDERS[0]
+            resize_wikiart.main(["--wikiart_dir", str(temporary / IMAGE_FOLDER), "--out_dir", str(images)])
+            build_splits.main(
+                ["--artemis_dir", str(temporary), "--out_dir", str(temporary), "--image_root", str(images)]
+            )
+            splits = [str(temporary / f"artEmisX_{split}.json") for split in ("val", "test")]
+            build_annotations.main([*splits, "--out_dir", str(temporary / "annotations")])
             os.replace(temporary, folder)
-        except OSError:
-            if not folder.is_dir():  # else another run has made the same data in the meantime
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            remove(temporary)
 
 
 if __name__ == "__main__":

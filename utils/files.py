@@ -204,6 +204,26 @@ def run_lock(folder: Path) -> Iterator[None]:
                 path.rmdir()
 
 
+@contextlib.contextmanager
+def write_lock(path: Path) -> Iterator[None]:
+    """Let one process at a time write `path`, a file or a folder; the others wait. Its parent folder is created."""
+    from filelock import FileLock  # here, as its import takes 0.1 s
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.with_name(f".{path.name}.lock")  # not the file itself, which is replaced
+    lock = FileLock(file)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)  # waiting processes create another: filelock locks no file that was removed
+        lock.release()
+
+
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -273,15 +293,10 @@ def check_append_to(path: Path) -> None:
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Append the row of a test report; new columns are added to the file. Runs that end together do not lose a row."""
-    from filelock import FileLock  # here, as its import takes 0.1 s
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.name}.lock")  # not the file itself, which is replaced
-    with FileLock(lock):
+    with write_lock(path):
         columns, rows = _read_rows(path) if path.exists() else ([], [])
         columns += [name for name in row if name not in columns]
         write_rows(path, columns, [*rows, row])
-        lock.unlink()  # waiting runs create another: filelock does not lock a file that was removed in the meantime
 
 
 def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:

@@ -162,7 +162,13 @@ def die_with_parent(number: int) -> None:
 
 def process_pool(processes: int) -> ProcessPoolExecutor:
     """A pool of processes that end with this one, however it ends: after a kill they would wait for work forever."""
-    return ProcessPoolExecutor(processes, initializer=die_with_parent, initargs=(signal.SIGKILL,))
+    return ProcessPoolExecutor(processes, initializer=_start_in_pool)
+
+
+def _start_in_pool() -> None:
+    if sys.platform == "linux":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+        die_with_parent(signal.SIGKILL)
 
 
 def leave_signals_to_parent(_worker: int = 0) -> None:

@@ -4,6 +4,7 @@ tests/test_training/test_demo.py)."""
 import dataclasses
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -24,6 +25,7 @@ from preprocess.make_demo_data import (
     _write_images,
     annotate,
     main,
+    make_demo,
     make_demo_data,
     plan_paintings,
     write_decoder,
@@ -203,12 +205,20 @@ def test_scripts_run_by_their_path(tmp_path, script):
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith(f"usage: {script}")
 
 
-def test_a_killed_script_leaves_no_processes(tmp_path):
+def test_a_killed_demo_leaves_no_processes_and_what_it_leaves_is_removed(tmp_path):
     """Its pool would wait for work forever."""
-    command = [sys.executable, REPOSITORY / "preprocess" / "make_demo_data.py", "--out_dir", tmp_path / "data"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as script:
-        while not list(tmp_path.glob("data/*/*/*.jpg")):
+    code = "import pathlib; from preprocess.make_demo_data import make_demo; make_demo(pathlib.Path('demo/data'))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stderr=subprocess.DEVNULL,
+    ) as script:
+        while not list(tmp_path.glob("demo/.data.tmp/*/*/*.jpg")):
             assert script.poll() is None
         children = psutil.Process(script.pid).children()
         script.kill()
     assert len(children) == 2 and psutil.wait_procs(children, timeout=30)[1] == []
+    make_demo(tmp_path / "demo" / "data", 40)
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["data"]
+    assert (tmp_path / "demo/data/artEmisX_val.json").is_file()

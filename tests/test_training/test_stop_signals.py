@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+import artEmisX_train
 from tests.conftest import REPOSITORY
 from utils.training import run as training_run
 from utils.training.resume import how_to_continue
@@ -41,6 +42,15 @@ def test_stop_waits_for_a_step_in_training_only(send, name, capfd):
         with pytest.raises(SystemExit):  # asked for before the evaluation began
             signals.set_immediate(True)
     assert signal.getsignal(number) != signals._receive
+
+
+def test_a_stop_while_the_demos_data_are_made_is_one_line(send, monkeypatch, tmp_path, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("preprocess.make_demo_data.make_demo", lambda _: send("INT"))
+    with pytest.raises(SystemExit) as stopped:
+        artEmisX_train.main(["--demo"])
+    assert stopped.value.code == 130
+    assert capfd.readouterr().err == "stopped by SIGINT; no state was written: give the same command again\n"
 
 
 @pytest.mark.parametrize("name", ["USR1", "USR2"])
