@@ -96,7 +96,6 @@ def table_layout(path: str | Path, likely: Collection[str] = ()) -> TableLayout:
     try:
         with open(path, encoding=encoding, newline="") as file:
             sample = file.read(SAMPLE)
-            is_whole = not file.read(1)
     except UnicodeError:
         raise _wrong_encoding(path, encoding) from None
     named = re.match(r'"?sep=([^\r\n"])[^\r\n]*(?:\r\n|\r|\n)', sample, re.IGNORECASE)
@@ -105,7 +104,6 @@ def table_layout(path: str | Path, likely: Collection[str] = ()) -> TableLayout:
     layouts = []
     for delimiter in [named[1]] if named else DELIMITERS:
         header, *rows = [row for row in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter) if row] or [[]]
-        rows = rows if is_whole else rows[:-1]
         fitting = sum(len(row) == len(header) for row in rows) / max(len(rows), 1)
         known = sum(name in header for name in likely)
         layouts.append(((known, len(header) > 1, fitting, len(header)), delimiter, header))

@@ -61,7 +61,7 @@ def texts(path) -> str:
 @pytest.mark.slow
 def test_files_of_two_runs(run, tmp_path, capsys):
     """Each run under its name, which is no formula; published lines only where both have the same test set."""
-    write_run(tmp_path, "$second_$", head=False)
+    write_run(tmp_path, "$second_$", head=False, test_set="test_all")
     names = [str(tmp_path / name) for name in ("first", "$second_$")]
     assert plots.main(names) is None  # results/ is found
     written = {path.name for path in (run / "plots").iterdir()}

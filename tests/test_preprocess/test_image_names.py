@@ -109,6 +109,8 @@ def test_numbered_paintings_are_artworks_of_their_own(tmp_path):
     assert folder.look_up("Cubism/still-life.jpg").paths == [first]
     assert folder.look_up("Cubism/still-life(1).jpg").paths == [second]
     assert folder.find("Cubism/still-life(2).jpg") is None
+    put(tmp_path, "Cubism/ninths (²).jpg")  # a digit, and no number
+    assert ImageFolder(tmp_path).find("Cubism/ninths.jpg") is None
     first.unlink()
     assert ImageFolder(tmp_path).find("Cubism/still-life.jpg") is None
     copy = put(tmp_path, "Cubism/still-life (2).jpg")
@@ -169,6 +171,7 @@ def test_listed_names_that_would_be_guessed_alike(tmp_path):
     names = ["Baroque/möller_a.jpg", "Baroque/müller_a.jpg", "Cubism/andrã©-lhote_a.jpg", "Cubism/andra(c)-lhote_a.jpg"]
     found = ImageFolder(tmp_path).look_up_all([*names, "Baroque/möller_b.jpg", "Baroque/müller_b.jpg"])
     assert [part.paths for part in found] == [[], [], [path], [path], [], [whole]]
+    assert ImageFolder(tmp_path).find("Baroque/möller_b.jpg") is None
 
 
 def test_the_folder_of_the_exact_name_comes_first(tmp_path):

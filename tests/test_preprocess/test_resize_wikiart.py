@@ -246,6 +246,7 @@ def test_the_archive_may_be_nested(tmp_path):
     for name in ("Baroque/a.jpg", "Cubism/b.jpg"):
         save_image(tmp_path / "WikiArt/wikiart/wikiart" / name)
     save_image(tmp_path / "WikiArt/__MACOSX/wikiart/Cubism/._b.jpg")
+    save_image(tmp_path / "WikiArt/.thumbnails/large/b.jpg")
     (tmp_path / "WikiArt/wikiart/wikiart_csv").mkdir()
     (tmp_path / "WikiArt/wikiart/wikiart_csv/style_class.txt").write_text("0 Baroque\n")
     save_image(tmp_path / "one/Cubism/b.jpg")
