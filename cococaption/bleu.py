@@ -1,7 +1,6 @@
-"""BLEU-1..4 as in pycocoevalcap 1.2: n-gram matches are counted here, pycocoevalcap computes BLEU from the counts."""
+"""BLEU-1..4 as in pycocoevalcap 1.2, from counts that can be summed over any selection of images."""
 
 import numpy as np
-from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
 from cococaption.references import MAX_N, Counts, References, find, pack
 
@@ -31,20 +30,6 @@ def bleu_counts(references: References, counts: list[Counts], lengths: np.ndarra
         for length, reference_lengths in zip(lengths.tolist(), references.lengths_per_image(), strict=True)
     ]
     return np.column_stack([matches, ngrams, lengths, np.array(closest, np.int64)])
-
-
-def bleu(rows: np.ndarray) -> tuple[list[float], list[list[float]]]:
-    """BLEU of the I rows of `bleu_counts`, bit for bit as pycocoevalcap has it.
-
-    Returns:
-        corpus BLEU-1..4, and four lists with BLEU-1..4 of every image; all values in [0, 1].
-    """
-    scorer = BleuScorer(n=MAX_N)
-    scorer.ctest = [
-        {"correct": row[:MAX_N], "guess": row[MAX_N:-2], "testlen": row[-2], "reflen": row[-1:]}
-        for row in rows.tolist()
-    ]
-    return scorer.compute_score(option="closest", verbose=0)
 
 
 def bleu_of_counts(totals: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cococaption.bleu import bleu, bleu_counts
+from cococaption.bleu import bleu_counts, bleu_of_counts
 from cococaption.cider import cider
 from cococaption.meteor import Meteor
 from cococaption.references import References, count_ngrams, prepare_references, read_annotations
@@ -104,8 +104,6 @@ class CaptionScorer:
         self.start()
         tokenized = tokenize([captions[image_id] for image_id in image_ids])
         corpus, columns, sums = compute_scores(self._prepared(image_ids), tokenized, self._metrics, self._meteor)
-        if "SPICE" in columns:
-            columns["SPICE"] = [categories["All"]["f"] for categories in columns["SPICE"]]
         rows = zip(*columns.values(), strict=True)
         per_image = {
             image_id: dict(zip(columns, row, strict=True)) for image_id, row in zip(image_ids, rows, strict=True)
@@ -151,8 +149,7 @@ def compute_scores(
 
     Returns:
         name -> corpus score, and name -> list of the I scores of single images, in the order BLEU, METEOR, ROUGE-L,
-        CIDEr, SPICE. SPICE's per-image values are pycocoevalcap's tables. Then "bleu" and "meteor" -> I rows of
-        `bleu_counts` and of METEOR's statistics.
+        CIDEr, SPICE. Then "bleu" and "meteor" -> I rows of `bleu_counts` and of METEOR's statistics.
 
     Raises:
         InputError: Java or SPICE fails, or no reference contains a word (CIDEr).
@@ -171,8 +168,9 @@ def compute_scores(
             counts, lengths, _ = count_ngrams(candidates, references.numbering)
             if "bleu" in metrics:
                 sums["bleu"] = bleu_counts(references, counts, lengths)
-                for n, scores in enumerate(zip(*bleu(sums["bleu"]), strict=True), start=1):
-                    add(f"Bleu_{n}", *scores)
+                of_images = bleu_of_counts(sums["bleu"])
+                for n, value in enumerate(bleu_of_counts(sums["bleu"].sum(axis=0))):
+                    add(f"Bleu_{n + 1}", value, of_images[:, n].tolist())
             if waiting:
                 value, values, sums["meteor"] = waiting.result()
                 add("METEOR", value, values)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from subprocess import CalledProcessError
 
+import numpy as np
+
 from utils.errors import InputError
 
 _MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
@@ -21,12 +23,12 @@ def check_models() -> None:
             )
 
 
-def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[dict]]:
+def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
     """SPICE of I tokenised candidates.
 
     Returns:
-        the corpus score in [0, 1] and, per image, pycocoevalcap's table: category ("All", "Object", ...) -> {"f", "pr",
-        "re"}.
+        the corpus score and that of each image, in [0, 1]. An image whose text SPICE cannot parse gets NaN and is left out
+        of the corpus score, which pycocoevalcap would make NaN.
 
     Raises:
         InputError: SPICE's models are missing, or its Java program failed.
@@ -36,8 +38,11 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tup
 
     # SPICE returns images sorted by id, so ids are the positions
     try:
-        return Spice().compute_score(
+        _, tables = Spice().compute_score(
             dict(enumerate(map(list, references))), {index: [text] for index, text in enumerate(candidates)}
         )
     except (CalledProcessError, OSError) as error:
         raise InputError(f"SPICE: its Java program failed ({error}); it needs a java 8 or 11 on the PATH") from None
+    values = np.array([table["All"]["f"] for table in tables], np.float64)
+    parsed = values[~np.isnan(values)]
+    return float(parsed.mean()) if parsed.size else 0.0, values.tolist()

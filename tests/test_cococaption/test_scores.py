@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from cococaption import CaptionScorer
-from cococaption.bleu import bleu, bleu_counts, bleu_of_counts
+from cococaption.bleu import bleu_counts, bleu_of_counts
 from cococaption.cider import cider
 from cococaption.references import References, count_ngrams
 from cococaption.rouge import rouge_l
@@ -35,10 +36,8 @@ def test_equal_to_pycocoevalcap(images):
     with contextlib.redirect_stdout(io.StringIO()):
         expected = Bleu(4).compute_score(gts, res)
     rows = bleu_counts(references, counts, lengths)
-    of_sums = bleu_of_counts(rows.sum(axis=0)), bleu_of_counts(rows).T
-    for corpus, per_image in (bleu(rows), of_sums):
-        assert corpus == pytest.approx(expected[0], rel=0, abs=1e-12)
-        assert np.array(per_image) == pytest.approx(np.array(expected[1]), rel=0, abs=1e-12)
+    assert bleu_of_counts(rows.sum(axis=0)) == pytest.approx(np.array(expected[0]), rel=0, abs=1e-12)
+    assert bleu_of_counts(rows).T == pytest.approx(np.array(expected[1]), rel=0, abs=1e-12)
 
     rouge = [rouge_l(text, texts) for text, texts in images]
     assert rouge == pytest.approx(Rouge().compute_score(gts, res)[1], rel=0, abs=1e-12)
@@ -81,8 +80,8 @@ def scorer(tmp_path, monkeypatch):
             assert list(references) == list(candidates) and all(
                 isinstance(texts, list) for texts in references.values()
             )
-            scores = [{"f": len(text) / 100, "pr": 0.9, "re": 0.1} for (text,) in candidates.values()]
-            return 0.25, [{"All": row, "Object": {"f": 0.7}} for row in scores]
+            scores = [len(text) / 100 if text != "?" else math.nan for (text,) in candidates.values()]
+            return math.nan, [{"All": {"f": score, "pr": 0.9}, "Object": {"f": 0.7}} for score in scores]
 
     def meteor(_, candidates, references):
         return 0.5, [len(texts[0]) for texts in references], np.array([[len(text), 7] for text in candidates])
@@ -106,7 +105,8 @@ def scorer(tmp_path, monkeypatch):
 def test_names_and_order(scorer):
     """Images in the order of the annotation file, whatever that of the captions; SPICE of an image is its F."""
     corpus, images, sums = scorer.score_with_sums(CAPTIONS)
-    assert list(corpus) == NAMES and corpus["SPICE"] == 0.25 and corpus["METEOR"] == 0.5
+    assert list(corpus) == NAMES and corpus["METEOR"] == 0.5
+    assert corpus["SPICE"] == pytest.approx((0.21 + 0.07 + 0.1 + 0.13) / 4)
     assert list(images) == [3, 1, 2, 4] and all(list(row) == NAMES for row in images.values())
     assert [row["SPICE"] for row in images.values()] == [0.21, 0.07, 0.1, 0.13]
     assert [row["METEOR"] for row in images.values()] == [21, 15, 15, 24]
@@ -114,6 +114,12 @@ def test_names_and_order(scorer):
         assert corpus[name] == pytest.approx(np.mean([row[name] for row in images.values()])) and corpus[name] > 0
     assert sums["meteor"] == {3: [21, 7], 1: [7, 7], 2: [10, 7], 4: [13, 7]}
     assert list(sums["bleu"]) == [3, 1, 2, 4] and sums["bleu"][1] == [2, 1, 0, 0, 2, 1, 0, 0, 2, 4]
+
+
+def test_what_spice_cannot_parse_is_left_out_of_its_mean(scorer):
+    corpus, images = scorer.score(CAPTIONS | {4: "?", 1: "?"})
+    assert corpus["SPICE"] == pytest.approx((0.21 + 0.1) / 2) and math.isnan(images[4]["SPICE"])
+    assert scorer.score(dict.fromkeys(CAPTIONS, "?"))[0]["SPICE"] == 0
 
 
 def test_a_part_of_the_images_is_scored_by_its_own_references(scorer):
