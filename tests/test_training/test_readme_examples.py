@@ -116,9 +116,16 @@ def test_a_head_with_a_loss_of_its_own(workspace, tmp_path, monkeypatch):
     names: dict = {}
     exec(compile(code, OF_MODELS, "exec"), names)
     monkeypatch.setattr(build_model, "SEVLM", names["SEVLMWithBrightness"])
-    assert artEmisX_train.main(workspace.argv(tmp_path, "--num_train_epochs", "1", "--log_steps", "1")) == 0
-    for line in logged_losses(tmp_path):
-        assert line["loss"] > line["lm_loss"] + line["contrastive_loss"] + line["vad_loss"]
-    saved = load_named(tmp_path / "ckpts", "best-res")
+    first = []
+    for size, batches in ((8, 1), (4, 2)):  # the same images
+        out = tmp_path / str(batches)
+        flags = f"--num_train_epochs 1 --log_steps 1 --batch_size {size} --gradient_accumulation_steps {batches}"
+        assert artEmisX_train.main(workspace.argv(out, *flags.split())) == 0
+        lines = logged_losses(out)
+        for line in lines:
+            assert line["loss"] > line["lm_loss"] + line["contrastive_loss"] + line["vad_loss"]
+        first.append(lines[0]["brightness_loss"])
+    assert first[0] == pytest.approx(first[1], rel=1e-4)
+    saved = load_named(out / "ckpts", "best-res")
     assert saved.decoder["brightness_head.weight"].shape == (1, 16)
     assert any("decoder.brightness_head.weight" in group for group in saved.stats["parameter_names"])
