@@ -22,9 +22,8 @@ from utils.data.images import find_image
 from utils.data.records import Records, read_records
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.explain import find_checkpoint, load
-from utils.gallery import images_beside, recorded_flags, recorded_path
 from utils.hub import folder_or_id
-from utils.runs import results_folder
+from utils.runs import images_beside, recorded_flags, recorded_path, results_folder
 
 if TYPE_CHECKING:
     import gradio
@@ -185,11 +184,11 @@ def answer_html(model: Model, answer: "Answer", record: dict | None) -> str:
     """The answer as HTML: texts, a table of the nine probabilities, and a link to the gallery's card."""
     from utils.visualize.html_page import render
 
-    columns = {"text": "by its text", "head": "by its emotion head"}
+    columns = {"likelihood": "by the likelihood of the names", "head": "by its emotion head"}
     bars = {source: (columns[source], values) for source, values in answer.probabilities.items()}
     if record is not None:
-        shares = dict(zip(EMOTIONS, record["origin_emotion_distribution"], strict=True))
-        bars["annotators"] = "the annotators", shares
+        distribution = dict(zip(EMOTIONS, record["origin_emotion_distribution"], strict=True))
+        bars["annotators"] = "the annotators", distribution
     references = [] if record is None else list(zip(record["emotions"], record["explanations"], strict=True))
     return render(
         "answer.html",

@@ -7,19 +7,17 @@ python -m utils.gallery results/ --records artEmisX_val.json --annFileExp artEmi
 import argparse
 import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from cococaption import CaptionScorer
 from cococaption.references import read_results
-from utils.constants import DEFAULT_METRICS, IMAGE_FOLDERS, LEXICON_FILES, METRICS
+from utils.constants import DEFAULT_METRICS, LEXICON_FILES, METRICS
 from utils.data.records import read_records
 from utils.data.vad_lexicon import read_lexicon
 from utils.errors import InputError, OneLineParser, number, run_script
 from utils.evaluation.evaluation import evaluation_file, read_distributions, score_captions
-from utils.files import check_place, moved
-from utils.runs import RESULTS, results_folder
-from utils.training.run_log import LOG_FILE, read_log
+from utils.files import check_place
+from utils.runs import first_existing, images_beside, recorded_flags, recorded_path, results_folder
 from utils.visualize.gallery_page import SOURCES, gallery_page, gallery_path, write_page
 
 CAPTIONS = re.compile(r"unf_captions_full_(.+)_(\d+)_step\.json")
@@ -150,33 +148,10 @@ def fill_in_paths(args: argparse.Namespace, results: Path) -> None:
             raise InputError(f"{path}: no such file; name the scored split's with --{flag}")
     folders = (args.records.parent, args.records.parent.parent)
     args.image_root = args.image_root or images_beside(args.records)
-    args.vad_lexicon = args.vad_lexicon or _first(folder / name for folder in folders for name in LEXICON_FILES)
+    args.vad_lexicon = args.vad_lexicon or first_existing(folder / name for folder in folders for name in LEXICON_FILES)
     for flag, consequence in (("image_root", "the page shows no images"), ("vad_lexicon", "words are not tinted")):
         if getattr(args, flag) is None:
             print(f"no --{flag} was given or found: {consequence}")
-
-
-def recorded_path(flags: dict, name: str, results: Path) -> Path | None:
-    """The path in a flag of the run: moved along with the results, or where it was; None where the run names none."""
-    if flags.get(name) is None:
-        return None
-    path = moved(flags[name], flags.get("caption_save_path", RESULTS), results)
-    return path if path.exists() else Path(flags[name])
-
-
-def images_beside(records: Path) -> Path | None:
-    """The image folder in its usual place, beside a split or one folder up; None where there is none."""
-    return _first(folder / name for folder in (records.parent, records.parent.parent) for name in IMAGE_FOLDERS)
-
-
-def _first(paths: Iterable[Path]) -> Path | None:
-    return next((path for path in paths if path.exists()), None)
-
-
-def recorded_flags(results: Path) -> dict:
-    """The flags of the run, from its log here or one folder up; empty where there is none."""
-    path = _first(folder / LOG_FILE for folder in (results, results.absolute().parent))
-    return {} if path is None else read_log(path).flags
 
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ from utils.data.records import Records, read_records
 from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.emotion_metrics import confusion_matrix, reliability
 from utils.evaluation.evaluation import evaluation_file, read_distributions
-from utils.evaluation.tables import read_report
 from utils.files import atomic_path, check_place
-from utils.runs import results_folder
+from utils.runs import recorded_path, results_folder
 from utils.training.run_log import LOG_FILE, PLACE, RunHistory, finite, read_log
 
 if TYPE_CHECKING:
@@ -74,8 +73,8 @@ def read_run(path: Path) -> Run:
 
 def records_of(run: Run) -> Records:
     """The split that a run was scored on; InputError where its file is missing or is not a split."""
-    path = Path(str(run.history.flags.get("nle_data_val_path")))
-    if not path.is_file():
+    path = recorded_path(run.history.flags, "nle_data_val_path", run.folder)
+    if path is None or not path.is_file():
         raise InputError(
             f"{path}: no such file, which is the scored split; work in the folder where the run was started"
         )
@@ -90,17 +89,6 @@ def captions_of(run: Run, kind: str, records: Records) -> dict[int, str]:
     if unknown:
         raise InputError(f"{path}: image {unknown[0]} is not in the scored split; give the split that the run had")
     return captions
-
-
-def confusion_of(run: Run, records: Records) -> np.ndarray:
-    """Counts of report.json, where the folder has one, else of the last evaluation's captions."""
-    path = run.folder / "report.json"
-    if not path.is_file():
-        return confusion_matrix(captions_of(run, "full", records), records)
-    counts = read_report(path).get("confusion_matrix")
-    if counts is None:
-        raise InputError(f"{path}: has no confusion matrix, as its captions name no emotion")
-    return np.array(counts)
 
 
 def calibration_of(run: Run, records: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -145,7 +133,7 @@ def figures(runs: list[Run]) -> "tuple[dict[str, Figure], list[str]]":
             records = records_of(run)
             lengths[run.name] = words_of(list(captions_of(run, "exp", records).values()))
             references = references or words_of([text for r in records.values() for text in r["explanations"]])
-            matrices[run.name] = confusion_of(run, records)
+            matrices[run.name] = confusion_matrix(captions_of(run, "full", records), records)
             bins[run.name] = calibration_of(run, records)
         except InputError as error:
             notes.append(f"not drawn: {error}")

@@ -6,9 +6,11 @@ runs/demo/ckpts      its checkpoints, the --ckpt_path of the training, whose rec
 """
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from utils.command_line import is_export
+from utils.constants import IMAGE_FOLDERS
 from utils.errors import InputError
 from utils.files import moved
 from utils.hub import folder_or_id
@@ -60,7 +62,7 @@ def report_file(run: Path) -> Path:
     if not run.exists():
         raise InputError(f"{run}: no such file or folder; name a run, e.g. runs/demo, or a {REPORT}")
     results = results_folder(run)
-    for path in (results / REPORT, results / "test" / REPORT):
+    for path in (results / REPORT, results / "test" / REPORT, run / "test" / REPORT):  # the last is utils.sweep's
         if path.is_file():
             return path
     command = f"; write one: {test_command(_training_args(results))}" if (results / LOG_FILE).is_file() else ""
@@ -74,3 +76,26 @@ def _training_args(results: Path) -> argparse.Namespace:
     return argparse.Namespace(
         **{name: Path(value) if name in paths and value is not None else value for name, value in flags.items()}
     )
+
+
+def recorded_path(flags: dict, name: str, results: Path) -> Path | None:
+    """The path in a flag of the run: moved along with the results, or where it was; None where the run names none."""
+    if flags.get(name) is None:
+        return None
+    path = moved(flags[name], flags.get("caption_save_path", RESULTS), results)
+    return path if path.exists() else Path(flags[name])
+
+
+def images_beside(records: Path) -> Path | None:
+    """The image folder in its usual place, beside a split or one folder up; None where there is none."""
+    return first_existing(folder / name for folder in (records.parent, records.parent.parent) for name in IMAGE_FOLDERS)
+
+
+def first_existing(paths: Iterable[Path]) -> Path | None:
+    return next((path for path in paths if path.exists()), None)
+
+
+def recorded_flags(results: Path) -> dict:
+    """The flags of the run, from its log here or one folder up; empty where there is none."""
+    path = first_existing(folder / LOG_FILE for folder in (results, results.absolute().parent))
+    return {} if path is None else read_log(path).flags

@@ -4,7 +4,6 @@ import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -34,7 +33,7 @@ def write_run(root: Path, name: str, head: bool = True, **flags) -> Path:
             place = {"epoch": epoch, "step": step, "updates": 10 * (2 * epoch + step + 1)}
             losses = {"loss": 3.0 - epoch, "lm_loss": 2.0 - epoch, "vad_loss": 0.5 if step else float("nan")}
             lines.append({"losses": place | losses})
-        lines.append({"scores": place | {"sub_acc": 0.25 + epoch / 4, "Bleu_4": 0.1, "max_lcs": 4.0}})
+        lines.append({"scores": place | {"sub_acc": 0.25 + epoch / 4, "Bleu_4": 0.1}})
     (results / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     emotions = ("awe", "fear", "fear", "a mood", "awe")
     heads = [[0, 0.9, 0.1, *[0] * 6], [0.88, 0.12, *[0] * 7], [0.3, 0, 0, 0, 0, 0, 0.7, 0, 0], [0.1] * 8 + [0.2], HEAD]
@@ -101,12 +100,11 @@ def test_losses_and_scores_over_updates(drawn):
     assert list(axes) == ["loss", "lm loss", "vad loss"]
     curves = {title: list(map(list, panel.lines[0].get_data())) for title, panel in axes.items()}
     assert curves["lm loss"] == [[10, 20, 30, 40], [2, 2, 1, 1]] and curves["vad loss"] == [[20, 40], [0.5, 0.5]]
-    accuracy, _, novelty = drawn["scores"].axes
+    accuracy, bleu = drawn["scores"].axes
     curves = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
     assert curves["SEVLM (published)"] == [65.6, 65.6] and len(curves) == 1 + 4
     assert list(accuracy.lines[0].get_ydata()) == [25, 50] and list(accuracy.lines[0].get_xdata()) == [20, 40]
-    assert (accuracy.get_title(), accuracy.get_ylabel(), novelty.get_ylabel()) == ("ACC", "%", "words")
-    assert [list(line.get_ydata()) for line in novelty.lines] == [[4, 4]]
+    assert (accuracy.get_title(), accuracy.get_ylabel(), bleu.get_title()) == ("ACC", "%", "B-4")
     figure = scores_figure({"mine": {"METEOR": ([6], [0.1])}}, "test_all")
     assert [line.get_ydata()[0] for line in figure.axes[0].lines] == [10, 13.9, 14.9, 15.2]
 
@@ -156,8 +154,6 @@ def test_lengths_are_those_of_the_explanations(drawn):
         ("unf_captions_exp_1_1_step.json", None, "unf_captions_exp_1_1_step.json: no such file"),
         ("unf_captions_exp_1_1_step.json", '[{"image_id": 7, "caption": "a"}]', "image 7 is not in the scored split"),
         ("emotion_head_1_1_step.json", "[1]", "not a list of images with probabilities"),
-        ("report.json", '{"confusion_matrix": [[1]]}', "not a test report"),
-        ("report.json", '{"scores": {}, "confusion_matrix": null}', "has no confusion matrix"),
         ("../../val.json", None, "val.json: no such file, which is the scored split"),
     ],
 )
@@ -169,8 +165,6 @@ def test_a_damaged_file_leaves_one_figure_out(run, name, content, line):
 
 
 def test_runs_without_evaluations_and_folders_that_are_not_runs(run, tmp_path):
-    (run / "report.json").write_text(json.dumps({"scores": {}, "confusion_matrix": [[3] * 10] * 9}))
-    assert (plots.confusion_of(plots.read_run(run), {}) == np.full((9, 10), 3)).all()  # not that of the captions
     lines = [line for line in (run / "log.jsonl").read_text().splitlines() if not line.startswith('{"scores"')]
     (run / "log.jsonl").write_text("\n".join(lines))
     figures, notes = plots.figures([plots.read_run(run)])

@@ -43,7 +43,13 @@ def test_commands_take_every_folder_of_a_run(run, workspace, tmp_path, capsys):
     image = next(image_files(workspace.data))
     assert not explain.main([str(image), "--ckpt", str(run), "--device", "cpu"])
     assert not share.main([str(run), str(tmp_path / "model")])
+    log, val = run / "results" / "log.jsonl", workspace.data / "artEmisX_val.json"
+    text = log.read_text()
+    shutil.copy(val, run)
+    log.write_text(text.replace(str(val), str(run.with_name("first") / val.name)))  # a split that was moved along
     assert not plots.main([str(run / "ckpts"), "--out", str(tmp_path / "plots")])
+    assert (tmp_path / "plots" / "confusion.svg").is_file()
+    log.write_text(text)
     for folder in (run, run / "ckpts"):
         assert not gallery.main([str(folder), "--metrics", "bleu", "--out", str(tmp_path / f"{folder.name}.html")])
     assert (tmp_path / "moved.html").read_text() == (tmp_path / "ckpts.html").read_text()
@@ -72,5 +78,9 @@ def test_the_report_of_a_run(run, tmp_path, capsys):
     assert report_file(run) == report_file(run / "results") == beside_the_log and report_file(of_test) == of_test
     beside_the_log.unlink()
     shutil.rmtree(of_test.parent)
+    of_sweep = run / "test" / "report.json"
+    shutil.copytree(run / "results", of_sweep.parent)
+    shutil.copy(run / "results" / "log.jsonl", of_sweep)
+    assert report_file(run) == of_sweep
     with pytest.raises(InputError, match="no such file or folder"):
         report_file(tmp_path / "none")

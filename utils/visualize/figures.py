@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from utils.constants import EMOTIONS
 from utils.evaluation.emotion_metrics import f1_scores
-from utils.evaluation.tables import HEADINGS, PLAIN_SCORES, PUBLISHED, PUBLISHED_SCORES
+from utils.evaluation.tables import HEADINGS, PUBLISHED, PUBLISHED_SCORES
 
 matplotlib.rcParams |= {
     "text.parse_math": False,  # folder names are not formulas
@@ -69,14 +69,13 @@ def scores_figure(curves: Mapping[str, Mapping[str, Curve]], test_set: str | Non
     names = [name for name in HEADINGS if name in scores] + [name for name in scores if name not in HEADINGS]
     figure, panels = _panels(len(names))
     for name, axes in zip(names, panels, strict=True):
-        factor = 1 if name in PLAIN_SCORES else 100
         of_runs = {run: of_run[name] for run, of_run in curves.items() if name in of_run}
-        _draw(axes, {run: (x, [factor * value for value in y]) for run, (x, y) in of_runs.items()}, list(curves))
+        _draw(axes, {run: (x, [100 * value for value in y]) for run, (x, y) in of_runs.items()}, list(curves))
         if name in PUBLISHED_SCORES:
             place = PUBLISHED_SCORES.index(name)
             for (row, values), line in zip(PUBLISHED.get(test_set, {}).items(), PUBLISHED_LINES, strict=False):
                 axes.axhline(values[place], color="0.45", linestyle=line, linewidth=1, label=row)
-        axes.set(title=HEADINGS.get(name, name), xlabel="updates", ylabel="words" if factor == 1 else "%")
+        axes.set(title=HEADINGS.get(name, name), xlabel="updates", ylabel="%")
     _legend(figure, panels, list(curves))
     return figure
 
