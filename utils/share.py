@@ -15,9 +15,11 @@ from huggingface_hub import EvalResult, ModelCardData
 from utils.command_line import checkpoint_config, find_model, is_export, parse_args, recorded_settings
 from utils.constants import DEFAULT_METRICS
 from utils.errors import InputError, OneLineParser, brief, escaped, run_script
+from utils.evaluation.report import checkpoint_sha256
 from utils.evaluation.tables import CAPTION_SCORES, HEADINGS, format_report, read_report
 from utils.files import atomic_path, check_place
-from utils.flags import IGNORE
+from utils.flags import IGNORE, PARTS, TRAINING
+from utils.flags import MODEL as OF_MODEL
 from utils.hub import OWNED_ID, folder_or_id
 from utils.opts import declared
 from utils.run_record import RECORD_KEY, compare_to_checkpoint, flags_of, found_by_path
@@ -34,7 +36,7 @@ FINGERPRINTS = (
     "precision",
     "images",
 )
-# Flags that the model card lists.
+# Flags that the model card lists, besides those of the training with another value than the default.
 OBJECTIVE_FLAGS = (
     "use_VAD",
     "use_VAD_loss",
@@ -54,6 +56,16 @@ TRAINING_FLAGS = (
     "emo_en_LR",
     "seed",
 )
+NAMED_ELSEWHERE = {
+    *OBJECTIVE_FLAGS,
+    *TRAINING_FLAGS,
+    "clip_model",
+    "gpt2_model",
+    "prefix_dim",
+    "from_scratch",
+    "metrics",
+}
+NAMED_ELSEWHERE |= {"nle_data_train_path", "nle_data_val_path", "annFileExp"}
 GENERATION_FLAGS = ("prompt_text", "max_seq_len", "num_beams", "drop_last_token", "emotion_from")
 INTENDED_USE = (
     "It describes what an image may evoke in the words of annotators, with their culture and their prejudices. It is made "
@@ -104,7 +116,7 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.out.exists() and any(args.out.iterdir()):
         raise InputError(f"{args.out}: exists already; name a new folder, or remove it")
     if args.private and not args.push_to_hub:
-        raise InputError("--private applies to the repository of --push_to_hub: give both")
+        raise InputError("--private applies to the repository of --push_to_hub: pass both")
     if args.push_to_hub and not OWNED_ID.fullmatch(args.push_to_hub):
         raise InputError(f"--push_to_hub {args.push_to_hub}: an id such as me/my-sevlm was expected")
     args.run = find_model(args.run)
@@ -122,8 +134,9 @@ def main(argv: list[str] | None = None) -> int:
     flags = parse_args(["--eval_only", f"--load_from_epoch={args.name}", f"--ckpt_path={args.run}", *encoder])
     source = checkpoint_config(flags).parent
     for path, report in reports.items():
-        if Path(str(report.get("checkpoint"))).name != source.name:
-            raise InputError(f"{path}: is a report of {report.get('checkpoint')}, not of {source}")
+        sha = report.get("checkpoint_sha256")
+        if Path(str(report.get("checkpoint"))).name != source.name or sha not in (None, checkpoint_sha256(source)):
+            raise InputError(f"{path}: is a report of {report.get('checkpoint')}, not of {source} as it is now")
 
     from utils.training.build_model import load_model
     from utils.training.fingerprints import decoder_identity, encoder_identity
@@ -193,9 +206,10 @@ def push(folder: Path, repository: str, private: bool, kind: str = "model") -> s
         api.create_repo(repository, private=private, exist_ok=True, repo_type=kind, space_sdk=sdk)
         return str(api.upload_folder(repo_id=repository, folder_path=folder, repo_type=kind))
     except Exception as error:  # of the hub's client, or of its transport
+        options = " --repo-type space" * (kind == "space") + " --private" * private
         raise InputError(
             f"--push_to_hub {repository}: {brief(error)}; the folder {folder} is complete: log in with `hf auth login` and "
-            f"upload it with `hf upload {repository} {folder}`"
+            f"upload it with `hf upload {repository} {folder}{options}`"
         ) from None
 
 
@@ -237,7 +251,15 @@ def model_card(
     if authors:
         lines.append("Its checkpoint recorded no settings; what stands below are the settings of its use.\n")
     lines += [f"- data: {data}", f"- image encoder: {encoder}; decoder: `{flags.get('gpt2_model')}`"]
-    listed = (*OBJECTIVE_FLAGS, *(() if authors else TRAINING_FLAGS))
+    listed = list(OBJECTIVE_FLAGS)
+    if not authors:
+        listed += TRAINING_FLAGS
+        further = [name for name, flag in declared().items() if flag.rules in (OF_MODEL, PARTS, TRAINING)]
+        listed += [
+            name
+            for name in further
+            if name not in NAMED_ELSEWHERE and flags.get(name) not in (None, declared()[name].default)
+        ]
     lines += [f"- {flag}: {flags[flag]}" for flag in listed if flag in flags]
     if lexicon := fingerprints.get("lexicon_sha256"):
         lines.append(f"- VAD lexicon: SHA-256 {lexicon}; not included, it must be had from its makers")

@@ -19,7 +19,7 @@ SCORES = {"sub_acc": 0.6561, "Bleu_1": 0.5, "Bleu_4": 0.0951, "METEOR": 0.139, "
 
 def run(seed: int = 0, **changes) -> dict:
     facts = {"test_set": "v1.0", "images": 7933, "references_per_image": 5.3571, "checkpoint": "best-res"}
-    facts |= {"lexicon_sha256": "ab12", "judge": "text2emotion.safetensors", "seed": seed}
+    facts |= {"lexicon_sha256": "ab12", "emotion_classifier": "text2emotion.safetensors", "seed": seed}
     return {"scores": dict(SCORES)} | facts | changes
 
 
@@ -38,7 +38,7 @@ def test_the_run_stands_beside_the_published_rows_of_its_test_set(tmp_path):
     assert rows["SAEA, 2026 (published)"][-3:] == ["14.8", "31.2", "-"]
     for fact in ("images: 7933", "references per image: 5.36", "checkpoint: best-res", "lexicon sha256: ab12"):
         assert f"- {fact}" in text
-    assert "data set: v1.0" in text and "judge: text2emotion.safetensors" in text and "WARNING" not in text
+    assert "data set: v1.0" in text and "emotion classifier: text2emotion.safetensors" in text and "WARNING" not in text
     assert text in (tmp_path / "r/report.md").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8")) == run() | {"data_set": "v1.0"}
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["report.json", "report.md"]
@@ -105,11 +105,13 @@ def test_rows_are_appended(tmp_path):
     """A row of other columns adds them; texts keep their signs and lines, and none is a formula."""
     table = tmp_path / "deep/all.csv"
     write_report(tmp_path / "a", run(1, note='a "quoted", one\nof two lines', checkpoint="=cmd|' /C calc'!A0"), table)
-    write_report(tmp_path / "b", run(2, judge=None, extra=3, checkpoint="+1+1", warnings=["one", "two"]), table)
+    write_report(
+        tmp_path / "b", run(2, emotion_classifier=None, extra=3, checkpoint="+1+1", warnings=["one", "two"]), table
+    )
     check_append_to(table)
     rows = rows_in(table)
     assert [row["seed"] for row in rows] == ["1", "2"] and [row["extra"] for row in rows] == ["", "3"]
-    assert rows[0]["note"] == 'a "quoted", one\nof two lines' and rows[1]["judge"] == ""
+    assert rows[0]["note"] == 'a "quoted", one\nof two lines' and rows[1]["emotion_classifier"] == ""
     assert [row["checkpoint"] for row in rows] == ["'=cmd|' /C calc'!A0", "'+1+1"]
     assert float(rows[0]["sub_acc"]) == SCORES["sub_acc"] and rows[0]["test_set"] == "v1.0"
     assert [row["warnings"] for row in rows] == ["", "one; two"]
@@ -159,21 +161,24 @@ def test_aggregation(tmp_path, capsys):
 
 def test_means_leave_out_what_not_all_runs_have_or_what_cannot_be_compared():
     """Other training texts: no max-LCS. Another encoder, or the same seed: a warning."""
-    base = run(1, scores=SCORES | {"max_lcs": 2.0}, training_texts_sha256="a", image_encoder_sha256="a", num_beams=1)
+    base = run(
+        1, scores=SCORES | {"max_lcs": 2.0}, training_texts_sha256="a", image_encoder_sha256="a", decoding="greedy"
+    )
     (same,) = aggregate({"a": base, "b": base | {"seed": 2}})
     assert same["mean"]["max_lcs"] == 2 and same["notes"] == []
-    changes = {"seed": 2, "training_texts_sha256": "b", "image_encoder_sha256": "b", "num_beams": 4}
+    changes = {"seed": 2, "training_texts_sha256": "b", "image_encoder_sha256": "b", "decoding": "best of 8"}
     (summary,) = aggregate({"a": base, "b": base | changes})
     assert "max_lcs" not in summary["mean"] and "max_lcs" not in summary["std"] and summary["mean"]["Bleu_1"] == 0.5
     shown = format_summary(summary)
     assert "- **left out: max-LCS, as the runs differ in training texts**" in shown
-    assert "- **WARNING: a mean of runs that differ in image encoder, num beams**" in shown and "same seed" not in shown
+    assert "- **WARNING: a mean of runs that differ in image encoder, decoding**" in shown and "same seed" not in shown
+    assert "- seeds: 1, 2\n" in shown and "seed" not in format_summary(aggregate({"a": run(None), "b": run(None)})[0])
     (summary,) = aggregate({"a": run(1), "b": run(1, scores={"sub_acc": 0.5})})
     assert list(summary["mean"]) == ["sub_acc"] and "the same seed more than once" in format_summary(summary)
 
 
 SAME = ("data_set", "test_set", "images", "references_per_image", "evaluated_sha256", "references_sha256")
-SAME += ("lexicon_sha256", "judge", "clip_score", "emotion_from")
+SAME += ("lexicon_sha256", "emotion_classifier", "clip_score", "emotion_from")
 
 
 def test_runs_that_differ_in_a_fact_are_not_averaged():

@@ -13,6 +13,7 @@ from models.sevlm import SEVLM
 from tests.conftest import without
 from utils import explain, share
 from utils.errors import InputError
+from utils.files import sha256
 from utils.opts import declared
 from utils.training.build_model import load_checkpoint
 
@@ -26,7 +27,9 @@ PROMPT = " what i feel when looking is"
 def trained(workspace, tmp_path_factory):
     out = tmp_path_factory.mktemp("export")
     flags = "--num_train_epochs 1 --use_emotion_loss --seed 3 --no-use_cl_loss --en_LR 0.004 --emo_en_LR 0.002 "
-    argv = workspace.argv(out, *workspace.gpt2, *flags.split(), "--num_beams", "2", "--drop_last_token")
+    argv = workspace.argv(
+        out, *workspace.gpt2, *flags.split(), "--num_beams", "2", "--drop_last_token", "--alpha", "1.5"
+    )
     assert artEmisX_train.main([*argv, "--prompt_text", PROMPT]) == 0
     return out
 
@@ -91,14 +94,19 @@ def test_the_card_tells_what_the_model_is(trained, exported, tmp_path):
         "may not be passed on",
     )
     assert [line for line in lines if line not in card] == []
-    report = {"checkpoint": "ckpts/nle_model_best-acc", "test_set": "v1.0", "scores": {"sub_acc": 0.625}}
-    (tmp_path / "report.json").write_text(json.dumps(report))
+    assert "- alpha: 1.5\n" in card and "adam_eps" not in card  # what has another value than the default
+    digest = sha256(trained / "ckpts" / "nle_model_best-acc" / "manifest.json")
+    report = {"checkpoint": "ckpts/nle_model_best-acc", "checkpoint_sha256": digest, "scores": {"sub_acc": 0.625}}
+    (tmp_path / "report.json").write_text(json.dumps(report | {"test_set": "v1.0"}))
     argv = [str(trained), str(tmp_path / "model"), "--name", "best-acc", "--report", str(tmp_path / "report.json")]
     assert share.main(argv) == 0
     card = (tmp_path / "model" / "README.md").read_text()
     assert "| this run " in card and "62.5" in card and "SEVLM (published)" in card
     with pytest.raises(InputError, match="is a report of ckpts/nle_model_best-acc, not of .*nle_model_best-res"):
         share.main([*argv[:1], str(tmp_path / "other"), *argv[4:]])
+    (tmp_path / "report.json").write_text(json.dumps(report | {"checkpoint_sha256": "of another run"}))
+    with pytest.raises(InputError, match="nle_model_best-acc as it is now"):
+        share.main([*argv[:1], str(tmp_path / "other"), *argv[2:]])
 
 
 def test_scores_of_the_checkpoint_on_the_card():
@@ -166,7 +174,7 @@ def test_bad_input(workspace, trained, exported, tmp_path):
         ([trained / "ckpts", tmp_path / "out", "--encoder", "reference"], "has random weights"),
         (["nobody/nothing", tmp_path / "out"], "unset HF_HUB_OFFLINE"),
         ([trained / "ckpts", tmp_path / "out", "--push_to_hub", "x"], "an id such as me/my-sevlm"),
-        ([trained / "ckpts", tmp_path / "out", "--private"], "give both"),
+        ([trained / "ckpts", tmp_path / "out", "--private"], "pass both"),
     ):
         with pytest.raises(InputError, match=message):
             share.main([str(part) for part in argv])

@@ -27,7 +27,7 @@ from utils.evaluation.evaluation import Evaluation
 from utils.evaluation.image_scores import group_scores, image_scores, intervals, references_hash, write_images
 from utils.evaluation.tables import write_report
 from utils.evaluation.text_metrics import max_lcs, text_diversity
-from utils.files import sha256
+from utils.files import MANIFEST, sha256
 
 if TYPE_CHECKING:
     from models.text2emotion import Text2Emotion
@@ -109,19 +109,33 @@ def training_texts(args: argparse.Namespace) -> TrainingTexts:
 # ---- scores and report -----------------------------------------------------------------------------------------------
 
 
+def checkpoint_sha256(folder: Path) -> str | None:
+    """SHA-256 of a checkpoint's manifest, which has those of its files; None for the authors' and for exported models."""
+    return sha256(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+
+
 def checkpoint_facts(args: argparse.Namespace, fingerprints: dict[str, Any]) -> dict[str, Any]:
     """Facts about a scored checkpoint for its report. fingerprints: of the run, see utils/training/fingerprints.py."""
     return {
         "checkpoint": str(checkpoint_config(args).parent),
+        "checkpoint_sha256": checkpoint_sha256(checkpoint_config(args).parent),
         "image_encoder_sha256": fingerprints["image_encoder_sha256"],
         "decoder_sha256": fingerprints["decoder_sha256"],
         "lemmatizer": args.lemmatizer,
-        "num_beams": args.num_beams,
-        "num_samples": args.num_samples,
-        "rerank": args.rerank and args.rerank + f" {args.rerank_model}" * (args.rerank == "clip"),
+        "decoding": _decoding(args),
         "seed": args.seed,
         "emotion_from": args.emotion_from,
     }
+
+
+def _decoding(args: argparse.Namespace) -> str:
+    """How the captions were decoded."""
+    if args.rerank:
+        by = f"{args.rerank} {args.rerank_model}" if args.rerank == "clip" else args.rerank
+        text = f"best of {args.num_samples} samples by {by} (temperature {args.temperature:g}, top_p {args.top_p:g})"
+    else:
+        text = "greedy" if args.num_beams == 1 else f"beam search with {args.num_beams} beams"
+    return f"{text}, without a 25th token" if args.drop_last_token else text
 
 
 def write_test_report(
@@ -171,7 +185,7 @@ def write_test_report(
         "training_texts_sha256": None if training.path is None else sha256(training.path),
         "lexicon": None if lexicon is None else lexicon.path.name,
         "lexicon_sha256": None if lexicon is None else lexicon.sha256,
-        "judge": None if classifier is None else classifier.name,
+        "emotion_classifier": None if classifier is None else classifier.name,
         "clip_score": None if clip is None else clip.name,
         **facts,
         "warnings": split_warnings(split, records, training.records, test_set, training.note),

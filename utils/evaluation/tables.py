@@ -88,7 +88,9 @@ PUBLISHED = {
         "SAEA, 2026 (published)": (78.2, 64.5, 38.9, 23.1, 13.7, 16.6, 32.3),
     },
 }
-UNITS = "In percent, but for max-LCS (words), KL, JS, Brier and VAD distance; report.json holds fractions."
+UNITS = (
+    "In percent, except max-LCS (words) and KL, JS, Brier and VAD distance (as they are); report.json holds fractions."
+)
 FOOTNOTE = (
     "SAEA's accuracy is that of an image head, not of the generated text, and its published script chooses the epoch on "
     "the test file."
@@ -105,15 +107,15 @@ SAME = (
     "evaluated_sha256",
     "references_sha256",
     "lexicon_sha256",
-    "judge",
+    "emotion_classifier",
     "clip_score",
     "emotion_from",
 )
 # facts in which runs that are averaged may differ, with a warning
-WARN = ("image_encoder_sha256", "decoder_sha256", "lemmatizer", "num_beams", "num_samples", "rerank")
+WARN = ("image_encoder_sha256", "decoder_sha256", "lemmatizer", "decoding")
 # a fact -> the scores that mean the same only where the runs agree in it
 RESTING_ON = {
-    "judge": ("EA_more_than_half", "EA_at_least_half", "self_consistency"),
+    "emotion_classifier": ("EA_more_than_half", "EA_at_least_half", "self_consistency"),
     "clip_score": ("CLIPScore", "RefCLIPScore"),
     "lexicon_sha256": ("vad_distance",),
     "training_texts_sha256": ("max_lcs",),
@@ -366,8 +368,9 @@ def format_summary(summary: dict) -> str:
     lines = [_table(rows | _published_rows(test_set)), f"{UNITS}\n"]
     lines += [f"{FOOTNOTE}\n"] if test_set in PUBLISHED else []
     lines += [f"- {fact.replace('_', ' ')}: {_fact(summary[fact])}" for fact in SAME]
-    lines.append(f"- seeds: {', '.join(map(_fact, summary['seeds']))}")
-    if len(set(summary["seeds"])) < summary["runs"]:
+    seeds = [seed for seed in summary["seeds"] if seed is not None]  # captions of other programs have none
+    lines += [f"- seeds: {', '.join(map(str, seeds))}"] if seeds else []
+    if len(set(seeds)) < len(seeds):
         lines.append("- **WARNING: the same seed more than once: the deviation says less than it seems to**")
     lines += [f"- **{note}**" for note in summary["notes"]]
     return "\n".join(lines)
