@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leaves it out
 
-from utils.command_line import DEMO_DEFAULTS, EXPORT_NAME, check_paths, parse_args
+from utils.command_line import DEMO_DEFAULTS, check_paths, parse_args
 from utils.errors import InputError, escaped, run_script
 from utils.launcher import check_launch, launch_lines, start_accelerator
 from utils.processes import prepare_script
@@ -127,9 +127,8 @@ def update(run: TrainingRun, losses: dict[str, torch.Tensor], image_ids: torch.T
         finite = finite & torch.isfinite(norm)
     if args.max_grad_norm:
         torch.nn.utils.clip_grads_with_norm_(run.parameters, args.max_grad_norm, norm)
-    if accelerator.num_processes > 1:
-        finite = accelerator.reduce(finite.float(), "mean") > 0.999
-    check = UpdateCheck.of(finite, losses, place, image_ids)
+    check = UpdateCheck.of(finite, losses, place, image_ids, accelerator)
+    finite = check.finite
     if accelerator.scaler is None:
         run.optimizer.optimizer.found_inf = (~finite).float()
         run.optimizer.step()
@@ -157,7 +156,7 @@ def read_check(run: TrainingRun) -> None:
     if check is None or not (problem := check.problem()):
         return
     if run.args.nan_policy == "stop":
-        raise InputError(f"{problem}; lower the learning rate, or give --nan_policy skip")
+        raise InputError(f"{problem}; lower the learning rate, or pass --nan_policy skip")
     run.print(f"{problem}: update skipped")
 
 
@@ -368,8 +367,7 @@ def main(argv: list[str] | None = None) -> int:
         torch.manual_seed(args.seed)
         scorer = None
         if accelerator.is_main_process:
-            exported = args.load_from_epoch == EXPORT_NAME  # perhaps a read-only copy
-            written = (args.caption_save_path,) if exported else (args.ckpt_path, args.caption_save_path)
+            written = (args.caption_save_path,) if args.eval_only else (args.ckpt_path, args.caption_save_path)
             folders = {os.path.realpath(folder): folder for folder in written}
             for folder in folders.values():
                 stack.enter_context(run_lock(folder))

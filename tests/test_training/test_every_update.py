@@ -1,5 +1,7 @@
 """Every update of a training: its rates, gradients, modes and batches; clipped, accumulated and skipped updates."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from utils.data.records import TrainingRecords, read_records
 from utils.data.text_codec import TextCodec, load_tokenizer
 from utils.data.vad_lexicon import VADLookup, read_lexicon
 from utils.training.build_model import load_model
+from utils.training.optimizer import UpdateCheck
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +118,17 @@ def test_an_infinite_gradient_of_finite_losses_is_skipped(run, monkeypatch, caps
     assert "\na gradient is not finite at epoch 0, step 3, images [" in capsys.readouterr().out
     assert made.rates(0) == pytest.approx([6e-3, 5e-3, 4e-3, 2e-3, 1e-3])
     assert all(torch.isfinite(parameter).all() for parameter in made.model.parameters())
+
+
+def test_an_update_is_skipped_if_any_process_finds_it_not_finite():
+    """Here the other process finds that the VAD loss is not; its images are unknown to this one."""
+    others = torch.tensor([False, True, False])
+    accelerator = SimpleNamespace(num_processes=2, reduce=lambda flags, how: (flags + others.float()) / 2)
+    losses = {"loss": torch.tensor(3.0), "lm_loss": torch.tensor(1.0), "vad_loss": torch.tensor(2.0)}
+    check = UpdateCheck.of(torch.tensor(True), losses, (1, 5), torch.tensor([7, 8]), accelerator)
+    assert not check.finite
+    where = "epoch 1, step 5, images [7, 8] of process 0, or those of the other processes"
+    assert check.problem() == f"vad_loss is not finite at {where}"
 
 
 def test_a_skipped_update_under_a_loss_scaler(run, monkeypatch, capsys, break_vad_loss):

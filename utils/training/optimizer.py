@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from models.sevlm import SEVLM
@@ -125,27 +126,40 @@ def count_parameters(module: nn.Module | None) -> int:
 class UpdateCheck:
     """Whether one update's losses and gradients are finite.
 
-    flags: bool [1 + losses] on the host: the whole update, then each loss of `names`; from a GPU they are complete once
-    `copied` has happened. place: epoch and step. image_ids: of its batches.
+    finite: bool scalar on the device, whether the update may be made; like `flags` the same on all processes.
+    flags: bool [1 + losses] on the host: `finite`, then whether each loss of `names` is; from a GPU they are complete once
+    `copied` has happened. place: epoch and step. image_ids: of this process's batches. processes: their number.
     """
 
+    finite: Tensor
     flags: Tensor
     names: list[str]
     place: tuple[int, int]
     image_ids: Tensor
+    processes: int
     copied: torch.cuda.Event | None
 
     @classmethod
-    def of(cls, finite: Tensor, losses: dict[str, Tensor], place: tuple[int, int], image_ids: Tensor) -> "UpdateCheck":
-        """Start copying `finite`, whether the update may be made, and which losses are finite."""
+    def of(
+        cls,
+        finite: Tensor,
+        losses: dict[str, Tensor],
+        place: tuple[int, int],
+        image_ids: Tensor,
+        accelerator: Accelerator,
+    ) -> "UpdateCheck":
+        """Combine what the processes found, and start copying it to the host. finite: of this process's update."""
         names = [name for name in losses if name != "loss"]
         flags = torch.stack([finite, *(torch.isfinite(losses[name]) for name in names)])
+        if accelerator.num_processes > 1:
+            flags = accelerator.reduce(flags.float(), "mean") > 0.999
+        finite = flags[0]
         copied = None
         if flags.is_cuda:
             flags = flags.to("cpu", non_blocking=True)  # into pinned memory
             copied = torch.cuda.Event()
             copied.record()
-        return cls(flags, names, place, image_ids, copied)
+        return cls(finite, flags, names, place, image_ids, accelerator.num_processes, copied)
 
     def problem(self) -> str | None:
         """What is not finite, and where; None for a finite update. Waits for the copy."""
@@ -157,4 +171,6 @@ class UpdateCheck:
         parts = [name for name, is_finite in zip(self.names, losses_finite, strict=True) if not is_finite]
         epoch, step = self.place
         where = f"epoch {epoch}, step {step}, images {self.image_ids.tolist()}"
+        if self.processes > 1:
+            where += " of process 0, or those of the other processes"
         return f"{' and '.join(parts) or 'a gradient'} is not finite at {where}"
