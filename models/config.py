@@ -31,8 +31,8 @@ def gpt2_config(saved: dict[str, Any], **changed: Any) -> GPT2Config:
 class SEVLMConfig:
     """The settings of a model, under the names that the published config.json and the training's flags use.
 
-    A checkpoint's config.json holds them beside GPT-2's own fields. The defaults are the paper's, and those of fields that
-    a file lacks, as the authors' checkpoints do.
+    A checkpoint's config.json holds them beside GPT-2's own fields; `model_config` in utils/training/build_model.py fills
+    them from the flags and that file. The defaults are for a model built by hand, without contrastive and VAD head.
 
     Attributes:
         len_prefix: k, the number of prefix embeddings made of the class token (the paper uses none).

@@ -96,16 +96,16 @@ class ExplainerBlock(GPT2Block):
 
 
 class ClipProject(nn.Module):
-    """Turn the class token into len_prefix prefix embeddings: cls [T, E] -> [T, len_prefix, D].
+    """Turn the class token into len_prefix prefix embeddings: cls [T, D] -> [T, len_prefix, D].
 
-    clip_project(cls): Linear E -> D len_prefix / 2, tanh, Linear -> D len_prefix. The paper uses no prefix
+    clip_project(cls): Linear D -> D len_prefix / 2, tanh, Linear -> D len_prefix. The paper uses no prefix
     (len_prefix = 0).
     """
 
-    def __init__(self, encoder_width: int, width: int, len_prefix: int):
+    def __init__(self, width: int, len_prefix: int):
         super().__init__()
         self.model = nn.Sequential(
-            nn.Linear(encoder_width, width * len_prefix // 2),
+            nn.Linear(width, width * len_prefix // 2),
             nn.Tanh(),
             nn.Linear(width * len_prefix // 2, width * len_prefix),
         )
@@ -131,7 +131,7 @@ class ExplainerTransformer(GPT2Model):
         self.VAD_linear = nn.Linear(config.n_embd + VAD_WIDTH, config.n_embd)
         self.len_prefix, self.fusion_start = settings.len_prefix, settings.fusion_start
         if settings.len_prefix > 0:
-            self.clip_project = ClipProject(config.n_embd, config.n_embd, settings.len_prefix)
+            self.clip_project = ClipProject(config.n_embd, settings.len_prefix)
         self.projects_image = settings.encoder_dim != config.n_embd  # not in the paper, where both are 768
         if self.projects_image:
             self.image_projection = nn.Linear(settings.encoder_dim, config.n_embd)

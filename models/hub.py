@@ -89,7 +89,7 @@ class ExportedModel:
             state[TIED] = state["decoder.transformer.wte.weight"]
             model.load_state_dict(state, strict=True)
         except Exception as error:  # transformers raises many kinds of error for a wrong field
-            raise ValueError(f"{source}: {WEIGHTS} and {CONFIG} do not fit ({error})") from None
+            raise ValueError(f"{source}: {WEIGHTS} and {CONFIG} do not fit ({error})") from error
         if problem := not_finite(model):
             raise ValueError(f"{folder / WEIGHTS}: {problem}")
         return model.eval()

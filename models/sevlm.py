@@ -33,6 +33,8 @@ class SEVLM(nn.Module, ExportedModel):
             decoder.transformer.VAD_linear.requires_grad_(False)
         if config.use_emotion_loss:
             self.emotion_head = EmotionHead(config.encoder_dim, config.emotion_pooling)
+        if config.label_tokens is not None:  # a buffer: made in `forward`, a GPU would wait for the host
+            self.register_buffer("label_tokens", torch.tensor(config.label_tokens), persistent=False)
 
     def image_features(self, pixels: Tensor | None, cls: Tensor | None, grid: Tensor | None) -> ImageFeatures:
         """Encode pixels [B, 3, S, S], or convert cached float16 features cls [B, D] and grid [B, G, D] to float32."""
@@ -105,10 +107,9 @@ class SEVLM(nn.Module, ExportedModel):
             loss = losses.emotion_loss(logits, emotion_distribution, image_weight, counts.images)
             terms["emotion_loss"] = config.emotion_loss_weight, loss
         if config.label_tokens is not None:
-            tokens = torch.tensor(config.label_tokens, device=hidden.device)
             logits = self.decoder.lm_head(hidden[:, config.label_position])
             distribution = emotion_distribution.repeat_interleave(2, dim=0)
-            loss = losses.label_loss(logits, tokens, distribution, text_weight, counts.texts)
+            loss = losses.label_loss(logits, self.label_tokens, distribution, text_weight, counts.texts)
             terms["label_loss"] = config.label_loss_weight, loss
         total = sum(weight * loss for weight, loss in terms.values())
         return {"loss": total} | {name: loss for name, (_, loss) in terms.items()}
@@ -128,7 +129,7 @@ class SEVLM(nn.Module, ExportedModel):
         """
         emotion, explanation = self.pool_spans(hidden, input_ids, segment_ids)
         pooled_image = self.decoder.transformer.project_image(image).grid.mean(dim=1)
-        pooled_image = pooled_image.repeat_interleave(hidden.shape[0] // pooled_image.shape[0], dim=0)
+        pooled_image = pooled_image.repeat_interleave(2, dim=0)
         rows = torch.arange(hidden.shape[0], device=hidden.device)
         negatives = [rows, rows ^ 1] + ([] if visual_negatives is None else [visual_negatives])
         scores = self.decoder.sim_mlp(
@@ -148,7 +149,7 @@ class SEVLM(nn.Module, ExportedModel):
         prefix, span_end = self.config.len_prefix, self.config.fusion_start
         if not self.config.masked_pooling:
             return hidden[:, prefix:span_end].mean(dim=1), hidden[:, span_end:].mean(dim=1)
-        explanation = segment_ids == segment_ids[:, -1:]
+        explanation = segment_ids == segment_ids[:, -1:]  # the last position, padding or not, is in that segment
         emotion = ~explanation
         emotion[:, :prefix] = False
         explanation = explanation & (input_ids != self.decoder.config.pad_token_id)

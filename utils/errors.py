@@ -6,13 +6,16 @@ import errno
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from itertools import pairwise
+from pathlib import Path
 from typing import NoReturn
 
 from utils.processes import prepare_environment
 
+MODELS = Path(__file__).resolve().parents[1] / "models"
 # errors of file systems that lack an operation, as some network and FUSE ones do
 UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -30,6 +33,17 @@ class InputError(Exception):
 def escaped(text: str, keep: str = "") -> str:
     """`text` with control characters spelled out, except those in `keep`: a file must not control the terminal."""
     return "".join(letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1] for letter in text)
+
+
+def print_once(line: str) -> None:
+    """Print a line, escaped, on the main process; for what every process reads and finds alike."""
+    if _rank() == 0:
+        print(escaped(line), flush=True)
+
+
+def is_of_models(error: Exception) -> bool:
+    """Whether an error came up in a class of models/, such as a head that somebody has just added."""
+    return any(Path(frame.filename).parent == MODELS for frame in traceback.extract_tb(error.__traceback__))
 
 
 def brief(error: object) -> str:

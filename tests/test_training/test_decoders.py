@@ -62,6 +62,17 @@ def check_parity(decoder, gpt2: GPT2LMHeadModel) -> None:
     torch.testing.assert_close(weights, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("more", [(), ("--from_scratch", "decoder")])
+def test_a_mistake_in_our_own_class_is_no_fault_of_the_files(tmp_path, monkeypatch, more):
+    save(tmp_path)
+    monkeypatch.setattr("models.decoder.Dropout", lambda rate: rate.nothing)
+    with pytest.raises(AttributeError, match="nothing"):
+        build(tmp_path, *more)
+    (tmp_path / "config.json").write_text(json.dumps(TINY_GPT2 | {"n_head": 3}))
+    with pytest.raises(InputError, match="config.json: .*use another model"):
+        build(tmp_path, *more)
+
+
 def save_nlx_tokenizer(folder: Path, old: bool) -> None:
     tokenizer = GPT2TokenizerFast(str(SHIPPED_BPE / "vocab.json"), str(SHIPPED_BPE / "merges.txt"))
     added = ["<question>", "<answer>", "<explanation>"]

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from tests.conftest import REPOSITORY
-from utils.errors import InputError, OneLineParser, escaped, number, run_script
+from utils.errors import InputError, OneLineParser, escaped, number, print_once, run_script
 from utils.files import write_text
 
 
@@ -43,6 +43,13 @@ def failed(error: Exception | int, capsys) -> str:
 def test_an_error_of_the_system_is_one_line_with_its_remedy(capsys, monkeypatch, number, remedy):
     monkeypatch.setattr("utils.errors.silence_stdout", lambda: None)
     assert remedy in failed(number, capsys)
+
+
+def test_what_every_process_finds_is_printed_by_one(monkeypatch, capsys):
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        print_once(f"\x1b of {rank}")
+    assert capsys.readouterr().out == "\\x1b of 0\n"
 
 
 def test_errors_without_a_path(capsys):

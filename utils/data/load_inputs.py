@@ -25,7 +25,7 @@ from utils.data.images import find_image, open_image, shorten
 from utils.data.records import Records, TrainingRecords, read_records, read_training_records
 from utils.data.text_codec import SPECIAL_TOKENS
 from utils.data.vad_lexicon import Lexicon, read_lexicon
-from utils.errors import InputError, escaped
+from utils.errors import InputError, print_once
 
 
 class Inputs(NamedTuple):
@@ -107,13 +107,13 @@ def images_found(names: list[str], image_ids: Sequence, args: argparse.Namespace
     if bad and not args.skip_bad_images:
         raise InputError(
             f"{source}: record {image_ids[bad[0]]}: no image {shorten(names[bad[0]])} under {root} ({len(bad)} missing in "
-            f"all); build the splits with --image_root {root}, which finds other spellings of the names, or give "
+            f"all); build the splits with --image_root {root}, which finds other spellings of the names, or pass "
             "--skip_bad_images"
         )
     if len(bad) == len(found):
         raise InputError(f"{source}: none of its {len(found)} images can be read; is {root} the right folder?")
     if bad:
-        print(escaped(f"{source}: left out {len(bad)} records whose image is {what}, e.g. {shorten(names[bad[0]])}"))
+        print_once(f"{source}: left out {len(bad)} records whose image is {what}, e.g. {shorten(names[bad[0]])}")
     return found
 
 
@@ -137,7 +137,7 @@ def report_special_tokens(path: Path, texts: Iterable[str], plain: bool) -> None
         if plain
         else "read as control tokens, as in the published code; --plain_special_tokens reads them as ordinary text"
     )
-    print(f"{path}: {counts.total()} special tokens inside explanations ({numbers}): {reading}")
+    print_once(f"{path}: {counts.total()} special tokens inside explanations ({numbers}): {reading}")
 
 
 def check_pairs(path: Path, train: TrainingRecords) -> None:
@@ -147,7 +147,7 @@ def check_pairs(path: Path, train: TrainingRecords) -> None:
     if single.any():
         raise InputError(
             f"{path}: record {train.image_ids[single.argmax()]}: all its explanations have one emotion, but the "
-            "contrastive loss needs two: train on artEmisX_cl_train.json, or give --no-use_cl_loss"
+            "contrastive loss needs two: train on artEmisX_cl_train.json, or pass --no-use_cl_loss"
         )
 
 
@@ -188,7 +188,7 @@ def build_images(args: argparse.Namespace, model: SEVLM, inputs: Inputs, device:
         if missing := cache.missing(names):
             raise InputError(
                 f"--feature_cache {args.feature_cache}: has no features of {len(missing)} images, e.g. {missing[0]}; "
-                "run preprocess/cache_features.py on the same splits"
+                "make a cache of all the splits in a new folder with preprocess/cache_features.py"
             )
         if files and (changed := cache.changed(files, root)):
             raise InputError(

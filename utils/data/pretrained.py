@@ -26,7 +26,7 @@ from transformers.utils import logging
 from models.hub import not_finite
 from utils.constants import BOS
 from utils.data.untrusted_files import read_state_dict
-from utils.errors import InputError, brief
+from utils.errors import InputError, brief, is_of_models
 from utils.files import read_bytes, read_json
 from utils.hub import fetch_file
 
@@ -59,9 +59,9 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     config = read_json(path)
     if not isinstance(config, dict):
-        raise InputError(f"{path}: a JSON object was expected; take another")
+        raise InputError(f"{path}: a JSON object was expected; use another model")
     if "auto_map" in config:
-        raise InputError(f"{path}: asks to run its own code (auto_map), which is not supported; take another")
+        raise InputError(f"{path}: asks to run its own code (auto_map), which is not supported; use another model")
     return config
 
 
@@ -120,6 +120,8 @@ def load_pretrained(
             **arguments,
         )
     except Exception as error:  # wrong files raise many kinds of error
+        if is_of_models(error):  # a bug, as the caller has checked the config with transformers' own class
+            raise
         raise InputError(f"{source}: weights or config.json do not fit the model ({brief(error)}); {remedy}") from None
     finally:
         logging.set_verbosity(verbosity)
@@ -207,7 +209,7 @@ def read_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
     except InputError:
         raise
     except Exception as error:  # a field may hold anything, and the tokenizers library raises its own errors
-        raise InputError(f"{path}: not the files of a GPT-2 tokenizer ({brief(error)}); take another") from None
+        raise InputError(f"{path}: not the files of a GPT-2 tokenizer ({brief(error)}); use another folder") from None
 
 
 def read_clip_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
@@ -228,7 +230,7 @@ def read_clip_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path}: not the files of CLIP's tokenizer ({brief(error)}); take another folder") from None
+        raise InputError(f"{path}: not the files of CLIP's tokenizer ({brief(error)}); use another folder") from None
 
 
 def _read_bpe(
@@ -242,7 +244,7 @@ def _read_bpe(
     else:
         merges_file = find_file(name, "merges.txt")
         if path is None or merges_file is None:
-            raise InputError(f"{name}: the tokenizer's vocab.json or merges.txt is missing; take another folder")
+            raise InputError(f"{name}: the tokenizer's vocab.json or merges.txt is missing; use another folder")
         added_file = find_file(name, "added_tokens.json")
         ids = {} if added_file is None else read_json(added_file)
         vocabulary, added = read_json(path), [{"content": token, "id": token_id} for token, token_id in ids.items()]

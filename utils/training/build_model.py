@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import GPT2Config
+from transformers import GPT2Config, GPT2Model
 
 from models.config import SEVLMConfig, gpt2_config
 from models.decoder import Explainer
@@ -24,7 +24,7 @@ from utils.data.images import open_image
 from utils.data.pretrained import check_model_type, find_config, load_pretrained
 from utils.data.text_codec import GPT2_VOCABULARY, TextCodec, check_vocabulary, count_named, load_tokenizer
 from utils.data.vad_lexicon import VADLookup, read_lexicon
-from utils.errors import InputError, brief, escaped
+from utils.errors import InputError, brief, print_once
 from utils.files import read_json
 from utils.run_record import recorded_lexicon
 from utils.training.checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named
@@ -86,7 +86,7 @@ def load_checkpoint(
         fingerprints["lexicon_sha256"] = lexicon.sha256
         vad = VADLookup(lexicon, args.lemmatizer, codec)
     for note in compare_with_checkpoint(args, fingerprints):
-        print(escaped(note))
+        print_once(note)
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     device = torch.device(device or accelerator or "cpu")
     pixels = ImagePixels.for_encoder(None, model.image_encoder, args.image_normalization)
@@ -182,7 +182,7 @@ def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedChe
         args.prefix_dim = encoder.width  # recorded, and compared when the run is resumed
     if encoder.width != args.prefix_dim:
         raise InputError(
-            f"--clip_model {args.clip_model}: its features have width {encoder.width}: give --prefix_dim "
+            f"--clip_model {args.clip_model}: its features have width {encoder.width}: pass --prefix_dim "
             f"{encoder.width}, or leave it out"
         )
     config = model_config(args, codec, checkpoint)
@@ -194,7 +194,7 @@ def build_model(args: argparse.Namespace, codec: TextCodec, checkpoint: NamedChe
         encoder.freeze_pooling()
     if checkpoint is not None:
         for note in checkpoint.restore(model):
-            print(escaped(note))
+            print_once(note)
     return model
 
 
@@ -277,8 +277,7 @@ def build_decoder(
         check_model_type(saved, ("gpt2",), source)
     with _config_errors(source):
         gpt2 = gpt2_config(saved, **changed)
-    start = args.len_prefix + codec.emotion_span
-    if start >= args.max_seq_len:
+    if config.fusion_start >= args.max_seq_len:
         raise InputError(
             f"--prompt_text takes {codec.emotion_span} tokens with the emotion, --len_prefix {args.len_prefix}: no room for an "
             f"explanation in --max_seq_len {args.max_seq_len}"
@@ -287,14 +286,15 @@ def build_decoder(
     if gpt2.n_positions < longest:
         raise InputError(
             f"{source}: has only {gpt2.n_positions} positions, but --max_seq_len, --len_prefix and --prompt_text take "
-            f"{longest} (prompt and {MAX_NEW_TOKENS} new tokens in generation); shorten them or take another model"
+            f"{longest} (prompt and {MAX_NEW_TOKENS} new tokens in generation); shorten them or use another model"
         )
+    with _config_errors(source), torch.device("meta"):
+        GPT2Model(gpt2)  # a wrong config.json ends here, so that an error of our own class keeps its traceback
     if checkpoint is None:
         if args.from_scratch not in (True, "decoder"):
             return _load_decoder(args.gpt2_model, gpt2, config, codec)
         gpt2.vocab_size, gpt2.pad_token_id = len(codec.tokenizer), codec.pad_id
-    with _config_errors(source):
-        decoder = Explainer(gpt2, config)
+    decoder = Explainer(gpt2, config)
     if checkpoint is None:
         decoder.origin = f"decoder {args.gpt2_model}: all weights drawn at random (--from_scratch)"
     return decoder
@@ -306,7 +306,7 @@ def _config_errors(source: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise InputError(f"{source}: {brief(error)}; take another") from None
+        raise InputError(f"{source}: {brief(error)}; use another model") from None
 
 
 def _load_decoder(name: str, gpt2: GPT2Config, config: SEVLMConfig, codec: TextCodec) -> Explainer:
