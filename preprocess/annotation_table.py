@@ -64,7 +64,7 @@ def read_annotation_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     for key, name in names.items():
         if key not in columns and name not in table:
             if key in NEEDED:
-                raise InputError(f"{path}: which column is the {key}? give --columns {key}=COLUMN ({has})")
+                raise InputError(f"{path}: which column is the {key}? pass --columns {key}=COLUMN ({has})")
             continue
         parts = name.split("/") if key == "image" and name not in table else [name]
         if missing := [part for part in parts if part not in table]:
@@ -99,13 +99,13 @@ def select_language(table: pd.DataFrame, language: str | None, path: Path) -> pd
     if "language" not in table:
         if language:
             raise InputError(
-                f"{path}: --language {language}: which column is the language? give --columns language=..."
+                f"{path}: --language {language}: which column is the language? pass --columns language=..."
             )
         return table
     language = language or LANGUAGE
     selected = table["language"].str.casefold() == language.casefold()
     if not selected.any():
-        raise InputError(f"{path}: no row is in {language}; give --language ({_counted(table['language'])})")
+        raise InputError(f"{path}: no row is in {language}; pass --language ({_counted(table['language'])})")
     print(f"{selected.sum()} rows are in {language}, {(~selected).sum()} in other languages left out")
     return table[selected]
 

@@ -266,7 +266,10 @@ def read_artemis(args: argparse.Namespace) -> tuple[Path, dict[str, Records]]:
         )
     often = annotations["repetition"] > MOST_ANNOTATIONS
     empty = annotations["utterance_spelled"].str.strip() == ""
-    print(f"{len(annotations)} annotations read, {often.sum()} of artworks with more than {MOST_ANNOTATIONS} left out")
+    print(
+        f"{len(annotations)} annotations read; {often.sum()} left out, of artworks with more than {MOST_ANNOTATIONS} "
+        "annotations"
+    )
     if empty.any():
         print(f"{empty.sum()} annotations without a word left out")
     sets = choose_sets(annotations[~empty], args.dataset, args.train_set, args.test_sets)
@@ -304,7 +307,7 @@ def check_flags(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
     if is_table and not args.csv:
         raise InputError("--dataset table: give the table as --csv FILE")
     if not is_table and not args.artemis_dir and not (args.mini_dir and args.nets_dir):
-        raise InputError("give --artemis_dir, or both --mini_dir and --nets_dir")
+        raise InputError("pass --artemis_dir, or both --mini_dir and --nets_dir")
     if args.require_images and not args.image_root:
         raise InputError("--require_images needs --image_root")
 

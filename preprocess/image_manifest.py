@@ -57,8 +57,8 @@ class ManifestCounts(NamedTuple):
         bad = ", ".join(f"{self.problems[problem]} {problem}" for problem in ("missing", "unreadable", "ambiguous"))
         return (
             f"{'WARNING: ' if self.problems['missing'] else ''}{self.problems.total()} images: {self.problems['']} "
-            f"without a problem, {bad}; {self.misspelled} spelled differently from the list ({self.guessed} of them "
-            f"guessed); {expected}; the list: {path}"
+            f"without a problem, {bad}; {self.misspelled} with another spelling or extension than in the list ({self.guessed} "
+            f"of them guessed); {expected}; the list: {path}"
         )
 
 

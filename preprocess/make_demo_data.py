@@ -270,7 +270,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out_dir", type=Path, default=Path("runs/demo/data"), help="folder to fill (%(default)s)")
     parser.add_argument(
-        "--pictures", type=number(int, FEWEST_PAINTINGS), default=PAINTINGS, help="number of images (%(default)s)"
+        "--images", type=number(int, FEWEST_PAINTINGS), default=PAINTINGS, help="number of images (%(default)s)"
     )
     parser.add_argument(
         "--seed", type=number(int, 0, 2**63 - 1), default=2021, help="seed of all random choices (%(default)s)"
@@ -280,7 +280,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
-    annotations = make_demo_data(args.out_dir, args.pictures, args.seed)
+    annotations = make_demo_data(args.out_dir, args.images, args.seed)
     artworks = annotations.drop_duplicates(["art_style", "painting"])["split"].value_counts()
     splits = ", ".join(f"{split} {artworks[split]}" for split in ("train", "val", "test"))
     print(f"{args.out_dir}: {len(annotations)} annotations of {artworks.sum()} images ({splits})")
@@ -300,7 +300,7 @@ def make_demo(folder: Path, paintings: int = PAINTINGS) -> None:
         print(f"making the demo's dataset in {folder}")
         remove(temporary)  # left from a kill
         try:
-            main(["--out_dir", str(temporary), "--pictures", str(paintings)])
+            main(["--out_dir", str(temporary), "--images", str(paintings)])
             images = temporary / IMAGE_FOLDERS[0]
             resize_wikiart.main(["--wikiart_dir", str(temporary / IMAGE_FOLDER), "--out_dir", str(images)])
             build_splits.main(

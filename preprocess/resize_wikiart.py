@@ -66,7 +66,10 @@ def get_parser() -> argparse.ArgumentParser:
         "published code does; into another --out_dir",
     )
     parser.add_argument(
-        "--quality", type=number(int, 90, 100), default=95, help="JPEG quality, 90 to 100 (default: %(default)s)"
+        "--quality",
+        type=number(int, 90, 100),
+        default=95,
+        help="JPEG quality, 90 to 100; images of the right size in --out_dir are kept as they are (default: %(default)s)",
     )
     parser.add_argument("--jobs", type=number(int, 1), default=cores(), help="processes (default: all cores)")
     parser.add_argument("--require_images", action="store_true", help="an annotated artwork without image is an error")

@@ -43,11 +43,11 @@ TINY_GPT2 = {
 class Workspace:
     """A folder with the demo's data in small, tiny model configs, and the flags that point at them."""
 
-    def __init__(self, root: Path, pictures: int = 56):
+    def __init__(self, root: Path, images: int = 56):
         from preprocess.make_demo_data import make_demo
 
         self.root, self.data = root, root / "data"
-        make_demo(self.data, pictures)
+        make_demo(self.data, images)
         # most runs have the demo's tokenizer: with GPT-2's 50 257 tokens, the output layer takes most of the time
         config = json.loads((shutil.copytree(self.data / "gpt2", root / "decoder") / "config.json").read_text())
         tokens = {name: config[name] for name in ("vocab_size", "bos_token_id", "eos_token_id")}

@@ -37,7 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.split and not args.demo:
         raise InputError(
-            "--split names a split of the demo's data: give --demo, or another split's files with --nle_data_val_path and "
+            "--split names a split of the demo's data: pass --demo, or another split's files with --nle_data_val_path and "
             "--annFileExp"
         )
     if args.split == "test":
@@ -50,7 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if is_export(folder):
         if args.load_from_epoch or not args.eval_only:
             raise InputError(
-                f"--ckpt_path {args.ckpt_path}: is one exported model, which can only be scored: give --eval_only without "
+                f"--ckpt_path {args.ckpt_path}: is one exported model, which can only be scored: pass --eval_only without "
                 "--load_from_epoch; a training needs another --ckpt_path"
             )
         argv = [*argv, f"--load_from_epoch={EXPORT_NAME}"]
@@ -62,10 +62,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if record is not None:
         source = checkpoint_config(args)
         recorded = recorded_argv(record, args.eval_only, source)
+        if args.rerank:  # samples take the place of the beams that the training was scored with
+            recorded = [word for word in recorded if not word.startswith("--num_beams=")]
         try:
             parser.parse_args(recorded)
         except InputError as error:
-            raise InputError(f"{source}: its settings are damaged ({error}); take another checkpoint") from None
+            raise InputError(f"{source}: its settings are damaged ({error}); use another checkpoint") from None
         args = parser.parse_args([*recorded, *argv])
         check_flags(args)
         compare_to_checkpoint(record, {"flags": flags_of(args)}, args.eval_only, source)
@@ -124,16 +126,18 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.eval_only and args.resume:
         raise InputError("--eval_only scores one checkpoint, --resume continues a training: give one of them")
     if args.load_from_epoch and not re.fullmatch(r"\w[\w.-]*", args.load_from_epoch):
-        raise InputError(f"--load_from_epoch {args.load_from_epoch}: a name as best-acc was expected, not a path")
+        raise InputError(
+            f"--load_from_epoch {args.load_from_epoch}: expected a checkpoint's name such as best-acc, not a path"
+        )
     if not args.prompt_text.strip():
         raise InputError("--prompt_text is empty: generation needs words to begin with; leave it out for the default")
     if args.vad_causal and not args.use_VAD:
-        raise InputError("--vad_causal is about the VAD encoder, which --no-use_VAD leaves out: give one of them")
+        raise InputError("--vad_causal changes the VAD encoder, which --no-use_VAD leaves out: give one of them")
     headless = not args.use_emotion_loss and not args.load_from_epoch  # a checkpoint may have the head
     if args.emotion_pooling != "cls" and headless:
-        raise InputError("--emotion_pooling is about the head of --use_emotion_loss: give both")
+        raise InputError("--emotion_pooling changes the head of --use_emotion_loss: pass both")
     if args.emotion_from == "head" and headless:
-        raise InputError("--emotion_from head asks the head of --use_emotion_loss: give both")
+        raise InputError("--emotion_from head asks the head of --use_emotion_loss: pass both")
     if args.feature_cache and not args.fixed_encoder:
         raise InputError("--feature_cache needs a fixed encoder: not with --fixed_encoder False")
     if args.split == "test" and not args.eval_only:
@@ -148,11 +152,11 @@ def check_flags(args: argparse.Namespace) -> None:
         if tracker in TRACKERS and not _is_installed(tracker):
             raise InputError(f"--report_to {tracker}: its package is not installed: pip install {tracker}")
     if args.append_to and not args.eval_only:
-        raise InputError("--append_to adds the row of an --eval_only run: give both")
+        raise InputError("--append_to adds the row of an --eval_only run: pass both")
     if args.clip_score and not args.eval_only:
-        raise InputError("--clip_score is for the report of --eval_only: give both")
+        raise InputError("--clip_score is for the report of --eval_only: pass both")
     if (args.num_samples is None) != (args.rerank is None):
-        raise InputError("--num_samples draws texts, --rerank chooses the caption among them: give both")
+        raise InputError("--num_samples draws texts, --rerank chooses the caption among them: pass both")
     if args.rerank and not args.eval_only:
         raise InputError("--rerank is for --eval_only; a training is scored on greedy texts or those of --num_beams")
     if args.rerank and args.num_beams > 1:

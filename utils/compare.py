@@ -26,7 +26,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("b", type=Path, metavar="B", help="another")
     parser.add_argument("--resamples", type=number(int, 100, 100_000), default=RESAMPLES, help="default: %(default)s")
     parser.add_argument("--seed", type=number(int, 0), default=SEED, help="default: %(default)s")
-    parser.add_argument("--pictures", type=number(int, 0), default=5, help="how many to show (default: %(default)s)")
+    parser.add_argument("--images", type=number(int, 0), default=5, help="how many to show (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the comparison to this file as well")
     return parser
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     if a.images != b.images:
         raise InputError(f"{args.b}: scored other images than {args.a}; score both runs on the same split")
     if content_a["references"] != content_b["references"]:
-        raise InputError(f"{args.b}: scored against other references than {args.a}; give both the same --annFileExp")
+        raise InputError(f"{args.b}: scored against other references than {args.a}; pass both the same --annFileExp")
     left_out = {name: fact for name, fact in not_comparable(reports).items() if name in a.values and name in b.values}
     a.values = {name: values for name, values in a.values.items() if name not in left_out}
     scores = paired_difference(a, b, args.resamples, args.seed)
@@ -51,10 +51,10 @@ def main(argv: list[str] | None = None) -> None:
         print(left_out_line(left_out))
     ranking = next((name for name in RANKING if name in scores), None)
     images = []
-    if ranking and args.pictures:
+    if ranking and args.images:
         values_a, values_b = a.of_images()[ranking], b.of_images()[ranking]
         print(f"\nthe images that differ most in {HEADINGS[ranking]}:")
-        for place in np.argsort(-np.abs(values_b - values_a), kind="stable")[: args.pictures].tolist():
+        for place in np.argsort(-np.abs(values_b - values_a), kind="stable")[: args.images].tolist():
             images.append({"image_id": a.images[place], "image_name": content_a["names"][place]})
             print(escaped(images[-1]["image_name"]))
             for run, values, content in (("a", values_a, content_a), ("b", values_b, content_b)):
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
                 images[-1][run] = {"caption": caption, ranking: value}
                 print(f"  {run.upper()} {100 * value:5.1f}  {escaped(caption)}")
     if args.json:
-        write_json(args.json, {"scores": scores, "pictures": images}, indent=1)
+        write_json(args.json, {"scores": scores, "images_differing_most": images}, indent=1)
 
 
 def table(scores: dict[str, dict]) -> str:

@@ -34,7 +34,7 @@ def get_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("pictures", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="images, and folders of them")
+    add("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="images, and folders of them")
     add(
         "--ckpt",
         type=folder_or_id,
@@ -111,15 +111,15 @@ def check_args(args: argparse.Namespace) -> list[Path]:
     sampling = ("temperature", "top_p", "seed", "min_new_tokens", "rerank")
     for flag in (flag for flag in sampling if getattr(args, flag) is not None):
         if args.num_samples is None:
-            raise InputError(f"--{flag} is about samples: give --num_samples N as well, or leave it out")
+            raise InputError(f"--{flag} is about samples: pass --num_samples N as well, or leave it out")
     if args.rerank_model is not None and args.rerank != "clip":
-        raise InputError("--rerank_model is the CLIP model of --rerank clip: give both, or leave it out")
+        raise InputError("--rerank_model is the CLIP model of --rerank clip: pass both, or leave it out")
     if args.num_samples is not None and args.num_beams is not None:
         raise InputError("--num_samples draws texts, --num_beams searches for one: give one of them")
     if args.heat_blocks and args.heat is None:
-        raise InputError("--heat_blocks is about heat maps: give --heat FILE as well, or leave it out")
+        raise InputError("--heat_blocks is about heat maps: pass --heat FILE as well, or leave it out")
 
-    images = list_images(args.pictures)
+    images = list_images(args.images)
     outputs = [path for path in (args.json, args.csv, args.heat) if path is not None]
     for path in outputs:
         check_place(path)
@@ -176,7 +176,7 @@ def load(
 
         model = load("runs/demo")
         answer = model("painting.jpg")          # a path, a PIL image, or a list of them
-        answer.emotion, answer.explanation, answer.probabilities["text"]["awe"], answer.heat_image("sky")
+        answer.emotion, answer.explanation, answer.probabilities["likelihood"]["awe"], answer.heat_image("sky")
 
     Args:
         run: folder of a run, or of its checkpoints, or of an exported model; or a Hugging Face id, also id@revision.

@@ -172,7 +172,7 @@ def _http_cause(error, hub: str, page: str, revision: str | None, what: str) -> 
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{page} has no revision {revision or 'main'!r}; give a branch, a tag or a whole commit behind the @"
     if isinstance(error, errors.EntryNotFoundError):
-        return f"{page} has no {what}, so it is not a model of transformers; take another"
+        return f"{page} has no {what}, so it is not a model of transformers; use another model"
     if status == 401 and (token or "credentials" in message):
         return f"{hub} does not accept your token ({message}); {LOG_IN} again, or unset HF_TOKEN"
     if status == 401 or isinstance(error, errors.RepositoryNotFoundError):

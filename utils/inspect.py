@@ -160,7 +160,7 @@ def main(argv: list[str] | None = None) -> int | None:
             known = lambda word: word_value(word, lexicon) is not None  # noqa: E731
             facts["splits"][path]["lexicon"] = lexicon_coverage(records, known)
         if args.image_root is not None:
-            facts["splits"][path]["pictures"] = image_sizes(records, args.image_root)
+            facts["splits"][path]["image_files"] = image_sizes(records, args.image_root)
     facts["overlaps"] = overlaps(splits)
     print("\n\n".join([describe(path, one, args.max_seq_len) for path, one in facts["splits"].items()]))
     for pair in facts["overlaps"]:
@@ -188,8 +188,8 @@ def describe(path: str, facts: dict, max_seq_len: int) -> str:
         lexicon = facts["lexicon"]
         unknown = f"; the most frequent others: {', '.join(lexicon['unknown'])}" if lexicon["unknown"] else ""
         lines.append(f"  the lexicon knows {lexicon['known']:.1%} of {lexicon['words']} words{unknown}")
-    if "pictures" in facts:
-        images = facts["pictures"]
+    if "image_files" in facts:
+        images = facts["image_files"]
         line = f"  images: {images['found']} found, {images['missing']} missing, {images['unreadable']} unreadable"
         if images["found"]:
             sides = [(side, *images[f"{side}_side"]) for side in ("longer", "shorter")]

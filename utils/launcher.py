@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PRECISIONS = ("no", "bf16", "fp16")
-# Variables that make accelerate take the model apart or wrap it, so that states and checkpoints would not be ours: the entry
-# of its config file that `accelerate launch` sets them for.
+# Variables that make accelerate take the model apart or wrap it, so that states and checkpoints would have another layout,
+# and the entry of its config file for which `accelerate launch` sets them.
 WRAPPERS = {
     "ACCELERATE_USE_DEEPSPEED": ("distributed_type", "DEEPSPEED"),
     "ACCELERATE_USE_FSDP": ("distributed_type", "FSDP"),
@@ -33,7 +33,7 @@ RANKS = ("RANK", "LOCAL_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WOR
 
 
 def check_launch() -> None:
-    """Refuse what accelerate or torch would follow into a traceback, or into waiting for processes that nobody started.
+    """Reject launcher settings with which accelerate would crash, or wait for processes that were never started.
 
     Raises:
         InputError: names the entry of accelerate's config file, or the variable, and the remedy.
@@ -52,7 +52,13 @@ def check_launch() -> None:
 
 
 def _waits_for() -> str | None:
-    """A line where this process, which torchrun did not start, is going to wait for others. Variables of one are removed."""
+    """A line that says for which processes this one will wait, if variables other than torchrun's name several.
+
+    Variables of a single process are removed: they would make torch look for a MASTER_ADDR.
+
+    Raises:
+        InputError: the variables are not numbers, or do not say where the processes meet.
+    """
     there = {name: os.environ[name] for name in (*RANKS, *SIZES) if name in os.environ}
     if not there or "TORCHELASTIC_RUN_ID" in os.environ:
         return None
@@ -92,7 +98,7 @@ def start_accelerator(threads: int = 0, mixed_precision: str | None = None, **op
     if mixed_precision:
         source = f"--mixed_precision {mixed_precision}"
     if wanted not in PRECISIONS:
-        raise InputError(f"{source}: is none of {', '.join(PRECISIONS)}; give --mixed_precision one of them")
+        raise InputError(f"{source}: --mixed_precision must be one of {', '.join(PRECISIONS)}")
 
     import torch
     from accelerate import Accelerator
@@ -125,7 +131,7 @@ def start_accelerator(threads: int = 0, mixed_precision: str | None = None, **op
         ) from None
     if accelerator.device.type == "cpu":
         if wanted == "fp16":
-            raise InputError(f"{source}: fp16 needs a GPU; give --mixed_precision bf16 or no")
+            raise InputError(f"{source}: fp16 needs a GPU; pass --mixed_precision bf16 or no")
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(threads or max(cores() // local, 1))
         reuse_freed_memory()
@@ -151,7 +157,7 @@ def launch_lines(accelerator: "Accelerator", args: argparse.Namespace) -> list[s
     multiplies_bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if device.type == "cpu" and accelerator.mixed_precision == "bf16" and not multiplies_bf16:
         lines.append(
-            "bf16: this processor does not multiply bf16, so that float32 is faster; give --mixed_precision no"
+            "bf16: this processor does not multiply bf16, so that float32 is faster; pass --mixed_precision no"
         )
 
     if device.type == "cpu" and torch.accelerator.is_available():
@@ -160,7 +166,7 @@ def launch_lines(accelerator: "Accelerator", args: argparse.Namespace) -> list[s
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
     if backend.lower() != "no" and not args.compile:
         lines.append(
-            f"{origin('ACCELERATE_DYNAMO_BACKEND', 'dynamo_backend', backend)}: ignored; give --compile to compile"
+            f"{origin('ACCELERATE_DYNAMO_BACKEND', 'dynamo_backend', backend)}: ignored; pass --compile to compile"
         )
     variable, steps = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", args.gradient_accumulation_steps
     if os.environ.get(variable, str(steps)) != str(steps):

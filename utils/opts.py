@@ -34,7 +34,6 @@ def get_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     count, natural, rate = number(int, 1), number(int, 0), number(float, 0)
-    processes = number(int, 0)
 
     add = flag_group(parser, "what to do", UNCHECKED)
     add(
@@ -123,7 +122,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--cache_dir",
         type=Path,
         default=Path("cache"),
-        help="for what is computed once: training texts and their VAD, tokenised references, image checks, features",
+        help="for what is computed once: training texts and their VAD, tokenised references, features",
     )
 
     add = flag_group(parser, "model", MODEL)
@@ -217,11 +216,11 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add(
         "--first_text",
-        choices=("walk", "last"),
-        default="walk",
+        choices=("rotate", "last"),
+        default="rotate",
         help="first text of a pair: another one every epoch, or always the image's last, as the published code does by accident",
     )
-    add("--num_workers", type=processes, default=2, help="loader processes", rules=UNCHECKED)
+    add("--num_workers", type=natural, default=2, help="loader processes", rules=UNCHECKED)
     add(
         "--skip_bad_images",
         action=Boolean,
@@ -238,14 +237,14 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--feature_cache",
         metavar="DIR|auto",
-        help="image features computed once: a folder of preprocess/cache_features.py, or auto to fill one during the first epoch",
+        help="image features computed once: a folder of preprocess/cache_features.py, or auto to fill one before the training",
         rules=SPEED,
     )
     add(
         "--save_steps",
         type=natural,
         default=0,
-        help="also save a state to resume from every N steps (0: every epoch)",
+        help="also save a state to resume from every N steps; one is always saved before an evaluation",
         rules=UNCHECKED,
     )
     add("--log_steps", type=count, default=50, help="steps between two lines of the loss log", rules=UNCHECKED)
@@ -259,7 +258,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add(
         "--cpu_threads",
-        type=processes,
+        type=natural,
         default=0,
         help="threads per process on a CPU; 0: all cores, shared among the processes (accelerate's launcher alone would take one)",
         rules=SPEED,
@@ -298,14 +297,14 @@ def get_parser() -> argparse.ArgumentParser:
         rules=INFERENCE,
     )
     drawn = "texts drawn for each image with --eval_only; --rerank chooses one of them"
-    add("--num_samples", type=number(int, 2, 1000), help=drawn, rules=INFERENCE)
+    add("--num_samples", type=number(int, 2, 1000), help=drawn)
     best = "the one most similar to the image by a CLIP model, or of the highest mean log-probability of its tokens"
-    add("--rerank", choices=RERANKERS, help=best, rules=INFERENCE)
+    add("--rerank", choices=RERANKERS, help=best)
     clip = "CLIP model of --rerank clip, with text encoder and tokenizer (folder or id)"
-    add("--rerank_model", default=RERANK_MODEL, metavar="MODEL", help=clip, rules=INFERENCE)
-    add("--temperature", type=number(float, 0.01, 100), default=1.0, help="of the samples", rules=INFERENCE)
+    add("--rerank_model", default=RERANK_MODEL, metavar="MODEL", help=clip)
+    add("--temperature", type=number(float, 0.01, 100), default=1.0, help="of the samples")
     nucleus = "samples are drawn from the most probable tokens up to this mass"
-    add("--top_p", type=number(float, 1e-6, 1), default=0.9, help=nucleus, rules=INFERENCE)
+    add("--top_p", type=number(float, 1e-6, 1), default=0.9, help=nucleus)
     add(
         "--gallery",
         type=natural,

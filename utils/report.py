@@ -2,7 +2,7 @@
 
 It also scores the captions of other programs.
 
-python -m utils.report runs/*/report.json
+python -m utils.report runs/a runs/b runs/c
 python -m utils.report --predictions captions.json --records artEmisX_test.json --annFileExp artEmisX_test_annot_exp.json
 """
 
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int | None:
         score_predictions(args)
         return
     if not args.reports:
-        raise InputError("no reports: name report.json files, or give --predictions FILE")
+        raise InputError("no reports: name report.json files, or pass --predictions FILE")
     summaries = aggregate({str(path): read_report(path) for path in dict.fromkeys(map(report_file, args.reports))})
     print("\n\n".join([format_summary(summary) for summary in summaries]))
     if len(summaries) > 1:
@@ -87,7 +87,7 @@ def score_predictions(args: argparse.Namespace) -> None:
         if getattr(args, flag) is None:
             raise InputError(f"--predictions needs --{flag} FILE, of the split that was captioned")
     if (args.clip_score is None) != (args.image_root is None):
-        raise InputError("--clip_score MODEL and --image_root FOLDER go together: give both")
+        raise InputError("--clip_score MODEL and --image_root FOLDER go together: pass both")
     out = args.json or args.predictions.with_name(f"{args.predictions.stem}_report.json")
     for path in (out, images_path(out), out.with_suffix(".md")):
         check_place(path)

@@ -139,7 +139,7 @@ def recorded_argv(record: dict[str, Any], score: bool, source: Path) -> list[str
     """
     flags = record.get("flags") if isinstance(record, dict) else None
     if not isinstance(flags, dict) or not isinstance(record.get("fingerprints"), dict):
-        raise InputError(f"{source}: its settings are damaged; take another checkpoint")
+        raise InputError(f"{source}: its settings are damaged; use another checkpoint")
     argv = []
     for name, flag in declared().items():
         rule = flag.rules.score if score else flag.rules.continue_from
@@ -148,7 +148,7 @@ def recorded_argv(record: dict[str, Any], score: bool, source: Path) -> list[str
             continue
         if isinstance(value, list):
             if any(str(part).startswith("-") for part in value):  # would be read as a flag of its own
-                raise InputError(f"{source}: its settings are damaged (--{name}); take another checkpoint")
+                raise InputError(f"{source}: its settings are damaged (--{name}); use another checkpoint")
             argv += [f"--{name}", *(str(part) for part in value)]
         else:
             argv.append(f"--{name}={value}")

@@ -1,4 +1,4 @@
-"""The ablation table: one training for each combination of flags and each seed, then mean and standard deviation.
+"""The ablation table: a training for each setting of the ablated flags and each seed, then mean and standard deviation.
 
 python -m utils.sweep --out runs/ablation --seeds 3 --ablate use_VAD,use_VAD_loss,use_cl_loss -- FLAGS of artEmisX_train.py
 
@@ -87,7 +87,9 @@ class Run:
             "evaluated_sha256": sha256(args.nle_data_val_path),
             "test_set": args.test_set,
             "references_sha256": sha256(args.annFileExp),
-            "judge": None if args.text2emotion is None else classifier_name(args.text2emotion, args.vocabulary),
+            "emotion_classifier": None
+            if args.text2emotion is None
+            else classifier_name(args.text2emotion, args.vocabulary),
         }
         if report.get("lexicon_sha256") is not None and args.vad_lexicon is not None:
             wanted["lexicon_sha256"] = sha256(args.vad_lexicon)
@@ -129,7 +131,7 @@ class Run:
         """Why its last command, which has ended, failed: the last error line that it printed; None if it did not."""
         status = self.process.returncode
         if status == 0:
-            return "ended without an error and without being done" if self.remaining() == self.flags else None
+            return "exited with status 0 but has not finished" if self.remaining() == self.flags else None
         with self.output.open("rb") as output:
             output.seek(self.output_start)
             lines = [line.strip() for line in output.read().decode("utf-8", "replace").splitlines() if line.strip()]

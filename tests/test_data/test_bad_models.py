@@ -58,7 +58,7 @@ MODELS = [
     (
         openai_file_with_a_nan,
         f"{LOAD} --clip_model clip.pt",
-        "clip.pt: image encoder: embeddings.class_embedding holds numbers that are not finite .*; take another",
+        "clip.pt: image encoder: embeddings.class_embedding holds numbers that are not finite .*; use another",
     ),
     (unchanged, "--clip_model data", "--clip_model data: no config.json in this folder"),
     (content("vit/config.json", "{"), "", "--clip_model vit: vit/config.json: not valid JSON"),

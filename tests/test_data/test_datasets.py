@@ -89,7 +89,7 @@ OF_IMAGE = ["awe", "fear", "awe", "anger", "fear"]
 def pairs(codec):
     """Data sets of one image, or of several."""
 
-    def make(seed: int = 1, first_text: str = "walk", image_ids: tuple[str, ...] = ("77",)) -> TrainingPairs:
+    def make(seed: int = 1, first_text: str = "rotate", image_ids: tuple[str, ...] = ("77",)) -> TrainingPairs:
         record = {"emotions": OF_IMAGE, "explanations": ["a dog"] * len(OF_IMAGE), "image_name": "Baroque/p.jpg"}
         record["origin_emotion_distribution"] = [1 / 9] * 9
         records = {image_id: record for image_id in image_ids}
@@ -98,9 +98,9 @@ def pairs(codec):
     return make
 
 
-def test_first_text_walks_from_the_last_to_the_first(pairs):
-    walking, stuck = pairs(), pairs(first_text="last")
-    assert [walking.choose_pair(number, 0)[0] for number in range(7)] == [4, 3, 2, 1, 0, 4, 3]
+def test_first_text_rotates_from_the_last_to_the_first(pairs):
+    rotating, stuck = pairs(), pairs(first_text="last")
+    assert [rotating.choose_pair(number, 0)[0] for number in range(7)] == [4, 3, 2, 1, 0, 4, 3]
     assert {stuck.choose_pair(number, 0)[0] for number in range(7)} == {4}
 
 

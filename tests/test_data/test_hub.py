@@ -179,7 +179,7 @@ REFUSALS = [
     (CLIP, {"config": (429, "Slow")}, None, "too many requests from here .429: Slow.; wait some"),
     (CLIP, {"config": (500, "Oh")}, None, "out of order .500 for config.json: Oh.; try again later"),
     (CLIP, {"config": (404, "?")}, None, "does not answer as the Hugging .*404 for.*HF_ENDPOINT"),
-    ("me/empty", {}, None, "/me/empty has no config.json, so it is not a model of transformers; take"),
+    ("me/empty", {}, None, "/me/empty has no config.json, so it is not a model of transformers; use"),
 ]
 
 

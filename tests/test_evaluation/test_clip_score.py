@@ -75,7 +75,7 @@ def test_report_of_predictions(clip, workspace, tmp_path):
     for name in ("CLIPScore", "RefCLIPScore"):
         assert report["scores"][name] == pytest.approx(np.mean(of_images[name])) and name in report["intervals"]
     for half in ours:
-        with pytest.raises(InputError, match="give both"):
+        with pytest.raises(InputError, match="pass both"):
             report_module.main([*argv, *half])
 
 

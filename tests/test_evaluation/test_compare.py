@@ -53,8 +53,8 @@ def test_the_images_that_differ_most(tmp_path, capsys):
     for name, values in (("a", A), ("b", B)):
         write_run(tmp_path / name, values)
     argv = [str(tmp_path / "a"), str(tmp_path / "b"), "--json", str(tmp_path / "c.json")]
-    compare.main([*argv, "--pictures", "2"])
-    assert json.loads((tmp_path / "c.json").read_text())["pictures"] == [
+    compare.main([*argv, "--images", "2"])
+    assert json.loads((tmp_path / "c.json").read_text())["images_differing_most"] == [
         {
             "image_id": image,
             "image_name": f"Cubism/{image}.jpg",
@@ -65,15 +65,15 @@ def test_the_images_that_differ_most(tmp_path, capsys):
     ]
     shown = capsys.readouterr().out
     assert "differ most in CIDEr:\nCubism/2.jpg\n  A 200.0  a of 2\n  B  25.0  b of 2\nCubism/9.jpg" in shown
-    compare.main([*argv, "--pictures", "0"])
+    compare.main([*argv, "--images", "0"])
     assert "differ most" not in capsys.readouterr().out
 
 
 # fact of the reports -> the scores that mean something else with another, and their line
 LEFT_OUT = {
-    "judge": (
+    "emotion_classifier": (
         ["EA_more_than_half", "EA_at_least_half", "self_consistency"],
-        "EA > 1/2, EA >= 1/2, consistency, as the runs differ in judge",
+        "EA > 1/2, EA >= 1/2, consistency, as the runs differ in emotion classifier",
     ),
     "clip_score": (["CLIPScore", "RefCLIPScore"], "CLIPScore, RefCLIPScore, as the runs differ in clip score"),
     "lexicon_sha256": (["vad_distance"], "VAD distance, as the runs differ in lexicon"),
@@ -103,7 +103,7 @@ def test_runs_that_cannot_be_compared(tmp_path):
     images = images_path(tmp_path / "b" / "report.json")
     good = json.loads(images.read_text())
     for change, message in (
-        ({"references": "x"}, "b: scored against other references than .*a; give both the same --annFileExp"),
+        ({"references": "x"}, "b: scored against other references than .*a; pass both the same --annFileExp"),
         ({"images": good["images"][::-1]}, "b: scored other images than .*a; score both runs on the same split"),
         ({"sums": None}, "report_images.json: does not hold the scores of single images"),
     ):

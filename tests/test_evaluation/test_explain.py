@@ -69,8 +69,8 @@ def test_texts_are_the_evaluations(run, images, greedy):
     assert [answer["image"] for answer in greedy] == list(map(str, images))
     assert len(set(texts_of(greedy))) > 1, "one text for all images would hide a wrong order"
     for answer in greedy:
-        assert list(answer["distribution"]) == list(answer["head"]) == list(EMOTIONS)
-        assert sum(answer["distribution"].values()) == pytest.approx(1, abs=1e-5) and 0 < answer["named"] < 1 + 1e-5
+        assert list(answer["likelihood"]) == list(answer["head"]) == list(EMOTIONS)
+        assert sum(answer["likelihood"].values()) == pytest.approx(1, abs=1e-5) and 0 < answer["named"] < 1 + 1e-5
 
 
 @pytest.mark.slow
@@ -80,11 +80,11 @@ def test_beams_and_distributions_are_the_evaluations(images, ask, greedy, run, w
     assert artEmisX_train.main(workspace.argv(tmp_path, *map(str, scoring), "--vad_lexicon", str(run / "VAD.txt"))) == 0
     beams = texts_of(ask(*images, "--num_beams", "3"))
     assert beams == captions(tmp_path / "results", "full", "best-res_0") and beams != texts_of(greedy)
-    for source, key in (("head", "head"), ("likelihood", "distribution")):
+    for source in ("head", "likelihood"):
         rows = json.loads((tmp_path / "results" / f"emotion_{source}_best-res_0_step.json").read_text())
         assert len({row["probabilities"][0] for row in rows}) > 1
         for row, answer in zip(rows, greedy, strict=True):
-            assert row["probabilities"] == pytest.approx(list(answer[key].values()), abs=1e-5)
+            assert row["probabilities"] == pytest.approx(list(answer[source].values()), abs=1e-5)
 
 
 @pytest.mark.slow
@@ -254,11 +254,13 @@ def test_lines_about_probabilities():
     assert in_percent(probabilities) == "awe 60%, contentment 37%, amusement 1%, others 2.0%"
     assert in_percent({"awe": 0.5, "fear": 0.5}) == "awe 50%, fear 50%"
 
-    def lines(emotion: str, given: bool) -> list[str]:
-        return Answer({"text": probabilities}, 1.0, [Explanation("", emotion, "x", given, [1], 0)]).distribution_lines()
+    def lines(emotion: str, given: bool = False, given_tokens: int = 0, drawn: float | None = None) -> list[str]:
+        text = Explanation("", emotion, "x", given, [1], given_tokens, drawn)
+        return Answer({"likelihood": probabilities}, 1.0, [text]).distribution_lines()
 
-    assert "the text names fear, but awe is the likeliest of the nine names" in lines("fear", False)[1]
-    assert len(lines("awe", False)) == len(lines("fear", True)) == 1
+    assert "the text names fear, but awe is the likeliest of the nine names" in lines("fear")[1]
+    assert lines("awe") == lines("fear", given=True) == lines("fear", given_tokens=2) == lines("fear", drawn=-0.5)
+    assert lines("awe") == ["by the likelihood of the names: awe 60%, contentment 37%, amusement 1%, others 2.0%"]
 
 
 def test_table(tmp_path, images, run, monkeypatch):
@@ -280,7 +282,7 @@ def test_table(tmp_path, images, run, monkeypatch):
     "flags, message",
     [
         (["--emotion", "joy"], r"invalid choice: 'joy' \(choose from .*awe.*something else"),
-        (["--temperature", "2"], "--temperature is about samples: give --num_samples"),
+        (["--temperature", "2"], "--temperature is about samples: pass --num_samples"),
         (["--rerank", "clip"], "--rerank is about samples"),
         (["--num_samples", "2", "--rerank_model", "x"], "--rerank_model is the CLIP model of --rerank clip"),
         (["--num_samples", "2", "--top_p", "nan"], "nan is not between"),
@@ -288,7 +290,7 @@ def test_table(tmp_path, images, run, monkeypatch):
         (["--heat", "x.gif"], "neither .png nor .html"),
         (["a.jpg", "b.jpg", "--heat", "x.png"], "shows one image, not 2; give a name that ends in .html"),
         (["--heat", "x.html", "--heat_blocks", "3"], "the decoder has 2 blocks"),
-        (["--heat_blocks", "1"], "give --heat FILE"),
+        (["--heat_blocks", "1"], "pass --heat FILE"),
         (["--json", "same", "--csv", "./same"], "same file"),
         (["--json", "a.jpg"], "is one of the images"),
         (["--json", "a.jpg/x.json"], "a.jpg is not a folder; name another folder"),

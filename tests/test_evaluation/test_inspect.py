@@ -19,7 +19,7 @@ def test_inspect(workspace, tmp_path, capsys):
     inspect.main([val, test, *more, "--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html")])
     facts = json.loads((tmp_path / "a.json").read_text())
     of_val, images = facts["splits"][val], len(read_records(val))
-    assert of_val["images"] == of_val["pictures"]["found"] == images and 0 < of_val["lexicon"]["known"] < 1
+    assert of_val["images"] == of_val["image_files"]["found"] == images and 0 < of_val["lexicon"]["known"] < 1
     shown, cut = capsys.readouterr().out, of_val["tokens"]["cut"]
     assert "share 0 images" in shown and f"{cut} ({cut / of_val['explanations']:.1%}) are cut at 20" in shown
     page = (tmp_path / "a.html").read_text()

@@ -324,7 +324,7 @@ def test_refused_tables(tmp_path, rows, flags, message):
 
 def test_a_column_must_be_named(tmp_path):
     write_mine(tmp_path, header=("image", "feeling", "text"))
-    message = "which column is the emotion? give --columns emotion=COLUMN (it has: image, feeling, text)"
+    message = "which column is the emotion? pass --columns emotion=COLUMN (it has: image, feeling, text)"
     check_refused(tmp_path, message)
 
 

@@ -52,7 +52,7 @@ def annotations(planned) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "data"
-    assert not main(["--out_dir", str(folder), "--pictures", "40"])
+    assert not main(["--out_dir", str(folder), "--images", "40"])
     return folder
 
 
@@ -89,7 +89,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_the_seed_decides_every_byte_and_an_earlier_demo_is_replaced(data, tmp_path, capsys):
-    main(["--out_dir", str(tmp_path), "--pictures", "48", "--seed", "1"])
+    main(["--out_dir", str(tmp_path), "--images", "48", "--seed", "1"])
     assert "annotations of 48 images (train " in capsys.readouterr().out
     other = digest(tmp_path)
     make_demo_data(tmp_path, 40)

@@ -63,7 +63,7 @@ def test_how_files_were_found(tmp_path):
     assert rows["found_by"].tolist() == [damaged, damaged, "", mojibake, mojibake, "exact name", "", ""]
     line = counts.line(tmp_path / "manifest.csv", "the complete archive has all")
     assert line.startswith(
-        "WARNING: 8 images: 5 without a problem, 3 missing, 0 unreadable, 0 ambiguous; 4 spelled differently from the list "
+        "WARNING: 8 images: 5 without a problem, 3 missing, 0 unreadable, 0 ambiguous; 4 with another spelling or extension than in the list "
         "(2 of them guessed); the complete archive has all, 2 of them unreadable; "
     )
     assert "; training needs all of them; " in counts.line(tmp_path, None)

@@ -40,7 +40,7 @@ GOOD = {
     cache_features: f"{TRAIN} --image_root data/images --out_dir out --clip_model vit --from_scratch --num_workers 0",
     resize_wikiart: "--wikiart_dir data/images --out_dir out --jobs 1",
     train_text2emotion: f"--data_dir {ARTEMIS} --sizes 4 4 4 4 --epochs 1 --batch_size 2 --device cpu --out out/a.safetensors",
-    make_demo_data: "--out_dir out --pictures 30",
+    make_demo_data: "--out_dir out --images 30",
 }
 
 
@@ -92,7 +92,7 @@ FLAGS = {
         "--out vit/config.json/a.safetensors": "vit/config.json is not a folder",
     },
     make_demo_data: {
-        "--pictures 29": "--pictures: 29 is not between 30",
+        "--images 29": "--images: 29 is not between 30",
         "--seed -1": "--seed: -1 is not between 0",
         "--out_dir data": "data: not empty .*name another --out_dir",
     },
@@ -110,7 +110,7 @@ def test_flags(box, script, flags, message):
 
 @pytest.mark.parametrize("argv", ["--out_dir out", "--mini_dir artemis/preprocess_data_mini --out_dir out"])
 def test_a_folder_of_artemis_is_needed(box, argv):
-    check_refused(box, build_splits.main, argv, "give --artemis_dir, or both")
+    check_refused(box, build_splits.main, argv, "pass --artemis_dir, or both")
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

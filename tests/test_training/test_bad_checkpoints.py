@@ -56,20 +56,20 @@ def weights_are_hostile(box: Box) -> None:
 
 # what -> (change, message)
 WITH_MANIFEST = {
-    "flipped bit": (flip_a_bit, f"{MODEL}: truncated or modified.*take another checkpoint"),
+    "flipped bit": (flip_a_bit, f"{MODEL}: truncated or modified.*use another checkpoint"),
     "truncated stats": (torn(STATS), f"{MODEL}: truncated or modified"),
     "no stats": (removed(STATS), "best-acc"),
-    "tokenizer empty": (content(f"ckpts/{TOKENIZER}", "{}"), f"{TOKENIZER} differs from its SHA-256.*; take"),
+    "tokenizer empty": (content(f"ckpts/{TOKENIZER}", "{}"), f"{TOKENIZER} differs from its SHA-256.*; use"),
 }
 # the authors' checkpoints have none
 WITHOUT_MANIFEST = {
-    "truncated weights": (torn(WEIGHTS), "model.safetensors: truncated, modified or unsafe.*take another"),
-    "hostile stats": (lambda box: box.torch_bomb(STATS), f"{STATS}: truncated, modified or unsafe.*take another"),
-    "hostile weights": (weights_are_hostile, "pytorch_model.bin: truncated, modified or unsafe.*take another"),
+    "truncated weights": (torn(WEIGHTS), "model.safetensors: truncated, modified or unsafe.*use another"),
+    "hostile stats": (lambda box: box.torch_bomb(STATS), f"{STATS}: truncated, modified or unsafe.*use another"),
+    "hostile weights": (weights_are_hostile, "pytorch_model.bin: truncated, modified or unsafe.*use another"),
     "weights missing": (weights(lambda state: state.pop("VAD_head.weight")), "weights missing: VAD_head.weight"),
     "a NaN among the weights": (
         weights(lambda state: state["transformer.ln_f.weight"][3].fill_(torch.nan)),
-        f"{MODEL}: decoder: transformer.ln_f.weight holds numbers that are not finite .*; take another checkpoint",
+        f"{MODEL}: decoder: transformer.ln_f.weight holds numbers that are not finite .*; use another checkpoint",
     ),
     "no VAD encoder": (without_vad_encoder, "holds no emo_encoder_state_dict.*--no-use_VAD"),
     "config broken": (content(CONFIG, "{"), f"{CONFIG}: not valid JSON"),
@@ -92,7 +92,7 @@ def test_damaged_checkpoints(checkpoints, manifest, change, message):
 
 # what -> (change, flags, message)
 REQUESTS = {
-    "an earlier run is there": (unchanged, "--seed 42", "ckpts: holds the states of an earlier run: give --resume"),
+    "an earlier run is there": (unchanged, "--seed 42", "ckpts: holds the states of an earlier run: pass --resume"),
     "every state truncated": (tear_every_state, "--resume", "ckpts/resume: every state is truncated or modified"),
     "no such checkpoint": (unchanged, "--load_from_epoch 7", "ckpts: no checkpoint '7': .*missing.*best-acc"),
     "report to a file of another kind": (

@@ -25,10 +25,10 @@ FLAGS = {
     # flags that contradict each other
     "--resume --load_from_epoch best-acc": "--resume.*--load_from_epoch.*one of them",
     "--eval_only": "--eval_only needs --load_from_epoch",
-    "--eval_only --load_from_epoch ../../x": "--load_from_epoch ../../x: a name as best-acc",
+    "--eval_only --load_from_epoch ../../x": "--load_from_epoch ../../x: expected a checkpoint's name such as best-acc",
     "--eval_only --resume --load_from_epoch 1": "--resume.*give one of them",
     "--vad_causal --no-use_VAD": "--vad_causal.*--no-use_VAD",
-    "--emotion_pooling mean": "--emotion_pooling is about the head of --use_emotion_loss",
+    "--emotion_pooling mean": "--emotion_pooling changes the head of --use_emotion_loss",
     "--feature_cache auto --fixed_encoder False": "--feature_cache.*--fixed_encoder False",
     "--append_to all.csv": "--append_to.*--eval_only",
     "--clip_score vit": "--clip_score is for the report of --eval_only",

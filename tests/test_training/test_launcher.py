@@ -55,7 +55,7 @@ def test_wrapped_models_are_refused(monkeypatch, launched, variable):
 
 @pytest.mark.parametrize(
     ("precision", "message"),
-    [("fp16", "fp16 needs a GPU; give --mixed_precision bf16 or no"), ("fp8", "is none of no, bf16, fp16")],
+    [("fp16", "fp16 needs a GPU; pass --mixed_precision bf16 or no"), ("fp8", "must be one of no, bf16, fp16")],
 )
 def test_precisions_that_cannot_be_had(monkeypatch, launched, precision, message):
     if torch.accelerator.is_available():
@@ -91,7 +91,7 @@ def test_a_run_says_what_it_is_made_of(monkeypatch, launched):
     path = launched("num_processes: 4\ndynamo_config:\n  dynamo_backend: INDUCTOR\n")
     set_variables(monkeypatch, **LEFT_OVER)
     _, dynamo, steps, processes = launcher.launch_lines(ON_CPU, args)
-    assert dynamo == f"{path}: dynamo_backend: INDUCTOR: ignored; give --compile to compile"
+    assert dynamo == f"{path}: dynamo_backend: INDUCTOR: ignored; pass --compile to compile"
     assert steps == "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=8: ignored; --gradient_accumulation_steps is 3"
     assert processes.startswith("accelerate launch was asked for 4 processes and has started 1: on CPUs start them")
 

@@ -50,7 +50,7 @@ PUBLISHED = {
     "gradient_accumulation_steps": 1,
     "num_beams": 1,
     "emotion_from": "text",
-    "first_text": "walk",
+    "first_text": "rotate",
     "image_normalization": "imagenet",
 }
 PUBLISHED |= dict.fromkeys(
@@ -141,6 +141,10 @@ def test_a_checkpoints_values_are_the_defaults_and_the_command_line_wins(tmp_pat
     given = "--num_beams 5 --lemmatizer simplemma --metrics bleu"
     assert values(f"--eval_only {ckpts} {given}")[:5] == [5, "simplemma", 2, " it seems", ["bleu"]]
     assert values(f"--demo {ckpts}")[:2] == [3, "none"]  # also over what --demo changes
+    rerank = "--rerank likelihood --num_samples 4"  # in place of the beams that the training was scored with
+    assert values(f"--eval_only {ckpts} {rerank}")[0] == 1
+    with pytest.raises(InputError, match="--num_beams searches for one: give one of them"):
+        values(f"--eval_only {ckpts} {rerank} --num_beams 2")
     # a resumed run has its own states, whose record is compared once they are read
     assert values(f"--resume --ckpt_path {tmp_path / 'ckpts'}")[0] == 1
     exported = recorded(tmp_path / "model", model_type=EXPORT_TYPE)
@@ -162,7 +166,7 @@ def test_what_contradicts_a_checkpoint_is_refused_and_so_is_a_damaged_record(tmp
     with pytest.raises(InputError, match="--prompt_text is empty"):
         parse_args(ckpts)
     config.write_text(text.replace('"num_beams": 3', '"num_beams": "many"'))
-    with pytest.raises(InputError, match=f"{config}: its settings are damaged .*--num_beams.*; take another"):
+    with pytest.raises(InputError, match=f"{config}: its settings are damaged .*--num_beams.*; use another"):
         parse_args(ckpts)
 
 
@@ -179,7 +183,15 @@ def another(flag: argparse.Action) -> list[str]:
 
 @pytest.mark.slow
 def test_what_a_resumed_run_may_change_freely_changes_no_result(workspace, finished, tmp_path):
-    other_work = {"resume", "eval_only", "split"}
+    other_work = {
+        "resume",
+        "eval_only",
+        "split",
+        "num_samples",
+        "rerank",
+        "temperature",
+        "top_p",
+    }  # most are of --eval_only
     free = [flag for name, flag in declared().items() if flag.rules.resume == IGNORE and name not in other_work]
     changes = [word for flag in free for word in another(flag)]
     assert {"--num_workers", "--eval_batch_size", "--save_steps", "--log_steps", "--gallery"} <= set(changes)

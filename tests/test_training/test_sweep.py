@@ -52,7 +52,7 @@ def stand_in(argv: list[str]) -> None:
         files = {"evaluated": args.nle_data_val_path, "references": args.annFileExp, "lexicon": args.vad_lexicon}
         report = {f"{name}_sha256": sha256(path) for name, path in files.items()}
         report |= {"test_set": args.test_set, "evaluated_file": args.nle_data_val_path.name}
-        report |= {"judge": args.text2emotion and classifier_name(args.text2emotion, args.vocabulary)}
+        report |= {"emotion_classifier": args.text2emotion and classifier_name(args.text2emotion, args.vocabulary)}
         report |= {"scores": {"sub_acc": 0.125, "max_lcs": 2.5}}
         (args.caption_save_path / "report.json").write_text(json.dumps(report))
         return
@@ -212,7 +212,7 @@ def test_launcher_that_does_nothing_is_a_failure(here, capsys):
     words = argv("--ablate", "use_VAD", "--seeds", "1")
     words[words.index("--launcher") + 1] = "true"
     assert sweep.main(words) == 1
-    assert "ended without an error and without being done" in capsys.readouterr().out
+    assert "exited with status 0 but has not finished" in capsys.readouterr().out
     assert not Path("out/ablation.md").exists()
 
 

@@ -83,7 +83,7 @@ class ImagePixels:
             try:
                 loaded.append({"pixels": self.transform(open_image(path))})
             except InputError as error:
-                raise InputError(f"{error} (--skip_bad_images leaves out all such images)") from None
+                raise InputError(f"{error} (artEmisX_train.py --skip_bad_images leaves out all such images)") from None
         return loaded
 
     def transform(self, image: Image.Image) -> Tensor:
@@ -106,7 +106,7 @@ class TrainingPairs(Dataset):
         images: source of the model's image input.
         codec, vad: tokenizer and lexicon look-up; without a look-up all VAD values are 0.
         seed: seed of the random draws.
-        first_text: "walk", or "last": always the last explanation. The published code does the latter by accident,
+        first_text: "rotate", or "last": always the last explanation. The published code does the latter by accident,
             because its counter is lost when the loader's workers end.
         cache_dir: see `TextCodec.encode_training` and `VADLookup.for_texts`.
     """
@@ -118,7 +118,7 @@ class TrainingPairs(Dataset):
         codec: TextCodec,
         vad: VADLookup | None,
         seed: int,
-        first_text: str = "walk",
+        first_text: str = "rotate",
         cache_dir: Path | None = None,
     ):
         self.images, self.seed, self.first_text = images, seed, first_text
@@ -133,7 +133,7 @@ class TrainingPairs(Dataset):
     def choose_pair(self, epoch: int, index: int) -> tuple[int, int]:
         """Indices of the two explanations of an image that an epoch uses."""
         emotions, image_id = self.records.image_emotions(index), self.records.image_ids[index]
-        first = (-1 - (epoch if self.first_text == "walk" else 0)) % len(emotions)
+        first = (-1 - (epoch if self.first_text == "rotate" else 0)) % len(emotions)
         candidates = second_candidates(emotions, first)
         return first, random.Random(f"{self.seed} {epoch} {image_id}").choice(candidates)
 
@@ -339,7 +339,7 @@ def loader_processes(count: int) -> dict[str, Any]:
     folder = multiprocessing.util.get_temp_dir() if count else ""
     if len(os.fsencode(folder)) > MAX_TEMP_DIR:
         raise InputError(
-            f"{folder}: too long a path for the sockets of loader processes: set TMPDIR to a shorter one, or give "
+            f"{folder}: too long a path for the sockets of loader processes: set TMPDIR to a shorter one, or pass "
             "--num_workers 0"
         )
     return {"num_workers": count, "worker_init_fn": leave_signals_to_parent}
@@ -366,7 +366,7 @@ def worker_errors() -> Iterator[None]:
     except RuntimeError as error:
         if "shared memory" in str(error):  # a worker found no room, or was killed when it touched the memory
             raise InputError(
-                "a process that loads images found no room in shared memory (/dev/shm): give --num_workers 0, or give a "
+                "a process that loads images found no room in shared memory (/dev/shm): pass --num_workers 0, or give a "
                 "container more of it (docker run --shm-size=1g)"
             ) from None
         if "DataLoader worker (pid" not in str(error):

@@ -96,7 +96,7 @@ def load_trained_weights(vision: PreTrainedModel, state: dict[str, Tensor], sour
         pairs = (zip(parts[name], tensor.chunk(len(parts[name])), strict=True) for name, tensor in state.items())
         state = dict(itertools.chain.from_iterable(pairs))
     vision.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    check_finite(vision, f"{source}: image encoder", "take another file")
+    check_finite(vision, f"{source}: image encoder", "use another file")
 
 
 def load_image_encoder(name: str, fixed: bool = True, from_scratch: bool = False) -> ImageEncoder:

@@ -161,7 +161,7 @@ def _named_tensors(module: StandIn, prefix: str = "") -> "Iterator[tuple[str, Te
             yield from _named_tensors(part, f"{prefix}{name}.")
 
 
-def read_torch_file(path: str | Path, remedy: str = "take another file") -> Any:
+def read_torch_file(path: str | Path, remedy: str = "use another file") -> Any:
     """Read a torch.save file of tensors, numbers and texts, and of lists, tuples and dictionaries of these, onto the CPU.
 
     Raises:
@@ -177,7 +177,7 @@ def read_torch_file(path: str | Path, remedy: str = "take another file") -> Any:
         raise _refused(path, error, remedy) from None
 
 
-def read_state_dict(path: str | Path, remedy: str = "take another file") -> "dict[str, Tensor]":
+def read_state_dict(path: str | Path, remedy: str = "use another file") -> "dict[str, Tensor]":
     """Read named tensors of a .safetensors file, or of a file of torch.save, onto the CPU.
 
     Raises:

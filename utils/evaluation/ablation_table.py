@@ -113,8 +113,8 @@ def _notes(results: list[Result], seeds: list[int], runs: int, validation: Path,
         notes = [f"Scores of {report.get('evaluated_file')} ({name}); checkpoint: best-res of {validation}."]
     else:
         notes = [
-            f"Scores of best-res on {validation}, the split that chose it among the epochs: somewhat higher than on "
-            "images that chose nothing (--test scores those)."
+            f"Scores of best-res on {validation}, the split that chose it among the epochs and therefore favours it; --test "
+            "scores it on the test split."
         ]
     words = "Mean and standard deviation of the sample (n - 1)" if len(seeds) > 1 else "One seed: no standard deviation"
     which = f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"

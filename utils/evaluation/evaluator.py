@@ -76,7 +76,7 @@ class Evaluator:
         self.loader = DataLoader(
             Subset(self.dataset, places),
             batch_size=args.eval_batch_size,
-            **loader_processes(min(args.num_workers, max(len(places) // args.eval_batch_size, 0))),
+            **loader_processes(min(args.num_workers, len(places) // args.eval_batch_size)),
             generator=torch.Generator(),  # the default one would draw from the training's random numbers
         )
 

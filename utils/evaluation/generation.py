@@ -27,13 +27,11 @@ class Generated:
 
     token_ids: int64 [B, max_new_tokens], padded with -1 behind a row's stop token.
     lengths: int64 [B], tokens before the stop token; max_new_tokens where none came.
-    top_logits: float32 [B, max_new_tokens, 2], the largest and second largest logit of each token (greedy texts only).
     log_probabilities: float32 [B], mean log-probability of each text's tokens, its stop token included (samples only).
     """
 
     token_ids: Tensor
     lengths: Tensor
-    top_logits: Tensor | None = None
     log_probabilities: Tensor | None = None
 
     def texts(self, codec: TextCodec, drop_last_token: bool = False, given: Sequence[int] = ()) -> list[str]:
@@ -71,13 +69,11 @@ def greedy_decode(
         batch, device = state.ids.shape[0], state.ids.device
         stops = torch.tensor(prompt.stop_ids, device=device, dtype=torch.long)
         all_ids = torch.full((batch, max_new_tokens), -1)
-        all_top = torch.zeros(batch, max_new_tokens, 2)
         lengths = torch.full((batch,), max_new_tokens)
         for step in range(max_new_tokens):
-            top_logits, top_ids = model.decoder.top_two(state.next_hidden())
+            _, top_ids = model.decoder.top_two(state.next_hidden())
             next_ids = top_ids[:, 0]
             state.append(next_ids)
-            all_top[state.index, step] = top_logits.cpu()
 
             live = ~torch.isin(next_ids, stops).cpu()
             lengths[state.index[~live]] = step
@@ -86,7 +82,7 @@ def greedy_decode(
                 break
             if not live.all():
                 state.select(live)
-    return Generated(all_ids, lengths, all_top)
+    return Generated(all_ids, lengths)
 
 
 @torch.inference_mode()

@@ -92,7 +92,7 @@ def _load_part(module: torch.nn.Module, state: dict[str, Tensor], source: str) -
         shapes = f"{tuple(state[name].shape)} in the file, {tuple(weights[name].shape)} in the model"
         raise InputError(f"{source}: weights of another shape: {name} ({shapes}; {len(misshapen)} in all)")
     module.load_state_dict({name: state[name] for name in weights})
-    check_finite(module, source, "take another checkpoint")
+    check_finite(module, source, "use another checkpoint")
     unused = sorted(set(state) - set(weights))
     return [f"{source}: not used: {', '.join(unused)}"] if unused else []
 
@@ -132,11 +132,11 @@ def load_named(ckpt_path: str | Path, name: str) -> NamedCheckpoint:
         damaged = damaged_file(folder, {stats_file.name: stats_file} | _tokenizer_files(ckpt_path))
         if damaged is not None:
             raise InputError(
-                f"{folder}: truncated or modified ({damaged} differs from its SHA-256); take another checkpoint"
+                f"{folder}: truncated or modified ({damaged} differs from its SHA-256); use another checkpoint"
             )
     config = read_config(folder / "config.json")
-    decoder = read_state_dict(found[0], "take another checkpoint")
-    stats = read_torch_file(stats_file, "take another checkpoint")
+    decoder = read_state_dict(found[0], "use another checkpoint")
+    stats = read_torch_file(stats_file, "use another checkpoint")
     return NamedCheckpoint(folder, config, decoder, stats)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from models.image_encoder import ImageEncoder, default_preparation
+from models.image_encoder import ImageEncoder
 from models.sevlm import SEVLM
 from utils.command_line import checkpoint_config, recorded_settings
 from utils.data.feature_cache import encoder_config, encoder_sha256
@@ -30,14 +30,9 @@ DECODER_CONFIG = (
 
 
 def encoder_identity(encoder: ImageEncoder) -> str:
-    """SHA-256 of an image encoder: of its config, its weights if they are fixed, and its preparation of images.
-
-    The last is left out for a CLIP encoder with CLIP's usual preparation.
-    """
-    identity = [list(encoder_config(encoder).values()), encoder_sha256(encoder) if encoder.fixed else None]
-    config = encoder.vision.config
-    if config.model_type != "clip_vision_model" or encoder.preparation != default_preparation(config):
-        identity.append(encoder.preparation)
+    """SHA-256 of an image encoder: of its config, its weights if they are fixed, and its preparation of images."""
+    weights = encoder_sha256(encoder) if encoder.fixed else None
+    identity = [list(encoder_config(encoder).values()), weights, encoder.preparation]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 

@@ -93,7 +93,7 @@ def prepare_folder(ckpt_path: Path, resume: bool, continued: bool) -> None:
     states = state_folders(ckpt_path)
     if states and not resume and not continued:
         raise InputError(
-            f"{ckpt_path}: holds the states of an earlier run: give --resume to continue it, or another "
+            f"{ckpt_path}: holds the states of an earlier run: pass --resume to continue it, or another "
             "--ckpt_path (or remove its folder resume/)"
         )
     names = list_names(ckpt_path)
@@ -202,7 +202,8 @@ def continue_from(run: TrainingRun, checkpoint: NamedCheckpoint) -> None:
         run.optimizer.load_state_dict(stats["optimizer_state_dict"])
         run.scheduler.load_state_dict(stats["scheduler"])
     else:
-        run.print(f"{checkpoint.folder}: its optimiser state is of other parameters: AdamW starts from scratch")
+        of = "of other parameters" if "parameter_names" in stats else "without the names of its parameters"
+        run.print(f"{checkpoint.folder}: its optimiser state is {of}: AdamW starts from scratch")
     set_schedule(run.scheduler, rates, args.adam_eps, run.progress.updates)
     run.print(
         f"continuing at epoch {epoch} of {args.num_train_epochs}, with --learning_rate {args.learning_rate:g}, "

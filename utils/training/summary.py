@@ -58,7 +58,7 @@ def _table_of_scores(points: list[dict[str, float]]) -> Iterator[str]:
     names = [name for name in points[-1] if name not in ("epoch", "step")] if points else []
     widths = {name: max(8, len(HEADINGS.get(name, name)) + 1) for name in names}
     if names:
-        yield "\nscores in percent (KL, JS, Brier: as they are)\nepoch   step" + "".join(
+        yield "\nscores in percent\nepoch   step" + "".join(
             f"{HEADINGS.get(name, name):>{width}}" for name, width in widths.items()
         )
     for scores in points:

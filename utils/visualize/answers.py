@@ -40,8 +40,8 @@ class Answer:
     """A model's answer about an image.
 
     Attributes:
-        probabilities: "text" -> emotion -> probability, by the likelihood of the nine names, whose sum is 1; and "head" ->
-            the 9-way head's, where the model has one. The text is generated token by token: its first token may begin
+        probabilities: "likelihood" -> emotion -> probability, by the likelihood of the nine names, whose sum is 1; and
+            "head" -> the 9-way head's, where the model has one. The text is generated token by token: its first token may begin
             several names, so that the emotion it names need not be the most probable of the nine.
         named: the probability that the model's text names one of the nine at all.
         explanations: the texts: one, or one for each sample or asked emotion.
@@ -105,7 +105,7 @@ class Answer:
     def as_json(self, path: Path) -> dict[str, Any]:
         return {
             "image": str(path),
-            "distribution": self.probabilities["text"],
+            "likelihood": self.probabilities["likelihood"],
             "named": self.named,
             "head": self.probabilities.get("head"),
             "explanations": [
@@ -116,7 +116,7 @@ class Answer:
 
     def as_rows(self, path: Path) -> list[dict[str, Any]]:
         """Rows of a table, one for each text."""
-        probabilities = {f"p_{emotion}": value for emotion, value in self.probabilities["text"].items()}
+        probabilities = {f"p_{emotion}": value for emotion, value in self.probabilities["likelihood"].items()}
         probabilities |= {f"head_{emotion}": value for emotion, value in self.probabilities.get("head", {}).items()}
         return [
             {"image": str(path)}
@@ -132,16 +132,19 @@ class Answer:
         return [*texts, *self.distribution_lines()]
 
     def distribution_lines(self) -> list[str]:
-        lines = [f"by its words: {in_percent(self.probabilities['text'])}"]
+        lines = [f"by the likelihood of the names: {in_percent(self.probabilities['likelihood'])}"]
         if "head" in self.probabilities:
             lines.append(f"by its emotion head: {in_percent(self.probabilities['head'])}")
         return [*lines, *self.disagreement()]
 
     def disagreement(self) -> list[str]:
         """A line that explains it, where the text names another emotion than the most probable one."""
-        (best,) = most_probable([list(self.probabilities["text"].values())])
+        (best,) = most_probable([list(self.probabilities["likelihood"].values())])
         one = self.explanations[0]
-        if one.given or one.emotion in (best, ""):
+        chosen = (
+            one.given or one.given_tokens or one.log_probability is not None
+        )  # by the user, by the model's head, drawn
+        if chosen or one.emotion in (best, ""):
             return []
         return [
             f"the text names {one.emotion}, but {best} is the likeliest of the nine names: a text is generated token by token, "

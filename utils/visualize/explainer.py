@@ -55,7 +55,7 @@ def ask(
     likelihoods = emotion_log_likelihoods(model, image, codec, vad_of)
     distributions, named = likelihoods.softmax(dim=-1).tolist(), likelihoods.logsumexp(dim=-1).exp().tolist()
     heads = head_distribution(model, image)
-    sources = {"text": distributions} | ({} if heads is None else {"head": heads.tolist()})
+    sources = {"likelihood": distributions} | ({} if heads is None else {"head": heads.tolist()})
     answers = [
         Answer(
             {source: dict(zip(EMOTIONS, rows[row], strict=True)) for source, rows in sources.items()}, named[row], []
@@ -64,7 +64,7 @@ def ask(
     ]
     rows_of = {emotion: list(range(len(answers))) for emotion in emotions}
     if emotions == [None] and emotion_from != "text":
-        rows_of = rows_by_emotion(most_probable(sources["head" if emotion_from == "head" else "text"]))
+        rows_of = rows_by_emotion(most_probable(sources[emotion_from]))
     for emotion, rows in rows_of.items():
         given, generated = codec.given(emotion), write(emotion, rows)
         tokens = generated.tokens(drop_last_token)
