@@ -16,8 +16,9 @@ from utils.constants import DEFAULT_METRICS, METRICS, TEST_SETS
 from utils.data.records import read_records, whole_training_split
 from utils.data.vad_lexicon import read_lexicon
 from utils.errors import InputError, OneLineParser, run_script
-from utils.evaluation.evaluation import KINDS, is_full, quoted, read_predictions, score_captions, unread
+from utils.evaluation.evaluation import score_captions
 from utils.evaluation.image_scores import images_path
+from utils.evaluation.predictions import KINDS, is_full, quoted, read_predictions, unread
 from utils.evaluation.report import EmotionClassifier, TrainingTexts, write_test_report
 from utils.evaluation.tables import SAME, aggregate, format_summary, in_words, read_report
 from utils.files import check_append_to, check_place, sha256, write_json

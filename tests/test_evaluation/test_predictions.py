@@ -10,8 +10,9 @@ from cococaption import CaptionScorer
 from utils import report
 from utils.errors import InputError
 from utils.evaluation.emotion_metrics import emotion_accuracy
-from utils.evaluation.evaluation import read_predictions, score_captions
+from utils.evaluation.evaluation import score_captions
 from utils.evaluation.image_scores import BLEU, image_scores, resampled_weights
+from utils.evaluation.predictions import read_predictions
 from utils.files import sha256, write_json
 
 EMOTIONS = ("awe", "fear", "sadness")

@@ -43,7 +43,7 @@ def dominant_emotions(records: Records) -> dict[int, str]:
 
 
 def emotion_accuracy(captions: Mapping[int, str], records: Records) -> tuple[float, int]:
-    """ACC (`sub_acc`): the share of images whose caption names the image's dominant emotion.
+    """ACC (`sub_acc`): the fraction of images whose caption names the image's dominant emotion.
 
     Over the images where one emotion has more than half of the votes; one without a caption counts as wrong, captions
     of other images are ignored.
@@ -118,6 +118,11 @@ def f1_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def f1_of_confusion(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """`f1_scores` of a confusion matrix [9, 10]."""
+    return f1_scores(np.concatenate([counts.sum(axis=1), counts[:, :-1].sum(axis=0), counts.diagonal()]))
+
+
 def emotion_alignment(
     predicted: Mapping[int, Hashable], votes: Mapping[int, Sequence[Hashable]]
 ) -> dict[str, dict[int, bool]]:
@@ -151,13 +156,17 @@ def accuracy_and_ece(distributions: Distributions, records: Records) -> dict[str
     """Accuracy and calibration over the images that ACC rests on.
 
     Returns:
-        acc: share of images whose most probable emotion is the dominant one; ece: expected calibration error (Guo et al.,
+        acc: fraction of images whose most probable emotion is the dominant one; ece: expected calibration error (Guo et al.,
         2017), the mean over the images of |accuracy - mean confidence| of their bin. Fractions 0 .. 1, 0.0 where no image
         counts.
     """
-    counts, right, confidence = reliability(distributions, records)
-    images = max(int(counts.sum()), 1)
-    return {"acc": float(right.sum() / images), "ece": float(np.abs(right - confidence).sum() / images)}
+    images, right, confidence = reliability(distributions, records)
+    return {"acc": float(right.sum() / max(images.sum(), 1)), "ece": ece_of_bins(images, right, confidence)}
+
+
+def ece_of_bins(images: np.ndarray, right: np.ndarray, confidence: np.ndarray) -> float:
+    """Expected calibration error of the bins of `reliability`, in 0 .. 1."""
+    return float(np.abs(right - confidence).sum() / max(images.sum(), 1))
 
 
 def reliability(distributions: Distributions, records: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from utils.constants import EMOTIONS
-from utils.evaluation.emotion_metrics import f1_scores
+from utils.evaluation.emotion_metrics import ece_of_bins, f1_of_confusion
 from utils.evaluation.tables import HEADINGS, PUBLISHED, PUBLISHED_SCORES
 
 matplotlib.rcParams |= {
@@ -81,7 +81,7 @@ def scores_figure(curves: Mapping[str, Mapping[str, Curve]], test_set: str | Non
 
 
 def confusion_figure(matrices: Mapping[str, np.ndarray]) -> Figure:
-    """One panel for each run: counts [9, 10], see `confusion_matrix`, tinted by their share of the row; F1 in percent."""
+    """One panel for each run: counts [9, 10], see `confusion_matrix`, tinted by their fraction of the row; F1 in percent."""
     columns = min(len(matrices), 2)
     rows = -(-len(matrices) // columns)
     figure = Figure(figsize=(6.2 * columns, 5.4 * rows), layout="constrained")
@@ -95,7 +95,7 @@ def confusion_figure(matrices: Mapping[str, np.ndarray]) -> Figure:
                 colour = "white" if fractions[row, column] > 0.5 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, weight=bold)
         axes.set_xticks(range(10), [*EMOTIONS, "other text"], rotation=45, ha="right", rotation_mode="anchor")
-        f1 = f1_scores(np.concatenate([counts.sum(axis=1), counts[:, :9].sum(axis=0), counts.diagonal()]))
+        f1 = f1_of_confusion(counts)
         axes.set_yticks(
             range(9), [f"{name} ({100 * value:.0f})" for name, value in zip(EMOTIONS, f1["F1"], strict=True)]
         )
@@ -116,8 +116,7 @@ def calibration_figure(bins: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarr
     upper.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="calibrated")
     for run, (images, right, confidence) in bins.items():
         filled, look = images > 0, style(runs.index(run))
-        error = np.abs(right - confidence).sum() / max(images.sum(), 1)
-        label = f"{run} (ECE {100 * error:.1f} %)"
+        label = f"{run} (ECE {100 * ece_of_bins(images, right, confidence):.1f} %)"
         x, y = confidence[filled] / images[filled], right[filled] / images[filled]
         upper.plot(x, y, label=label, clip_on=False, **look)
         edges = np.linspace(0, 1, len(images) + 1)
