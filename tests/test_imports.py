@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import REPOSITORY
 
 # The shared root of utils/. Any other file there is a command.
-SHARED = "command_line constants errors files flags hub launcher opts processes progress run_record".split()
+SHARED = "command_line constants errors files flags hub launcher layout opts processes progress run_record".split()
 
 # A room imports from itself and from the rooms before it; from preprocess only the commands do.
 ROOMS = "shared models cococaption data preprocess evaluation training visualize commands".split()

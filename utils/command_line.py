@@ -14,11 +14,11 @@ from utils.constants import EXPORT_TYPE, IMAGE_FOLDERS, LEXICON_FILES
 from utils.errors import InputError
 from utils.files import check_append_to, check_place, present, read_json
 from utils.hub import fetch_folder, split_id
+from utils.layout import BEST, CKPTS, LOG_FILE, STATES_FOLDER, TOKENIZER_FOLDER, list_names, model_folder, stats_name
 from utils.opts import TRACKERS, get_parser
 from utils.run_record import compare_to_checkpoint, flags_of, read_record, recorded_argv
 
 LEXICON_PAGE = "the NRC VAD Lexicon is at https://saifmohammad.com/WebPages/nrc-vad.html"
-CKPTS = "ckpts"  # the checkpoints in the folder of a run
 EXPORT_NAME = "shared"  # in place of a checkpoint's name: the model of an exported folder
 
 
@@ -78,7 +78,7 @@ def checkpoint_config(args: argparse.Namespace) -> Path:
     """The config.json of the checkpoint that --load_from_epoch names."""
     if args.load_from_epoch == EXPORT_NAME:
         return args.ckpt_path / "config.json"
-    return present(args.ckpt_path / f"nle_model_{args.load_from_epoch}") / "config.json"
+    return present(model_folder(args.ckpt_path, args.load_from_epoch)) / "config.json"
 
 
 def find_model(source: Path) -> Path:
@@ -90,7 +90,7 @@ def find_model(source: Path) -> Path:
     Raises:
         InputError: the download fails.
     """
-    if any((source / CKPTS).glob("nle_model_*")):
+    if list_names(source / CKPTS):
         return source / CKPTS
     parts = split_id(str(source))
     if source.is_dir() or parts is None or (parts[1] is None and source.parent.is_dir()):
@@ -227,12 +227,12 @@ def check_paths(args: argparse.Namespace, early: bool = False) -> None:
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """InputError, before a training, for files and folders of the user under the names of its output."""
-    ckpts, log = args.ckpt_path, args.caption_save_path / "log.jsonl"
-    tokenizer = ckpts / "nle_gpt2_tokenizer_0"
-    outputs = [(ckpts / "resume", (ckpts / "resume").is_dir()), (log, log.is_file())]
+    ckpts, log = args.ckpt_path, args.caption_save_path / LOG_FILE
+    tokenizer, states = ckpts / TOKENIZER_FOLDER, ckpts / STATES_FOLDER
+    outputs = [(states, states.is_dir()), (log, log.is_file())]
     outputs += [(tokenizer, (tokenizer / "tokenizer_config.json").is_file())]
-    for name in sorted({"best-acc", "best-res"} - {args.load_from_epoch}):  # loading that one checks it
-        folder, stats = ckpts / f"nle_model_{name}", ckpts / f"ckpt_stats_{name}.tar"
+    for name in sorted({*BEST} - {args.load_from_epoch}):  # loading that one checks it
+        folder, stats = model_folder(ckpts, name), ckpts / stats_name(name)
         outputs += [(folder, (folder / "config.json").is_file()), (stats, stats.is_file())]
     for path, is_output in outputs:
         if os.path.lexists(path) and not is_output:

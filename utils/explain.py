@@ -16,6 +16,7 @@ from utils.data.images import list_images, open_image
 from utils.errors import InputError, OneLineParser, escaped, number, run_script
 from utils.files import check_place, check_regular, check_writable, read_json, write_json, write_rows
 from utils.hub import folder_or_id
+from utils.layout import list_names, model_folder
 
 if TYPE_CHECKING:  # it imports torch
     from utils.visualize.explainer import ImageExplainer
@@ -155,9 +156,9 @@ def find_checkpoint(run: Path, name: str | None) -> tuple[Path, str | None, int 
             raise InputError(f"{run}: is one exported model; leave the checkpoint's name ({name}) out")
         return folder, None, read_json(folder / "config.json").get("decoder_config", {}).get("n_layer")
     name = name or "best-res"
-    config = folder / f"nle_model_{name}" / "config.json"
+    config = model_folder(folder, name) / "config.json"
     if not config.is_file():
-        names = sorted(path.name.removeprefix("nle_model_") for path in folder.glob("nle_model_*"))
+        names = list_names(folder)
         problem = f"no checkpoint {name!r} in it" if folder.is_dir() else "no such folder"
         remedy = f"--name {' or '.join(names)}" if names else "the --ckpt_path of a training that has evaluated"
         raise InputError(f"{run}: {problem}; give {remedy}")

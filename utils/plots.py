@@ -17,8 +17,9 @@ from utils.errors import InputError, OneLineParser, run_script
 from utils.evaluation.emotion_metrics import confusion_matrix, reliability
 from utils.evaluation.evaluation import evaluation_file, read_distributions
 from utils.files import atomic_path, check_place
+from utils.layout import LOG_FILE
 from utils.runs import recorded_path, results_folder
-from utils.training.run_log import LOG_FILE, PLACE, RunHistory, finite, read_log
+from utils.training.run_log import PLACE, RunHistory, finite, read_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,13 +14,11 @@ from utils.constants import IMAGE_FOLDERS
 from utils.errors import InputError
 from utils.files import moved
 from utils.hub import folder_or_id
+from utils.layout import LOG_FILE, REPORT, RESULTS, list_names, model_folder
 from utils.opts import declared
 from utils.run_record import read_record
-from utils.training.run_log import LOG_FILE, read_log
+from utils.training.run_log import read_log
 from utils.training.summary import test_command
-
-RESULTS = "results"
-REPORT = "report.json"
 
 
 def results_folder(run: Path) -> Path:
@@ -44,8 +42,9 @@ def results_folder(run: Path) -> Path:
 
 def _recorded_results(ckpt_path: Path) -> list[Path]:
     """Where the results of the checkpoints in a folder may be: moved along with the folder, or where they were written."""
-    for config in sorted(ckpt_path.glob("nle_model_*/config.json")):
-        flags = (read_record(config) or {}).get("flags", {})
+    for name in list_names(ckpt_path):
+        config = model_folder(ckpt_path, name) / "config.json"
+        flags = (read_record(config) or {}).get("flags", {}) if config.is_file() else {}
         if {"ckpt_path", "caption_save_path"} <= flags.keys():
             return [moved(flags["caption_save_path"], flags["ckpt_path"], ckpt_path), Path(flags["caption_save_path"])]
     return []

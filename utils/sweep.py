@@ -28,12 +28,13 @@ from utils.evaluation.report import classifier_name
 from utils.evaluation.tables import caption_scores, read_report
 from utils.files import run_lock, sha256
 from utils.flags import IGNORE, Boolean
+from utils.layout import LOG_FILE, REPORT, RESULTS
 from utils.opts import declared
 from utils.opts import get_parser as training_parser
 from utils.processes import STOP, cores, die_with_parent
 from utils.progress import ProgressLine, duration
 from utils.run_record import flags_of
-from utils.training.run_log import LOG_FILE, RunHistory, read_log
+from utils.training.run_log import RunHistory, read_log
 from utils.training.summary import demo_can_score, scoring_flags, script, test_counterpart
 
 FIRST_SEED = 42  # the training's default
@@ -62,13 +63,13 @@ class Run:
 
     def __post_init__(self):
         self.name = f"{self.combination} seed {self.seed}"
-        self.report = self.folder / "test" / "report.json"
+        self.report = self.folder / "test" / REPORT
         self.output = self.folder / "output.log"  # what its processes print
         self.began: float | None = None
 
     def history(self) -> RunHistory | None:
         """What its log records; None before there is one."""
-        path = self.folder / "results" / LOG_FILE
+        path = self.folder / RESULTS / LOG_FILE
         return read_log(path) if path.is_file() and path.stat().st_size else None
 
     def remaining(self) -> list[str] | None:
@@ -87,9 +88,7 @@ class Run:
             "evaluated_sha256": sha256(args.nle_data_val_path),
             "test_set": args.test_set,
             "references_sha256": sha256(args.annFileExp),
-            "emotion_classifier": None
-            if args.text2emotion is None
-            else classifier_name(args.text2emotion, args.vocabulary),
+            "emotion_classifier": args.text2emotion and classifier_name(args.text2emotion, args.vocabulary),
         }
         if report.get("lexicon_sha256") is not None and args.vad_lexicon is not None:
             wanted["lexicon_sha256"] = sha256(args.vad_lexicon)

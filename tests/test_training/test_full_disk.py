@@ -9,10 +9,11 @@ from torch import nn
 
 import artEmisX_train
 from utils.errors import InputError, run_script
+from utils.layout import list_names
 from utils.training import checkpoints, resume
 from utils.training import run as training_run
 from utils.training.build_model import load_checkpoint
-from utils.training.checkpoints import check_disk, list_names, state_size
+from utils.training.checkpoints import check_disk, state_size
 from utils.training.resume import load_state
 
 

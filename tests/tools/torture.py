@@ -31,7 +31,8 @@ from tests.conftest import Workspace
 from utils.errors import run_script
 from utils.evaluation.evaluator import Evaluator
 from utils.files import sha256
-from utils.training import checkpoints, resume
+from utils.layout import list_names
+from utils.training import resume
 
 MOMENTS = ("any moment", "evaluation", "checkpoint")
 PICTURES, EPOCHS = 64, 2
@@ -98,7 +99,7 @@ def outcome(out: Path) -> dict[str, str]:
     hashes = {"weights": weights.hexdigest(), "progress": json.dumps(state["progress"], sort_keys=True)}
     for path in sorted((out / "results").glob("*.json")):
         hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    for name in checkpoints.list_names(out / "ckpts"):
+    for name in list_names(out / "ckpts"):
         hashes[name] = sha256(out / "ckpts" / f"nle_model_{name}" / "model.safetensors")
     return hashes
 

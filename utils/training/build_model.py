@@ -26,8 +26,9 @@ from utils.data.text_codec import GPT2_VOCABULARY, TextCodec, check_vocabulary, 
 from utils.data.vad_lexicon import VADLookup, read_lexicon
 from utils.errors import InputError, brief, print_once
 from utils.files import read_json
+from utils.layout import TOKENIZER_FOLDER
 from utils.run_record import recorded_lexicon
-from utils.training.checkpoints import TOKENIZER_FOLDER, NamedCheckpoint, load_named
+from utils.training.checkpoints import NamedCheckpoint, load_named
 from utils.training.fingerprints import compare_with_checkpoint, encoder_identity
 
 # When a checkpoint is continued, its config.json decides these settings; when it is only scored, also those of its heads.

@@ -27,12 +27,11 @@ from utils.data.pretrained import check_finite, read_config
 from utils.data.untrusted_files import read_state_dict, read_torch_file
 from utils.errors import InputError
 from utils.files import MANIFEST, atomic_path, damaged_file, finish_renames, present, sync, write_manifest
+from utils.layout import BEST, STATES_FOLDER, TOKENIZER_FOLDER, list_names, model_folder, stats_name
 from utils.training.optimizer import count_parameters
 
-TOKENIZER_FOLDER = "nle_gpt2_tokenizer_0"
-STATES_FOLDER, KEPT_STATES = "resume", 2  # see utils/training/resume.py
-BEST = ("best-acc", "best-res")
-ADAMW_BYTES = 2 * 4  # for each trained parameter: two averages in float32
+KEPT_STATES = 2  # see utils/training/resume.py
+ADAMW_BYTES = 2 * 4  # for each trained parameter: two moments in float32
 # causal masks that GPT-2's older code kept in the state dict: constants
 MASK_BUFFER = re.compile(r"\.(attn|crossattention)\.(bias|masked_bias)$")
 
@@ -97,15 +96,9 @@ def _load_part(module: torch.nn.Module, state: dict[str, Tensor], source: str) -
     return [f"{source}: not used: {', '.join(unused)}"] if unused else []
 
 
-def list_names(ckpt_path: Path) -> list[str]:
-    """Names of the checkpoints in a folder."""
-    return sorted(folder.name.removeprefix("nle_model_") for folder in ckpt_path.glob("nle_model_*") if folder.is_dir())
-
-
 def _paths(ckpt_path: Path, name: str) -> tuple[Path, Path]:
     """A checkpoint's folder and its stats file, wherever a kill left them."""
-    folder = present(ckpt_path / f"nle_model_{name}")
-    stats_file = f"ckpt_stats_{name}.tar"
+    folder, stats_file = present(model_folder(ckpt_path, name)), stats_name(name)
     return folder, (folder if (folder / stats_file).is_file() else ckpt_path) / stats_file
 
 
@@ -170,11 +163,11 @@ def save_named(
     state = {key: tensor.contiguous() for key, tensor in state.items()}
     settings = asdict(model.config) | {"prefix_size": model.config.encoder_dim}  # its name in published files
     fields = model.decoder.config.to_dict() | settings | config
-    with atomic_path(ckpt_path / f"nle_model_{name}", folder=True) as folder:
+    with atomic_path(model_folder(ckpt_path, name), folder=True) as folder:
         save_file(state, folder / "model.safetensors", {"format": "pt"})
         (folder / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors leaves it at 0600
-        torch.save(stats, folder / f"ckpt_stats_{name}.tar")
+        torch.save(stats, folder / stats_name(name))
         write_manifest(folder, _tokenizer_files(ckpt_path))
     _move_stats(ckpt_path, name)
 
@@ -197,7 +190,7 @@ def finish_saves(ckpt_path: Path) -> None:
 
 
 def state_size(model: SEVLM) -> int:
-    """Bytes of a state, and about those of a named checkpoint: AdamW's averages, and the weights but a fixed image encoder's."""
+    """Bytes of a state, and about those of a named checkpoint: AdamW's moments, and the weights but a fixed image encoder's."""
     fixed = model.image_encoder is not None and model.image_encoder.fixed
     saved = [tensor for name, tensor in model.state_dict().items() if not (fixed and name.startswith("image_encoder."))]
     sizes = {tensor.data_ptr(): tensor.nbytes for tensor in saved}  # a file holds shared weights once
@@ -217,7 +210,7 @@ def check_disk(model: SEVLM, ckpt_path: Path, resume: bool) -> str:
         InputError: the disk has too little room.
     """
     size = state_size(model)
-    replaced = [ckpt_path / path for name in BEST for path in (f"nle_model_{name}", f"ckpt_stats_{name}.tar")]
+    replaced = [path for name in BEST for path in (model_folder(ckpt_path, name), ckpt_path / stats_name(name))]
     replaced += [ckpt_path / STATES_FOLDER] * resume
     used = sum(file.stat().st_size for path in replaced for file in (path, *path.rglob("*")) if file.is_file())
     total = (KEPT_STATES + len(BEST) + 1) * size

@@ -20,8 +20,9 @@ import torch
 from utils.data.untrusted_files import read_torch_file
 from utils.errors import InputError
 from utils.files import atomic_path, damaged_file, finish_renames, read_json, remove, write_manifest
+from utils.layout import STATES_FOLDER, list_names
 from utils.run_record import compare_for_resume
-from utils.training.checkpoints import KEPT_STATES, STATES_FOLDER, NamedCheckpoint, finish_saves, list_names
+from utils.training.checkpoints import KEPT_STATES, NamedCheckpoint, finish_saves
 from utils.training.optimizer import set_schedule
 from utils.training.run import Progress, TrainingRun
 

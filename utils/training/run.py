@@ -207,7 +207,7 @@ def build_training(run: TrainingRun, signals: StopSignals) -> None:
             model.config.label_position if args.use_label_loss else None,
         ),
         **loader_processes(args.num_workers),
-        persistent_workers=args.num_workers > 0,  # workers forked in a later epoch would copy the optimiser's averages
+        persistent_workers=args.num_workers > 0,  # workers forked in a later epoch would copy the optimiser's moments
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),
     )

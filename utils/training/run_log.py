@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from utils.errors import InputError, brief
 from utils.files import read_bytes
+from utils.layout import LOG_FILE
 from utils.run_record import flags_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-LOG_FILE = "log.jsonl"
 PLACE = ("epoch", "step", "updates")  # what a point has beside its values
 TENSORBOARD = "tensorboard"  # folder below --caption_save_path
 PROJECT = "sevlm"  # in the trackers

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from utils.command_line import DEMO_DEFAULTS, checkpoint_config
 from utils.data.images import image_files
 from utils.evaluation.tables import HEADINGS, caption_scores, format_score
+from utils.layout import LOG_FILE, model_folder
 from utils.opts import get_parser
-from utils.training.run_log import LOG_FILE
 
 if TYPE_CHECKING:  # it imports torch
     from utils.training.run import TrainingRun
@@ -90,7 +90,7 @@ def _next_steps(run: "TrainingRun") -> list[str]:
         which = f"best-res is of epoch {best['epoch']}:"
     files = {
         "captions": args.caption_save_path / f"unf_captions_full_{best['epoch']}_{best['step']}_step.json",
-        "checkpoint": args.ckpt_path / "nle_model_best-res",
+        "checkpoint": model_folder(args.ckpt_path, "best-res"),
         "report": f"{args.caption_save_path / 'test' / 'report.json'} (to be written by the third command below)",
         "log": log,
     }
