@@ -143,7 +143,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="python -m utils.sweep",
         usage="python -m utils.sweep [flags] --ablate FLAG,FLAG,... -- FLAGS of artEmisX_train.py",
-        description="Train each combination of flags with each seed, and write the table of their scores.",
+        description="Train each setting of the ablated flags with each seed, and write the table of their scores.",
         epilog="The same command continues a sweep that was stopped, and repeats no finished run.",
     )
     add = parser.add_argument

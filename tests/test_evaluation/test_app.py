@@ -50,6 +50,10 @@ def test_split_of_the_runs_or_of_a_flag(nothing_loaded, run, workspace, tmp_path
     arguments.records, arguments.image_root = workspace.data / "artEmisX_test.json", workspace.data
     named = app.find_split(arguments)
     assert list(named.records) == list(read_records(arguments.records)) and named.folder == workspace.data
+    arguments.image_root = None
+    monkeypatch.setattr(app, "recorded_path", lambda *_: tmp_path / "moved away")
+    assert app.find_split(arguments).folder.parent == workspace.data
+    monkeypatch.undo()
 
     log = shutil.copytree(run, tmp_path / "other") / "results" / "log.jsonl"
     log.write_text(log.read_text().replace("artEmisX_val.json", "artEmisX_test.json"))
@@ -108,7 +112,7 @@ def test_answer_of_a_dropped_image(page, run, tmp_path, axe):
     assert texts == {" ".join(f"the emotion is {expected.text}".split())}
     assert page.locator(".answer .sentence").count() == 2
     cells = page.locator(".answer table").first.locator("tr").nth(2).locator("td.number").all_inner_texts()
-    assert cells == [f"{100 * expected.probabilities[source]['awe']:.0f}" for source in ("text", "head")]
+    assert cells == [f"{100 * expected.probabilities[source]['awe']:.0f}" for source in ("likelihood", "head")]
     words = page.get_by_role("radio")
     assert words.count() == 2 * len(expected.words) > 2
     words.first.focus()

@@ -98,6 +98,7 @@ def test_losses_and_scores_over_updates(drawn):
     """Losses without what is not a number; scores in percent beside the published ones."""
     axes = {panel.get_title(): panel for panel in drawn["losses"].axes}
     assert list(axes) == ["loss", "lm loss", "vad loss"]
+    assert {(panel.get_xlabel(), panel.get_ylabel()) for panel in axes.values()} == {("updates", "loss")}
     curves = {title: list(map(list, panel.lines[0].get_data())) for title, panel in axes.items()}
     assert curves["lm loss"] == [[10, 20, 30, 40], [2, 2, 1, 1]] and curves["vad loss"] == [[20, 40], [0.5, 0.5]]
     accuracy, bleu = drawn["scores"].axes

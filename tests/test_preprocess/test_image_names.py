@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from preprocess.image_names import ImageFolder, image_id
+from preprocess.image_names import ImageFolder, identity, image_id
 from utils.errors import InputError
 
 NAMES = (Path(__file__).parents[1] / "data/wikiart_names.txt").read_text(encoding="utf-8").splitlines()
@@ -118,6 +118,7 @@ def test_numbered_paintings_are_artworks_of_their_own(tmp_path):
 
 
 def test_a_list_that_names_a_numbered_copy_means_that_copy(tmp_path):
+    assert len({identity(stem) for stem in ("still-life", "still-life (1)", "still-life (2)", "still-life(2)")}) == 4
     put(tmp_path, "Cubism/still-life.jpg")
     put(tmp_path, "Cubism/still-life (1).jpg")
     assert ImageFolder(tmp_path).look_up("Cubism/still-life (2).jpg").paths == []

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cococaption.__main__ import main as score_captions
 from preprocess import (
     build_annotations,
     build_splits,
@@ -31,7 +32,9 @@ from tests.bad_input import (
     removed,
     replaced,
 )
+from utils import explain, sweep
 from utils.data.untrusted_files import load_vocabulary
+from utils.errors import InputError
 
 GOOD = {
     prepare_artemis: f"--release_csv {RELEASE_CSV} --out_dir out --jobs 1",
@@ -106,6 +109,25 @@ FLAG_CASES += [
 @pytest.mark.parametrize(("script", "flags", "message"), FLAG_CASES)
 def test_flags(box, script, flags, message):
     check_refused(box, script.main, f"{GOOD[script]} {flags}", message)
+
+
+@pytest.mark.parametrize(
+    ("main", "names"),
+    [
+        (prepare_artemis.main, "--release_csv, --out_dir"),
+        (build_splits.main, "--out_dir"),
+        (cache_features.main, "--image_root, --out_dir"),
+        (resize_wikiart.main, "--wikiart_dir, --out_dir"),
+        (explain.main, "--ckpt"),
+        (sweep.main, "--ablate"),
+        (score_captions, "--annotations, --results"),
+    ],
+)
+def test_required_flags(main, names):
+    with pytest.raises(InputError, match="the following arguments are required: ") as refused:
+        main([])
+    listed = str(refused.value).partition("required: ")[2].removesuffix(" (see --help)").split(", ")
+    assert [name for name in listed if name.startswith("--")] == names.split(", ")
 
 
 @pytest.mark.parametrize("argv", ["--out_dir out", "--mini_dir artemis/preprocess_data_mini --out_dir out"])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -46,10 +47,14 @@ def test_stop_waits_for_a_step_in_training_only(send, name, capfd):
 
 def test_a_stop_while_the_demos_data_are_made_is_one_line(send, monkeypatch, tmp_path, capfd):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("preprocess.make_demo_data.make_demo", lambda _: send("INT"))
-    with pytest.raises(SystemExit) as stopped:
-        artEmisX_train.main(["--demo"])
-    assert stopped.value.code == 130
+    made = []
+    monkeypatch.setattr("preprocess.make_demo_data.make_demo", lambda folder: made.append(folder) or send("INT"))
+    for flags in ([], ["--nle_data_train_path", "mine/train.json"]):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            artEmisX_train.main(["--demo", *flags])
+        assert stopped.value.code == 130
+    assert made == [Path("runs/demo/data"), Path("mine")]
     assert capfd.readouterr().err == "stopped by SIGINT; no state was written: give the same command again\n"
 
 

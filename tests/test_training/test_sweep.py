@@ -260,7 +260,10 @@ def test_test_split(here, quick, capsys):
     assert [line.endswith("True") for line in calls()] == [False] * 2 + [True] * 2
     assert table()["full"]["sub_acc_mean"] == "0.125"
     output = capsys.readouterr().out
-    assert "Scores of artEmisX_test.json" in output and "One seed: no standard deviation" in output
+    assert (
+        "Scores of artEmisX_test.json (a test split without a name); checkpoint: best-res of" in output
+        and "One seed: no standard deviation" in output
+    )
     for name in ("a.pt", "b.pt", "vocabulary.pkl", "words.pkl"):
         Path(name).write_text(name)
     data = Path("runs/demo/data")
