@@ -198,10 +198,6 @@ class ImageFolder:
             raise InputError(f"{root}: no such image folder; give the one that contains <art_style>/<painting>.jpg")
         self._listings: dict[Path, _Listing] = {}
 
-    def find(self, image_name: str) -> Path | None:
-        """The file that fits `image_name` best, see `look_up`; None if there is none."""
-        return next(iter(self.look_up(image_name).paths), None)
-
     def look_up_all(self, image_names: Sequence[str]) -> list[Found]:
         """`look_up` for a list of names; in addition, a guess never takes a file that fits another name of the list."""
         results = [self.look_up(name) for name in image_names]

@@ -18,6 +18,11 @@ from utils.errors import InputError
 NAMES = (Path(__file__).parents[1] / "data/wikiart_names.txt").read_text(encoding="utf-8").splitlines()
 
 
+def find(folder: ImageFolder, name: str) -> Path | None:
+    """The best of the files that fit a name."""
+    return next(iter(folder.look_up(name).paths), None)
+
+
 def put(root, name):
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +84,7 @@ def test_every_spelling_finds_its_file(tmp_path, annotated, on_disk, found_by):
 def test_images_of_all_formats_are_found(tmp_path, extension):
     path = put(tmp_path, f"a{extension}")
     for name in ("a", "a.jpg", f"a{extension}"):
-        assert ImageFolder(tmp_path).find(name) == path
+        assert find(ImageFolder(tmp_path), name) == path
 
 
 def test_the_closest_spelling_wins(tmp_path):
@@ -95,12 +100,12 @@ def test_the_closest_spelling_wins(tmp_path):
     assert ImageFolder(tmp_path).look_up(NFC).paths == paths
     for index, path in enumerate(paths[:-1]):
         path.unlink()
-        assert ImageFolder(tmp_path).find(NFC) == paths[index + 1]
+        assert find(ImageFolder(tmp_path), NFC) == paths[index + 1]
 
 
 def test_of_equally_close_names_the_same_extension_wins_and_then_the_composed_name(tmp_path):
     composed, _, _ = put(tmp_path, NFC), put(tmp_path, NFD), put(tmp_path, NFC.replace("jpg", "JPG"))
-    assert ImageFolder(tmp_path).find("Baroque/jos#U00e9-caf#U00e9.jpg") == composed
+    assert find(ImageFolder(tmp_path), "Baroque/jos#U00e9-caf#U00e9.jpg") == composed
 
 
 def test_numbered_paintings_are_artworks_of_their_own(tmp_path):
@@ -108,13 +113,13 @@ def test_numbered_paintings_are_artworks_of_their_own(tmp_path):
     folder = ImageFolder(tmp_path)
     assert folder.look_up("Cubism/still-life.jpg").paths == [first]
     assert folder.look_up("Cubism/still-life(1).jpg").paths == [second]
-    assert folder.find("Cubism/still-life(2).jpg") is None
+    assert find(folder, "Cubism/still-life(2).jpg") is None
     put(tmp_path, "Cubism/ninths (²).jpg")  # a digit, and no number
-    assert ImageFolder(tmp_path).find("Cubism/ninths.jpg") is None
+    assert find(ImageFolder(tmp_path), "Cubism/ninths.jpg") is None
     first.unlink()
-    assert ImageFolder(tmp_path).find("Cubism/still-life.jpg") is None
+    assert find(ImageFolder(tmp_path), "Cubism/still-life.jpg") is None
     copy = put(tmp_path, "Cubism/still-life (2).jpg")
-    assert ImageFolder(tmp_path).find("Cubism/still-life.jpg") == copy
+    assert find(ImageFolder(tmp_path), "Cubism/still-life.jpg") == copy
 
 
 def test_a_list_that_names_a_numbered_copy_means_that_copy(tmp_path):
@@ -137,7 +142,7 @@ def test_names_in_other_folders_hidden_and_system_files_are_not_found(tmp_path):
         put(tmp_path, name)
     folder = ImageFolder(tmp_path)
     for name in ("Baroque/b.jpg", "Rococo/a.jpg", "Cubism/._b.jpg", "Cubism/b.jpg", "__MACOSX/c.jpg"):
-        assert folder.find(name) is None
+        assert find(folder, name) is None
     with pytest.raises(InputError, match="no such image folder"):
         ImageFolder(tmp_path / "nowhere")
 
@@ -161,7 +166,7 @@ def test_a_guess_never_takes_the_file_of_another_listed_artwork(tmp_path, names)
     *others, last = ImageFolder(tmp_path).look_up_all(names)
     assert last.paths == [path] and not any(found.paths for found in others)
     # alone in the list, the name of one character that is lost would have got it
-    alone = [name for name in names[:-1] if ImageFolder(tmp_path).find(name)]
+    alone = [name for name in names[:-1] if find(ImageFolder(tmp_path), name)]
     assert alone == [name for name, found in zip(names, others, strict=False) if "could also be" in found.reason] != []
 
 
@@ -172,7 +177,7 @@ def test_listed_names_that_would_be_guessed_alike(tmp_path):
     names = ["Baroque/möller_a.jpg", "Baroque/müller_a.jpg", "Cubism/andrã©-lhote_a.jpg", "Cubism/andra(c)-lhote_a.jpg"]
     found = ImageFolder(tmp_path).look_up_all([*names, "Baroque/möller_b.jpg", "Baroque/müller_b.jpg"])
     assert [part.paths for part in found] == [[], [], [path], [path], [], [whole]]
-    assert ImageFolder(tmp_path).find("Baroque/möller_b.jpg") is None
+    assert find(ImageFolder(tmp_path), "Baroque/möller_b.jpg") is None
 
 
 def test_the_folder_of_the_exact_name_comes_first(tmp_path):
@@ -290,12 +295,12 @@ def test_every_name_is_found_and_no_other_artwork(tmp_path, form):
     owners = put_all(tmp_path, form, NAMES[start::2])
     for side in sides:
         folder = ImageFolder(tmp_path)
-        found = {name: folder.find(SIDES[side](name)) for name in NAMES}
+        found = {name: find(folder, SIDES[side](name)) for name in NAMES}
         assert {name: path for name, path in found.items() if path and owners[path] != name} == {}, side
     owners |= put_all(tmp_path, form, NAMES[1 - start :: 2])
     folder = ImageFolder(tmp_path)
     for side in sides:
-        assert {name: path for name in NAMES if owners.get(path := folder.find(SIDES[side](name))) != name} == {}, side
+        assert {name: path for name in NAMES if owners.get(path := find(folder, SIDES[side](name))) != name} == {}, side
 
 
 def test_the_names_hold_pairs_that_are_nearly_equal():
