@@ -144,6 +144,12 @@ def test_records_are_the_rows_of_an_image(tmp_path, capsys):
     assert "1 annotations without a word left out" in capsys.readouterr().out
 
 
+def test_an_image_without_a_word_is_left_out(tmp_path, capsys):
+    write_mine(tmp_path, [*ROWS, ("wordless.png", "awe", "--"), ("wordless.png", "fear", "...")])
+    assert set(by_name(build(tmp_path))) == set(NAMES)
+    assert "2 annotations without a word left out" in capsys.readouterr().out
+
+
 def test_one_image_under_two_names_is_one_image(tmp_path):
     """With and without extension, in composed and decomposed Unicode, with Windows' slashes. The first name stays."""
     rows = [*ROWS, ("p0", "fear", "small"), ("caf\u00e9.png", "awe", "a"), ("./cafe\u0301", "fear", "b")]

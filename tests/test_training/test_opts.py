@@ -10,7 +10,7 @@ import torch
 
 import artEmisX_train
 from tests.test_training.conftest import NOT_DEFAULT
-from utils.command_line import DEMO_DEFAULTS, needs_lexicon, parse_args
+from utils.command_line import DEMO_DEFAULTS, check_paths, needs_lexicon, parse_args
 from utils.constants import EXPORT_TYPE
 from utils.errors import InputError
 from utils.flags import IGNORE, Boolean
@@ -211,6 +211,18 @@ def test_what_a_resumed_run_may_change_freely_changes_no_result(workspace, finis
     weights_now, captions_now, scores_now = results()
     assert [name for name in weights if not torch.equal(weights[name], weights_now[name])] == []
     assert captions_now == captions and scores_now == scores_now | scores  # a gallery has scores of its own
+
+
+def test_who_needs_the_images(workspace, tmp_path):
+    """Cached features replace them, except for what a whole CLIP model looks at."""
+    val = shutil.copy(workspace.data / "artEmisX_val.json", tmp_path)
+    given = {"nle_data_val_path": val, "annFileExp": val, "vad_lexicon": val, "ckpt_path": tmp_path / "none"}
+    words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    cached = [*words, "--eval_only", "--load_from_epoch", "best-res", "--feature_cache"]
+    check_paths(parse_args([*cached, "cache"]))
+    for needed in (["auto"], ["cache", "--clip_score", "m"], ["cache", "--rerank", "clip", "--num_samples", "2"]):
+        with pytest.raises(InputError, match="no image folder"):
+            check_paths(parse_args([*cached, *needed]))
 
 
 def test_who_needs_a_lexicon():

@@ -194,7 +194,7 @@ def test_upload(trained, tmp_path, monkeypatch, capsys):
     sent = []
 
     def create(self, name, private, exist_ok, repo_type, space_sdk):
-        assert (repo_type, space_sdk) == ("model", None)
+        assert (repo_type, space_sdk, exist_ok) == ("model", None, True)
         if name == "me/none":
             raise ConnectionError("no network")
         sent.append((name, private))
@@ -209,7 +209,9 @@ def test_upload(trained, tmp_path, monkeypatch, capsys):
     assert share.main([*argv, "me/model"]) == 0 and "https://x" in capsys.readouterr().out
     assert sent[0] == ("me/model", True) and {"README.md", "model.safetensors"} <= sent[1][1]
     argv[1] = str(tmp_path / "out2")
-    with pytest.raises(InputError, match="no network; the folder .* is complete"):
+    with pytest.raises(
+        InputError, match="no network; the folder .* is complete: .*`hf upload me/none .*out2 --private`"
+    ):
         share.main([*argv, "me/none"])
     assert (tmp_path / "out2" / "model.safetensors").is_file()
 
