@@ -293,9 +293,11 @@ def make_demo(folder: Path, paintings: int = PAINTINGS) -> None:
     """
     from preprocess import build_annotations, build_splits, resize_wikiart  # scripts, not needed to make the data
 
+    if folder.is_dir():
+        return
     temporary = folder.with_name(f".{folder.name}.tmp")
-    with write_lock(folder):  # the runs of a sweep start together
-        if folder.is_dir():
+    with write_lock(folder):
+        if folder.is_dir():  # the runs of a sweep start together, and another has made it
             return
         print(f"making the demo's dataset in {folder}")
         remove(temporary)  # left from a kill

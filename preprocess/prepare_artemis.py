@@ -111,7 +111,7 @@ def read_v2(release_csv: Path, contrastive_csv: Path) -> pd.DataFrame:
     new, old = read_release(contrastive_csv, ["anchor_painting"]), read_release(release_csv)
     if ("split" in new) != ("split" in old):
         raise InputError(
-            f"{contrastive_csv}: one of the two files has a column split, the other does not; pass both or none"
+            f"{contrastive_csv}: one of the two files has a column split, the other does not; add it to both, or to neither"
         )
     table = pd.concat([new.assign(version="new"), old.assign(version="old")], ignore_index=True).fillna("")
     for column in ("painting", "anchor_painting"):

@@ -55,7 +55,7 @@ def read_predictions(path: Path, records: Records, kind: str | None = None) -> t
     if missing:
         raise InputError(
             f"{path}: lacks {len(missing)} of the {len(records)} images of the split, {missing[0]} for one; add their "
-            "captions, or pass --records the split that was captioned"
+            "captions, or pass as --records the split that was captioned"
         )
     rows = {int(image): rows[places[int(image)]] for image in records}
     if apart:
@@ -120,7 +120,7 @@ def _problem(row: object, apart: bool, places: dict[int, int], records: Records)
     if image in places:
         return f"a second caption for image {image} (the first is in record {places[image]}); remove one of them"
     if str(image) not in records:
-        return f"image {image} is not in the split; pass --records the split that was captioned"
+        return f"image {image} is not in the split; pass as --records the split that was captioned"
     if apart and emotion_of(row["emotion"]) is None:
         return (
             f"emotion {row['emotion'][:40]!r} is not one of the nine ({', '.join(EMOTIONS)}); correct its spelling, or give "
