@@ -41,7 +41,9 @@ def main(argv: list[str] | None = None) -> None:
     if a.images != b.images:
         raise InputError(f"{args.b}: scored other images than {args.a}; score both runs on the same split")
     if content_a["references"] != content_b["references"]:
-        raise InputError(f"{args.b}: scored against other references than {args.a}; score both runs with the same --annFileExp")
+        raise InputError(
+            f"{args.b}: scored against other references than {args.a}; score both runs with the same --annFileExp"
+        )
     left_out = {name: fact for name, fact in not_comparable(reports).items() if name in a.values and name in b.values}
     a.values = {name: values for name, values in a.values.items() if name not in left_out}
     scores = paired_difference(a, b, args.resamples, args.seed)

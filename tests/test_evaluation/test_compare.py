@@ -103,7 +103,10 @@ def test_runs_that_cannot_be_compared(tmp_path):
     images = images_path(tmp_path / "b" / "report.json")
     good = json.loads(images.read_text())
     for change, message in (
-        ({"references": "x"}, "b: scored against other references than .*a; pass both the same --annFileExp"),
+        (
+            {"references": "x"},
+            "b: scored against other references than .*a; score both runs with the same --annFileExp",
+        ),
         ({"images": good["images"][::-1]}, "b: scored other images than .*a; score both runs on the same split"),
         ({"sums": None}, "report_images.json: does not hold the scores of single images"),
     ):

@@ -76,6 +76,17 @@ def test_the_folder_holds_the_checkpoints_weights_no_pickle_and_no_path(workspac
     assert model.decoder.lm_head.weight is model.decoder.transformer.wte.weight and not model.training
 
 
+def test_a_model_without_its_image_encoder_needs_one(trained, exported, tmp_path):
+    model = load_checkpoint(trained / "ckpts", "best-acc").model
+    model.save_pretrained(tmp_path / "model", include_encoder=False)
+    with pytest.raises(ValueError, match="holds no image encoder; pass the one"):
+        SEVLM.from_pretrained(tmp_path / "model")
+    again, expected = SEVLM.from_pretrained(tmp_path / "model", model.image_encoder).state_dict(), model.state_dict()
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+    with pytest.raises(ValueError, match="holds its image encoder; pass no other"):
+        SEVLM.from_pretrained(exported, model.image_encoder)
+
+
 def test_the_card_tells_what_the_model_is(trained, exported, tmp_path):
     """Every setting with its own value: those of the run are no defaults, and differ from each other."""
     card = (exported / "README.md").read_text()

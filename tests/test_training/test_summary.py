@@ -39,8 +39,10 @@ def test_the_summary_names_existing_files_and_commands_that_run(workspace, tmp_p
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]
     argv = workspace.argv(Path("out put"), "--metrics", "rouge", "cider", *words)
     monkeypatch.chdir(root)
+    monkeypatch.setattr(artEmisX_train, "collapse_warning", lambda texts: f"these {len(texts)} are alike")
     assert artEmisX_train.main(argv) == 0
     printed = capsys.readouterr().out
+    assert printed.count("\nthese 4 are alike\n") == 2  # after each evaluation
 
     assert len(re.findall(r"^at \d+\.\d pairs/s the training takes \d+:\d\d:\d\d more", printed, re.MULTILINE)) == 1
     lines = printed[printed.index("\nbest-res is of epoch") :].strip().splitlines()
@@ -60,7 +62,8 @@ def test_the_summary_names_existing_files_and_commands_that_run(workspace, tmp_p
     assert "1 explained" in output(explain.main, [*module, "utils.explain"], lines[6])
     assert ".html: 4 images" in output(gallery.main, [*module, "utils.gallery"], f"{lines[7]} --metrics bleu")
     script = ["python", str(REPOSITORY / "artEmisX_train.py")]
-    assert "WARNING" not in output(artEmisX_train.main, script, lines[8])
+    scoring = output(artEmisX_train.main, script, lines[8])
+    assert "WARNING" not in scoring and scoring.count(" are alike\n") == 1
     report = json.loads((root / files["report"].partition(" (")[0]).read_text())
     assert report["lexicon_sha256"] == sha256(lexicon)
     assert report["training_texts_sha256"] == sha256(root / "my data/artEmisX_train.json")
