@@ -11,7 +11,7 @@ from utils import launcher
 from utils.command_line import parse_args
 from utils.errors import InputError
 
-VARIABLES = (*launcher.WRAPPERS, *launcher.SIZES, *launcher.RANKS, "MASTER_ADDR", "TORCHELASTIC_RUN_ID")
+VARIABLES = (*launcher.WRAPPERS, *launcher.SIZES, *launcher.RANKS, "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 LAUNCHER_OPTIONS = launcher.launcher_options
 LEFT_OVER = {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "8"}
 ON_CPU = SimpleNamespace(num_processes=1, device=torch.device("cpu"), mixed_precision="no")
