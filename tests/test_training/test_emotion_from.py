@@ -82,7 +82,7 @@ def test_explain_chooses_as_the_evaluation_did(workspace, trained, by_likelihood
     answers = json.loads(out.read_text())
     assert [answer["explanations"][0]["text"] for answer in answers] == [captions[image] for image in paths]
     for answer in answers:
-        assert answer["explanations"][0]["emotion"] == max(answer["distribution"], key=answer["distribution"].get)
+        assert answer["explanations"][0]["emotion"] == max(answer["likelihood"], key=answer["likelihood"].get)
         assert not answer["explanations"][0]["given"]
     html = page.read_text()
     assert html.count("where the emotion head&#39;s prototypes look") == len(paths)
