@@ -254,12 +254,10 @@ def model_card(
     listed = list(OBJECTIVE_FLAGS)
     if not authors:
         listed += TRAINING_FLAGS
-        further = [name for name, flag in declared().items() if flag.rules in (OF_MODEL, PARTS, TRAINING)]
-        listed += [
-            name
-            for name in further
-            if name not in NAMED_ELSEWHERE and flags.get(name) not in (None, declared()[name].default)
-        ]
+        for name, flag in declared().items():
+            of_training = flag.rules in (OF_MODEL, PARTS, TRAINING) and name not in NAMED_ELSEWHERE
+            if of_training and flags.get(name) not in (None, flag.default):
+                listed.append(name)
     lines += [f"- {flag}: {flags[flag]}" for flag in listed if flag in flags]
     if lexicon := fingerprints.get("lexicon_sha256"):
         lines.append(f"- VAD lexicon: SHA-256 {lexicon}; not included, it must be had from its makers")

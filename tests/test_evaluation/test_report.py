@@ -9,8 +9,9 @@ import pytest
 
 from tests.bad_input import check_refused, record
 from utils import report
+from utils.command_line import parse_args
 from utils.errors import InputError
-from utils.evaluation.report import split_warnings
+from utils.evaluation.report import checkpoint_facts, split_warnings
 from utils.evaluation.tables import WIDTH, aggregate, aligned_table, data_set_of, format_summary, write_report
 from utils.files import check_append_to
 
@@ -157,6 +158,23 @@ def test_aggregation(tmp_path, capsys):
     assert three["runs"] == 3 and three["mean"]["sub_acc"] == pytest.approx(0.63)
     assert three["std"]["sub_acc"] == pytest.approx((0.0026 / 2) ** 0.5) and three["std"]["Bleu_1"] == 0
     assert one["test_set"] == "test_new" and "std" not in one
+
+
+@pytest.mark.parametrize(
+    ("flags", "decoding"),
+    [
+        ("", "greedy"),
+        ("--num_beams 3 --drop_last_token", "beam search with 3 beams, without a 25th token"),
+        (
+            "--eval_only --load_from_epoch 0 --rerank likelihood --num_samples 5 --top_p 0.5",
+            "best of 5 samples by likelihood (temperature 1, top_p 0.5)",
+        ),
+    ],
+)
+def test_reports_say_how_captions_were_decoded(flags, decoding):
+    args = parse_args(["--ckpt_path", "none", *flags.split()])
+    facts = checkpoint_facts(args, {"image_encoder_sha256": "a", "decoder_sha256": "b"})
+    assert (facts["decoding"], facts["checkpoint_sha256"]) == (decoding, None)
 
 
 def test_means_leave_out_what_not_all_runs_have_or_what_cannot_be_compared():

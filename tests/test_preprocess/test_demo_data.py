@@ -1,6 +1,7 @@
 """The demo's data set: layout, determinism, and how texts, emotions and lexicon fit the images (that it can be learnt:
 tests/test_training/test_demo.py)."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -194,6 +195,18 @@ def test_lexicon_is_bipolar_and_covers_the_demo(planned):
     assert {painting.subject for painting in paintings} | colors | set(EMOTION_FREQUENCIES) - {"something else"} <= set(
         table
     )
+
+
+def test_a_run_that_waited_takes_the_data_that_another_made(tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def waited(folder):
+        folder.mkdir()
+        yield
+
+    monkeypatch.setattr("preprocess.make_demo_data.write_lock", waited)
+    monkeypatch.setattr("preprocess.make_demo_data.main", None)
+    make_demo(tmp_path / "data")
+    assert list(tmp_path.iterdir()) == [tmp_path / "data"]
 
 
 @pytest.mark.slow

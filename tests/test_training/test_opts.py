@@ -183,15 +183,7 @@ def another(flag: argparse.Action) -> list[str]:
 
 @pytest.mark.slow
 def test_what_a_resumed_run_may_change_freely_changes_no_result(workspace, finished, tmp_path):
-    other_work = {
-        "resume",
-        "eval_only",
-        "split",
-        "num_samples",
-        "rerank",
-        "temperature",
-        "top_p",
-    }  # most are of --eval_only
+    other_work = {"resume", "eval_only", "split"} | {"num_samples", "rerank", "temperature", "top_p"}  # of --eval_only
     free = [flag for name, flag in declared().items() if flag.rules.resume == IGNORE and name not in other_work]
     changes = [word for flag in free for word in another(flag)]
     assert {"--num_workers", "--eval_batch_size", "--save_steps", "--log_steps", "--gallery"} <= set(changes)

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from utils.errors import print_once
+
 if TYPE_CHECKING:  # it takes a second to load
     from nltk.tag.perceptron import PerceptronTagger
 
@@ -46,10 +48,7 @@ def vocabulary_tagger(nltk_tagger: "PerceptronTagger", tokens: Sequence[str]) ->
     sample = np.random.default_rng(0).integers(len(tokens), size=(4, 100))
     if [[tagger.tags[tag] for tag in row] for row in tagger(sample)] == slow.tag_names(sample):
         return tagger
-    print(
-        "NLTK's tagger has other features than this program knows: NLTK itself tags, some twenty times slower",
-        flush=True,
-    )
+    print_once("NLTK's tagger has other features than this program knows: NLTK itself tags, some twenty times slower")
     return slow
 
 
