@@ -9,10 +9,8 @@ import pickle
 import re
 import shlex
 import shutil
-import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +28,7 @@ ARTEMIS = "artemis/preprocess_data_nets"
 ARTEMIS_CSV = f"{ARTEMIS}/artemis_preprocessed.csv"
 HISTOGRAM_CSV = "artemis/preprocess_data_mini/image-emotion-histogram.csv"
 RELEASE_CSV, RELEASE_HEADER = "artemis/release.csv", "art_style,painting,emotion,utterance,repetition\n"
-TOKENS = "[1, 4, 5, 6, 7, 8, 2]"
+TOKENS = "[1, 4, 5, 6, 7, 111, 2]"  # the vocabulary has 112 words
 VOTES = "[0.0, 1.0, 0, 0, 0, 0, 1.0, 0, 0]"
 BRACKETS = "[" * 100_000  # JSON that exhausts the parser's stack
 
@@ -84,13 +82,9 @@ class Box:
         torch.save({"weights": Bomb()}, self / name)
         return name
 
-    def files(self) -> dict[str, tuple]:
-        """Everything that lies in the folder: name -> kind, size and time of change."""
-        found = {path: path.lstat() for path in sorted(self.root.rglob("*"))}
-        return {
-            str(path.relative_to(self.root)): (status.st_mode, path.is_dir() or (status.st_size, status.st_mtime_ns))
-            for path, status in found.items()
-        }
+    def files(self) -> dict[Path, int]:
+        """Everything that lies in the folder, and the time when a file was changed."""
+        return {path: path.is_file() and path.stat().st_mtime_ns for path in self.root.rglob("*")}
 
 
 def record(index: int, emotions: tuple[str, ...] = ("awe", "fear")) -> dict:
@@ -128,7 +122,7 @@ def good_files(tmp_path_factory) -> Path:
             histograms += f'Baroque,{name},"{VOTES}"\n'
             for emotion, text in (("awe", TEXTS[0]), ("fear", TEXTS[1])):
                 table += f'Baroque,{name},{emotion},{text},6,{split},"{TOKENS}",1\n'
-    release = [f"Baroque,p{n},{emotion},{TEXTS[n % 4]},2\n" for n in range(40) for emotion in ("awe", "fear")]
+    release = [f"Baroque,p{n},{emotion},{TEXTS[n % 4]},2.0\n" for n in range(40) for emotion in ("awe", "fear")]
     box.write(ARTEMIS_CSV, table)
     box.write(HISTOGRAM_CSV, histograms)
     box.write(RELEASE_CSV, RELEASE_HEADER + "".join(release))
@@ -201,16 +195,6 @@ torn = _later(lambda box, name: box.write(name, (box / name).read_bytes()[:-1000
 
 def unchanged(box: Box) -> None:
     """For a case whose command line alone is bad."""
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and brings no pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
 # ---- the refusal -----------------------------------------------------------------------------------------------------

@@ -1,21 +1,20 @@
-"""From ArtEmis' two folders to the JSON splits, and the folders that are refused."""
+"""From ArtEmis' two folders to the JSON splits, and from these to COCO's caption format (refusals: test_refusals.py)."""
 
 import json
-import shutil
 import unicodedata
-from itertools import combinations
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from preprocess import build_splits
-from preprocess.build_splits import main
+from preprocess import build_annotations
+from preprocess.build_splits import image_id, main
 from preprocess.prepare_artemis import read_v2
+from tests import bad_input
 from tests.test_preprocess.helpers import ARTEMIS, HISTOGRAMS, NETS, RELEASE, prepare, read, save_image
 from utils.constants import EMOTIONS
 from utils.data.records import read_records
-from utils.errors import InputError
+from utils.files import read_json, write_json
 
 SPLITS = ("train", "val", "test")
 
@@ -43,7 +42,7 @@ def test_records_are_the_kept_rows(splits):
     records = records_of(splits)
     for split, part in records.items():
         groups = rows[rows["split"] == split].groupby(["art_style", "painting"], sort=False)
-        assert list(part) == [build_splits.image_id(*artwork) for artwork, _ in groups]
+        assert list(part) == [image_id(*artwork) for artwork, _ in groups]
         for (artwork, group), record in zip(groups, part.values(), strict=True):
             histogram = json.loads(votes[artwork])
             assert record == {
@@ -53,7 +52,6 @@ def test_records_are_the_kept_rows(splits):
                 "origin_emotion_distribution": pytest.approx([vote / sum(histogram) for vote in histogram]),
             }
     assert sum(len(record["emotions"]) for part in records.values() for record in part.values()) == len(rows) == 771
-    assert not any(set(one) & set(other) for one, other in combinations(records.values(), 2))
 
 
 def test_cl_train_is_the_multi_emotion_part_of_train(splits):
@@ -65,33 +63,25 @@ def test_cl_train_is_the_multi_emotion_part_of_train(splits):
 
 
 def test_the_folders_named_alone_give_the_same_bytes(splits, tmp_path, capsys):
-    mini, nets = (
-        ("--mini_dir", str(ARTEMIS / "preprocess_data_mini")),
-        ("--nets_dir", str(ARTEMIS / "preprocess_data_nets")),
-    )
-    main([*mini, *nets, "--out_dir", str(tmp_path)])
-    assert len(list(splits.iterdir())) == 4
-    for path in splits.iterdir():
-        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+    mini, nets = ARTEMIS / "preprocess_data_mini", ARTEMIS / "preprocess_data_nets"
+    main(["--mini_dir", str(mini), "--nets_dir", str(nets), "--out_dir", str(tmp_path)])
+    assert {path.name: path.read_bytes() for path in splits.iterdir()} == {
+        path.name: path.read_bytes() for path in tmp_path.iterdir()
+    }
     printed = capsys.readouterr()
     assert printed.err == "" and "910 annotations read; 139 left out, of artworks with more than 40" in printed.out
     counts = dict(line.rsplit(maxsplit=4)[::4] for line in printed.out.splitlines()[2:])  # the last column
     assert counts["images"] == "121" and counts["texts"] == "599" and set(EMOTIONS) < set(counts)
 
 
-def test_words_that_pandas_takes_for_nothing_stay_and_texts_without_a_word_go(tmp_path, capsys):
-    for name in (HISTOGRAMS, NETS):
-        (tmp_path / name).parent.mkdir()
-        shutil.copy(ARTEMIS / name, tmp_path / name)
+def test_texts_without_a_word_are_left_out(tmp_path, capsys):
     table = read(ARTEMIS / NETS)
-    table.loc[0, "utterance_spelled"], table.loc[1, "utterance_spelled"] = "null", " "
+    table.loc[1, "utterance_spelled"] = " "
+    (tmp_path / NETS).parent.mkdir()
     table.to_csv(tmp_path / NETS, index=False)
-    build(tmp_path / "out", artemis_dir=tmp_path)
+    build(tmp_path, "--mini_dir", ARTEMIS / "preprocess_data_mini", artemis_dir=tmp_path)
     assert "1 annotations without a word left out" in capsys.readouterr().out
-    records = records_of(tmp_path / "out")
-    assert next(iter(records["train"].values()))["explanations"][0] == "null"
-    texts = [text for part in records.values() for record in part.values() for text in record["explanations"]]
-    assert len(texts) == 770 and " " not in texts
+    assert sum(len(record["explanations"]) for part in records_of(tmp_path).values() for record in part.values()) == 770
 
 
 def test_the_mini_variant_instead_of_nets_is_noticed(tmp_path, capsys):
@@ -114,28 +104,14 @@ def test_every_record_names_the_file_of_its_own_image(splits, tmp_path, capsys):
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("WARNING: 156 images: 150 without a problem, 5 missing, 1 unreadable, 0 ambiguous; ")
     odd, guessed = sum("é" in name or "ü" in name for name in names[5:]), sum("ü" in name for name in names[5:])
-    assert (
-        f"{odd} with another spelling or extension than in the list ({guessed} of them guessed)" in line
-        and 1 < guessed < odd
-    )
-    rows = read(tmp_path / "image_manifest.csv")
-    assert rows.loc[rows["problem"] == "missing", "image_name"].tolist() == names[:5]
-
+    assert f"{odd} with another spelling or extension than in the list ({guessed} of them guessed)" in line
     found = records_of(tmp_path)
-    assert [len(part) for part in found.values()] == [len(part) for part in records_of(splits).values()]
     for name, record in zip(names, (record for part in found.values() for record in part.values()), strict=True):
         if name in size_of and record["image_name"] != damaged:
             with Image.open(images / record["image_name"]) as image:
                 assert image.size == size_of[name], (name, record["image_name"])
     pairs = read_records(tmp_path / "artEmisX_cl_train.json")
     assert pairs == {i: found["train"][i] for i in pairs}
-
-
-def test_required_images(splits, tmp_path):
-    save_image(tmp_path / "images" / next(iter(records_of(splits)["train"].values()))["image_name"])
-    with pytest.raises(InputError, match="155 artworks have no image, see .*image_manifest.csv"):
-        build(tmp_path / "out", "--image_root", tmp_path / "images", "--require_images")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["image_manifest.csv"]
 
 
 # ---- v2.0 ------------------------------------------------------------------------------------------------------------
@@ -158,19 +134,12 @@ def both_versions(tmp_path_factory):
 
 
 def test_a_release_of_both_versions(both_versions, tmp_path):
-    """New rows before old ones, names decomposed, artworks in one split, anchors in train; their styles may be lacking."""
+    """New rows before old ones, names decomposed, artworks in one split; the styles of anchors may be lacking."""
     made = read(both_versions / NETS)
     kept = made[made["split"] != "rest"]
     assert kept["version"].tolist() == sorted(kept["version"])
     assert all(unicodedata.is_normalized("NFD", name) for name in [*made["painting"], *made["anchor_painting"]])
-    made = made.assign(artwork=made["art_style"] + made["painting"])
-    assert (made.groupby("artwork")["split"].nunique() == 1).all()
-    held_out = made[(made["version"] == "new") & (made["split"] != "train")]
-    assert set(held_out["repetition"]) == {"5"}  # the 15 artworks of five annotations suffice
-    parts = dict(zip(made["artwork"], made["split"], strict=True))
-    anchors = set(made["anchor_art_style"] + made["anchor_painting"]) & set(parts)
-    renewed = set(made["artwork"][made["version"] == "new"])
-    assert {parts[anchor] for anchor in anchors - renewed} - {"rest"} == {"train"} and len(anchors) > 9
+    assert (made.groupby(["art_style", "painting"])["split"].nunique() == 1).all()
     read(both_versions / "Contrastive.csv").drop(columns="anchor_art_style").to_csv(tmp_path / "bare.csv", index=False)
     styled, bare = (read_v2(RELEASE, path) for path in (both_versions / "Contrastive.csv", tmp_path / "bare.csv"))
     pd.testing.assert_frame_equal(styled, bare[styled.columns])
@@ -189,3 +158,29 @@ def test_sets_of_v2(both_versions, tmp_path, capsys):
         assert names == set(rows["art_style"] + "/" + rows["painting"] + ".jpg")
     build(tmp_path, "--dataset", "v2", artemis_dir=both_versions)
     assert "the set 'combined'" in capsys.readouterr().out
+
+
+# ---- COCO's caption format -------------------------------------------------------------------------------------------
+
+
+def test_annotations_are_coco_captions(tmp_path, monkeypatch, capsys):
+    """Every explanation in its order, also a repeated one; numbered from 1 over all images."""
+    monkeypatch.chdir(tmp_path)
+    texts = {"77": ["so wide", "so wide"], "5": ["calm", "a dark sky"]}
+    for split in ("val", "test"):
+        write_json(f"{split}.json", {key: bad_input.record(0) | {"explanations": texts[key]} for key in texts})
+    build_annotations.main(["val.json", "test.json", "--out_dir", "out"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test_annot_exp.json", "val_annot_exp.json"]
+    assert read_json(tmp_path / "out/val_annot_exp.json") == {
+        "info": {"description": "ArtEmis explanations"},
+        "licenses": [],
+        "type": "captions",
+        "images": [{"id": 77}, {"id": 5}],
+        "annotations": [
+            {"id": 1, "image_id": 77, "caption": "so wide"},
+            {"id": 2, "image_id": 77, "caption": "so wide"},
+            {"id": 3, "image_id": 5, "caption": "calm"},
+            {"id": 4, "image_id": 5, "caption": "a dark sky"},
+        ],
+    }
+    assert "2 images, 4 captions" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from preprocess.csv_tables import check_emotions, column_of_integers, read_table
+from preprocess.csv_tables import read_table
 from tests.test_preprocess.helpers import write_table
 from utils.errors import InputError
 
@@ -55,13 +55,6 @@ def test_the_delimiter_that_divides_rows_like_the_header_wins(tmp_path):
     assert table.columns[0] == "image" and table.iloc[-1].tolist() == list(rows[-1]) and len(table) == 4000
 
 
-def test_one_column_is_taken_only_if_nothing_divides_it(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("image;text\na.jpg;b\nb.jpg\nc.jpg\n")  # most rows fit a header of one column
-    with pytest.raises(InputError, match="row 2: has too few cells; mend it"):
-        read_table(path, [], "mend it", all_columns=True)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -83,25 +76,11 @@ def test_refused_tables(tmp_path, content, message):
         read_table(path, ["text"], "mend it", all_columns=True)
 
 
-@pytest.mark.parametrize("first", ["", "sep=,\n"])
-def test_a_truncated_table_is_refused(tmp_path, first):
+def test_a_truncated_table_is_refused(tmp_path):
     """Its last row has too few cells, which pandas would fill up; rows are counted without the header and empty lines."""
-    (tmp_path / "t.csv").write_text(f'{first}image,text,style\na.jpg,"x\ny",z\n\nb.jpg,x')
+    (tmp_path / "t.csv").write_text('sep=,\nimage,text,style\na.jpg,"x\ny",z\n\nb.jpg,x')
     with pytest.raises(InputError, match="t.csv: row 2: has too few cells; download it again"):
         read_table(tmp_path / "t.csv", ["image"], "download it again")
-    (tmp_path / "t.csv").write_text(f"{first}image,text,style\na.jpg,x")  # the first row is the last
-    with pytest.raises(InputError, match="t.csv: row 1: has too few cells"):
-        read_table(tmp_path / "t.csv", ["image"], "download it again")
-
-
-def test_integers_and_emotions(tmp_path):
-    path = write_table(tmp_path / "t.csv", [("8", "awe"), ("40.0", "fear"), ("5.5", "joy")], ("count", "emotion"))
-    table = read_table(path, ["count", "emotion"], "")
-    assert column_of_integers(table[:2], "count", path, "").tolist() == [8, 40]
-    with pytest.raises(InputError, match="t.csv: row 3: count '5.5' is not an integer; mend it"):
-        column_of_integers(table, "count", path, "mend it")
-    with pytest.raises(InputError, match="t.csv: row 3: unknown emotion 'joy' .known: awe, fear.; mend it"):
-        check_emotions(table, ("awe", "fear"), path, "mend it")
 
 
 def test_workbooks(tmp_path):

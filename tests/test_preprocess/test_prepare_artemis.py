@@ -11,17 +11,9 @@ import pytest
 from nltk.tokenize import NLTKWordTokenizer
 
 from preprocess import artemis_files
-from preprocess.artemis_files import (
-    MIN_WORD_COUNT,
-    TextColumns,
-    add_text_columns,
-    grouped_references,
-    write_table,
-    write_vocabulary,
-)
-from preprocess.artemis_text import SpellChecker, read_corrections, read_known_words, tokenize, tokenize_all
+from preprocess.artemis_files import MIN_WORD_COUNT, TextColumns, grouped_references
+from preprocess.artemis_text import SpellChecker, read_corrections, tokenize, tokenize_all
 from tests.test_preprocess.helpers import ARTEMIS, HISTOGRAMS, MINI, NETS, RELEASE, prepare, read
-from utils.data.untrusted_files import load_vocabulary
 
 VOCABULARY = "preprocess_data_nets/vocabulary.pkl"
 REFERENCES = "preprocess_data_nets/artemis_gt_references_grouped.pkl"
@@ -55,7 +47,8 @@ def test_grouped_references_are_those_of_artemis(prepared):
         pd.testing.assert_frame_equal(written[split], expected[split], check_dtype=False, check_column_type=False)
 
 
-def test_any_number_of_processes_and_the_list_in_python_give_the_same_bytes(prepared, tmp_path):
+def test_one_process_small_parts_and_the_list_in_python_give_the_same_bytes(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(artemis_files, "ROWS_WRITTEN_AT_ONCE", 100)
     (tmp_path / "spelling.py").write_text("token_spelling = {'colours': ['colors']}\n")
     prepare(RELEASE, tmp_path / "out", spelling=tmp_path / "spelling.py", jobs="1")
     for name in (HISTOGRAMS, MINI, NETS, VOCABULARY, REFERENCES):
@@ -64,11 +57,8 @@ def test_any_number_of_processes_and_the_list_in_python_give_the_same_bytes(prep
 
 def test_counts_are_printed(prepared):
     counts = dict(line.rsplit(maxsplit=1) for line in (prepared / "printed.txt").read_text().splitlines()[1:])
-    made = read(prepared / NETS)
-    val = made[made["split"] == "val"].drop_duplicates(["art_style", "painting"])
-    expected = {"rows": 1108, "artworks": 160, "kept": 910, "val artworks": len(val)}
-    expected["longest kept (tokens)"] = made["tokens_len"].astype(int).max()
-    expected["kept in train"] = (made["split"] == "train").sum()
+    in_train = (read(prepared / NETS)["split"] == "train").sum()
+    expected = {"rows": 1108, "artworks": 160, "kept": 910, "kept in train": in_train, "longest kept (tokens)": 19}
     assert {name: int(counts[name]) for name in expected} == expected
     assert int(counts["too short"]) + int(counts["too long"]) == 1108 - 910
 
@@ -80,7 +70,7 @@ def test_many_texts_with_corrections(tmp_path):
     release["utterance"] = [f"The trees seem to be whispring paintng {n}" for n in numbers]
     release.loc[0, "utterance"] = "I lik it"
     (tmp_path / "spelling.json").write_text('{"I lik it": "I like this Picture very much", "be": "have been"}')
-    (tmp_path / "known.txt").write_text("\n".join(["whispring", *map(str, range(1108))]))
+    (tmp_path / "known.txt").write_text("\n\n".join(["whispring 0.1 -0.2", *map(str, range(1108))]))
     prepare(release, tmp_path, spelling=tmp_path / "spelling.json", known_words=tmp_path / "known.txt", jobs="2")
     mini = read(tmp_path / MINI)
     expected = [f"the trees seem to have been whispring painting {n}" for n in numbers]
@@ -95,10 +85,7 @@ def test_a_split_column_of_the_release_wins(tmp_path):
     artworks = release["art_style"] + release["painting"]
     release["split"] = ["val" if name < sorted(set(artworks))[20] else "train" for name in artworks]
     prepare(release, tmp_path)
-    mini, nets = read(tmp_path / MINI), read(tmp_path / NETS)
-    assert mini["split"].tolist() == release["split"].tolist()
-    merged = nets.merge(release[["art_style", "painting", "split"]].drop_duplicates(), on=["art_style", "painting"])
-    assert len(merged) == len(nets) and (merged["split_x"] == merged["split_y"]).all()
+    assert read(tmp_path / MINI)["split"].tolist() == release["split"].tolist()
 
 
 def test_a_very_long_text_does_not_lengthen_every_row(tmp_path):
@@ -112,15 +99,16 @@ def test_a_very_long_text_does_not_lengthen_every_row(tmp_path):
     assert encoded[0][-1] == 0
 
 
-@pytest.mark.parametrize("rows", [0, 6, 7, 20])
-def test_a_table_is_written_in_parts_as_at_once(tmp_path, monkeypatch, rows):
-    monkeypatch.setattr(artemis_files, "ROWS_WRITTEN_AT_ONCE", 7)
-    texts = ["the sea", 'a "sky"', "é,", "", " ".join(["sea"] * 300)]
-    table = pd.DataFrame({"emotion": "awe", "utterance_spelled": [texts[n % 5] for n in range(20)], "split": "train"})
-    table["tokens_len"] = table["utterance_spelled"].str.split().str.len()
-    add = TextColumns(table, min_count=1).add
-    write_table(tmp_path / "parts.csv", table[:rows], add)
-    assert (tmp_path / "parts.csv").read_bytes() == add(table[:rows]).to_csv(index=False, lineterminator="\n").encode()
+def test_words_of_four_training_texts_are_unknown():
+    """And so are words that only other splits have."""
+    table = pd.DataFrame({"split": ["train"] * 5 + ["val"] * 6, "emotion": "awe", "art_style": "A", "painting": "p"})
+    table["tokens_len"] = 3
+    table["utterance_spelled"] = ["sky sea"] * 4 + ["sky fog"] + ["sky sea rain"] * 6
+    columns = TextColumns(table, MIN_WORD_COUNT)
+    assert columns.vocabulary == ["<pad>", "<sos>", "<eos>", "<unk>", "sky"]
+    assert columns.add(table)["tokens_encoded"][0] == "[1, 4, 3, 2, 0]"
+    references = grouped_references(table[:6], columns.vocabulary)["val"]
+    assert references["references"].tolist() == [["sky <unk> <unk>"]]
 
 
 # ---- texts -----------------------------------------------------------------------------------------------------------
@@ -162,14 +150,9 @@ def test_quotes_at_a_texts_ends_are_split_as_by_nltk(text):
 
 
 def test_spelling():
-    checker = SpellChecker()
     corrected = {"whispring": "whispering", "beautifull": "beautiful"}
     for word in (*corrected, "colours", "the", "xqzvw", "1920s", "'s", "paintng2", "&"):
-        assert checker.correct(word) == [corrected.get(word, word)]
-    checker = SpellChecker(known_words={"whispring"}, corrections={"colours": "colors", "alot": "a lot", "teh": "teh"})
-    # what the list says is final
-    words = {"whispring": "whispring", "paintng": "painting", "alot": "a lot", "teh": "teh"}
-    assert {word: " ".join(checker.correct(word)) for word in words} == words
+        assert SpellChecker().correct(word) == [corrected.get(word, word)]
 
 
 def test_spelling_lists_are_read_and_never_run(tmp_path, monkeypatch):
@@ -185,30 +168,3 @@ def test_spelling_lists_are_read_and_never_run(tmp_path, monkeypatch):
     for name in ("spelling.py", "spelling.json"):
         assert read_corrections(tmp_path / name) == {"I lik it": "I like it", "alot": "a lot", "colours": "colors"}
     assert not (tmp_path / "never").exists()
-
-
-def test_known_words(tmp_path):
-    path = tmp_path / "glove.txt"
-    path.write_text("the 0.1 -0.2\n\nwhispring 0.3 0.4\nnaïve\n", encoding="utf-8")
-    assert read_known_words(path) == {"the", "whispring", "naïve"}
-
-
-def test_words_of_four_training_texts_are_unknown():
-    """And so are words that only other splits have."""
-    table = pd.DataFrame({"split": ["train"] * 5 + ["val"] * 6, "emotion": "awe", "art_style": "A", "painting": "p"})
-    table["tokens"] = [["sky", "sea"]] * 4 + [["sky", "fog", "sun"]] + [["sky", "sea", "rain"]] * 6
-    table["tokens_len"] = table["tokens"].map(len)
-    made, vocabulary = add_text_columns(table, MIN_WORD_COUNT)
-    assert vocabulary == ["<pad>", "<sos>", "<eos>", "<unk>", "sky"]
-    assert made["tokens_encoded"].tolist()[0] == "[1, 4, 3, 2, 0]"
-    assert made["tokens_encoded"].tolist()[5] == "[1, 4, 3, 3, 2]"
-    references = grouped_references(made[:6], vocabulary)
-    assert references["val"]["references"].tolist() == [["sky <unk> <unk>"]]
-    assert references["val"]["references_pre_vocab"].tolist() == [["sky sea rain"]]
-
-
-def test_the_vocabulary_needs_no_artemis_and_keeps_its_order(tmp_path):
-    words = ["<pad>", "<sos>", "<eos>", "<unk>", "zebra", "apple"]
-    write_vocabulary(tmp_path / "vocabulary.pkl", words)
-    assert list(load_vocabulary(tmp_path / "vocabulary.pkl").items()) == [(word, n) for n, word in enumerate(words)]
-    assert b"artemis.utils.vocabulary\nVocabulary\n" in (tmp_path / "vocabulary.pkl").read_bytes()
