@@ -58,6 +58,9 @@ NFD = unicodedata.normalize("NFD", NFC)
         ("Baroque/jos#U00e9-caf#U00e9.jpg", NFD, "escapes undone"),
         ("Style/řezník.jpg", "Style/\\u0159ezn#U00edk.jpg", "escapes undone"),
         (NFD, NFC.encode().decode("cp1252"), "mojibake undone"),
+        (NFC, NFC.encode().decode("cp437"), "mojibake undone"),
+        (NFC, "Baroque/josã©-cafã©.jpg", "mojibake undone"),
+        ("A/SÃO.jpg", "A/SÃO.jpg".encode().decode("latin-1").encode().decode("latin-1"), "mojibake undone"),
         (NFC.encode().decode("latin-1"), NFC, "mojibake undone"),
         (NFC, "Baroque/jose#U0301-cafe#U0301 (2).JPEG", "copy's number dropped"),
         (NFC, "baroque/JOSÉ-Café.JPG", "upper/lower case"),
@@ -147,6 +150,7 @@ LOST, KEPT = "Cubism/andr-lhote_a.jpg", "Cubism/andré-lhote_a.jpg"
         ),
         (["B/m_ller.jpg"], {"B/möller.jpg": None, "B/müller.jpg": None}),
         (["B/müller.jpg"], {"B/möller.jpg": None}),  # no letter is lost
+        (["B/a.jpg"], {"B/日本語a.jpg": None}),  # too few are left
     ],
 )
 def test_a_guess_needs_a_single_file_that_no_other_listed_artwork_claims(tmp_path, on_disk, listed):
