@@ -64,9 +64,7 @@ def recording(monkeypatch) -> Iterator[Recording]:
         made.updates.append(Update([group["lr"] for group in groups], float(torch.stack(norms).norm())))
 
     hook = register_optimizer_step_pre_hook(before_update)
-    monkeypatch.setattr(SEVLM, "forward", recorded)
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(SEVLM, "forward", recorded)
         yield made
-    finally:
-        hook.remove()
-        monkeypatch.setattr(SEVLM, "forward", forward)
+    hook.remove()

@@ -1,5 +1,6 @@
-"""Checkpoints, states and classifiers that a run cannot be continued from or scored with: one line, and no code is run."""
+"""Checkpoints and states that a run cannot be continued from or scored with: one line, and no code is run."""
 
+import json
 import shutil
 from collections.abc import Callable
 
@@ -7,13 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.bad_input import ARTEMIS, RELEASE_CSV, Box, check_training_refused, content, removed, torn, unchanged
-from tests.conftest import REPOSITORY
+from tests.bad_input import RELEASE_CSV, Box, check_training_refused, content, removed, replaced, torn, unchanged
 
 MODEL, STATS = "ckpts/nle_model_best-acc", "ckpts/ckpt_stats_best-acc.tar"
 WEIGHTS, CONFIG, MANIFEST = f"{MODEL}/model.safetensors", f"{MODEL}/config.json", f"{MODEL}/manifest.json"
 TOKENIZER = "nle_gpt2_tokenizer_0/tokenizer.json"
-CLASSIFIER = REPOSITORY / f"tests/data/{ARTEMIS}/txt_to_emotion/lstm_based/best_model.pt"
 LOAD = "--load_from_epoch best-acc"
 
 
@@ -49,9 +48,10 @@ def tear_every_state(box: Box) -> None:
         torn(str(path.relative_to(box.root)))(box)
 
 
-def weights_are_hostile(box: Box) -> None:
-    box.remove(WEIGHTS)
-    box.torch_bomb(f"{MODEL}/pytorch_model.bin")
+def exchange_two_words(box: Box) -> None:
+    vocabulary = json.loads((box / "ckpts" / TOKENIZER).read_text())["model"]["vocab"]
+    replaced(f"ckpts/{TOKENIZER}", f'"Ġred": {vocabulary["Ġred"]}', f'"Ġred": {vocabulary["Ġblue"]}')(box)
+    box.remove("ckpts/resume")
 
 
 # what -> (change, message)
@@ -65,7 +65,6 @@ WITH_MANIFEST = {
 WITHOUT_MANIFEST = {
     "truncated weights": (torn(WEIGHTS), "model.safetensors: truncated, modified or unsafe.*use another"),
     "hostile stats": (lambda box: box.torch_bomb(STATS), f"{STATS}: truncated, modified or unsafe.*use another"),
-    "hostile weights": (weights_are_hostile, "pytorch_model.bin: truncated, modified or unsafe.*use another"),
     "weights missing": (weights(lambda state: state.pop("VAD_head.weight")), "weights missing: VAD_head.weight"),
     "a NaN among the weights": (
         weights(lambda state: state["transformer.ln_f.weight"][3].fill_(torch.nan)),
@@ -77,7 +76,6 @@ WITHOUT_MANIFEST = {
         lambda box: box.json(CONFIG, lambda values: values | {"n_embd": 32}),
         "weights (of another shape|missing)",
     ),
-    "tokenizer empty": (content(f"ckpts/{TOKENIZER}", "{}"), f"{TOKENIZER}: not the files of a GPT-2 tokenizer"),
 }
 DAMAGED = [(True, *case) for case in WITH_MANIFEST.values()] + [(False, *case) for case in WITHOUT_MANIFEST.values()]
 
@@ -93,6 +91,11 @@ def test_damaged_checkpoints(checkpoints, manifest, change, message):
 # what -> (change, flags, message)
 REQUESTS = {
     "an earlier run is there": (unchanged, "--seed 42", "ckpts: holds the states of an earlier run: pass --resume"),
+    "no state": (
+        removed("ckpts/resume"),
+        "--resume",
+        "ckpts: holds checkpoints .best-acc, best-res. and no state .*--load_from_epoch",
+    ),
     "every state truncated": (tear_every_state, "--resume", "ckpts/resume: every state is truncated or modified"),
     "no such checkpoint": (unchanged, "--load_from_epoch 7", "ckpts: no checkpoint '7': .*missing.*best-acc"),
     "report to a file of another kind": (
@@ -100,16 +103,7 @@ REQUESTS = {
         f"{LOAD} --eval_only --append_to {RELEASE_CSV}",
         "release.csv: not a CSV file of test reports",
     ),
-    "hostile classifier": (
-        lambda box: box.torch_bomb("best_model.pt"),
-        f"{LOAD} --eval_only --text2emotion best_model.pt --vocabulary {ARTEMIS}/vocabulary.pkl",
-        "best_model.pt: truncated, modified or unsafe .its pickle names (os|posix).system",
-    ),
-    "hostile vocabulary of a classifier": (
-        lambda box: box.bomb("words.pkl"),
-        f"{LOAD} --eval_only --text2emotion {CLASSIFIER} --vocabulary words.pkl",
-        "words.pkl: truncated, modified or unsafe .its pickle names (os|posix).system",
-    ),
+    "another run's tokenizer": (exchange_two_words, "", "nle_gpt2_tokenizer_0: is not the tokenizer of --gpt2_model"),
 }
 
 

@@ -1,7 +1,6 @@
 """Command lines that the training script refuses: one line that names the flag, and nothing written."""
 
 import pytest
-import torch
 
 from tests.bad_input import TRAIN, check_refused_in_shell, check_training_refused
 
@@ -9,26 +8,22 @@ from tests.bad_input import TRAIN, check_refused_in_shell, check_training_refuse
 FLAGS = {
     # not such a flag, not such a value
     "--use_vad": "--use_vad.*--help",
-    "something": "something.*--help",
     "--load_from_epoch": "--load_from_epoch.*--help",
     "--prompt_text ''": "--prompt_text: its value is empty",
     "--cache_dir=": "--cache_dir: its value is empty",
     "--batch_size 0": "--batch_size.*0 is not between",
-    "--batch_size many": "--batch_size.*many",
     "--learning_rate nan": "--learning_rate.*nan",
-    "--learning_rate -1": "--learning_rate.*-1",
     "--dropout 1": "--dropout.*1 is not between",
     "--max_seq_len 7": "--max_seq_len.*7 is not between",
-    "--VAD_En_Heads 2": "--VAD_En_Heads.*2",
     "--seed 4294967296": "--seed.*4294967296 is not between 0 and 4294967295",
     "--metrics wer": "--metrics.*wer",
     # flags that contradict each other
     "--resume --load_from_epoch best-acc": "--resume.*--load_from_epoch.*one of them",
     "--eval_only": "--eval_only needs --load_from_epoch",
     "--eval_only --load_from_epoch ../../x": "--load_from_epoch ../../x: expected a checkpoint's name such as best-acc",
-    "--eval_only --resume --load_from_epoch 1": "--resume.*give one of them",
     "--vad_causal --no-use_VAD": "--vad_causal.*--no-use_VAD",
     "--emotion_pooling mean": "--emotion_pooling changes the head of --use_emotion_loss",
+    "--emotion_from head": "--emotion_from head asks the head of --use_emotion_loss",
     "--feature_cache auto --fixed_encoder False": "--feature_cache.*--fixed_encoder False",
     "--append_to all.csv": "--append_to.*--eval_only",
     "--clip_score vit": "--clip_score is for the report of --eval_only",
@@ -48,10 +43,8 @@ FLAGS = {
     "--vad_lexicon gone.txt": "--vad_lexicon gone.txt: no such file",
     "--feature_cache gone": "gone.*cache_features",
     "--text2emotion gone.pt": "gone.pt: no such file; .*train_text2emotion",
-    "--vocabulary gone.pkl": "gone.pkl: no such file",
     "--ckpt_path vit/config.json": "--ckpt_path .*is a file, a folder was",
     "--ckpt_path vit/config.json/ckpts": "vit/config.json",
-    f"--caption_save_path {TRAIN}": "--caption_save_path .*is a file, a folder was",
     f"--cache_dir {TRAIN}": "--cache_dir .*is a file, a folder was",
 }
 
@@ -59,11 +52,6 @@ FLAGS = {
 @pytest.mark.parametrize(("flags", "message"), FLAGS.items())
 def test_flags(box, flags, message):
     check_training_refused(box, message, flags)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has fp16")
-def test_half_precision_without_a_gpu(box):
-    check_training_refused(box, "--mixed_precision fp16.*bf16", "--mixed_precision fp16")
 
 
 def test_what_is_searched_beside_the_data(box):

@@ -1,16 +1,17 @@
-"""Programs where something is missing or left over: locale, home folder, cores, locks, other programs' variables."""
+"""Programs where something is missing or left over: locale, home folder, cores, other programs' variables. And memory:
+freed buffers are reused, forked processes share weights, garbage collection pauses."""
 
-import errno
+import gc
 import os
 import subprocess
 import sys
 
 import pytest
+from torch import nn
 
 from tests.conftest import REPOSITORY
 from utils import processes as environment
-from utils.files import sync
-from utils.processes import cores, prepare_environment
+from utils.processes import cores, prepare_environment, share_weights, without_collections
 
 # ---- in a process of its own -----------------------------------------------------------------------------------------
 
@@ -83,27 +84,67 @@ def test_cores(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     assert cores() == 16
-    (tmp_path / "own").write_text("5:cpu,cpuacct:/docker/a\n3:cpuset:/b\n0::/pod/task\n")
-    (tmp_path / "pod" / "task").mkdir(parents=True)
-    (tmp_path / "pod" / "task" / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "pod" / "cpu.max").write_text("950000 100000\n")
-    assert cores() == 10
-    (tmp_path / "cpu").mkdir()  # inside a container its own group is at the root
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("50000\n")
-    assert cores() == 10
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("350000\n")
-    assert cores() == 7
+    for file, content, expected in (
+        ("own", "5:cpu,cpuacct:/docker/a\n3:cpuset:/b\n0::/pod/task\n", 16),
+        ("pod/task/cpu.max", "max 100000\n", 16),
+        ("pod/cpu.max", "950000 100000\n", 10),
+        ("cpu/cpu.cfs_period_us", "50000\n", 10),  # inside a container its own group is at the root
+        ("cpu/cpu.cfs_quota_us", "-1\n", 10),
+        ("cpu/cpu.cfs_quota_us", "350000\n", 7),
+    ):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(content)
+        assert cores() == expected, file
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "5")
     assert cores() == 5
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("1000\n")
-    assert cores() == 1
 
 
-def test_a_disk_that_fails_to_sync_is_an_error(monkeypatch, tmp_path):
-    def fail(_):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+# ---- memory ----------------------------------------------------------------------------------------------------------
 
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="Input/output error"):
-        sync(tmp_path)
+FAULTS = """
+import resource
+from utils.processes import reuse_freed_memory
+def faults():
+    bytearray(200_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for prepare in (int, reuse_freed_memory):
+    prepare()
+    faults()
+    print(-(faults() - faults()))
+"""
+
+
+def test_a_second_buffer_has_no_page_faults(tmp_path):
+    before, after = map(int, run(FAULTS, tmp_path).stdout.split())
+    if before < 10_000:
+        pytest.skip("malloc keeps large buffers here anyway, or pages are huge")
+    assert after < 100
+
+
+def test_forked_processes_share_weights():
+    """Neither copies the pages that the other writes to."""
+    model = nn.ModuleDict({"one": nn.Linear(3, 2), "other": nn.Linear(3, 2)})
+    model["other"].weight = model["one"].weight
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    share_weights(model)
+    assert model["other"].weight is model["one"].weight
+    assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
+    weight = model["one"].weight.data.numpy()
+    child = os.fork()
+    if child == 0:
+        weight[0, 0] = 7
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert weight[0, 0] == 7
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_garbage_collection_is_as_before_afterwards(was_on):
+    (gc.enable if was_on else gc.disable)()
+    try:
+        with pytest.raises(KeyError), without_collections():
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled() == was_on
+    finally:
+        gc.enable()

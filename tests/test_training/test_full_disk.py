@@ -1,14 +1,15 @@
 """A full disk stops a run with one line, and everything older stays complete; a disk that is too small is refused before."""
 
+import errno
 import os
 import shutil
 import subprocess
 
 import pytest
-from torch import nn
 
 import artEmisX_train
 from utils.errors import InputError, run_script
+from utils.files import write_text
 from utils.layout import list_names
 from utils.training import checkpoints, resume
 from utils.training import run as training_run
@@ -85,42 +86,27 @@ def test_a_limit_on_the_size_of_files(workspace, tmp_path, capsys):
 # ---- before the first step -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_the_estimate_is_what_files_take(finished):
-    size, folder = state_size(load_checkpoint(finished / "ckpts").model), finished / "ckpts"
-    states = [path.stat().st_size for path in folder.glob("resume/*/state.pt")]
-    named = [folder / "nle_model_best-res" / "model.safetensors", folder / "ckpt_stats_best-res.tar"]
-    assert len(states) == 2 and size == pytest.approx(states[0], abs=2**18)
-    assert size == pytest.approx(sum(path.stat().st_size for path in named), abs=2**18)
-
-
-class Tiny(nn.Module):
-    """1000 trained weights, 3000 of an image encoder."""
-
-    def __init__(self, fixed: bool):
-        super().__init__()
-        self.decoder = nn.Linear(1000, 1, bias=False)
-        self.image_encoder = nn.Linear(3000, 1, bias=False).requires_grad_(not fixed)
-        self.image_encoder.fixed = fixed
-
-
 def set_free(monkeypatch, size: int) -> None:
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, size))
 
 
-def test_what_counts(tmp_path, monkeypatch):
-    """No fixed image encoder; files that the run replaces count as free."""
-    model = Tiny(fixed=True)
-    assert (state_size(model), state_size(Tiny(fixed=False))) == (12_000, 48_000)
-    set_free(monkeypatch, 5 * 12_000)
-    assert "disk: up to 0 MiB" in check_disk(model, tmp_path, False)
-    set_free(monkeypatch, 5 * 12_000 - 1)
-    (tmp_path / "resume" / "00000-00000001").mkdir(parents=True)
-    (tmp_path / "resume" / "00000-00000001" / "state.pt").write_bytes(bytes(1))
-    check_disk(model, tmp_path, True)
-    message = f"up to 0 MiB in {tmp_path} for 2 states, 2 checkpoints .* are free; free some space"
+@pytest.mark.slow
+def test_the_estimate_is_what_files_take(finished, tmp_path, monkeypatch):
+    """Five times a state, without the fixed image encoder; files that the run replaces count as free."""
+    model, folder = load_checkpoint(finished / "ckpts").model, finished / "ckpts"
+    size, states = state_size(model), [path.stat().st_size for path in folder.glob("resume/*/state.pt")]
+    named = [folder / "nle_model_best-res" / "model.safetensors", folder / "ckpt_stats_best-res.tar"]
+    assert len(states) == 2 and size == pytest.approx(states[0], abs=2**18)
+    assert size == pytest.approx(sum(path.stat().st_size for path in named), abs=2**18)
+    set_free(monkeypatch, 5 * size)
+    assert "disk: up to 2 MiB" in check_disk(model, tmp_path, False)
+    set_free(monkeypatch, 5 * size - 1)
+    check_disk(model, folder, True)
+    message = f"up to 2 MiB in {tmp_path} for 2 states, 2 checkpoints .* are free; free some space"
     with pytest.raises(InputError, match=message):
         check_disk(model, tmp_path, False)
+    model.image_encoder.fixed = False
+    assert state_size(model) == size + sum(tensor.nbytes for tensor in model.image_encoder.state_dict().values())
 
 
 def test_a_disk_that_is_too_small_is_refused_before_any_step(workspace, tmp_path, monkeypatch):
@@ -128,3 +114,19 @@ def test_a_disk_that_is_too_small_is_refused_before_any_step(workspace, tmp_path
     with pytest.raises(InputError, match="only 1 MiB are free"):
         artEmisX_train.main(workspace.argv(tmp_path))
     assert not (tmp_path / "results" / "log.jsonl").exists()
+
+
+# ---- other writes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("call", "number"), [("fsync", errno.EDQUOT), ("replace", errno.EXDEV)])
+def test_a_write_that_fails_at_its_end_leaves_nothing(tmp_path, monkeypatch, call, number):
+    """As on NFS with a quota, and where a file system cannot rename."""
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write_text(tmp_path / "report.json", "{}")
+    assert not list(tmp_path.iterdir())

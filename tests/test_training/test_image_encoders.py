@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import artEmisX_train
-from models import hub
-from models.image_encoder import VISION_KINDS, default_preparation
+from models.image_encoder import default_preparation
 from models.sevlm import SEVLM
 from preprocess import cache_features
 from tests.conftest import without
@@ -38,17 +37,6 @@ def flags(workspace, out, encoder, *more):
     more = ("--clip_model", str(encoder), "--image_normalization", "own", "--num_train_epochs", "1", *more)
     argv = without(workspace.argv(out, *workspace.gpt2), "prefix_dim", "from_scratch")
     return [*argv, "--from_scratch", "decoder", "--no-use_VAD", "--no-use_VAD_loss", *more]
-
-
-@pytest.mark.parametrize("kind", VISION_KINDS)
-def test_an_exported_encoder_is_the_same(kind, tmp_path):
-    """As a checkpoint's config.json and an exported model have it, also the folder's preparation of images."""
-    encoder = load_image_encoder(str(saved(kind, tmp_path)))
-    again = hub._encoder(json.loads(json.dumps(encoder.config_fields())), True).eval()
-    again.load_state_dict(encoder.state_dict())
-    assert again.preparation == encoder.preparation != default_preparation(encoder.vision.config)
-    pixels = torch.randn(1, 3, encoder.image_size, encoder.image_size)
-    torch.testing.assert_close(again(pixels).grid, encoder.eval()(pixels).grid)
 
 
 def test_from_images_to_a_heat_map(workspace, tmp_path):
@@ -108,25 +96,3 @@ def test_trained_resumed_scored_and_shared(workspace, tmp_path):
     captions = scored(workspace, run / "ckpts", tmp_path / "a", "--load_from_epoch", "best-acc")
     shared = share_and_compare(run, trained)
     assert scored(workspace, shared, tmp_path / "b") == captions
-
-
-@pytest.mark.parametrize("fixed", [True, False])
-def test_precision_of_an_encoder(workspace, tmp_path, monkeypatch, fixed):
-    """In training, evaluation and utils.explain, all in bf16: a fixed one computes in float32, as for its cache."""
-    features, exact = SEVLM.image_features, []
-
-    def compared(self: SEVLM, pixels, cls, grid):
-        image = features(self, pixels, cls, grid)
-        assert torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            alone = self.image_encoder(pixels)
-        exact.append(all(torch.equal(a.detach(), b.detach()) for a, b in zip(image, alone, strict=True)))
-        return image
-
-    monkeypatch.setattr(SEVLM, "image_features", compared)
-    run = workspace.argv(tmp_path, "--num_train_epochs", "1", "--batch_size", "23", "--fixed_encoder", str(fixed))
-    assert artEmisX_train.main([*run, "--mixed_precision", "bf16"]) == 0
-    assert len(exact) == 2 + 1  # batches, and one of the evaluation
-    image = next((workspace.data / IMAGE_FOLDERS[0]).rglob("*.jpg"))
-    assert explain.main([str(image), "--ckpt", str(tmp_path / "ckpts"), "--device", "cpu"]) == 0
-    assert exact == [fixed] * 4

@@ -1,15 +1,12 @@
 """Killed between any two renames or removals, a checkpoint and a state are complete: the new one or the old."""
 
 import os
-from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from models.config import SEVLMConfig, gpt2_config
-from models.decoder import Explainer
-from models.sevlm import SEVLM
-from tests.conftest import GOLDEN
+from tests.test_models.tiny import build
 from utils import files
 from utils.command_line import checkpoint_config
 from utils.training.checkpoints import finish_saves, load_named, save_named
@@ -50,22 +47,13 @@ def killed_after(monkeypatch):
     return call_until
 
 
-class Words:
-    """A tokenizer as far as it is saved."""
-
-    def save_pretrained(self, folder):
-        (folder / "tokenizer_config.json").write_text("{}")
+MODEL = build()
+TOKENIZER = SimpleNamespace(save_pretrained=lambda folder: (folder / "tokenizer_config.json").write_text("{}"))
 
 
-@pytest.fixture(scope="module")
-def model() -> SEVLM:
-    saved, settings = load_named(GOLDEN / "checkpoint", "best-res").config, SEVLMConfig()
-    return SEVLM(settings, Explainer(gpt2_config(saved), settings))
-
-
-def save(root, model: SEVLM, number: int) -> None:
-    torch.nn.init.constant_(model.decoder.transformer.ln_f.bias, number)
-    save_named(root, "x", model, Words(), {}, {"epoch": number})
+def save(root, number: int) -> None:
+    torch.nn.init.constant_(MODEL.decoder.transformer.ln_f.bias, number)
+    save_named(root, "x", MODEL, TOKENIZER, {}, {"epoch": number})
 
 
 def whole(root) -> int:
@@ -76,19 +64,18 @@ def whole(root) -> int:
 
 
 @pytest.mark.parametrize("nth", range(1, 9))
-def test_named_checkpoint(tmp_path, model, killed_after, nth):
+def test_named_checkpoint(tmp_path, killed_after, nth):
     """Killed while it is replaced: readable at once, completed before the next run, and replaced again."""
-    save(tmp_path, model, 1)
-    killed_after(nth, save, tmp_path, model, 2)
+    save(tmp_path, 1)
+    killed_after(nth, save, tmp_path, 2)
     number = whole(tmp_path)
     assert number in (1, 2)
-    assert checkpoint_config(Namespace(ckpt_path=tmp_path, load_from_epoch="x")).is_file()
+    assert checkpoint_config(SimpleNamespace(ckpt_path=tmp_path, load_from_epoch="x")).is_file()
     finish_saves(tmp_path)
     assert whole(tmp_path) == number
     published = ["ckpt_stats_x.tar", "nle_gpt2_tokenizer_0", "nle_model_x"]
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == published
-    assert not (tmp_path / "nle_model_x" / "ckpt_stats_x.tar").exists()
-    save(tmp_path, model, 3)
+    save(tmp_path, 3)
     assert whole(tmp_path) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == published  # nor anything hidden
     assert [path.parent for path in tmp_path.rglob("ckpt_stats_x.tar")] == [tmp_path]
