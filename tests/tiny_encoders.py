@@ -12,45 +12,33 @@ SIGLIP2 = SIZES | {"intermediate_size": 32, "num_patches": 9}
 DINO2 = SIZES | {"mlp_ratio": 2, "image_size": 48}
 REGISTERS = {"num_register_tokens": 3}
 TEXT = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 99}
-NO_HEAD = VIT | {"vision_use_head": False}
+WHOLE = ("CLIP", "Siglip", "Siglip2")  # with a text encoder
 
-
-def whole(kind: str, vision: dict):
-    config = getattr(transformers, f"{kind}Config")(text_config=TEXT, vision_config=vision)
-    model = getattr(transformers, f"{kind}Model")(config)
-    return model, model.vision_model
-
-
-def tower(kind: str, config: str, fields: dict, **more):
-    model = getattr(transformers, kind)(getattr(transformers, config)(**fields), **more)
-    return model, model
-
-
-# name -> what is saved, its vision tower; number of tokens before the grid
+# name -> what transformers' names of its classes begin with; number of tokens before the grid; fields of the vision config
 KINDS = {
-    "clip_vision_model": (lambda: tower("CLIPVisionModel", "CLIPVisionConfig", VIT), 1),
-    "clip": (lambda: whole("CLIP", VIT), 1),
-    "siglip_vision_model": (lambda: tower("SiglipVisionModel", "SiglipVisionConfig", VIT), 0),
-    "siglip without head": (lambda: tower("SiglipVisionModel", "SiglipVisionConfig", NO_HEAD), 0),
-    "siglip": (lambda: whole("Siglip", VIT), 0),
-    "siglip2_vision_model": (lambda: tower("Siglip2VisionModel", "Siglip2VisionConfig", SIGLIP2), 0),
-    "siglip2": (lambda: whole("Siglip2", SIGLIP2), 0),
-    "dinov2": (lambda: tower("Dinov2Model", "Dinov2Config", DINO2), 1),
-    "dinov2_with_registers": (
-        lambda: tower("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", DINO2 | REGISTERS),
-        4,
-    ),
-    "dinov3_vit": (lambda: tower("DINOv3ViTModel", "DINOv3ViTConfig", VIT | REGISTERS), 4),
-    "vit": (lambda: tower("ViTModel", "ViTConfig", VIT), 1),
+    "clip_vision_model": ("CLIPVision", 1, VIT),
+    "clip": ("CLIP", 1, VIT),
+    "siglip_vision_model": ("SiglipVision", 0, VIT),
+    "siglip without head": ("SiglipVision", 0, VIT | {"vision_use_head": False}),
+    "siglip": ("Siglip", 0, VIT),
+    "siglip2_vision_model": ("Siglip2Vision", 0, SIGLIP2),
+    "siglip2": ("Siglip2", 0, SIGLIP2),
+    "dinov2": ("Dinov2", 1, DINO2),
+    "dinov2_with_registers": ("Dinov2WithRegisters", 4, DINO2 | REGISTERS),
+    "dinov3_vit": ("DINOv3ViT", 4, VIT | REGISTERS),
+    "vit": ("ViT", 1, VIT),
 }
 
 
 def save(name: str, folder: Path):
     """Write an encoder's folder; returns its vision tower."""
+    kind, _, fields = KINDS[name]
     torch.manual_seed(0)
-    model, vision = KINDS[name][0]()
+    config_class, model_class = (getattr(transformers, kind + part) for part in ("Config", "Model"))
+    config = config_class(text_config=TEXT, vision_config=fields) if kind in WHOLE else config_class(**fields)
+    model = model_class(config)
     with torch.no_grad():
         for parameter in model.parameters():  # layer norms and scales that say something
             parameter.add_(0.1 * torch.randn_like(parameter))
     model.eval().save_pretrained(folder)
-    return vision
+    return model.vision_model if kind in WHOLE else model

@@ -16,7 +16,7 @@ class Step:
 
     batch: dict[str, torch.Tensor]
     output: dict[str, torch.Tensor]
-    training: dict[str, bool]  # module -> its mode
+    training: bool  # every module is in training mode
     without_gradients: bool  # no earlier step has left any
 
 
@@ -49,10 +49,10 @@ def recording(monkeypatch) -> Iterator[Recording]:
     def recorded(model: SEVLM, **batch) -> dict[str, torch.Tensor]:
         if made.model is None:
             made.model, made.initial = model, {name: p.detach().clone() for name, p in model.named_parameters()}
-        modes = {name: module.training for name, module in model.named_modules()}
+        training = all(module.training for module in model.modules())
         without_gradients = not any(p.grad is not None and p.grad.any() for p in model.parameters())
         output = forward(model, **batch)
-        made.steps.append(Step(batch, output, modes, without_gradients))
+        made.steps.append(Step(batch, output, training, without_gradients))
         return output
 
     def before_update(optimizer: torch.optim.Optimizer, *_) -> None:

@@ -56,9 +56,8 @@ WINDOWS = (8, 3, 2), ["0_3", "0_5", "1_3", "1_5"], [(0, 1, 1), (0, 3, 2), (0, 5,
 @pytest.mark.parametrize(("numbers", "evaluations", "losses"), [AT_END, WINDOWS])
 def test_evaluations_and_logged_losses_of_two_epochs(train, tmp_path, numbers, evaluations, losses):
     """--log_steps 2: losses of the first step and of every second one."""
-    names = ("--batch_size", "--eval_steps", "--gradient_accumulation_steps")
-    flags = [text for name, value in zip(names, numbers, strict=True) for text in (name, str(value))]
-    train([SAME] * len(evaluations), *flags, "--log_steps", "2")
+    flags = "--batch_size {} --eval_steps {} --gradient_accumulation_steps {} --log_steps 2".format(*numbers)
+    train([SAME] * len(evaluations), *flags.split())
     assert evaluated(tmp_path) == evaluations
     assert [(line["epoch"], line["step"], line["updates"]) for line in logged_losses(tmp_path)] == losses
 

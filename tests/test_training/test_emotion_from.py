@@ -11,6 +11,8 @@ from utils import explain
 from utils.constants import EMOTIONS, IMAGE_FOLDERS
 from utils.data.records import read_records
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(workspace, tmp_path_factory) -> Path:
@@ -38,7 +40,6 @@ def by_likelihood(workspace, trained, tmp_path_factory) -> Path:
     return score(workspace, trained, tmp_path_factory.mktemp("likelihood"))
 
 
-@pytest.mark.slow
 def test_captions_and_scores_follow(workspace, trained, by_likelihood, tmp_path):
     """The checkpoint's record says likelihood; head and text are asked for."""
     records = read_records(workspace.data / "artEmisX_val.json")
@@ -63,7 +64,6 @@ def test_captions_and_scores_follow(workspace, trained, by_likelihood, tmp_path)
     assert "text_acc" not in scores["text"]
 
 
-@pytest.mark.slow
 def test_explain_chooses_as_the_evaluation_did(workspace, trained, by_likelihood, tmp_path):
     captions = read(by_likelihood, "unf_captions_full")
     records = read_records(workspace.data / "artEmisX_val.json")
