@@ -9,15 +9,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-PAGES = [
-    "README.md",
-    "CHANGELOG.md",
-    "models/README.md",
-    "preprocess/README.md",
-    "utils/evaluation/README.md",
-    "utils/training/README.md",
-    "tests/README.md",
-]
+ROOMS = ("models", "preprocess", "utils/evaluation", "utils/training", "tests")
+PAGES = ["README.md", "CHANGELOG.md", *(f"{room}/README.md" for room in ROOMS)]
 CODE = re.compile(r"^```[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"(?<![\w/.-])(?:-m ([a-z]\w*(?:\.\w+)*)|([\w/]+\.py))(?![\w/])")
 OF_OTHERS = {"--nnodes", "--shutdown_timeout", "--standalone"}  # flags of other programs that stand alone
@@ -38,9 +31,8 @@ def anchors(page: str) -> set[str]:
 def known_flags(script: str) -> frozenset[str]:
     """The flags of a script or module: those of its parser, or, in a script without `get_parser`, those that its code names."""
     module = script.removesuffix(".py").replace("/", ".")
+    module += ".__main__" if (REPOSITORY / module).is_dir() else ""
     path = REPOSITORY / (module.replace(".", "/") + ".py")
-    if not path.is_file():
-        path, module = REPOSITORY / module.replace(".", "/") / "__main__.py", f"{module}.__main__"
     assert path.is_file(), f"{script}: no such script or module"
     if script == "artEmisX_train.py":
         module = "utils.opts"

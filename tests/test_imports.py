@@ -45,8 +45,7 @@ def imported(source: str, known: set[str]) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute here"
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= names if names <= known else names | {node.module}
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found & known
 
 

@@ -32,8 +32,7 @@ FLAGS = {
     "--report_to none tensorboard": "--report_to none and others",
     "--report_to tensorboard --eval_only --load_from_epoch best-res": "--report_to .* not with --eval_only",
     "--len_prefix 23": "--len_prefix 23.*--max_seq_len 30",
-    "--alpha 0 --no-use_cl_loss --no-use_VAD_loss": "--alpha 0",
-    "--alpha 0 --cl_Loss_weight 0 --VAD_Loss_weight 0 --use_emotion_loss --emotion_loss_weight 0": "--alpha 0",
+    "--alpha 0 --cl_Loss_weight 0 --no-use_VAD_loss --use_emotion_loss --emotion_loss_weight 0": "--alpha 0",
     # models that do not fit
     "--max_seq_len 50": "--gpt2_model gpt2: config.json: has only 40 positions, but --max_seq_len.* take 50",
     "--prefix_dim 17": "--clip_model vit.*--prefix_dim 16",

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
 from models.decoder import Explainer
-from models.image_encoder import ImageFeatures
 from tests.conftest import TINY_GPT2
 from utils.command_line import parse_args
 from utils.data.text_codec import SHIPPED_BPE, TextCodec, check_vocabulary, load_tokenizer
@@ -30,7 +29,7 @@ def save(folder: Path, **fields) -> GPT2LMHeadModel:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0.1, 0.3)
     model.save_pretrained(folder)
-    return model.eval()
+    return model
 
 
 def build(folder: Path, *more: str) -> tuple[Explainer, TextCodec]:
@@ -47,19 +46,6 @@ def check_drawn(decoder, codec, *tokens: str) -> None:
     """These tokens' rows are small, as drawn rows are; those of `save` are not."""
     rows = decoder.transformer.wte.weight[codec.tokenizer.convert_tokens_to_ids(list(tokens))]
     assert rows.std().item() == pytest.approx(0.02, rel=6 / math.sqrt(32 * len(tokens)))
-
-
-def check_parity(decoder, gpt2: GPT2LMHeadModel) -> None:
-    """Without VAD fusion the hidden states are those of transformers' own GPT-2 that attends to the grid."""
-    decoder.eval()
-    width = gpt2.config.n_embd
-    grid, ids = torch.randn(2, 5, width), torch.randint(50257, (2, 7))
-    segments = torch.full_like(ids, 11)
-    with torch.no_grad():
-        weights = decoder(ids, segments, ImageFeatures(torch.zeros(2, width), grid))
-        embeddings = gpt2.transformer.wte(ids) + gpt2.transformer.wte(segments)
-        expected = gpt2.transformer(inputs_embeds=embeddings, encoder_hidden_states=grid).last_hidden_state
-    torch.testing.assert_close(weights, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("more", [(), ("--from_scratch", "decoder")])
@@ -95,7 +81,6 @@ def test_caption_pretrained(tmp_path, old):
     assert torch.equal(weights["transformer.wte.weight"][:50261], saved["transformer.wte.weight"])
     assert (codec.pad_id, codec.explanation_id) == (50257, 50260)
     check_drawn(decoder, codec, "<prefix>", "<emotion>")
-    check_parity(decoder, gpt2)
     added = "4 added tokens (<pad> <question> <answer> <explanation>)"
     assert decoder.origin == (
         f"decoder {tmp_path}: 44 weights loaded, with {added}; drawn at random: {NEW}, 2 tokens (<prefix> <emotion>)"
