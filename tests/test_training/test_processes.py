@@ -13,6 +13,8 @@ import artEmisX_train
 from tests.conftest import REPOSITORY, logged_losses
 from tests.tools.stop_matrix import JOB_FLAGS, LAUNCHERS, run_as_job, same_end
 from utils.errors import InputError
+from utils.launcher import start_accelerator
+from utils.training.run_log import read_log
 
 pytestmark = pytest.mark.slow
 
@@ -36,8 +38,8 @@ def test_two_processes_train_as_one(workspace, tmp_path):
     ended = torchrun(REPOSITORY / "artEmisX_train.py", workspace.argv(two, *COMPARABLE, *stop, *windows))
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert ended.stdout.count("stopped early") == 1
-    start = json.loads((two / "results" / "log.jsonl").read_text().splitlines()[0])["start"]
-    assert (start["fingerprints"]["images_per_step"], start["fingerprints"]["processes"]) == (4, 2)
+    fingerprints = read_log(two / "results" / "log.jsonl").fingerprints
+    assert [fingerprints[name] for name in ("images_per_step", "processes", "images")] == [4, 2, 45]
     assert len(logged_losses(one)) == len(logged_losses(two)) >= 6
     for of_two, of_one in zip(logged_losses(two), logged_losses(one), strict=True):
         del of_two["step"], of_one["step"]  # of a window's last batch
@@ -82,20 +84,18 @@ def test_slurm_script_of_the_readme(workspace, tmp_path):
     assert same_end(out, whole)
 
 
-def test_processes_wait_for_hours(workspace, tmp_path, monkeypatch):
+def test_processes_wait_for_hours(monkeypatch):
     """Checking images or tagging texts may take one process longer than the 10 or 30 minutes that torch waits."""
 
     def init_process_group(*_, timeout, **__):
         raise InputError(f"waits for {timeout.total_seconds() / 3600} hours")
 
     monkeypatch.setattr(torch.distributed, "init_process_group", init_process_group)
-    for name in ("RANK", "LOCAL_RANK"):
-        monkeypatch.setenv(name, "0")
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.setenv(name, "2")
-    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="waits for 12.0 hours"):
-        artEmisX_train.main(workspace.argv(tmp_path))
+        start_accelerator()
 
 
 def test_killed_runs_end_as_if_never_killed(tmp_path):

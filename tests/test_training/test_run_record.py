@@ -1,15 +1,13 @@
 """Every flag has rules for resuming, continuing and scoring, and the rules do what they say."""
 
 import copy
-from types import SimpleNamespace
 
 import pytest
 
 from utils.command_line import parse_args
 from utils.errors import InputError
 from utils.opts import declared, get_parser
-from utils.run_record import compare_for_resume, compare_to_checkpoint, flags_of, recorded_argv
-from utils.training import fingerprints
+from utils.run_record import compare_for_resume, compare_to_checkpoint, flags_of
 
 REFUSED, WARNED, SILENT = "refused", "warned", "silent"
 
@@ -45,13 +43,10 @@ def outcome(compare, *arguments) -> tuple[str, str]:
     "name, fingerprint, now, expected",
     [
         ("learning_rate", None, 5e-5, (REFUSED, WARNED, SILENT)),
-        ("dropout", None, 0.0, (REFUSED, WARNED, SILENT)),
         ("VAD_En_Layers", None, 2, (REFUSED, REFUSED, REFUSED)),
-        ("prompt_text", None, " i feel", (REFUSED, REFUSED, REFUSED)),
         ("image_normalization", None, "own", (REFUSED, REFUSED, REFUSED)),
         ("fixed_encoder", None, False, (REFUSED, WARNED, REFUSED)),
         ("max_seq_len", None, 20, (REFUSED, WARNED, REFUSED)),
-        ("lemmatizer", None, "none", (REFUSED, WARNED, WARNED)),
         ("seed", None, 7, (REFUSED, WARNED, WARNED)),
         ("emotion_from", None, "likelihood", (REFUSED, WARNED, WARNED)),
         ("use_emotion_loss", None, True, (REFUSED, WARNED, REFUSED)),
@@ -97,29 +92,3 @@ def test_what_is_not_compared(tmp_path):
     assert compare_for_resume(record(), changed("metrics", metrics[::-1], "flags")) == []
     now = {"flags": record()["flags"], "fingerprints": {}}
     assert compare_to_checkpoint(changed("image_encoder_sha256", "1" * 64), now, True, tmp_path) == []
-
-
-@pytest.mark.parametrize("damaged", [[], {"flags": {}}, {"flags": [], "fingerprints": {}}])
-def test_damaged_record(damaged, tmp_path):
-    with pytest.raises(InputError, match="settings are damaged"):
-        recorded_argv(damaged, True, tmp_path)
-
-
-def test_images_per_step_are_those_of_all_processes(monkeypatch):
-    """What makes the same steps may be resumed: 4 images on each of 3 processes, or 12 on one."""
-    for name in ("encoder_identity", "decoder_identity"):
-        monkeypatch.setattr(fingerprints, name, lambda *_: "0" * 64)
-    monkeypatch.setattr(fingerprints, "sha256", lambda path: f"of {path.name}")
-
-    def collected(batch_size: int, processes: int) -> dict:
-        args = parse_args(["--batch_size", str(batch_size)])
-        accelerator = SimpleNamespace(mixed_precision="no", num_processes=processes)
-        return fingerprints.collect_fingerprints(args, accelerator, SimpleNamespace(image_encoder=None), None, None, 45)
-
-    of_three, of_one = collected(4, 3), collected(12, 1)
-    assert of_three.pop("processes") == 3 and of_one.pop("processes") == 1
-    assert of_three == of_one
-    assert of_three["images_per_step"] == 12 and of_three["images"] == 45
-    assert of_three["training_records_sha256"] == "of artEmisX_cl_train.json"
-    assert of_three["scored_records_sha256"] == "of artEmisX_val.json"
-    assert of_three["references_sha256"] == "of artEmisX_val_annot_exp.json"

@@ -14,11 +14,9 @@ from tests.conftest import without
 from utils import explain, share
 from utils.errors import InputError
 from utils.files import sha256
-from utils.opts import declared
 from utils.training.build_model import load_checkpoint
 
 pytestmark = pytest.mark.slow
-
 
 PROMPT = " what i feel when looking is"
 
@@ -26,11 +24,10 @@ PROMPT = " what i feel when looking is"
 @pytest.fixture(scope="module")
 def trained(workspace, tmp_path_factory):
     out = tmp_path_factory.mktemp("export")
-    flags = "--num_train_epochs 1 --use_emotion_loss --seed 3 --no-use_cl_loss --en_LR 0.004 --emo_en_LR 0.002 "
-    argv = workspace.argv(
-        out, *workspace.gpt2, *flags.split(), "--num_beams", "2", "--drop_last_token", "--alpha", "1.5"
-    )
-    assert artEmisX_train.main([*argv, "--prompt_text", PROMPT]) == 0
+    flags = "--num_train_epochs 1 --use_emotion_loss --seed 3 --no-use_cl_loss --en_LR 0.004 --emo_en_LR 0.002"
+    flags += " --num_beams 2 --drop_last_token --alpha 1.5"
+    argv = workspace.argv(out, *workspace.gpt2, *flags.split(), "--prompt_text", PROMPT)
+    assert artEmisX_train.main(argv) == 0
     return out
 
 
@@ -63,12 +60,15 @@ def test_checkpoint_and_folder_give_the_captions_of_the_training(workspace, trai
 
 
 def test_the_folder_holds_the_checkpoints_weights_no_pickle_and_no_path(workspace, trained, exported):
-    names = {path.name for path in exported.iterdir()}
-    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= names
-    assert not [name for name in names if name.endswith((".bin", ".pt", ".tar", ".pkl"))]
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= {
+        path.name for path in exported.iterdir()
+    }
+    assert {path.suffix for path in exported.iterdir()} == {".json", ".safetensors", ".md"}
     for name in ("config.json", "README.md"):
         text = (exported / name).read_text()
         assert str(workspace.root) not in text and str(trained) not in text
+    kept = json.loads((exported / "config.json").read_text())["sevlm_settings"]["fingerprints"].keys()
+    assert {"lexicon_sha256", "training_texts_sha256", "precision", "images"} <= kept
     assert "lm_head" not in "".join(load_file(exported / "model.safetensors"))
     model, expected = SEVLM.from_pretrained(exported), load_checkpoint(trained / "ckpts", "best-acc").model.state_dict()
     state = model.state_dict()
@@ -121,31 +121,27 @@ def test_the_card_tells_what_the_model_is(trained, exported, tmp_path):
 
 
 def test_scores_of_the_checkpoint_on_the_card():
-    def card(stats: dict, **options: bool) -> str:
-        settings = {"flags": {"clip_model": "vit", "demo": options.get("authors")}, "fingerprints": {}}
-        return share.model_card("small", settings, {}, stats, options["included"], options.get("authors", False))
+    def card(stats: dict, included: bool, **flags) -> str:
+        settings = {"flags": {"clip_model": "vit"} | flags, "fingerprints": {}}
+        return share.model_card("small", settings, {}, stats, included, False)
 
     text = card({"best_acc": 0.4567, "best_res": 0.0912}, included=False)
     assert "emotion accuracy 45.7, best-res score 9.1" in text and "`vit`, not included: it is loaded by name" in text
     assert "VAD lexicon" not in text and "--vad_lexicon" not in text and "recorded no settings" not in text
-    text = card({}, included=True, authors=True)
-    assert "Best of its training" not in text and "recorded no settings" in text and "The demo's data" in text
+    text = card({}, included=True, demo=True)
+    assert "Best of its training" not in text and "The demo's data" in text
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda state: state.pop("decoder.transformer.ln_f.bias"), "do not fit"),
-        (lambda state: state.update(unknown=torch.zeros(1)), "do not fit"),
-        (lambda state: state["emotion_head.bias"][1].fill_(torch.nan), "emotion_head.bias holds numbers that are not"),
-    ],
-)
-def test_weights_that_are_not_the_models(copy, change, message):
-    state = load_file(copy / "model.safetensors")
-    change(state)
-    save_file(state, copy / "model.safetensors")
-    with pytest.raises(InputError, match=f"{message}.*; copy the folder again"):
-        load_checkpoint(copy)
+def test_weights_that_are_not_the_models(copy):
+    good = load_file(copy / "model.safetensors")
+    for name, weight, message in (
+        ("unknown", torch.zeros(1), "do not fit"),
+        ("decoder.transformer.ln_f.bias", torch.zeros(1), "do not fit"),
+        ("emotion_head.bias", torch.full((9,), torch.nan), "emotion_head.bias holds numbers that are not"),
+    ):
+        save_file(good | {name: weight}, copy / "model.safetensors")
+        with pytest.raises(InputError, match=f"{message}.*; copy the folder again"):
+            load_checkpoint(copy)
 
 
 def test_a_pickle_in_its_place_is_not_read(copy):
@@ -165,16 +161,18 @@ def test_a_config_cannot_ask_for_code(copy):
         assert part._attn_implementation == "sdpa" and not hasattr(part, "auto_map")
 
 
-@pytest.mark.parametrize("field", ["decoder_config", "vision_config", "sevlm_settings", "model_type"])
+WRONG = {"n_layer": "two"}
+DAMAGED = {"decoder_config": WRONG, "vision_config": WRONG, "sevlm_settings": {"flags": []}, "model_type": "gpt2"}
+
+
+@pytest.mark.parametrize("field", DAMAGED)
 def test_damaged_configs(workspace, copy, field):
-    lexicon = ["--vad_lexicon", str(workspace.data / "demo-VAD-Lexicon.txt")]
     config = json.loads((copy / "config.json").read_text())
-    wrong = {"model_type": "gpt2", "sevlm_settings": {"flags": []}}.get(field, {"n_layer": "two"})
     missing = {name: value for name, value in config.items() if name != field}
-    for damaged in (missing, config | {field: wrong}):
+    for damaged in (missing, config | {field: DAMAGED[field]}):
         (copy / "config.json").write_text(json.dumps(damaged))
         with pytest.raises(InputError):
-            load_checkpoint(copy, None, lexicon)
+            load_checkpoint(copy, None, ["--vad_lexicon", str(workspace.data / "demo-VAD-Lexicon.txt")])
 
 
 def test_bad_input(workspace, trained, exported, tmp_path):
@@ -202,40 +200,28 @@ def test_bad_input(workspace, trained, exported, tmp_path):
 
 def test_upload(trained, tmp_path, monkeypatch, capsys):
     """Up to the wire: what is created and what is sent; a hub that fails leaves the folder and one line."""
-    sent = []
+    sent = {}
 
-    def create(self, name, private, exist_ok, repo_type, space_sdk):
-        assert (repo_type, space_sdk, exist_ok) == ("model", None, True)
+    def create(self, name, **options):
         if name == "me/none":
             raise ConnectionError("no network")
-        sent.append((name, private))
+        sent[name] = options
 
     def upload(self, repo_id, folder_path, repo_type):
-        sent.append((repo_id, {path.name for path in folder_path.iterdir()}))
+        sent[repo_id]["files"] = {path.name for path in folder_path.iterdir()}
         return "https://x"
 
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", create)
     monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", upload)
-    argv = [str(trained / "ckpts"), str(tmp_path / "out"), "--private", "--push_to_hub"]
-    assert share.main([*argv, "me/model"]) == 0 and "https://x" in capsys.readouterr().out
-    assert sent[0] == ("me/model", True) and {"README.md", "model.safetensors"} <= sent[1][1]
-    argv[1] = str(tmp_path / "out2")
-    with pytest.raises(
-        InputError, match="no network; the folder .* is complete: .*`hf upload me/none .*out2 --private`"
-    ):
-        share.main([*argv, "me/none"])
+
+    def push(out: str, name: str) -> None:
+        share.main([str(trained / "ckpts"), str(tmp_path / out), "--private", "--push_to_hub", name])
+
+    push("out", "me/model")
+    assert "https://x" in capsys.readouterr().out
+    assert {"README.md", "model.safetensors"} <= sent["me/model"].pop("files")
+    assert sent == {"me/model": {"private": True, "exist_ok": True, "repo_type": "model", "space_sdk": None}}
+    kept = "no network; the folder .* is complete: .*`hf upload me/none .*out2 --private`"
+    with pytest.raises(InputError, match=kept):
+        push("out2", "me/none")
     assert (tmp_path / "out2" / "model.safetensors").is_file()
-
-
-def test_exported_settings_hold_no_paths(tmp_path):
-    flags = {"seed": 7, "learning_rate": 0.1, "prompt_text": "p", "demo": True, "num_workers": 3, "use_VAD": False}
-    paths = {"cache_dir": "/home/me/cache", "image_root": "/home/me/images", "ckpt_path": "/home/me/ckpts"}
-    named = {"vad_lexicon": "/home/me/lexicon.txt", "clip_model": str(tmp_path)}
-    fingerprints = {"lexicon_sha256": "abc", "images": 5, "precision": "bf16"}
-    not_kept = {"references_sha256": "def", "images_per_step": 8, "processes": 2}
-    record = {"flags": dict.fromkeys(declared()) | flags | paths | named, "fingerprints": fingerprints | not_kept}
-    settings = share.exported_settings(record)
-    kept = {name: value for name, value in settings["flags"].items() if value is not None}
-    del flags["num_workers"]
-    assert kept == flags | {"vad_lexicon": "lexicon.txt", "clip_model": tmp_path.name}
-    assert settings["fingerprints"] == fingerprints

@@ -12,9 +12,11 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 
 import artEmisX_train
 from tests.conftest import REPOSITORY
+from tests.tools.stop_matrix import marked, processes_of, wait_for
 from utils.training import run as training_run
 from utils.training.resume import how_to_continue
 from utils.training.signals import StopSignals
@@ -58,23 +60,17 @@ def test_a_stop_while_the_demos_data_are_made_is_one_line(send, monkeypatch, tmp
     assert capfd.readouterr().err == "stopped by SIGINT; no state was written: give the same command again\n"
 
 
-@pytest.mark.parametrize("name", ["USR1", "USR2"])
-def test_warnings_of_clusters_only_ask_for_a_state(send, name):
+def test_warnings_of_clusters_only_ask_for_a_state_and_nohup_stays_in_force(send):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with StopSignals() as signals:
         for immediate in (True, False):
             signals.set_immediate(immediate)
-            signals.save = False
-            send(name)
-            assert signals.save and signals.stop is None
-
-
-def test_nohup_stays_in_force(send):
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with StopSignals() as signals:
-        send("HUP")  # at once
-        signals.set_immediate(False)
-        send("HUP")
-        assert signals.stop is None
+            send("HUP")
+            for name in ("USR1", "USR2"):
+                assert not signals.save
+                send(name)
+                assert signals.save and signals.stop is None
+                signals.save = False
 
 
 def test_other_processes_have_nothing_to_tidy(send):
@@ -115,13 +111,9 @@ def test_two_processes_agree_every_eighth_update():
     """And at once before an evaluation. A process that was not asked itself stops as by SIGTERM."""
 
     def agreed(updates: int, now: bool, stop: int | None, sums: tuple[float, float]) -> tuple[bool, int | None]:
-        run = SimpleNamespace(
-            signals=SimpleNamespace(save=False, stop=stop),
-            accelerator=SimpleNamespace(
-                num_processes=2, device="cpu", reduce=lambda asked, how: asked.new_tensor(sums)
-            ),
-            progress=SimpleNamespace(updates=updates),
-        )
+        both = SimpleNamespace(num_processes=2, device="cpu", reduce=lambda asked, how: torch.tensor(sums))
+        signals, progress = SimpleNamespace(save=False, stop=stop), SimpleNamespace(updates=updates)
+        run = SimpleNamespace(signals=signals, accelerator=both, progress=progress)
         return training_run.TrainingRun.agreed_signals(run, now)
 
     assert agreed(7, False, signal.SIGINT, (0, 1)) == (False, None)
@@ -156,10 +148,10 @@ def test_a_second_stop_by_ctrl_c_is_at_once_and_the_last_line_says_how_to_contin
 # ---- launcher, script and loader process -----------------------------------------------------------------------------
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes that their parent is gone")
-# a launcher that starts the script, and a script that starts a loader process; each prints its pid
-FAMILY = """
-import os, signal, subprocess, sys, time
-sys.path.insert(0, {repository!r})
+# a launcher that starts the script, and a script that starts a loader process
+FAMILY = f"""
+import os, subprocess, sys, time
+sys.path.insert(0, {str(REPOSITORY)!r})
 if len(sys.argv) < 2:
     subprocess.Popen([sys.executable, __file__, "script"], start_new_session=True)
 else:
@@ -167,56 +159,44 @@ else:
     prepare_script()
     if os.fork() == 0:
         leave_signals_to_parent()
-os.write(1, b"%d\\n" % os.getpid())  # in one piece, unlike print
+os.write(1, b"ready\\n")  # in one piece, unlike print
 time.sleep(60)
 """
 
 
-@pytest.fixture
-def family(tmp_path):
-    """A function: environment -> script and loader process, whose launcher has been killed."""
-    path = tmp_path / "family.py"
-    path.write_text(FAMILY.format(repository=str(REPOSITORY)))
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "ACCELERATE"))}
-
-    def start(launched):
-        command = [sys.executable, str(path)]
-        launcher = subprocess.Popen(command, env=clean | launched, stdout=subprocess.PIPE, start_new_session=True)
-        processes = [psutil.Process(int(launcher.stdout.readline())) for _ in range(3)]
-        processes.sort(key=lambda process: (process.pid != launcher.pid, process.ppid() != launcher.pid))
+def start_family(folder: Path, **launched: str) -> list[psutil.Process]:
+    """Start the three, with variables of a launcher; returns script and loader process. The launcher is killed."""
+    (folder / "family.py").write_text(FAMILY)
+    clean = {
+        name: value for name, value in marked(folder).items() if not name.startswith(("TORCHELASTIC", "ACCELERATE"))
+    }
+    command = [sys.executable, str(folder / "family.py")]
+    with subprocess.Popen(command, env=clean | launched, stdout=subprocess.PIPE, start_new_session=True) as launcher:
+        for _ in range(3):
+            launcher.stdout.readline()
         launcher.kill()
-        launcher.wait()
-        return processes[1:]
-
-    return start
-
-
-def is_over(process, seconds=5):
-    for _ in range(int(seconds * 20)):
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-            return True
-        time.sleep(0.05)
-    return False
+    return sorted(processes_of(folder), key=psutil.Process.create_time)
 
 
 @linux
-@pytest.mark.parametrize("launched", [{"TORCHELASTIC_RUN_ID": "none"}, {"ACCELERATE_DYNAMO_MODE": "default"}])
-def test_launcher_gone_ends_the_family(family, launched):
-    script, loader = family(launched)
-    assert is_over(script) and is_over(loader)
+@pytest.mark.parametrize("variable", ["TORCHELASTIC_RUN_ID", "ACCELERATE_DYNAMO_MODE"])
+def test_launcher_gone_ends_the_family(tmp_path, variable):
+    start_family(tmp_path, **{variable: "default"})
+    assert wait_for(lambda: not processes_of(tmp_path), 5)
 
 
 @linux
-def test_what_outlives_a_shell_and_signals_to_the_group(family):
+def test_what_outlives_a_shell_and_signals_to_the_group(tmp_path):
     """What nobody launched goes on when its shell ends. The script answers a signal with a state, for which its loader
     process must live."""
-    script, loader = family({})
-    assert not is_over(script, 0.3)
+    script, loader = start_family(tmp_path)
+    time.sleep(0.3)
+    assert len(processes_of(tmp_path)) == 2
     script.suspend()  # so that it does not end of the signals, and the loader process with it
-    while script.status() != psutil.STATUS_STOPPED:
-        time.sleep(0.01)
+    assert wait_for(lambda: script.status() == psutil.STATUS_STOPPED, 5)
     for name in ("TERM", "INT", "HUP", "USR1"):
         os.killpg(script.pid, getattr(signal, f"SIG{name}"))
-    assert not is_over(loader, 0.3)
+    time.sleep(0.3)
+    assert loader in processes_of(tmp_path)
     script.kill()
-    assert is_over(loader)
+    assert wait_for(lambda: not processes_of(tmp_path), 5)

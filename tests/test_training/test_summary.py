@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,17 +28,12 @@ def test_the_summary_names_existing_files_and_commands_that_run(workspace, tmp_p
     (root / "my data" / IMAGE_FOLDERS[0]).rename(root / "my images")
     lexicon = (root / "my data" / "demo-VAD-Lexicon.txt").rename(root / "it's mine.txt")
     lexicon.write_text(lexicon.read_text() + "nothing\t0.5\t0.5\t0.5\n")
-    flags = {
-        "nle_data_train_path": "my data/artEmisX_cl_train.json",
-        "nle_data_val_path": "my data/artEmisX_val.json",
-        "annFileExp": "my data/annotations/artEmisX_val_annot_exp.json",
-        "image_root": "my images",
-        "vad_lexicon": "it's mine.txt",
-        "cache_dir": "my cache",
-        "feature_cache": "auto",
-    }
-    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
-    argv = workspace.argv(Path("out put"), "--metrics", "rouge", "cider", *words)
+    words = shlex.split(
+        "--nle_data_train_path 'my data/artEmisX_cl_train.json' --nle_data_val_path 'my data/artEmisX_val.json' "
+        "--annFileExp 'my data/annotations/artEmisX_val_annot_exp.json' --image_root 'my images' --feature_cache auto "
+        "--vad_lexicon \"it's mine.txt\" --cache_dir 'my cache' --metrics rouge cider"
+    )
+    argv = workspace.argv(Path("out put"), *words)
     monkeypatch.chdir(root)
     monkeypatch.setattr(artEmisX_train, "collapse_warning", lambda texts: f"these {len(texts)} are alike")
     assert artEmisX_train.main(argv) == 0
@@ -52,17 +48,16 @@ def test_the_summary_names_existing_files_and_commands_that_run(workspace, tmp_p
     assert files["captions"] == f"out put/results/unf_captions_full_{epoch}_5_step.json"
     assert all((root / files[name]).exists() for name in ("captions", "checkpoint", "log"))
 
-    def output(main: Callable, program: list[str], command: str) -> str:
+    def output(main: Callable, command: str, *program: str) -> str:
         words = shlex.split(command)
-        assert words[: len(program)] == program
+        assert tuple(words[: len(program)]) == program
         assert not main(words[len(program) :])
         return capsys.readouterr().out
 
-    module = [f"PYTHONPATH={REPOSITORY}", "python", "-m"]
-    assert "1 explained" in output(explain.main, [*module, "utils.explain"], lines[6])
-    assert ".html: 4 images" in output(gallery.main, [*module, "utils.gallery"], f"{lines[7]} --metrics bleu")
-    script = ["python", str(REPOSITORY / "artEmisX_train.py")]
-    scoring = output(artEmisX_train.main, script, lines[8])
+    module = (f"PYTHONPATH={REPOSITORY}", "python", "-m")
+    assert "1 explained" in output(explain.main, lines[6], *module, "utils.explain")
+    assert ".html: 4 images" in output(gallery.main, f"{lines[7]} --metrics bleu", *module, "utils.gallery")
+    scoring = output(artEmisX_train.main, lines[8], "python", str(REPOSITORY / "artEmisX_train.py"))
     assert "WARNING" not in scoring and scoring.count(" are alike\n") == 1
     report = json.loads((root / files["report"].partition(" (")[0]).read_text())
     assert report["lexicon_sha256"] == sha256(lexicon)
@@ -105,9 +100,8 @@ def test_best_res_is_the_evaluation_that_chose_it(tmp_path):
 def test_the_test_command_has_every_flag_of_scoring(tmp_path, monkeypatch):
     """Those that the checkpoint does not record, in the demo too; blanks and quotes come back through a shell."""
     monkeypatch.chdir(tmp_path)
-    names = "my_values_val.json my_values_test.json val_annot.json b_val_annot.json b_test_annot.json"
-    for name in names.split():
-        (tmp_path / name).touch()
+    for name in ("my_values_val", "my_values_test", "val_annot", "b_val_annot", "b_test_annot"):
+        (tmp_path / f"{name}.json").touch()
     more = shlex.split(
         "--skip_bad_images --num_workers 3 --eval_batch_size 5 --cpu_threads 2 --metrics rouge bleu --gallery 7 "
         "--cache_dir 'a cache' --vad_lexicon \"it's mine.txt\" --test_set v1.0 --image_root 'pict ures' "
@@ -115,30 +109,32 @@ def test_the_test_command_has_every_flag_of_scoring(tmp_path, monkeypatch):
     )
     places = ["--nle_data_val_path", "my_values_val.json", "--caption_save_path", "re sults", "--ckpt_path", "ck pts"]
 
-    def scored(*flags: str):
+    def scored(*flags: str) -> Namespace:
         trained = parse_args(list(flags))
         words = shlex.split(summary.test_command(trained))
         assert words[:2] == ["python", str(REPOSITORY / "artEmisX_train.py")]
         args = parse_args(words[2:])
         assert args.eval_only and args.load_from_epoch == "best-res"
-        for flag in {"--feature_cache", *more}.intersection(flags):
-            if flag.startswith("--"):
-                assert getattr(args, flag[2:]) == getattr(trained, flag[2:]), flag
+        for flag in (flag[2:] for flag in flags if flag in {"--feature_cache", *more} and flag.startswith("--")):
+            assert getattr(args, flag) == getattr(trained, flag), flag
         return args
 
-    def files(args) -> list[str]:
+    def files(*flags: str) -> list[str]:
+        args = scored(*flags)
         return [str(args.nle_data_val_path), str(args.annFileExp)]
 
-    args = scored(*places, *more, "--annFileExp", "b_val_annot.json", "--feature_cache", "fea tures")
+    args = scored(*places, *more, "--feature_cache", "fea tures")
     assert [str(args.ckpt_path), str(args.caption_save_path)] == ["ck pts", "re sults/test"]
-    assert files(args) == ["my_values_test.json", "b_test_annot.json"]
-    args = scored(*places, "--annFileExp", "val_annot.json")  # has no counterpart for the test split
-    assert files(args) == ["my_values_test.json", "val_annot.json"]
-    args = scored("--nle_data_val_path", "x_val.json", "--annFileExp", "b_val_annot.json")  # there is no test split
-    assert files(args) == ["x_val.json", "b_val_annot.json"]
+    assert files(*places, "--annFileExp", "b_val_annot.json") == ["my_values_test.json", "b_test_annot.json"]
+    # one that has no counterpart for the test split, and a split that has none
+    assert files(*places, "--annFileExp", "val_annot.json") == ["my_values_test.json", "val_annot.json"]
+    without_test = ["--nle_data_val_path", "x_val.json", "--annFileExp", "b_val_annot.json"]
+    assert files(*without_test) == ["x_val.json", "b_val_annot.json"]
     assert scored("--demo", *more).nle_data_val_path == DEMO / "data" / "artEmisX_test.json"
     assert scored("--demo", "--fixed_encoder", "True", "--feature_cache", "auto").demo is False
     assert scored("--demo", *places).demo is False
+    args = parse_args(["--demo", "--metrics", "bleu"])  # the demo's own settings are not repeated
+    assert summary.scoring_flags(args, demo=True) == ["--metrics", "bleu"]
 
 
 def test_the_demos_test_split_needs_no_paths(monkeypatch, tmp_path):
@@ -146,14 +142,7 @@ def test_the_demos_test_split_needs_no_paths(monkeypatch, tmp_path):
     args = parse_args("--eval_only --demo --split test".split())
     assert args.nle_data_val_path == DEMO / "data" / "artEmisX_test.json"
     assert args.annFileExp == DEMO / "data" / "annotations" / "artEmisX_test_annot_exp.json"
-    assert (args.caption_save_path, args.test_set) == (DEMO / "results" / "test", None)
-    assert args.load_from_epoch == "best-res"
+    assert (args.caption_save_path, args.load_from_epoch) == (DEMO / "results" / "test", "best-res")
     args = parse_args("--eval_only --demo --split test --load_from_epoch best-acc --caption_save_path x".split())
     assert (args.load_from_epoch, str(args.caption_save_path)) == ("best-acc", "x")
     assert parse_args("--eval_only --demo".split()).nle_data_val_path == DEMO / "data" / "artEmisX_val.json"
-
-
-def test_the_demos_own_settings_are_not_repeated():
-    args = parse_args(["--demo", "--metrics", "bleu"])
-    assert summary.scoring_flags(args, demo=True) == ["--metrics", "bleu"]
-    assert {"--metrics", "--vad_lexicon"} <= set(summary.scoring_flags(args))

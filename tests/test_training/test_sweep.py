@@ -11,14 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from tests.conftest import REPOSITORY, without
+from tests.tools.stop_matrix import marked, processes_of, wait_for
 from utils import sweep
 from utils.command_line import parse_args
 from utils.errors import InputError
@@ -26,7 +25,7 @@ from utils.evaluation.ablation_table import Result, write_table
 from utils.evaluation.report import classifier_name
 from utils.files import run_lock, sha256
 from utils.run_record import flags_of
-from utils.training.run_log import read_log
+from utils.training.run_log import RunLog, read_log
 
 SCRIPT = f"""
 import sys
@@ -35,20 +34,16 @@ from tests.test_training.test_sweep import stand_in
 stand_in(sys.argv[2:])
 """
 TWO = ("--ablate", "use_VAD,use_cl_loss")
+ONE_SEED = ("--ablate", "use_VAD", "--seeds", "1")
 
 
 def stand_in(argv: list[str]) -> None:
     """Writes what a training writes. The file `orders` says "fail SEED", or "wait" until it is stopped."""
-
-    def write(kind: str, **content: object) -> None:
-        with open(args.caption_save_path / "log.jsonl", "a") as log:
-            print(json.dumps({kind: content}), file=log)
-
     args, orders = parse_args(argv), Path("orders").read_text() if Path("orders").is_file() else ""
     with open("calls", "a") as calls:
         calls.write(f"{args.use_VAD} {args.use_cl_loss} {args.seed} {args.resume} {args.eval_only}\n")
-    args.caption_save_path.mkdir(parents=True, exist_ok=True)
     if args.eval_only:
+        args.caption_save_path.mkdir(parents=True, exist_ok=True)
         files = {"evaluated": args.nle_data_val_path, "references": args.annFileExp, "lexicon": args.vad_lexicon}
         report = {f"{name}_sha256": sha256(path) for name, path in files.items()}
         report |= {"test_set": args.test_set, "evaluated_file": args.nle_data_val_path.name}
@@ -56,16 +51,17 @@ def stand_in(argv: list[str]) -> None:
         report |= {"scores": {"sub_acc": 0.125, "max_lcs": 2.5}}
         (args.caption_save_path / "report.json").write_text(json.dumps(report))
         return
-    write("start", flags=flags_of(args) | {"prefix_dim": 96}, fingerprints={})  # the encoder's width
+    log = RunLog(args.caption_save_path)
+    log.write("start", {"flags": flags_of(args) | {"prefix_dim": 96}, "fingerprints": {}})  # the encoder's width
     if orders == f"fail {args.seed}":
         print("error: of a loader\nerror: no luck with this seed\nand more about it")
         sys.exit(1)
     if orders == "wait":
         time.sleep(60)
     place = {"epoch": 0, "step": 7, "updates": 8}
-    write("scores", **place, sub_acc=args.seed / 100 + args.use_VAD / 10, Bleu_4=0.5)
-    write("scores", **place | {"epoch": 1}, sub_acc=0.99, Bleu_4=0.1)
-    write("end", epoch=0, step=7)
+    log.write("scores", place | {"sub_acc": args.seed / 100 + args.use_VAD / 10, "Bleu_4": 0.5})
+    log.write("scores", place | {"epoch": 1, "sub_acc": 0.99, "Bleu_4": 0.1})
+    log.write("end", {"epoch": 0, "step": 7})
 
 
 @pytest.fixture
@@ -135,15 +131,18 @@ def test_printed_commands(here, capsys):
         assert sweep.main(argv(*TWO, "--seeds", "2", "--print", "--jobs", "2", *test, flags=flags)) == 0
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) == 6 and not Path("out").exists() and not calls()
-        train, scoring = (shlex.split(command) for command in lines[2].split(" && "))
-        assert train[:3] == scoring[:3] == [sys.executable, "stand_in.py", str(REPOSITORY / "artEmisX_train.py")]
-        args = parse_args(train[3:])
-        assert (args.use_VAD, args.use_cl_loss, args.resume, args.metrics) == (False, True, True, ["rouge", "cider"])
-        assert (str(args.ckpt_path), args.cpu_threads) == ("out/no-use_VAD/seed-42/ckpts", max(os.cpu_count() // 2, 1))
-        args = parse_args(scoring[3:])
-        assert (str(args.vad_lexicon), args.metrics, args.eval_only) == ("it's.txt", ["rouge", "cider"], True)
-        assert str(args.cache_dir) == "out/cache" and args.nle_data_train_path is None
-        assert args.demo == (len(test) == 1) and str(args.nle_data_val_path) == "runs/demo/data/artEmisX_test.json"
+        commands = [shlex.split(command) for command in lines[2].split(" && ")]
+        assert [command[:2] for command in commands] == [[sys.executable, "stand_in.py"]] * 2
+        train, scoring = (parse_args(command[3:]) for command in commands)
+        assert (train.use_VAD, train.use_cl_loss, train.resume, train.seed) == (False, True, True, 42)
+        assert (train.ckpt_path, train.cpu_threads) == (
+            Path("out/no-use_VAD/seed-42/ckpts"),
+            max(os.cpu_count() // 2, 1),
+        )
+        assert scoring.ckpt_path == train.ckpt_path and scoring.eval_only
+        assert train.metrics == scoring.metrics == ["rouge", "cider"] and scoring.vad_lexicon == Path("it's.txt")
+        assert scoring.cache_dir == train.cache_dir == Path("out/cache") and scoring.demo == (len(test) == 1)
+        assert scoring.nle_data_val_path == Path("runs/demo/data/artEmisX_test.json")
 
 
 @pytest.mark.parametrize(
@@ -180,15 +179,11 @@ def test_missing_files_and_a_sweep_at_work(here):
 def test_a_sweep_repeats_no_run_and_refuses_other_flags(here, quick, capsys):
     assert sweep.main(argv(*TWO, "--seeds", "2")) == 0
     assert len(calls()) == 6 and len(set(calls())) == 6
-    rows = table()
-    assert list(rows) == ["full", "no-use_VAD", "no-use_cl_loss"]
     # of best-res, which is not the last evaluation; 42 and 43 hundredths, and a tenth with use_VAD
-    assert float(rows["full"]["sub_acc_mean"]) == pytest.approx(0.525)
-    assert float(rows["no-use_VAD"]["sub_acc_std"]) == pytest.approx(0.005 * 2**0.5)
+    means = {name: float(row["sub_acc_mean"]) for name, row in table().items()}
+    assert means == pytest.approx({"full": 0.525, "no-use_VAD": 0.425, "no-use_cl_loss": 0.525})
     output = capsys.readouterr().out
-    assert "52.50 ± 0.71" in output and "the split that chose it" in output
-    assert "seeds 42, 43" in Path("out/ablation.md").read_text(encoding="utf-8")
-
+    assert "52.50 ± 0.71" in output and "the split that chose it" in output and "seeds 42, 43" in output
     assert sweep.main(argv(*TWO, "--seeds", "3")) == 0  # only what is new is run
     assert len(calls()) == 9 and table()["full"]["seeds"] == "42 43 44"
     assert sweep.main(argv(*TWO, "--seeds", "3", flags=("--num_workers", "1"))) == 0  # computes the same
@@ -209,44 +204,26 @@ def test_failed_run_is_reported_and_tried_again(here, quick, capsys):
 
 
 def test_launcher_that_does_nothing_is_a_failure(here, capsys):
-    words = argv("--ablate", "use_VAD", "--seeds", "1")
+    words = argv(*ONE_SEED)
     words[words.index("--launcher") + 1] = "true"
     assert sweep.main(words) == 1
     assert "exited with status 0 but has not finished" in capsys.readouterr().out
     assert not Path("out/ablation.md").exists()
 
 
-def stand_ins() -> list[psutil.Process]:
-    """Processes of the stand-in in this working directory."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if "stand_in.py" in process.cmdline() and process.cwd() == os.getcwd():
-                found.append(process)
-    return found
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_sweep_ends_its_runs_and_goes_on(here, quick, number):
+def test_stopped_sweep_ends_its_runs_and_goes_on(here, quick, tmp_path, number):
     Path("orders").write_text("wait")
     command = [sys.executable, "-m", "utils.sweep", *argv(*TWO, "--seeds", "1", "--jobs", "2")]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    environment = marked(tmp_path) | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    wait_for(lambda: len(list(Path("out").glob("*/*/results/log.jsonl"))) == 2)
+    assert wait_for(lambda: len(list(Path("out").glob("*/*/results/log.jsonl"))) == 2, 30)
     process.send_signal(number)
     output, _ = process.communicate(timeout=30)
     if number == signal.SIGINT:
         assert process.returncode == 130 and "0 of 3 runs are finished; the same command continues" in output
-    assert len(calls()) == 2
-    wait_for(lambda: not stand_ins())
+    assert len(calls()) == 2 and wait_for(lambda: not processes_of(tmp_path), 30)
     Path("orders").unlink()
     assert sweep.main(argv(*TWO, "--seeds", "1")) == 0
     assert len(calls()) == 5 and all(line.endswith("True False") for line in calls())  # with --resume
@@ -254,20 +231,12 @@ def test_stopped_sweep_ends_its_runs_and_goes_on(here, quick, number):
 
 def test_test_split(here, quick, capsys):
     """Scored behind the training, and again once split, references, lexicon, classifier or vocabulary is another."""
-    of_sweep = ("--ablate", "use_VAD", "--seeds", "1")
-    assert sweep.main(argv(*of_sweep)) == 0
-    assert sweep.main(argv(*of_sweep, "--test")) == 0  # the trainings are there: only scored
-    assert [line.endswith("True") for line in calls()] == [False] * 2 + [True] * 2
-    assert table()["full"]["sub_acc_mean"] == "0.125"
-    output = capsys.readouterr().out
-    assert (
-        "Scores of artEmisX_test.json (a test split without a name); checkpoint: best-res of" in output
-        and "One seed: no standard deviation" in output
-    )
+    assert sweep.main(argv(*ONE_SEED)) == 0
     for name in ("a.pt", "b.pt", "vocabulary.pkl", "words.pkl"):
         Path(name).write_text(name)
     data = Path("runs/demo/data")
     steps = [
+        (None, ""),  # the trainings are there: only scored
         (data / "artEmisX_test.json", ""),
         (data / "annotations/artEmisX_test_annot_exp.json", ""),
         (data / "demo-VAD-Lexicon.txt", ""),
@@ -276,12 +245,15 @@ def test_test_split(here, quick, capsys):
         (None, "--text2emotion b.pt --vocabulary words.pkl --test_set v1.0"),
         (None, "--text2emotion b.pt --vocabulary words.pkl"),
     ]
-    for number, (path, test) in enumerate(steps, start=3):
-        if path:
-            path.write_text("{ }")
+    for number, (changed, test) in enumerate(steps, start=1):
+        if changed:
+            changed.write_text("{ }")
         for _ in range(2):  # what has been scored is not scored again
-            assert sweep.main(argv(*of_sweep, "--test", *filter(None, [test]))) == 0
-            assert len(calls()) == 2 * number, (path, test)
+            assert sweep.main(argv(*ONE_SEED, "--test", *filter(None, [test]))) == 0
+            assert [call.split()[-1] for call in calls()] == ["False"] * 2 + ["True"] * 2 * number, (changed, test)
+    output = capsys.readouterr().out
+    assert "Scores of artEmisX_test.json (a test split without a name); checkpoint: best-res of" in output
+    assert "One seed: no standard deviation" in output and table()["full"]["sub_acc_mean"] == "0.125"
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -312,12 +284,8 @@ def test_runs_that_cannot_be_compared_are_named(tmp_path):
 def test_the_table_in_markdown_csv_and_latex(tmp_path):
     """Rows in the order of the combinations, columns in that of reports, whatever the order of the results. A score that
     one run lacks has no mean over all."""
-    combinations = {
-        "full": {"use_VAD": True, "mode": "=1+1"},
-        "no-use_VAD": {"use_VAD": False, "mode": "a|b & 50%"},
-        "alone": {"use_VAD": False, "mode": "x"},
-        "none": {"use_VAD": False, "mode": "y"},
-    }
+    modes = {"full": "=1+1", "no-use_VAD": "a|b & 50%", "alone": "x", "none": "y"}
+    combinations = {name: {"use_VAD": name == "full", "mode": mode} for name, mode in modes.items()}
     runs = [
         ("full", 3, {"Bleu_4": 0.1, "sub_acc": 0.5, "max_lcs": 2.0}),
         ("full", 4, {"Bleu_4": 0.2, "sub_acc": 0.75, "max_lcs": 4.0}),
@@ -336,19 +304,12 @@ def test_the_table_in_markdown_csv_and_latex(tmp_path):
         ["none", "-", "y", "0", "-", "-", "-"],
     ]
     assert "WARNING: 3 of 8 runs are missing" in markdown
-    with (tmp_path / "ablation.csv").open(encoding="utf-8", newline="") as file:
-        read = list(csv.DictReader(file))
+    head, full, partial, alone, none = csv.reader((tmp_path / "ablation.csv").read_text("utf-8").splitlines())
     scores = [f"{name}_{kind}" for name in ("sub_acc", "Bleu_4", "max_lcs") for kind in ("mean", "std")]
-    assert list(read[0]) == ["combination", "use_VAD", "mode", "runs", "seeds", *scores]
-    assert [float(read[0][name]) for name in scores] == pytest.approx(
-        [0.625, 0.125 * 2**0.5, 0.15, 0.05 * 2**0.5, 3, 2**0.5]
-    )
-    assert (read[0]["mode"], read[1]["Bleu_4_mean"], read[2]["sub_acc_std"], read[3]["sub_acc_mean"]) == (
-        "'=1+1",
-        "",
-        "",
-        "",
-    )
+    assert head == ["combination", "use_VAD", "mode", "runs", "seeds", *scores]
+    assert full[:4] == ["full", "True", "'=1+1", "2"]
+    assert [float(cell) for cell in full[5:]] == pytest.approx([0.625, 0.125 * 2**0.5, 0.15, 0.05 * 2**0.5, 3, 2**0.5])
+    assert partial[7:9] == ["", ""] and alone[5:7] == ["1.0", ""] and none[5:] == [""] * 6
     latex = (tmp_path / "ablation.tex").read_text(encoding="utf-8")
     assert r"no-use\_VAD" in latex and r"a\textbar{}b \& 50\%" in latex
     assert r"$\checkmark$" in latex and "✓" not in latex and r"a\_b, 100\% \textless{}all\textgreater{}.json" in latex

@@ -54,25 +54,21 @@ def test_every_loss_rate_and_score_under_its_own_name(whole):
     assert samples[-1][1] == "\n\n".join(f"{line['image_name']}: {line['caption']}" for line in captions)
 
 
-class Killed(Exception):
-    """As good as a kill: nothing is saved or tidied."""
-
-
-def killed(*_):
-    raise Killed
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["in an evaluation, once it is logged", "in an epoch, and did not report"])
 def test_a_resumed_run_has_no_point_twice_and_lacks_none(whole, workspace, tmp_path, monkeypatch, place):
+    """After an error that nothing catches, as good as a kill: nothing is saved or tidied."""
     between, in_epoch = artEmisX_train.between_updates, place.startswith("in an epoch")
+
+    def killed(*_):
+        raise MemoryError
 
     def until_the_ninth(run, steps):
         between(run, steps) if run.progress.updates < 9 else killed()
 
     with monkeypatch.context() as patch:
         patch.setattr(artEmisX_train, *("between_updates", until_the_ninth) if in_epoch else ("save_best", killed))
-        with pytest.raises(Killed):
+        with pytest.raises(MemoryError):
             artEmisX_train.main(workspace.argv(tmp_path, *(REPORTED[2:] if in_epoch else REPORTED)))
     last = read_log(tmp_path / "results" / "log.jsonl")
     assert (last.losses[-1]["updates"], last.scores[-1]["updates"]) == ((9, 6) if in_epoch else (6, 6))
@@ -100,8 +96,8 @@ def test_a_tracker_that_does_not_start(workspace, tmp_path, monkeypatch):
         artEmisX_train.main(workspace.argv(tmp_path, *REPORTED))
 
 
-def point(epoch: int, step: int, **values: float) -> dict:
-    return {"epoch": epoch, "step": step, "updates": epoch * 3 + step + 1} | values
+def point(kind: str, epoch: int, step: int, value: float) -> dict:
+    return {kind: {"epoch": epoch, "step": step, "updates": epoch * 3 + step + 1, "value": value}}
 
 
 def start(seed: int = 1, **more: object) -> dict:
@@ -110,10 +106,8 @@ def start(seed: int = 1, **more: object) -> dict:
 
 RUN = [
     start(resumed=None),
-    *({"losses": point(0, step, loss=1.0)} for step in range(3)),
-    {"scores": point(0, 2, sub_acc=0.1)},
-    *({"losses": point(1, step, loss=1.0)} for step in range(3)),
-    {"scores": point(1, 2, sub_acc=0.2)},
+    *(point("losses", epoch, step, 1.0) for epoch in (0, 1) for step in range(3)),
+    *(point("scores", epoch, 2, score) for epoch, score in enumerate((0.1, 0.2))),
 ]
 
 
@@ -121,9 +115,9 @@ RUN = [
     ("further", "losses", "scores"),
     [
         ([], [1.0] * 6, [0.1, 0.2]),
-        ([start(resumed="00001-00000001"), {"losses": point(1, 1, loss=2.0)}], [1.0] * 4 + [2.0], [0.1]),
+        ([start(resumed="00001-00000001"), point("losses", 1, 1, 2.0)], [1.0] * 4 + [2.0], [0.1]),
         # its last evaluation was due, and is made again
-        ([start(resumed="00001-00000003"), {"scores": point(1, 2, sub_acc=0.3)}], [1.0] * 6, [0.1, 0.3]),
+        ([start(resumed="00001-00000003"), point("scores", 1, 2, 0.3)], [1.0] * 6, [0.1, 0.3]),
         ([start(continued={"from": "best-res", "epoch": 1})], [1.0] * 3, [0.1]),
         ([start(seed=2)], [], []),
     ],
@@ -137,11 +131,10 @@ def test_a_log_is_read_without_what_was_discarded(tmp_path, further, losses, sco
         with open(log.path, "ab") as file:
             file.write(b'{"losses": {"epoch": 0, "st')  # cut short by a kill
     history = read_log(log.path)
-    assert [point["loss"] for point in history.losses] == losses
-    assert [point["sub_acc"] for point in history.scores] == scores
-    places = [(point["epoch"], point["step"]) for point in history.losses]
-    assert places == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)][: len(losses)]
-    assert history.flags == {"seed": 2 if losses == [] else 1}
+    assert [point["value"] for point in history.losses] == losses
+    assert [point["value"] for point in history.scores] == scores
+    assert [point["updates"] for point in history.losses] == list(range(1, len(losses) + 1))
+    assert history.flags == {"seed": 1 if losses else 2}
 
 
 @pytest.mark.parametrize("content", ["", "[1]\n", '{"start": {}}\n{"losses": {"epoch": 0, "step": 0, "loss": 1.0}}\n'])

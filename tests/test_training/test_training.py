@@ -10,8 +10,10 @@ import artEmisX_train
 from tests.conftest import logged_losses
 from tests.test_training.conftest import NOT_DEFAULT
 from utils.errors import InputError
+from utils.files import sha256
 from utils.training.checkpoints import load_named
 from utils.training.resume import state_folders
+from utils.training.run_log import read_log
 
 
 def train(workspace, out, *more):
@@ -35,10 +37,17 @@ def test_output_files(finished, workspace):
     assert set(values) == {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "sub_acc", "macro_F1", "weighted_F1"}
     assert all(0 <= value <= 1 for value in values.values())
     captions = json.loads((results / "unf_captions_exp_1_5_step.json").read_text())
-    assert all(set(caption) == {"image_id", "caption", "image_name"} for caption in captions)
-    assert all(isinstance(caption["image_id"], int) for caption in captions)
+    kinds = {name: type(value) for name, value in captions[0].items()}
+    assert kinds == {"image_id": int, "caption": str, "image_name": str}
     cached = {path.name.rpartition("-")[0] for path in (workspace.root / "cache").glob("*.npy")}
     assert {"records", "texts", "vad-tokens"} <= cached
+    fingerprints = read_log(results / "log.jsonl").fingerprints
+    for name, file in (
+        ("training_records", "artEmisX_cl_train.json"),
+        ("scored_records", "artEmisX_val.json"),
+        ("references", "annotations/artEmisX_val_annot_exp.json"),
+    ):
+        assert fingerprints[f"{name}_sha256"] == sha256(workspace.data / file)
 
     # checkpoints in the published layout, with the permissions that the user's other files get
     assert {path.name for path in ckpts.glob("nle_model_*")} == {"nle_model_best-acc", "nle_model_best-res"}

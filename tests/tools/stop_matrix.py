@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,14 +25,12 @@ from itertools import product
 from pathlib import Path
 
 import psutil
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.conftest import REPOSITORY, Workspace
-from utils.training.resume import load_state
 
 LAUNCHERS = {
     "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
@@ -70,31 +69,27 @@ sys.exit(run_script(script.main))
 """
 
 
+def marked(folder: Path) -> dict[str, str]:
+    """The environment of processes that `processes_of` finds."""
+    return os.environ | {"RUN_OF_MATRIX": str(folder)}
+
+
 def processes_of(folder: Path) -> list[psutil.Process]:
     """Processes whose environment carries this run's mark, zombies left out."""
     return [
         process
-        for process in psutil.process_iter(["environ", "status"])
+        for process in psutil.process_iter(["environ", "status", "name"])
         if (process.info["environ"] or {}).get("RUN_OF_MATRIX") == str(folder)
         and process.info["status"] != psutil.STATUS_ZOMBIE
     ]
 
 
-def kill_all(folder: Path) -> list[psutil.Process]:
-    """Kill what is left of a run; returns it."""
+def kill_all(folder: Path) -> list[str]:
+    """Kill what is left of a run; returns its names."""
     left = processes_of(folder)
     for process in left:
         process.kill()
-    return left
-
-
-def kind(process: psutil.Process, workers: set[int]) -> str:
-    try:
-        if "java" in process.name():
-            return "java"
-        return "worker" if process.pid in workers else "loader" if process.ppid() in workers else "other"
-    except psutil.Error:
-        return "other"
+    return sorted(process.info["name"] for process in left)
 
 
 def wait_for(condition, seconds: float) -> bool:
@@ -120,7 +115,7 @@ def start(workspace: Workspace, folder: Path, launcher: str, moment: str) -> sub
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=REPOSITORY,
-            env=os.environ | {"RUN_OF_MATRIX": str(folder)},
+            env=marked(folder),
         )
 
 
@@ -138,20 +133,18 @@ def case(workspace: Workspace, launcher: str, moment: str, target: str, name: st
     def over() -> bool:
         return started.poll() is not None and not processes_of(folder)
 
-    there = wait_for(lambda: len(workers()) >= many or started.poll() is not None, 120)
-    if not there or started.poll() is not None:
+    wait_for(lambda: len(workers()) >= many or started.poll() is not None, 120)
+    if len(workers()) < many or started.poll() is not None:
         raise SystemExit(f"{launcher}, {moment}: the run did not get there:\n{log.read_text()[-2000:]}")
-    pids = {started.pid} if launcher == "python" else workers()
     began = time.time()
-    signalled = max(pids) if target == "worker" else started.pid  # the second of two workers, as a rule
+    signalled = max(workers()) if target == "worker" else started.pid  # the second of two workers, as a rule
     (os.killpg if target == "group" else os.kill)(signalled, getattr(signal, f"SIG{name}"))
     # a process saves at USR1 and USR2 and goes on
     goes_on = name.startswith("USR") and (target == "worker" or launcher == "python") and not wait_for(over, 6)
     if goes_on:
         kill_all(folder)
     gone, took = wait_for(over, 60), time.time() - began
-    left = sorted(kind(process, pids) for process in processes_of(folder))
-    kill_all(folder)
+    left = kill_all(folder)
     started.wait()
     states = [path.stat().st_mtime for path in (folder / "ckpts" / "resume").glob("*/state.pt")]
     saved = any(written >= began - 0.5 for written in states)
@@ -198,33 +191,27 @@ def run_as_job(
         what the runs printed, and each one's exit status.
     """
     (folder / "job.sh").write_text(job_script(processes))
-    commands = folder / "bin"
-    commands.mkdir()
-    (commands / "scontrol").write_text('#!/bin/sh\necho "$@" > "$SLURM_STAND_IN/requeued"\n')
-    (commands / "scontrol").chmod(0o755)
-    marks = {"SLURM_JOB_ID": "17", "SLURM_STAND_IN": str(folder), "RUN_OF_MATRIX": str(folder)}
-    environment = os.environ | marks | {"PATH": f"{commands}:{os.environ['PATH']}"}
-    log, statuses = folder / "job.log", []
-    with open(log, "wb") as output:
-        while True:
-            seen = losses_logged(folder)
-            command = ["bash", str(folder / "job.sh"), *argv]
+    scontrol, requeued = folder / "bin" / "scontrol", folder / "requeued"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {shlex.quote(str(requeued))}\n')
+    scontrol.chmod(0o755)
+    environment = marked(folder) | {"SLURM_JOB_ID": "17", "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
+    command, log, statuses = ["bash", str(folder / "job.sh"), *argv], folder / "job.log", []
+    while not statuses or requeued.is_file():
+        requeued.unlink(missing_ok=True)
+        before = losses_logged(folder)
+        with open(log, "ab") as output:
             job = subprocess.Popen(
                 command, stdout=output, stderr=output, cwd=REPOSITORY, env=environment, start_new_session=True
             )
-            if len(statuses) < warnings:
-                for _ in range(2400):  # two minutes
-                    if losses_logged(folder) > seen + 1 or job.poll() is not None:
-                        break
-                    time.sleep(0.05)
-                (os.killpg if whole_group else os.kill)(job.pid, signal.SIGUSR1)
-            statuses.append(job.wait(timeout=300))
-            left = kill_all(folder)  # as Slurm would now
-            assert not left, f"left behind: {left}"
-            if not (folder / "requeued").is_file():
-                return log.read_text(errors="replace"), statuses
-            assert (folder / "requeued").read_text() == "requeue 17\n"
-            (folder / "requeued").unlink()
+        if len(statuses) < warnings:
+            wait_for(lambda job=job, before=before: losses_logged(folder) > before + 1 or job.poll() is not None, 120)
+            (os.killpg if whole_group else os.kill)(job.pid, signal.SIGUSR1)
+        statuses.append(job.wait(timeout=300))
+        left = kill_all(folder)  # as Slurm would now
+        assert not left, f"left behind: {left}"
+        assert not requeued.is_file() or requeued.read_text() == "requeue 17\n"
+    return log.read_text(errors="replace"), statuses
 
 
 def losses_logged(folder: Path) -> int:
@@ -235,6 +222,10 @@ def losses_logged(folder: Path) -> int:
 
 def same_end(*runs: Path) -> bool:
     """Whether two runs ended with the same weights and scores."""
+    import torch  # here, as tests import this file in processes that are to start at once
+
+    from utils.training.resume import load_state
+
     left, right = (load_state(run / "ckpts")[0].state for run in runs)
     same = (torch.equal(left["model"][name], tensor) for name, tensor in right["model"].items())
     return left["progress"] == right["progress"] and all(same)

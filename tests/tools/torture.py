@@ -10,7 +10,6 @@ differs.
 
 import argparse
 import hashlib
-import json
 import os
 import random
 import signal
@@ -31,18 +30,17 @@ from tests.conftest import Workspace
 from utils.errors import run_script
 from utils.evaluation.evaluator import Evaluator
 from utils.files import sha256
-from utils.layout import list_names
 from utils.training import resume
 
 MOMENTS = ("any moment", "evaluation", "checkpoint")
 PICTURES, EPOCHS = 64, 2
 
 
-def announce(pipe: int, moment: bytes, function):
+def announce(pipe: int, moment: str, function):
     """`function`, telling the parent when it starts."""
 
     def announced(*args, **kwargs):
-        os.write(pipe, moment)
+        os.write(pipe, moment[:1].encode())
         return function(*args, **kwargs)
 
     return announced
@@ -62,9 +60,8 @@ def start(argv: list[str], log: Path) -> tuple[int, int]:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    # torch.save writes the largest file of a state and of a named checkpoint
-    Evaluator.__call__ = announce(writing, b"e", Evaluator.__call__)
-    torch.save = announce(writing, b"c", torch.save)
+    Evaluator.__call__ = announce(writing, "evaluation", Evaluator.__call__)
+    torch.save = announce(writing, "checkpoint", torch.save)  # the largest file of a state and of a named checkpoint
     os._exit(run_script(lambda: artEmisX_train.main(argv)))
 
 
@@ -91,17 +88,14 @@ def finish(argv: list[str], log: Path) -> float:
     return time.monotonic() - began
 
 
-def outcome(out: Path) -> dict[str, str]:
-    """Hashes of final weights, scores, captions and named checkpoints."""
+def outcome(out: Path) -> dict[str, object]:
+    """Final weights and progress, scores, captions and named checkpoints, as hashes."""
     state, weights = resume.load_state(out / "ckpts")[0].state, hashlib.sha256()
     for name, tensor in sorted(state["model"].items()):
         weights.update(name.encode() + tensor.numpy().tobytes())
-    hashes = {"weights": weights.hexdigest(), "progress": json.dumps(state["progress"], sort_keys=True)}
-    for path in sorted((out / "results").glob("*.json")):
-        hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    for name in list_names(out / "ckpts"):
-        hashes[name] = sha256(out / "ckpts" / f"nle_model_{name}" / "model.safetensors")
-    return hashes
+    files = [*(out / "results").glob("*.json"), *(out / "ckpts").glob("nle_model_*/model.safetensors")]
+    hashes = {str(path.relative_to(out)): sha256(path) for path in sorted(files)}
+    return hashes | {"weights": weights.hexdigest(), "progress": state["progress"]}
 
 
 def torture(root: Path, kills: int, seed: int) -> int:
@@ -115,16 +109,16 @@ def torture(root: Path, kills: int, seed: int) -> int:
     different = killed = 0
     while killed < kills:
         moment = MOMENTS[killed % len(MOMENTS)]
-        seconds = rng.uniform(0, duration) if moment == "any moment" else rng.uniform(0, 0.15)
+        seconds = rng.uniform(0, duration if moment == "any moment" else 0.15)
         out = root / f"run-{killed:02d}"
-        argv = workspace.argv(out, *flags)
-        pid, pipe = start(argv, out.with_suffix(".log"))
+        argv, log = workspace.argv(out, *flags), out.with_suffix(".log")
+        pid, pipe = start(argv, log)
         was_killed = kill_at(pid, pipe, moment, seconds, rng.randint(1, EPOCHS))
         os.close(pipe)
         if not was_killed:
             continue  # it had ended already: another try
         workers = str(rng.choice((0, 1, 4)))
-        finish([*argv, "--resume", "--num_workers", workers], out.with_suffix(".log"))
+        finish([*argv, "--resume", "--num_workers", workers], log)
         found = outcome(out)
         wrong = [name for name in expected if found.get(name) != expected[name]]
         killed, different = killed + 1, different + bool(wrong)

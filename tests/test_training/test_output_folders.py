@@ -1,4 +1,4 @@
-"""One run per folder, however its owner ends."""
+"""Where a run writes: one run per folder, however its owner ends; users' own files and broken links are refused and left."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ import pytest
 
 import artEmisX_train
 from tests.conftest import REPOSITORY
+from utils.command_line import check_paths, parse_args
 from utils.errors import InputError
 from utils.files import run_lock
 
@@ -38,12 +39,9 @@ def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
             refused(tmp_path, f"another run is at work here .process {other.pid} on {socket.gethostname()}.; wait")
         other.kill()
         other.wait()
-        try:
-            with run_lock(tmp_path):
-                refused(tmp_path, f"process {os.getpid()} on")
-            os.kill(child, 0)
-        finally:
-            os.kill(child, signal.SIGKILL)
+        with run_lock(tmp_path):
+            refused(tmp_path, f"process {os.getpid()} on")
+        os.kill(child, signal.SIGKILL)  # which is still there
 
 
 @pytest.mark.parametrize("folder", ["ckpts", "results"])
@@ -60,3 +58,30 @@ def test_folders_that_stay_empty_are_removed(tmp_path):
     with run_lock(tmp_path / "a" / "b"):
         (tmp_path / "a" / "result").touch()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["result"]
+
+
+@pytest.mark.parametrize("name", ["ckpts", "results", "ckpts/resume", "results/log.jsonl"])
+def test_a_broken_link_is_refused_before_work(workspace, tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(tmp_path / "nowhere" / "at-all")
+    with pytest.raises(InputError, match=f"{name}: .*remove it"):
+        check_paths(parse_args(workspace.argv(tmp_path)))
+    assert path.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["ckpts/resume", "ckpts/nle_model_best-acc", "ckpts/ckpt_stats_best-res.tar/note"])
+def test_users_own_files_are_refused_before_work(workspace, tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text("a note")
+    with pytest.raises(InputError, match=f"{name.removesuffix('/note')}: is not what a training writes there"):
+        check_paths(parse_args(workspace.argv(tmp_path)))
+    assert path.read_text() == "a note"
+
+
+def test_links_to_folders_are_taken(workspace, tmp_path):
+    for place in ("ckpts", "results"):
+        (tmp_path / "elsewhere" / place).mkdir(parents=True)
+        (tmp_path / place).symlink_to(tmp_path / "elsewhere" / place)
+    check_paths(parse_args(workspace.argv(tmp_path)))
