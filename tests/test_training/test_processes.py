@@ -1,8 +1,6 @@
-"""Two processes over gloo: losses and scores of one, the same early stop, and one end when a process fails; killed runs."""
+"""Several processes: losses and scores of one, the same early stop, and one end when a process fails; killed and warned runs."""
 
 import json
-import os
-import re
 import subprocess
 import sys
 
@@ -11,7 +9,7 @@ import torch
 
 import artEmisX_train
 from tests.conftest import REPOSITORY, logged_losses
-from tests.tools.stop_matrix import JOB_FLAGS, LAUNCHERS, run_as_job, same_end
+from tests.tools.stop_matrix import JOB_FLAGS, LAUNCHERS, case, run_as_job, same_end
 from utils.errors import InputError
 from utils.launcher import start_accelerator
 from utils.training.run_log import read_log
@@ -22,12 +20,6 @@ pytestmark = pytest.mark.slow
 COMPARABLE = ("--no-use_cl_loss", "--dropout", "0", "--log_steps", "1", "--use_emotion_loss", "--use_label_loss")
 
 
-def torchrun(script, argv):
-    command = [*LAUNCHERS["torchrun"], str(script), *argv]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, cwd=REPOSITORY)
-
-
 def test_two_processes_train_as_one(workspace, tmp_path):
     """45 images: two processes make each step of 16 of a window of four batches. The last window is uneven: three batches
     of 4 and one image, for which the second process has only a filler. Both stop early when the first one does."""
@@ -35,7 +27,8 @@ def test_two_processes_train_as_one(workspace, tmp_path):
     stop = ("--stop_after_evals", "0", "--num_train_epochs", "8")
     assert artEmisX_train.main(workspace.argv(one, *COMPARABLE, *stop, "--batch_size", "16")) == 0
     windows = ("--batch_size", "2", "--gradient_accumulation_steps", "4")
-    ended = torchrun(REPOSITORY / "artEmisX_train.py", workspace.argv(two, *COMPARABLE, *stop, *windows))
+    command = [*LAUNCHERS["torchrun"], "artEmisX_train.py", *workspace.argv(two, *COMPARABLE, *stop, *windows)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=REPOSITORY)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert ended.stdout.count("stopped early") == 1
     fingerprints = read_log(two / "results" / "log.jsonl").fingerprints
@@ -52,24 +45,20 @@ def test_two_processes_train_as_one(workspace, tmp_path):
             assert of_two == (pytest.approx(of_one) if kind == "scores_exp" else of_one)
 
 
-def test_a_killed_process_ends_all(workspace, tmp_path):
-    """The first line is the script's; what follows is torchrun's."""
-    script = tmp_path / "failing.py"
-    script.write_text(
-        "import os, sys, artEmisX_train as t\n"
-        "from utils.errors import run_script\n"
-        "step = t.between_updates\n"
-        "def between_updates(run, steps):\n"
-        "    if os.environ['RANK'] == '1' and run.progress.step == 3:\n"
-        "        os.kill(os.getpid(), 9)\n"
-        "    step(run, steps)\n"
-        "t.between_updates = between_updates\n"
-        "sys.exit(run_script(t.main))\n"
-    )
-    ended = torchrun(script, workspace.argv(tmp_path, "--batch_size", "4"))
-    assert ended.returncode != 0
-    lines = [line for line in re.split("[\r\n]+", ended.stderr) if "rror:" in line or "Traceback" in line]
-    assert "error: process 0 cannot reach the others" in lines[0], ended.stderr[-3000:]
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes that their parent is gone")
+@pytest.mark.parametrize(
+    ("launcher", "target", "name", "message"),
+    [
+        ("torchrun", "worker", "KILL", "error: process 0 cannot reach the others"),
+        ("torchrun", "launcher", "KILL", "stopped by SIGTERM; continue with --resume"),
+        ("accelerate", "launcher", "KILL", "stopped by SIGTERM; continue with --resume"),
+        ("python", "group", "TERM", "stopped by SIGTERM; continue with --resume"),
+    ],
+)
+def test_one_end_of_all_processes_with_a_state(workspace, launcher, target, name, message):
+    """A short form of tests/tools/stop_matrix.py. Loader processes live until the state is written, and no longer."""
+    row, good = case(workspace, launcher, "training", target, name)
+    assert good and message in row and "TRACEBACK" not in row, row
 
 
 def test_slurm_script_of_the_readme(workspace, tmp_path):

@@ -1,11 +1,12 @@
 """The examples of README's 'Change it', and the head of models/README.md, run as they stand."""
 
-import importlib.util
 import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -79,9 +80,7 @@ def test_losses_a_metric_and_flags(changed, workspace, tmp_path):
 
 def test_label_smoothing(changed):
     """PyTorch's value on all logits, with a weight other than the default."""
-    spec = importlib.util.spec_from_file_location("changed_losses", changed / "models" / "losses.py")
-    losses = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(losses)
+    losses = SimpleNamespace(**runpy.run_path(str(changed / "models" / "losses.py")))
     torch.manual_seed(0)
     hidden, table = torch.randn(7, 16), torch.randn(50, 16)
     targets = torch.tensor([3, -100, 49, 0, 7, 7, -100])
@@ -108,7 +107,7 @@ def test_another_encoder_and_decoder(workspace, tmp_path):
 def test_a_head_with_a_loss_of_its_own(workspace, tmp_path, monkeypatch):
     (code,) = blocks(section(OF_MODELS, "A head with a loss of its own"), "python")
     names: dict = {}
-    exec(compile(code, OF_MODELS, "exec"), names)
+    exec(code, names)
     monkeypatch.setattr(build_model, "SEVLM", names["SEVLMWithBrightness"])
     first = []
     for size, batches in ((8, 1), (4, 2)):  # the same images

@@ -1,4 +1,4 @@
-"""What each signal does in each part of a run, and the end of processes whose parent ended. tests/tools/stop_matrix.py has more."""
+"""What each signal does in each part of a run. test_processes.py and tests/tools/stop_matrix.py have whole runs."""
 
 import argparse
 import errno
@@ -10,13 +10,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 import torch
 
 import artEmisX_train
 from tests.conftest import REPOSITORY
-from tests.tools.stop_matrix import marked, processes_of, wait_for
+from tests.tools.stop_matrix import marked, processes_of
 from utils.training import run as training_run
 from utils.training.resume import how_to_continue
 from utils.training.signals import StopSignals
@@ -145,58 +144,15 @@ def test_a_second_stop_by_ctrl_c_is_at_once_and_the_last_line_says_how_to_contin
     assert at_start() == f"{resumable} instead of --load_from_epoch (state of epoch 2, step 30)"
 
 
-# ---- launcher, script and loader process -----------------------------------------------------------------------------
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes that their parent is gone")
-# a launcher that starts the script, and a script that starts a loader process
-FAMILY = f"""
-import os, subprocess, sys, time
-sys.path.insert(0, {str(REPOSITORY)!r})
-if len(sys.argv) < 2:
-    subprocess.Popen([sys.executable, __file__, "script"], start_new_session=True)
-else:
-    from utils.processes import leave_signals_to_parent, prepare_script
-    prepare_script()
-    if os.fork() == 0:
-        leave_signals_to_parent()
-os.write(1, b"ready\\n")  # in one piece, unlike print
-time.sleep(60)
-"""
-
-
-def start_family(folder: Path, **launched: str) -> list[psutil.Process]:
-    """Start the three, with variables of a launcher; returns script and loader process. The launcher is killed."""
-    (folder / "family.py").write_text(FAMILY)
-    clean = {
-        name: value for name, value in marked(folder).items() if not name.startswith(("TORCHELASTIC", "ACCELERATE"))
-    }
-    command = [sys.executable, str(folder / "family.py")]
-    with subprocess.Popen(command, env=clean | launched, stdout=subprocess.PIPE, start_new_session=True) as launcher:
-        for _ in range(3):
-            launcher.stdout.readline()
-        launcher.kill()
-    return sorted(processes_of(folder), key=psutil.Process.create_time)
-
-
-@linux
-@pytest.mark.parametrize("variable", ["TORCHELASTIC_RUN_ID", "ACCELERATE_DYNAMO_MODE"])
-def test_launcher_gone_ends_the_family(tmp_path, variable):
-    start_family(tmp_path, **{variable: "default"})
-    assert wait_for(lambda: not processes_of(tmp_path), 5)
-
-
-@linux
-def test_what_outlives_a_shell_and_signals_to_the_group(tmp_path):
-    """What nobody launched goes on when its shell ends. The script answers a signal with a state, for which its loader
-    process must live."""
-    script, loader = start_family(tmp_path)
+def test_what_nobody_launched_outlives_its_shell(tmp_path):
+    """A launcher's end would end it: test_processes.py."""
+    of_launchers = ("TORCHELASTIC", "ACCELERATE")
+    environment = {name: value for name, value in marked(tmp_path).items() if not name.startswith(of_launchers)}
+    script = "import time, utils.processes as p; p.prepare_script(); print('ready', flush=True); time.sleep(60)"
+    command = ["bash", "-c", '"$0" -c "$1" & wait', sys.executable, script]
+    with subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=subprocess.PIPE) as shell:
+        assert shell.stdout.readline() == b"ready\n"
+        shell.kill()
     time.sleep(0.3)
-    assert len(processes_of(tmp_path)) == 2
-    script.suspend()  # so that it does not end of the signals, and the loader process with it
-    assert wait_for(lambda: script.status() == psutil.STATUS_STOPPED, 5)
-    for name in ("TERM", "INT", "HUP", "USR1"):
-        os.killpg(script.pid, getattr(signal, f"SIG{name}"))
-    time.sleep(0.3)
-    assert loader in processes_of(tmp_path)
-    script.kill()
-    assert wait_for(lambda: not processes_of(tmp_path), 5)
+    (process,) = processes_of(tmp_path)
+    process.kill()
