@@ -262,20 +262,21 @@ def test_test_split(here, quick, capsys):
 def test_runs_that_cannot_be_compared_are_named(tmp_path):
     """By their fingerprints, unless an ablated flag makes them differ; a score that rests on other files is left out."""
 
-    def table_of(*runs: tuple[str, dict, str]) -> str:
-        values, scores = {name: {"vad_lexicon": name} for name, _, _ in runs}, {"sub_acc": 0.125, "max_lcs": 2.5}
-        reports = [{"training_texts_sha256": texts, "evaluated_file": "test.json"} for _, _, texts in runs]
-        results = [
-            Result(name, values[name], seed, scores, {"precision": "no"} | fingerprints, reports[seed])
-            for seed, (name, fingerprints, _) in enumerate(runs)
-        ]
+    def table_of(*runs: tuple[str, str, str, str]) -> str:
+        """Runs: the lexicon that is ablated, the one that was read, decoder and training texts."""
+        scores, values = {"sub_acc": 0.125, "max_lcs": 2.5}, {name: {"vad_lexicon": name} for name, *_ in runs}
+        results = []
+        for seed, (name, lexicon, decoder, texts) in enumerate(runs):
+            report = {"training_texts_sha256": texts, "evaluated_file": "test.json"}
+            fingerprints = {"lexicon_sha256": lexicon, "decoder_sha256": decoder}
+            results.append(Result(name, values[name], seed, scores, fingerprints, report))
         return write_table(tmp_path, values, list(range(len(runs))), results, Path("val.json"))
 
-    a, b, c = ({"lexicon_sha256": name} for name in "abc")
-    text = table_of(("v1", a, "x"), ("v1", a, "x"), ("v2", b, "x"))
+    same = ("v1", "a", "d", "x"), ("v1", "a", "d", "x"), ("v2", "b", "d", "x")
+    text = table_of(*same)
     assert "do not agree" not in text and "left out" not in text and "max-LCS" in text.splitlines()[0]
-    assert "do not agree in lexicon: " in table_of(("v1", a, "x"), ("v1", a, "x"), ("v2", b, "x"), ("v2", c, "x"))
-    text = table_of(("v1", a | {"decoder_sha256": "a"}, "x"), ("v1", a | {"decoder_sha256": "b"}, "y"), ("v1", a, "x"))
+    assert "do not agree in lexicon: " in table_of(*same, ("v2", "c", "d", "x"))
+    text = table_of(*same, ("v1", "a", "e", "y"))
     assert "WARNING: the runs do not agree in decoder: do not compare them." in text
     assert "left out: max-LCS, as the runs differ in training texts" in text
     assert "max-LCS" not in text.splitlines()[0] and "12.50" in text
