@@ -8,7 +8,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-RENAMED = {"gpt2": "openai-community/gpt2"}
 GOOD_TOKEN = "hf_good"
 
 
@@ -66,8 +65,6 @@ class Handler(BaseHTTPRequestHandler):
         if found is None:
             return self.refuse(404, "Not found")
         api, model, kind, revision, file = found.groups()
-        if model in RENAMED:
-            return self.answer(307, Location=path.replace(model, RENAMED[model], 1))
         given = self.headers.get("Authorization")
         if given not in (None, f"Bearer {GOOD_TOKEN}", "Bearer hf_stranger"):
             return self.refuse(401, "Invalid credentials in Authorization header")

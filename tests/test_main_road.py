@@ -97,7 +97,7 @@ class Road:
         (folder / "data" / "artEmis").mkdir(parents=True)
         lexicon = "".join(f"{word}\t0.{place}\t0.5\t0.{9 - place % 9}\n" for place, word in enumerate(WORDS[1:9], 1))
         (folder / "data" / "artEmis" / "NRC-VAD-Lexicon.txt").write_text(lexicon)
-        write_data(folder / "nltk_data", "downloaded")
+        write_data(folder / "nltk_data")
         self.hub = Hub()
         write_models(self.hub, folder / "hub")
 

@@ -1,20 +1,8 @@
 """The array cache: arrays come back as they were written; a damaged file or another key is noticed."""
 
 import numpy as np
-import pytest
 
-from utils.data.array_cache import load_or_compute, read_arrays, write_arrays
-
-ARRAYS = [np.arange(3), np.float32(0.5), np.array([[7, 8]], np.uint8), np.zeros((0, 3), np.int32)]
-
-
-@pytest.mark.parametrize("count", range(len(ARRAYS) + 1))
-def test_arrays_come_back(tmp_path, count):
-    write_arrays(tmp_path / "a.npy", b"key", ARRAYS[:count])
-    found = read_arrays(tmp_path / "a.npy", b"key")
-    assert [array.dtype for array in found] == [array.dtype for array in ARRAYS[:count]]
-    assert all(map(np.array_equal, found, ARRAYS[:count])) and len(found) == count
-    assert read_arrays(tmp_path / "a.npy", b"another key") is None
+from utils.data.array_cache import load_or_compute
 
 
 def test_computed_once_for_each_key_and_again_when_damaged(tmp_path, capsys):

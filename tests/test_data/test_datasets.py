@@ -1,17 +1,26 @@
-"""The images, texts and negatives of an epoch, as functions of seed and epoch; items and batches."""
+"""The images, texts and negatives of an epoch, as functions of seed and epoch; items and batches; errors of workers."""
+
+import multiprocessing.util
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch.utils.data import DataLoader
 
 from utils.constants import EMOTIONS
 from utils.data.datasets import (
     EpochBatches,
+    EvaluationImages,
+    ImagePixels,
     ItemKey,
     PairCollator,
     TrainingPairs,
-    label_positions,
+    loader_processes,
     second_candidates,
+    worker_errors,
 )
 from utils.data.records import TrainingRecords
 from utils.errors import InputError
@@ -20,64 +29,44 @@ from utils.errors import InputError
 
 
 def epoch(size: int, batch_size: int, processes: int, number: int = 0, seed: int = 42, start_step: int = 0):
-    """Batches of every process: [process][step] -> list of keys."""
+    """Batches of every process: [process][step] -> indices of the records, without filler items."""
     found = []
     for rank in range(processes):
         sampler = EpochBatches(size, batch_size, seed, rank, processes)
         sampler.set_position(number, start_step)
         batches = list(sampler)
         assert len(batches) == len(sampler)
-        found.append(batches)
+        assert all(batch for batch in batches), "a process without anything to do would hang"
+        assert {key.epoch for batch in batches for key in batch} <= {number}
+        found.append([[key.index for key in batch if key.real] for batch in batches])
     return found
 
 
-def real(batch: list[ItemKey]) -> list[int]:
-    return [key.index for key in batch if key.real]
-
-
-@pytest.mark.parametrize("size", [1, 2, 5, 11, 12, 13, 24])
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_every_image_once_an_epoch(size, processes):
-    batches = epoch(size, 4, processes)
-    assert len({len(of_process) for of_process in batches}) == 1, "processes take unequal numbers of steps"
-    assert sorted(index for of_process in batches for batch in of_process for index in real(batch)) == list(range(size))
-    assert all(batch for of_process in batches for batch in of_process), "a process without anything to do would hang"
-    assert all(len(batch) <= 4 for of_process in batches for batch in of_process)
-    for step in range(len(batches[0])):  # the last batch is dealt out evenly
-        sizes = [len(real(of_process[step])) for of_process in batches]
-        assert max(sizes) - min(sizes) <= 1
-
-
-@pytest.mark.parametrize("size", [5, 12, 25])
-@pytest.mark.parametrize(("processes", "batch_size"), [(2, 3), (3, 2), (6, 1)])
+@pytest.mark.parametrize("size", [1, 5, 12, 25])
+@pytest.mark.parametrize(("processes", "batch_size"), [(1, 6), (2, 3), (3, 2), (6, 1)])
 def test_processes_together_make_the_batches_of_one(size, processes, batch_size):
-    (alone,) = epoch(size, 6, 1, number=3)
-    together = epoch(size, batch_size, processes, number=3)
-    for step, batch in enumerate(alone):
-        assert [index for of_process in together for index in real(of_process[step])] == real(batch)
+    """Every image is in one of them, and the last one is dealt out evenly."""
+    (alone,) = epoch(size, 6, 1)
+    assert sorted(sum(alone, [])) == list(range(size))
+    for batch, *parts in zip(alone, *epoch(size, batch_size, processes), strict=True):
+        assert sum(parts, []) == batch
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_start_in_the_middle_of_an_epoch():
     whole = epoch(25, 2, 3, number=1)
-    rest = epoch(25, 2, 3, number=1, start_step=3)
-    assert rest == [of_process[3:] for of_process in whole]
+    assert epoch(25, 2, 3, number=1, start_step=3) == [of_process[3:] for of_process in whole]
     assert epoch(24, 4, 1, start_step=6) == [[]]
 
 
 def test_order_depends_on_seed_and_epoch_alone():
-    orders = {}
-    for seed in (1, 2):
-        for number in (0, 1, 2):
-            (batches,) = epoch(40, 8, 1, number, seed)
-            orders[seed, number] = tuple(index for batch in batches for index in real(batch))
-            assert all(key.epoch == number for batch in batches for key in batch)
-            np.random.seed(seed + number)  # global generators have no say
-            torch.manual_seed(seed + number)
-    assert len(set(orders.values())) == 6
-    sampler = EpochBatches(40, 8, seed=1)
-    for number in (2, 0):  # an epoch before it leaves no trace
-        sampler.set_position(number)
-        assert tuple(key.index for batch in sampler for key in batch) == orders[1, number]
+    orders = []
+    for seed, number in ((1, 0), (1, 1), (2, 0)):
+        np.random.seed(seed + number)  # global generators have no say
+        torch.manual_seed(seed + number)
+        orders.append(epoch(40, 8, 1, number, seed))
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert epoch(40, 8, 1, 0, 1) == orders[0]
 
 
 # ---- texts of a pair -------------------------------------------------------------------------------------------------
@@ -87,30 +76,30 @@ OF_IMAGE = ["awe", "fear", "awe", "anger", "fear"]
 
 @pytest.fixture(scope="module")
 def pairs(codec):
-    """Data sets of one image, or of several."""
+    """Data sets of images with these numbers of texts."""
 
-    def make(seed: int = 1, first_text: str = "rotate", image_ids: tuple[str, ...] = ("77",)) -> TrainingPairs:
-        record = {"emotions": OF_IMAGE, "explanations": ["a dog"] * len(OF_IMAGE), "image_name": "Baroque/p.jpg"}
-        record["origin_emotion_distribution"] = [1 / 9] * 9
-        records = {image_id: record for image_id in image_ids}
-        return TrainingPairs(TrainingRecords.from_records(records), None, codec, None, seed, first_text=first_text)
+    def make(seed: int = 1, first_text: str = "rotate", images=None, vad=None, **sizes: int) -> TrainingPairs:
+        records = {
+            name.removeprefix("image"): {
+                "emotions": OF_IMAGE[:size],
+                "explanations": [name] * size,
+                "image_name": f"Baroque/{name}.jpg",
+                "origin_emotion_distribution": [float(place == size) for place in range(9)],
+            }
+            for name, size in (sizes or {"image77": 5}).items()
+        }
+        return TrainingPairs(TrainingRecords.from_records(records), images, codec, vad, seed, first_text)
 
     return make
 
 
 def test_first_text_rotates_from_the_last_to_the_first(pairs):
-    rotating, stuck = pairs(), pairs(first_text="last")
-    assert [rotating.choose_pair(number, 0)[0] for number in range(7)] == [4, 3, 2, 1, 0, 4, 3]
-    assert {stuck.choose_pair(number, 0)[0] for number in range(7)} == {4}
+    assert [pairs().choose_pair(number, 0)[0] for number in range(7)] == [4, 3, 2, 1, 0, 4, 3]
 
 
-def test_second_text_has_another_emotion_where_there_is_one(pairs):
-    dataset = pairs()
-    for number in range(50):
-        first, second = dataset.choose_pair(number, 0)
-        assert OF_IMAGE[first] != OF_IMAGE[second]
-    of_last = {dataset.choose_pair(number, 0)[1] for number in range(0, 500, 5)}  # first is always the last "fear"
-    assert of_last == {0, 2, 3}  # and each of the others is drawn
+def test_second_text_is_drawn_from_those_of_another_emotion(pairs):
+    dataset = pairs(first_text="last")  # which is "fear"
+    assert {dataset.choose_pair(number, 0) for number in range(50)} == {(4, 0), (4, 2), (4, 3)}
     assert second_candidates(["awe", "awe", "awe"], 1) == [0, 2]
     assert second_candidates(["awe"], 0) == [0]
 
@@ -123,21 +112,12 @@ def test_a_pair_depends_on_seed_epoch_and_image_alone(pairs):
     expected = chosen(dataset)
     assert chosen(dataset, numbers=reversed(range(30)))[::-1] == expected
     assert chosen(pairs(seed=2)) != expected
-    assert chosen(pairs(image_ids=("78",))) != expected
-    assert chosen(pairs(image_ids=("5", "77")), 1) == expected  # its place in the file has no say
+    assert chosen(pairs(image78=5)) != expected
+    assert chosen(pairs(image5=5, image77=5), 1) == expected  # its place in the file has no say
 
 
-def test_an_item_is_of_its_own_image_alone(codec):
+def test_an_item_is_of_its_own_image_alone(pairs, codec):
     """Image, distribution, texts and cached VAD values of every record, of different numbers of annotations."""
-    records = {
-        str(number): {
-            "emotions": OF_IMAGE[:size],
-            "explanations": [f"image {number}"] * size,
-            "image_name": f"Baroque/{number}.jpg",
-            "origin_emotion_distribution": [float(place == number) for place in range(9)],
-        }
-        for number, size in ((1, 2), (2, 4), (3, 3))
-    }
 
     class Names:
         def load(self, names):
@@ -149,13 +129,12 @@ def test_an_item_is_of_its_own_image_alone(codec):
         def for_texts(self, token_ids, *_):
             return np.broadcast_to(np.arange(len(token_ids))[:, None, None], (*token_ids.shape, 3))
 
-    pairs = TrainingPairs(TrainingRecords.from_records(records), Names(), codec, RowNumbers(), seed=0)
-    assert pairs.records.explanations == b""
-    for index, (first_row, (image_id, record)) in enumerate(zip([0, 2, 6], records.items(), strict=True)):
-        item, chosen = pairs[ItemKey(0, index)], pairs.choose_pair(0, index)
-        expected = codec.encode([record["emotions"][i] for i in chosen], [record["explanations"][i] for i in chosen])
-        assert item["name"] == record["image_name"] and item["image_id"] == int(image_id)
-        assert item["emotion_distribution"].tolist() == record["origin_emotion_distribution"]
+    dataset = pairs(images=Names(), vad=RowNumbers(), image1=2, image2=4, image3=3)
+    for index, (first_row, image_id, size) in enumerate([(0, 1, 2), (2, 2, 4), (6, 3, 3)]):
+        item, chosen = dataset[ItemKey(0, index)], dataset.choose_pair(0, index)
+        expected = codec.encode([OF_IMAGE[i] for i in chosen], [f"image{image_id}"] * 2)
+        assert item["name"] == f"Baroque/image{image_id}.jpg" and item["image_id"] == image_id
+        assert item["emotion_distribution"].argmax() == size
         assert item["input_ids"].tolist() == expected.input_ids.tolist()
         assert item["vad"][:, 0, 0].tolist() == [first_row + i for i in chosen]
 
@@ -175,26 +154,16 @@ def test_negatives_are_other_images_same_slot():
 
 
 def test_negatives_depend_on_seed_epoch_and_first_image_alone():
-    collator = PairCollator(3, 0, 6)
-    rows = collator.visual_negatives(ItemKey(2, 5), 8)
+    def rows(seed: int = 3, number: int = 2, first: int = 5) -> list[int]:
+        return PairCollator(seed, 0, 6).visual_negatives(ItemKey(number, first), 8).tolist()
+
+    expected = rows()
     torch.manual_seed(9)
-    assert torch.equal(collator.visual_negatives(ItemKey(2, 5), 8), rows)
-    for other, key in ((PairCollator(4, 0, 6), ItemKey(2, 5)), (collator, ItemKey(3, 5)), (collator, ItemKey(2, 6))):
-        assert not torch.equal(other.visual_negatives(key, 8), rows)
+    assert rows() == expected
+    assert expected not in (rows(seed=4), rows(number=3), rows(first=6))
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------
-
-
-def test_label_positions():
-    """Text of bos, two words to learn, padding: the word at p is predicted at p - 1."""
-    labels = torch.tensor([[-100, 5, 6, -100], [-100, 7, -100, 8]])
-    positions, targets = label_positions(labels)
-    assert positions.tolist() == [0, 1, 4, 6] and targets.tolist() == [5, 6, 7, 8]
-    positions, targets = label_positions(labels, multiple=8)
-    assert len(positions) == 8 and targets.tolist() == [5, 6, 7, 8] + [-100] * 4
-    positions, targets = label_positions(labels, len_prefix=1)
-    assert positions.tolist() == [1, 6] and targets.tolist() == [6, 8]
 
 
 def item(index: int, is_real: bool = True) -> dict:
@@ -219,6 +188,7 @@ def item(index: int, is_real: bool = True) -> dict:
 def test_batch_lays_pairs_side_by_side():
     batch = PairCollator(1, 0, 6)([item(4), item(5), item(6)])
     assert batch["input_ids"][:, 0].tolist() == [4, 4, 5, 5, 6, 6]
+    assert batch["image_ids"].tolist() == [104, 105, 106]
     assert batch["counts"] == (9, 6, 3, 3)
     assert batch["pixels"].shape == (3, 3, 2, 2) and batch["pixels"][:, 0, 0, 0].tolist() == [4, 5, 6]
     wanted = batch["lm_targets"] != -100
@@ -226,16 +196,11 @@ def test_batch_lays_pairs_side_by_side():
     assert batch["lm_targets"][wanted].tolist() == [7, 7, 8] * 3
 
 
-def test_batch_of_one_image_has_no_negatives():
-    batch = PairCollator(1, 0, 6)([item(4)])
-    assert "visual_negatives" not in batch and batch["counts"] == (3, 2, 1, 1)
-    assert batch["image_ids"].tolist() == [104] and batch["image_weight"].tolist() == [1]
-
-
-def test_a_filler_item_does_not_count():
+def test_a_batch_of_one_filler_item_counts_in_no_loss():
     batch = PairCollator(1, 0, 6)([item(4, False)])
-    assert batch["counts"] == (0, 0, 0, 0)
-    assert (batch["lm_targets"] == -100).all() and batch["image_weight"].tolist() == [0]
+    assert batch["counts"] == (0, 0, 0, 0) and batch["image_weight"].tolist() == [0]
+    assert (batch["lm_targets"] == -100).all()
+    assert "visual_negatives" not in batch  # one image has none
 
 
 # ---- the label loss --------------------------------------------------------------------------------------------------
@@ -243,9 +208,6 @@ def test_a_filler_item_does_not_count():
 
 def test_the_nine_emotions_begin_with_nine_tokens(codec, monkeypatch):
     tokens = codec.label_tokens()
-    assert len(set(tokens)) == 9
-    for emotion, token in zip(EMOTIONS, tokens, strict=True):
-        assert emotion.startswith(codec.tokenizer.decode([token]).strip())
     encoded = codec.encode(list(EMOTIONS), ["a sea"] * 9)
     assert encoded.input_ids[:, len(codec.prompt().ids)].tolist() == tokens
     monkeypatch.setattr(codec, "bpe", lambda texts: [list(map(ord, text)) for text in texts])  # " " first, nine times
@@ -253,14 +215,62 @@ def test_the_nine_emotions_begin_with_nine_tokens(codec, monkeypatch):
         codec.label_tokens()
 
 
-def test_the_label_loss_takes_the_place_of_one_cross_entropy(codec):
-    encoded = codec.encode(["awe", "something else"], ["a sea", "b"])
-    texts = {name: getattr(encoded, name) for name in ("input_ids", "labels", "segment_ids")}
-    pair = item(0) | texts | {"vad": np.zeros((2, 30, 3), np.float32)}
-    position = len(codec.prompt().ids) - 1
-    plain, with_loss = (PairCollator(0, 0, 6, place)([pair]) for place in (None, position))
-    learnt = [[int(token) for token in batch["lm_targets"] if token != -100] for batch in (plain, with_loss)]
-    for name in ("awe", "something else"):
-        learnt[0].remove(codec.label_tokens()[EMOTIONS.index(name)])
-    assert sorted(learnt[1]) == sorted(learnt[0])
-    assert with_loss["counts"] == plain["counts"]._replace(tokens=plain["counts"].tokens - 2)
+def test_the_label_loss_takes_the_place_of_one_cross_entropy():
+    """Here that of the second word to be learnt, which one of the two texts has."""
+    batch = PairCollator(1, 0, 6, label_position=1)([item(4)])
+    assert batch["lm_targets"][batch["lm_targets"] != -100].tolist() == [7, 8] and batch["counts"].tokens == 2
+
+
+# ---- errors of workers ------------------------------------------------------------------------------------------------
+
+
+class Images(ImagePixels):
+    def load(self, image_names):
+        if image_names == ["kill"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if image_names == ["fault"]:
+            raise RuntimeError("a bug")
+        return super().load(image_names)
+
+
+def test_an_error_of_a_worker_is_one_line(tmp_path):
+    @worker_errors()
+    def load(*names):
+        records = {str(number): {"image_name": name} for number, name in enumerate(names)}
+        images = EvaluationImages(records, Images(tmp_path, 4, (0.5,) * 3, (0.5,) * 3))
+        return [batch["pixels"].shape for batch in DataLoader(images, batch_size=1, **loader_processes(2))]
+
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg")
+    assert load("a.jpg", "a.jpg", "a.jpg") == [(1, 3, 4, 4)] * 3
+    with pytest.raises(InputError) as refusal:
+        load("a.jpg", "b.jpg")
+    assert str(refusal.value) == f"{tmp_path}: no image b.jpg; see preprocess/resize_wikiart.py's manifest"
+    with pytest.raises(InputError, match=r"a process that loads images has died \(DataLoader worker .*--num_workers"):
+        load("a.jpg", "kill")
+    with pytest.raises(RuntimeError, match="Traceback"):  # a bug keeps its traceback
+        load("a.jpg", "fault")
+
+
+def test_a_temporary_folder_too_long_for_sockets_is_refused(monkeypatch):
+    """The workers would report the error on stderr while the training waits for a batch for ever."""
+    folder = "/" + 88 * "x"
+    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: folder)
+    assert loader_processes(3)["num_workers"] == 3
+    folder += "x"
+    with pytest.raises(InputError, match="x: too long a path for the sockets.*TMPDIR.*--num_workers 0"):
+        loader_processes(2)
+    assert loader_processes(0)["num_workers"] == 0
+
+
+SMALL = "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)"
+KILLED = (
+    "DataLoader worker (pid 1) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+    "shared memory. Please try to raise your shared memory limit."
+)
+
+
+@pytest.mark.parametrize("error", [SMALL, KILLED])
+def test_a_small_shared_memory_is_one_line(error):
+    message = "found no room in shared memory.*--num_workers 0.*--shm-size"
+    with pytest.raises(InputError, match=message), worker_errors():
+        raise RuntimeError(error)

@@ -1,6 +1,7 @@
-"""NLTK's data as its downloader leaves it: the published way's VAD of texts, and its caches."""
+"""NLTK's way: the tags of our tagger are its own, and so is the VAD of texts, which is cached."""
 
 import json
+import random
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,10 +10,74 @@ import numpy as np
 import pytest
 
 from utils.data import vad_lexicon
+from utils.data.perceptron_tagger import VocabularyTagger, vocabulary_tagger
 from utils.data.text_codec import TextCodec
-from utils.data.vad_lexicon import Lexicon, TaggedVAD, VADLookup
+from utils.data.vad_lexicon import Lexicon, VADLookup
 
 nltk = pytest.importorskip("nltk")
+
+# ---- tags ------------------------------------------------------------------------------------------------------------
+
+CLASSES = ["NN", "NNS", "VB", "VBZ", "JJ", "``", "-LRB-"]
+TOKENS = ["sky", "Sky", "skies", "paint", "painted", "x-ray", "-", "-x", "1984", "84", "7th", "²", "éé", "É", " "]
+TOKENS += ["ING", "ing", "the", "The", "<pad>", "Ġ", "a b", "ß", "İ", "12345", "¹²³⁴"]
+
+
+def nltk_tagger(weights: dict, dictionary: dict):
+    tagger = nltk.tag.perceptron.PerceptronTagger(load=False)
+    tagger.decode_json_params((weights, dictionary, CLASSES))
+    return tagger
+
+
+def random_weights(draw: random.Random) -> dict[str, dict[str, float]]:
+    """For half of the features that NLTK has of random texts; in halves, so that scores are often equal; some for tags of
+    no class."""
+    tagger, features = nltk_tagger({}, {}), set()
+    for _ in range(2000):
+        text, tags = draw.choices(TOKENS, k=4), draw.choices([*CLASSES, "DT", *tagger.START], k=2)
+        context = [*tagger.START, *map(tagger.normalize, text), *tagger.END]
+        for place, word in enumerate(text):
+            features |= tagger._get_features(place, word, context, *tags).keys()
+    return {
+        feature: {tag: draw.randint(-4, 4) / 2 for tag in draw.sample([*CLASSES, "FW"], draw.randint(1, 5))}
+        for feature in draw.sample(sorted(features), len(features) // 2)
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tags_are_nltks(seed):
+    """Ties, words of the tag dictionary and odd tokens among them."""
+    draw = random.Random(seed)
+    weights, dictionary = random_weights(draw), {"the": "DT", "The": "DT", "sky": "NN", "2": "CD"}
+    if seed == 3:  # weights that no float holds exactly: only NLTK's order of adding gives NLTK's scores
+        weights = {name: {tag: draw.gauss(0, 1) for tag in of_tags} for name, of_tags in weights.items()}
+    ids = np.random.default_rng(seed).integers(len(TOKENS), size=(1000, 9))
+    tagger, plain = VocabularyTagger(weights, dictionary, CLASSES, TOKENS), nltk_tagger(weights, dictionary)
+    found = [[tagger.tags[place] for place in row] for row in tagger(ids)]
+    assert found == [[tag for _, tag in plain.tag([TOKENS[token] for token in row])] for row in ids]
+    assert len({tag for row in found for tag in row}) == len(CLASSES) + 1  # every class, and the dictionary's DT
+
+
+def test_features_of_another_nltk_are_left_to_nltk(monkeypatch, capsys):
+    """A feature that the tables do not have changes tags: NLTK itself tags, and a line says so."""
+    tagger = nltk_tagger({"i word sky": {"NN": 1.0}, "length 3": {"VB": 2.0}}, {})
+    tokens, ids = ["sky", "paint"], np.array([[0, 1, 0]])
+
+    def tags() -> list[str]:
+        found = vocabulary_tagger(tagger, tokens)
+        return [found.tags[place] for place in found(ids)[0]]
+
+    assert tags() == ["NN", max(CLASSES), "NN"] and not capsys.readouterr().out
+    features = type(tagger)._get_features
+
+    def with_length(self, i, word, *more):
+        return features(self, i, word, *more) | {f"length {len(word)}": 1}
+
+    monkeypatch.setattr(type(tagger), "_get_features", with_length)
+    assert tags() == ["VB", max(CLASSES), "VB"] and "NLTK itself tags" in capsys.readouterr().out
+
+
+# ---- NLTK's data -----------------------------------------------------------------------------------------------------
 
 TAGGER = "averaged_perceptron_tagger_eng"
 TAGGER_FOLDER, WORDNET_FOLDER = f"taggers/{TAGGER}", "corpora/wordnet"
@@ -25,60 +90,54 @@ WEIGHTS = {
     "i+2 word red": {"RBS": 9.0},
 }
 WORDS = {"noun": ("n", "sky boat paint"), "verb": ("v", "paint sky"), "adj": ("a", "red old"), "adv": ("r", "well")}
-TAGS, CLASSES = {"is": "VBZ", "best": "RBS"}, ["NN", "NNS", "VBG", "VBZ", "JJR", "RBS"]
-EXCEPTIONS = {"noun": "boaten boat\n", "verb": "", "adj": "", "adv": "best well\n"}
+TAGGING = {
+    "weights": WEIGHTS,
+    "tagdict": {"is": "VBZ", "best": "RBS"},
+    "classes": ["NN", "NNS", "VBG", "VBZ", "JJR", "RBS"],
+}
 
 
-def write_data(root: Path, form: str) -> None:
-    """A tagger of four weights and a WordNet of seven words: in folders, zipped, or as the downloader leaves them."""
+def write_data(root: Path) -> None:
+    """A tagger of six weights and a WordNet of seven words, as NLTK's downloader leaves them: it unpacks only the tagger."""
     tagger, wordnet = root / TAGGER_FOLDER, root / WORDNET_FOLDER
     tagger.mkdir(parents=True)
     wordnet.mkdir(parents=True)
-    for part, value in (("weights", WEIGHTS), ("tagdict", TAGS), ("classes", CLASSES)):
+    for part, value in TAGGING.items():
         (tagger / f"{TAGGER}.{part}.json").write_text(json.dumps(value))
     for name, (pos, words) in WORDS.items():
         lines = [f"{word} {pos} 1 0 1 0 {place:08d}\n" for place, word in enumerate(words.split(), start=1)]
         (wordnet / f"index.{name}").write_text("  1 a licence\n" + "".join(lines))
         (wordnet / f"data.{name}").write_text(f"  1 WordNet 3.0 Copyright\n00000001 00 {pos} 01 x 0 000 | a word\n")
-        (wordnet / f"{name}.exc").write_text(EXCEPTIONS[name])
+        (wordnet / f"{name}.exc").write_text("best well\n" if name == "adv" else "")
     for name in ("index.sense", "cntlist.rev"):
         (wordnet / name).touch()
     (wordnet / "lexnames").write_text("00\tadj.all\t3\n")
-    for folder in {"folders": (), "zips": (tagger, wordnet), "downloaded": (tagger, wordnet)}[form]:
-        with zipfile.ZipFile(f"{folder}.zip", "w") as archive:
-            for path in sorted(folder.iterdir()):
-                archive.write(path, f"{folder.name}/{path.name}")
-        if form == "zips" or folder is wordnet:
-            shutil.rmtree(folder)
+    for folder in (tagger, wordnet):
+        shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
+    shutil.rmtree(wordnet)
 
 
-def use_data(patch: pytest.MonkeyPatch, root: Path, form: str) -> Path:
+def use_data(patch: pytest.MonkeyPatch, root: Path) -> None:
     from nltk.corpus.reader import WordNetCorpusReader
     from nltk.corpus.util import LazyCorpusLoader
 
-    write_data(root, form)
+    write_data(root)
     patch.setattr(nltk.data, "path", [str(root)])
     # another test may have loaded another one
     patch.setattr(nltk.corpus, "wordnet", LazyCorpusLoader("wordnet", WordNetCorpusReader, None))
-    return root
 
 
 def lexicon_of(values: dict[str, tuple[float, ...]], sha256: str = "0") -> Lexicon:
     return Lexicon(values, Path("lexicon"), sha256 * 64, "-1..1")
 
 
-@pytest.fixture(params=["folders", "zips", "downloaded"])
-def data(request, tmp_path, monkeypatch) -> Path:
-    return use_data(monkeypatch, tmp_path / "nltk", request.param)
-
-
 @pytest.fixture(scope="module")
 def lookup(codec, tmp_path_factory) -> VADLookup:
     """Of GPT-2's whole vocabulary, which takes NLTK seconds."""
     values = {"sky": (0.5, -0.25, 0.25), "skies": (-1, -1, -1), "paint": (0.25, 0.5, 0.75), "red": (1, 0, 0)}
-    values |= {"Ã©": (-0.5, 0, 0), "é": (0.75, 0, 0)}
+    values |= {"old": (0, 1, 0), "well": (0, 0, 1), "Ã©": (-0.5, 0, 0), "é": (0.75, 0, 0), " ": (0, 0, -1)}
     with pytest.MonkeyPatch.context() as patch:
-        use_data(patch, tmp_path_factory.mktemp("nltk") / "data", "folders")
+        use_data(patch, tmp_path_factory.mktemp("nltk") / "data")
         yield VADLookup(lexicon_of(values), "nltk", codec)
 
 
@@ -91,28 +150,17 @@ def plain_vad(lookup: VADLookup, tokens: list[str]) -> list[tuple[float, ...]]:
     return [lookup.lexicon.values.get(lemma, (0, 0, 0)) for lemma in lemmas]
 
 
-def test_lemmas(data):
-    """ "skies" is a noun behind "red", else a verb of the same lemma; "painting" a verb, "older" an adjective, "best" an
-    adverb, "boaten" an exception among nouns; the tagger fails on an empty token, which becomes a space.
-    """
-    tokens = {"red": "red", "skies": "sky", "painting": "paint", "older": "old", "best": "well", "boaten": "boat"}
-    tokens |= {"": " ", "paints": "paint"}
-    values = {lemma: (place / 10, -place / 10, 0.5) for place, lemma in enumerate(tokens.values())}
-    tagged = TaggedVAD(lexicon_of(values), list(tokens))
-    expected = np.array([[values[lemma] for lemma in tokens.values()]], np.float32)
-    assert np.array_equal(tagged(np.arange(len(tokens))[None]), expected)
-
-
 def test_vad_is_the_published_ways(lookup):
-    """Of training texts in GPT-2's byte letters, of generated ones as decoded words; padding is tagged too."""
-    tokens = lookup.codec.bpe([" red skies painting is sky é boat"])[0]
-    ids = np.random.default_rng(0).choice([*tokens, lookup.codec.pad_id], (40, 12))
+    """Of training texts in GPT-2's byte letters, of generated ones as decoded words. Padding is tagged too, and a token that
+    is only a space, on which NLTK's tagger fails where it is empty.
+    """
+    space, *tokens = lookup.codec.bpe(["  red skies painting is sky é boat older best"])[0]
+    ids = np.random.default_rng(0).choice([space, *tokens, lookup.codec.pad_id], (40, 12))
     for of_texts, names in ((lookup.for_texts, lookup.codec.pieces()), (lookup.for_generated, lookup.codec.words())):
+        assert names[space] == ""
         expected = [plain_vad(lookup, [names[token] for token in row]) for row in ids]
         assert np.array_equal(of_texts(ids), np.array(expected, np.float32))
-        assert len(np.unique(of_texts(ids).reshape(-1, 3), axis=0)) > 3
-    accented = np.array([lookup.codec.bpe(["é"])[0]])
-    assert lookup.for_texts(accented)[0, 0, 0] == -0.5 and lookup.for_generated(accented)[0, 0, 0] == 0.75
+        assert len(np.unique(of_texts(ids).reshape(-1, 3), axis=0)) == 9  # with both lemmas of "skies"
 
 
 def test_generated_texts_are_tagged_as_they_grow(lookup, monkeypatch):
@@ -128,23 +176,19 @@ def test_generated_texts_are_tagged_as_they_grow(lookup, monkeypatch):
     monkeypatch.setattr(lookup._tagged, "_tag", watched)
     draw, words = np.random.default_rng(1), lookup.codec.words()
     tokens = lookup.codec.bpe([" red skies painting is sky boat"])[0]
-    ids, changed = draw.choice(tokens, (30, 2)), 0
-    before = lookup.for_generated(ids)
+    ids = draw.choice(tokens, (30, 2))
+    lookup.for_generated(ids)
     for _ in range(9):
-        rows = draw.integers(len(ids), size=30)
-        ids, before = np.hstack([ids[rows], draw.choice(tokens, (30, 1))]), before[rows]
-        found = lookup.for_generated(ids)
+        ids = np.hstack([ids[draw.integers(30, size=30)], draw.choice(tokens, (30, 1))])
         expected = [plain_vad(lookup, [words[token] for token in row]) for row in ids]
-        assert np.array_equal(found, np.array(expected, np.float32))
-        changed += int((found[:, :-1] != before).any())
-        before = found
-    lookup.for_generated(ids[:, :4])  # which are no continuation
-    assert known == [None, *range(9), None] and changed > 3
+        assert np.array_equal(lookup.for_generated(ids), np.array(expected, np.float32))
+    assert known == [None, *range(9)]
 
 
-def test_vad_is_cached(data, codec, tmp_path, monkeypatch):
+def test_vad_is_cached(codec, tmp_path, monkeypatch):
     """Of all tokens' lemmas, and of texts: once for each of what they depend on."""
-    cache, ids = tmp_path / "cache", np.array([[0, 1, 2, 3]])
+    data, cache, ids = tmp_path / "nltk", tmp_path / "cache", np.array([[0, 1, 2, 3]])
+    use_data(monkeypatch, data)
     lexicon = lexicon_of({"sky": (1, 0, 0), "old": (0, 1, 0)})
     for name in ("pieces", "words"):
         monkeypatch.setattr(TextCodec, name, lambda self: ["red", "sky", "boat", "older"])
@@ -161,14 +205,12 @@ def test_vad_is_cached(data, codec, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(vad_lexicon, "_vad_of_lemmas", None)
         assert files() == 6
-    for count, (name, file) in enumerate({TAGGER_FOLDER: f"{TAGGER}.weights.json", WORDNET_FOLDER: "noun.exc"}.items()):
-        if (data / name).is_dir():
-            with open(data / name / file, "a") as unpacked:
-                unpacked.write("\n")
-        else:
-            with zipfile.ZipFile(data / f"{name}.zip", "a") as archive:
-                archive.writestr("more", "")
-        assert files() == files() == 8 + 2 * count
+    with open(data / TAGGER_FOLDER / f"{TAGGER}.weights.json", "a") as weights:
+        weights.write("\n")
+    assert files() == files() == 8
+    with zipfile.ZipFile(data / f"{WORDNET_FOLDER}.zip", "a") as wordnet:
+        wordnet.writestr("more", "")
+    assert files() == files() == 10
     monkeypatch.setattr(TextCodec, "pieces", lambda self: ["sky", "red", "boat", "older"])
     assert files() == 12
     monkeypatch.setattr(vad_lexicon, "version", lambda name: f"{name} 0")

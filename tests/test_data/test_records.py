@@ -3,38 +3,23 @@
 import json
 import shutil
 
-import numpy as np
-import pytest
-
 from utils.constants import EMOTIONS
 from utils.data import records as records_module
-from utils.data.records import (
-    TrainingRecords,
-    read_training_records,
-    split_texts,
-    whole_training_split,
-)
-
-TEXTS = ["the sky", "naïve — “so” 画\n\t", "a\x00b", " <pad> ", "ÿ\xff", "x" * 5000]
+from utils.data.records import TrainingRecords, read_training_records, split_texts
 
 
-@pytest.fixture
-def split() -> dict:
-    """Three images with three, one and two annotations, image names with and without accents."""
-    images = {
-        "5": ("Baroque/a.jpg", ["awe", "something else", "awe"], TEXTS[:3]),
-        str(2**62): ("Art_Nouveau/émile\u0301.jpg", ["fear"], TEXTS[3:4]),
-        "17": ("Baroque/画 (1).jpg", ["contentment", "anger"], TEXTS[4:]),
-    }
-    return {
-        image_id: {
-            "emotions": emotions,
-            "explanations": texts,
-            "image_name": name,
-            "origin_emotion_distribution": [0.75 if index == place else 0.03125 for index in range(9)],
-        }
-        for place, (image_id, (name, emotions, texts)) in enumerate(images.items())
-    }
+def image(name: str, emotions: list[str], texts: list[str]) -> dict:
+    distribution = [0.75 if place == len(texts) else 0.03125 for place in range(9)]
+    record = {"emotions": emotions, "explanations": texts, "image_name": name}
+    return record | {"origin_emotion_distribution": distribution}
+
+
+# with texts and names of all kinds
+SPLIT = {
+    "5": image("Baroque/a.jpg", ["awe", "something else", "awe"], ["the sky", "naïve — “so” 画\n\t", "a\x00b"]),
+    str(2**62): image("Art_Nouveau/émile\u0301.jpg", ["fear"], [" <pad> "]),
+    "17": image("Baroque/画 (1).jpg", ["contentment", "anger"], ["ÿ\xff", "x" * 5000]),
+}
 
 
 def as_split(records: TrainingRecords) -> dict:
@@ -54,35 +39,18 @@ def as_split(records: TrainingRecords) -> dict:
     }
 
 
-@pytest.mark.parametrize("mask", [[True, False, True], [False, True, False], [True, True, True]])
-def test_selected_images(split, mask):
-    rest = {image_id: record for (image_id, record), selected in zip(split.items(), mask, strict=True) if selected}
-    some = TrainingRecords.from_records(split).select(np.array(mask))
-    assert as_split(some) == rest and len(some) == len(rest)
-    assert [list(some.image_emotions(place)) for place in range(len(rest))] == [
-        [EMOTIONS.index(emotion) for emotion in record["emotions"]] for record in rest.values()
-    ]
-
-
-def test_a_file_is_parsed_once(split, tmp_path, monkeypatch):
+def test_a_file_is_parsed_once(tmp_path, monkeypatch):
     """The cached arrays are read while the file has the same bytes, wherever it lies, and the emotions their order."""
     file, cache, parsed, parse = tmp_path / "train.json", tmp_path / "cache", [], records_module.parse_records
-    file.write_text(json.dumps(split))
-    assert as_split(read_training_records(file, None)) == split and not cache.exists()
+    file.write_text(json.dumps(SPLIT))
+    assert as_split(read_training_records(file, None)) == SPLIT and not cache.exists()
     monkeypatch.setattr(records_module, "parse_records", lambda *args: parsed.append(args[1]) or parse(*args))
     for path in (file, file, shutil.copy(file, tmp_path / "copy.json")):
-        assert as_split(read_training_records(path, cache)) == split and parsed == [file]
+        assert as_split(read_training_records(path, cache)) == SPLIT and parsed == [file]
     with monkeypatch.context() as patch:  # indices into another list are other emotions
         patch.setattr(records_module, "EMOTIONS", EMOTIONS[::-1])
         read_training_records(file, cache)
-    split["5"]["explanations"][0] = "the sea"
-    file.write_text(json.dumps(split))
-    assert as_split(read_training_records(file, cache)) == split
+    other = SPLIT | {"5": SPLIT["17"]}
+    file.write_text(json.dumps(other))
+    assert as_split(read_training_records(file, cache)) == other
     assert len(parsed) == len(list(cache.iterdir())) == 3
-
-
-def test_whole_training_split(tmp_path):
-    pairs, whole = tmp_path / "artEmisX_cl_train.json", tmp_path / "artEmisX_train.json"
-    assert whole_training_split(pairs) == pairs
-    whole.touch()
-    assert whole_training_split(pairs) == whole == whole_training_split(whole)

@@ -1,6 +1,5 @@
 """Code in a file never runs (an attack would write a file `canary`); a damaged or wrong file gives one line."""
 
-import itertools
 import json
 import os
 import pickle
@@ -73,31 +72,28 @@ READERS = {
 ATTACKS = {os.system: "touch canary", eval: "open('canary', 'w')", torch.load: "other", getattr: "other"}
 
 
-def save(name: str, content: object, protocol: int = 2) -> None:
+def save(name: str, content: object) -> None:
     if name.endswith(".pkl"):
-        Path(name).write_bytes(pickle.dumps(content, protocol))
+        Path(name).write_bytes(pickle.dumps(content, protocol=2))
     else:
-        torch.save(content, name, pickle_protocol=protocol, _use_new_zipfile_serialization=READERS[name][1])
+        torch.save(content, name, _use_new_zipfile_serialization=READERS[name][1])
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_no_function_is_called(here, name):
-    for (function, argument), protocol in itertools.product(ATTACKS.items(), (2, 4)):
-        save(name, Call(function, argument), protocol)
-        message = f"unsafe .its pickle names .*{function.__name__}" if protocol == 2 else "unsafe"
-        refused(READERS[name][0], name, message)
+    for function, argument in ATTACKS.items():
+        save(name, Call(function, argument))
+        refused(READERS[name][0], name, f"unsafe .its pickle names .*{function.__name__}")
     assert not sprung(here)
     pickle.loads(pickle.dumps(Call(os.system, "touch canary")))
     assert sprung(here), "the trap does not work"
 
 
-@pytest.mark.parametrize("name", ["model/pytorch_model.bin", "model/part.bin"])
-def test_no_function_is_called_from_a_folder(here, name):
-    """Weights in one file and in several."""
+def test_no_function_is_called_from_a_part_of_the_weights(here):
     Path("model").mkdir()
     Path("model/pytorch_model.bin.index.json").write_text('{"weight_map": {"w": "part.bin"}}')
-    torch.save({"w": Call(os.system, "touch canary")}, name)
-    refused(lambda _: read_weights("model", "it", "mend it"), name, "its pickle names (os|posix).system.; mend it")
+    torch.save({"w": Call(os.system, "touch canary")}, "model/part.bin")
+    refused(lambda _: read_weights("model", "it", "mend it"), "part.bin", "pickle names (os|posix).system.; mend it")
     assert not sprung(here)
 
 
@@ -111,7 +107,7 @@ def test_torchscript_is_refused(here):
     refused(load_image_encoder, "ViT-B-16.pt", f"a TorchScript archive, which can hold code.; {remedy}")
 
 
-# ---- damaged and wrong files -----------------------------------------------------------------------------------------
+# ---- what is read and what is not ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -127,16 +123,10 @@ def test_truncated_and_wrong_files(here, name):
         refused(READERS[name][0], name)
 
 
-def test_a_vocabulary_is_read_by_its_numbers(here):
-    def read(words: dict[str, int]) -> dict[str, int]:
-        state = pickle.dumps({"word2idx": words}, 2)[2:-1]
-        Path("v.pkl").write_bytes(b"\x80\x02cartemis.utils.vocabulary\nVocabulary\n)\x81" + state + b"b.")
-        return load_vocabulary("v.pkl")
-
-    special = {"<pad>": 0, "<sos>": 1, "<eos>": 2, "<unk>": 3}
-    assert list(read(special | {"b": 5, "a": 4}).items()) == [*special.items(), ("a", 4), ("b", 5)]
-    for wrong in ({"a": 0, "b": 1, "c": 2, "d": 3}, special | {"a": 5}):
-        refused(lambda _, wrong=wrong: read(wrong), "v.pkl", "not numbered from 0, beginning with <pad>")
+def test_a_vocabulary_of_other_numbers_is_refused(here):
+    state = pickle.dumps({"word2idx": {"a": 0, "b": 1, "c": 2, "d": 3}}, 2)[2:-1]
+    Path("v.pkl").write_bytes(b"\x80\x02cartemis.utils.vocabulary\nVocabulary\n)\x81" + state + b"b.")
+    refused(load_vocabulary, "v.pkl", "not numbered from 0, beginning with <pad>")
 
 
 def test_other_content_than_a_state_dict(here):
@@ -145,20 +135,14 @@ def test_other_content_than_a_state_dict(here):
         refused(load_image_encoder, "clip.pt", "something other than named tensors; give the id openai/clip")
 
 
-# ---- what is read ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("zipped", [True, False])
 def test_parameters_that_share_a_storage(here, zipped):
     """As those of an LSTM that was saved from a GPU."""
     module, flat = nn.Bilinear(2, 3, 1), torch.arange(40.0)
     module.weight.data, module.bias.data = flat[7:25:3].view(1, 2, 3), flat[39:]
     torch.save(nn.Sequential(module), "m.pt", _use_new_zipfile_serialization=zipped)
-    state = read_module_tensors("m.pt")
-    assert {name: tensor.flatten().tolist() for name, tensor in state.items()} == {
-        "0.weight": [7, 10, 13, 16, 19, 22],
-        "0.bias": [39],
-    }
+    found = {name: tensor.flatten().tolist() for name, tensor in read_module_tensors("m.pt").items()}
+    assert found == {"0.weight": [7, 10, 13, 16, 19, 22], "0.bias": [39]}
 
 
 # ---- configs and tokenizers ------------------------------------------------------------------------------------------
