@@ -1,4 +1,4 @@
-"""Scores of groups of images, bootstrap, floor and ceiling, against cases that are worked out by hand."""
+"""Scores of groups of images, intervals, floor and ceiling, against cases that are worked out by hand."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from cococaption.references import References
 from utils.constants import EMOTIONS
 from utils.evaluation.baselines import ceiling, floor
-from utils.evaluation.image_scores import ImageScores, group_scores, intervals, references_hash, resampled_weights
+from utils.evaluation.image_scores import ImageScores, group_scores, intervals, references_hash
 
 
 def record(emotion: str | None, name: str) -> dict:
@@ -23,11 +23,11 @@ def test_scores_of_groups():
         "4": record("sadness", "d.jpg"),
     }
     values = {"sub_acc": np.array([1, 0, np.nan, 1]), "ROUGE_L": np.array([0.2, 0.4, 0.6, 0.8])}
-    sums = {"bleu": np.array([[n] * 4 + [4] * 4 + [4, 4] for n in (1, 2, 3, 4)], np.float64)}
+    sums = {"bleu": np.array([[n] * 4 + [of] * 6 for n, of in ((1, 4), (2, 4), (3, 4), (4, 8))], np.float64)}
     found = group_scores(ImageScores([1, 2, 3, 4], values, sums), records)
     right = found["of_right_emotion"]
     assert right["images"] == 2 and right["ROUGE_L"] == pytest.approx(0.5) and "sub_acc" not in right
-    assert right["Bleu_1"] == pytest.approx(5 / 8)  # of the sum, not the mean
+    assert right["Bleu_1"] == pytest.approx(5 / 12)  # of the sum, not the mean
     assert {name: of["images"] for name, of in found["per_emotion"].items()} == {"awe": 2, "sadness": 1}
     assert found["per_emotion"]["awe"]["sub_acc"] == 0.5
     assert {name: of["images"] for name, of in found["per_style"].items()} == {"Cubism": 2, "Pop_Art": 1}
@@ -45,21 +45,11 @@ def test_references_are_the_same_in_any_order():
     assert references_hash({1: ["a"], 2: ["b", "c"]}, [1, 2]) != expected
 
 
-# ---- bootstrap -------------------------------------------------------------------------------------------------------
-
-
 def test_interval_of_a_mean():
     """0.5 of 400 images: the normal interval is 0.5 -+ 1.96 * 0.025; an image that does not count changes nothing."""
     values = np.array([0.0, 1.0, np.nan] * 200)
     low, high = intervals(ImageScores(list(range(600)), {"x": values}, {}))["x"]
     assert (low, high) == (pytest.approx(0.451, abs=0.006), pytest.approx(0.549, abs=0.006))
-
-
-def test_as_many_images_are_drawn_as_there_are():
-    weights = resampled_weights(7, resamples=3000, seed=1)
-    assert weights.shape == (3000, 7) and (weights.sum(axis=1) == 7).all()
-    assert weights.mean(axis=0) == pytest.approx(np.ones(7), abs=0.1)
-    assert (weights == 0).mean() == pytest.approx((6 / 7) ** 7, abs=0.01)  # with replacement
 
 
 # ---- floor and ceiling -----------------------------------------------------------------------------------------------

@@ -5,46 +5,47 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from utils import plots
 from utils.constants import EMOTIONS
 from utils.errors import InputError
-from utils.visualize.figures import COLOURS, scores_figure, style
+from utils.files import write_json
+from utils.visualize.figures import COLOURS, style
 
 NAMES = {"losses", "scores", "confusion", "calibration", "lengths"}
-HEAD = [0.0, 0.1, 0.7, 0.2, *[0.0] * 5]
+
+
+def distribution(probabilities: dict[int, float]) -> list[float]:
+    return [probabilities.get(label, 0.0) for label in range(9)]
 
 
 def write_run(root: Path, name: str, head: bool = True, **flags) -> Path:
     """A run of two evaluations of five images: awe (twice), fear, sadness, and one without a majority."""
     records = {}
-    for image, share in enumerate(({1: 1.0}, {1: 0.8, 2: 0.2}, {6: 0.6, 1: 0.4}, {7: 1.0}, {0: 0.5, 1: 0.5}), 1):
-        votes = [share.get(label, 0.0) for label in range(9)]
-        texts = {"emotions": ["awe", "fear"], "explanations": ["a b c", "a b c d e"]}
-        records[image] = texts | {"image_name": f"{image}.jpg", "origin_emotion_distribution": votes}
-    results = root / name / "results"
-    results.mkdir(parents=True)
-    (root / "val.json").write_text(json.dumps(records))
-    start = {"flags": {"nle_data_val_path": str(root / "val.json"), **flags}}
-    lines: list[dict] = [{"start": start}]
+    for image, votes in enumerate(({1: 1.0}, {1: 0.8, 2: 0.2}, {6: 0.6, 1: 0.4}, {7: 1.0}, {0: 0.5, 1: 0.5}), 1):
+        texts = {"emotions": ["awe", "fear"], "explanations": ["a b c", "a b c d e"], "image_name": f"{image}.jpg"}
+        records[image] = texts | {"origin_emotion_distribution": distribution(votes)}
+    write_json(root / "val.json", records)
+    lines: list[dict] = [{"start": {"flags": {"nle_data_val_path": str(root / "val.json"), **flags}}}]
     for epoch in (0, 1):
         for step in (0, 1):
             place = {"epoch": epoch, "step": step, "updates": 10 * (2 * epoch + step + 1)}
             losses = {"loss": 3.0 - epoch, "lm_loss": 2.0 - epoch, "vad_loss": 0.5 if step else float("nan")}
             lines.append({"losses": place | losses})
         lines.append({"scores": place | {"sub_acc": 0.25 + epoch / 4, "Bleu_4": 0.1}})
+    results = root / name / "results"
+    results.mkdir(parents=True)
     (results / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    emotions = ("awe", "fear", "fear", "a mood", "awe")
-    heads = [[0, 0.9, 0.1, *[0] * 6], [0.88, 0.12, *[0] * 7], [0.3, 0, 0, 0, 0, 0, 0.7, 0, 0], [0.1] * 8 + [0.2], HEAD]
+    named = ("awe", "fear", "fear", "a mood", "awe")
+    by_head = ({1: 0.9}, {0: 0.88}, {6: 0.7}, {8: 0.2}, {2: 0.7})
     for kind, key, values in (
-        ("unf_captions_full", "caption", [f"{emotion} because x" for emotion in emotions]),
+        ("unf_captions_full", "caption", [f"{emotion} because x" for emotion in named]),
         ("unf_captions_exp", "caption", ["a", "a b", "a b", "a b c d", "a b c d e f"]),
-        ("emotion_head", "probabilities", heads),
+        ("emotion_head", "probabilities", [distribution(of_image) for of_image in by_head]),
     ):
         if head or kind != "emotion_head":
             rows = [{"image_id": image, key: value} for image, value in enumerate(values, 1)]
-            (results / f"{kind}_1_1_step.json").write_text(json.dumps(rows))
+            write_json(results / f"{kind}_1_1_step.json", rows)
     return results
 
 
@@ -67,20 +68,13 @@ def test_files_of_two_runs(run, tmp_path, capsys):
     assert written == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
     note, *files = capsys.readouterr().out.splitlines()
     assert note == f"not drawn: {names[1]}: has no emotion head (--use_emotion_loss)" and len(files) == 5
-    for name in NAMES:
-        with Image.open(run / "plots" / f"{name}.png") as picture:
-            assert min(picture.size) > 300 and len(picture.convert("L").getcolors(10**6)) > 10
     shown = {name: texts(run / "plots" / f"{name}.svg") for name in NAMES}
     assert all((names[1] in shown[name]) == (name != "calibration") for name in NAMES)
     assert f"{names[1]} (mean 3.0)" in shown["lengths"]
     assert "B-4" in shown["scores"] and "(published)" not in shown["scores"]
-    again = plots.figures([plots.read_run(Path(name)) for name in names])[0]
     for name in ("losses", "scores", "lengths"):
-        assert [line.get_color() for line in again[name].axes[-1].lines] == list(COLOURS[:2])
-    again["losses"].savefig(tmp_path / "again.svg", dpi=150, metadata={"Date": None})
-    assert (tmp_path / "again.svg").read_bytes() == (run / "plots" / "losses.svg").read_bytes()
-    looks = [style(number) for number in range(20)]
-    assert len({(look["linestyle"], look["marker"]) for look in looks}) == 20  # also without colours
+        assert COLOURS[1].lower() in (run / "plots" / f"{name}.svg").read_text()  # of the second run
+    assert len({(style(number)["linestyle"], style(number)["marker"]) for number in range(20)}) == 20  # without colours
 
 
 # ---- what is drawn ---------------------------------------------------------------------------------------------------
@@ -90,24 +84,23 @@ def test_files_of_two_runs(run, tmp_path, capsys):
 def drawn(tmp_path_factory):
     run = write_run(tmp_path_factory.mktemp("drawn"), "first", test_set="v1.0")
     figures, notes = plots.figures([plots.read_run(run)])
-    assert set(figures) == NAMES and not notes
+    assert figures.keys() == NAMES and not notes
     return figures
 
 
 def test_losses_and_scores_over_updates(drawn):
     """Losses without what is not a number; scores in percent beside the published ones."""
-    axes = {panel.get_title(): panel for panel in drawn["losses"].axes}
-    assert list(axes) == ["loss", "lm loss", "vad loss"]
-    assert {(panel.get_xlabel(), panel.get_ylabel()) for panel in axes.values()} == {("updates", "loss")}
-    curves = {title: list(map(list, panel.lines[0].get_data())) for title, panel in axes.items()}
-    assert curves["lm loss"] == [[10, 20, 30, 40], [2, 2, 1, 1]] and curves["vad loss"] == [[20, 40], [0.5, 0.5]]
+    curves = {axes.get_title(): list(map(list, axes.lines[0].get_data())) for axes in drawn["losses"].axes}
+    assert curves == {
+        "loss": [[10, 20, 30, 40], [3, 3, 2, 2]],
+        "lm loss": [[10, 20, 30, 40], [2, 2, 1, 1]],
+        "vad loss": [[20, 40], [0.5, 0.5]],
+    }
     accuracy, bleu = drawn["scores"].axes
     curves = {line.get_label(): list(line.get_ydata()) for line in accuracy.lines}
     assert curves["SEVLM (published)"] == [65.6, 65.6] and len(curves) == 1 + 4
-    assert list(accuracy.lines[0].get_ydata()) == [25, 50] and list(accuracy.lines[0].get_xdata()) == [20, 40]
-    assert (accuracy.get_title(), accuracy.get_ylabel(), bleu.get_title()) == ("ACC", "%", "B-4")
-    figure = scores_figure({"mine": {"METEOR": ([6], [0.1])}}, "test_all")
-    assert [line.get_ydata()[0] for line in figure.axes[0].lines] == [10, 13.9, 14.9, 15.2]
+    assert list(map(list, accuracy.lines[0].get_data())) == [[20, 40], [25, 50]]
+    assert (accuracy.get_title(), bleu.get_title()) == ("ACC", "B-4")
 
 
 def test_confusion_has_the_dominant_emotion_in_rows(drawn):
@@ -116,14 +109,12 @@ def test_confusion_has_the_dominant_emotion_in_rows(drawn):
     # awe as awe and as fear, fear as fear, sadness as a text that is none
     assert counts == {(1, 1): "1", (1, 6): "1", (6, 6): "1", (7, 9): "1"}
     fractions = axes.images[0].get_array()
-    assert fractions.shape == (9, 10) and fractions[1, 1] == 0.5 and fractions[7, 9] == 1
+    assert (fractions[1, 1], fractions[7, 9]) == (0.5, 1) and axes.get_ylabel() == "dominant emotion (its F1)"
     f1 = {"awe": 67, "fear": 67}  # one of two found, and none too many; all found, and one too many
-    assert [label.get_text() for label in axes.get_yticklabels()] == [
-        f"{name} ({f1.get(name, 0)})" for name in EMOTIONS
-    ]
-    assert axes.get_title().endswith("\nmacro F1 44.4, weighted F1 50.0")
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    assert rows == [f"{name} ({f1.get(name, 0)})" for name in EMOTIONS]
     assert [label.get_text() for label in axes.get_xticklabels()] == [*EMOTIONS, "other text"]
-    assert (axes.get_ylabel(), axes.get_xlabel()) == ("dominant emotion (its F1)", "emotion named")
+    assert axes.get_title().endswith("\nmacro F1 44.4, weighted F1 50.0")
 
 
 def test_calibration_is_accuracy_over_confidence(drawn):
@@ -134,7 +125,6 @@ def test_calibration_is_accuracy_over_confidence(drawn):
     error = (0.2 + 0.3 + abs(1 - 0.88 - 0.9)) / 4
     assert f"(ECE {100 * error:.1f} %)" in line.get_label()
     assert list(lower.patches[0].get_data().values[[2, 10, 13]]) == [1, 1, 2]
-    assert (upper.get_ylabel(), lower.get_xlabel()) == ("accuracy", "confidence")
 
 
 def test_lengths_are_those_of_the_explanations(drawn):
@@ -152,7 +142,6 @@ def test_lengths_are_those_of_the_explanations(drawn):
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("unf_captions_exp_1_1_step.json", None, "unf_captions_exp_1_1_step.json: no such file"),
         ("unf_captions_exp_1_1_step.json", '[{"image_id": 7, "caption": "a"}]', "image 7 is not in the scored split"),
         ("emotion_head_1_1_step.json", "[1]", "not a list of images with probabilities"),
         ("../../val.json", None, "val.json: no such file, which is the scored split"),

@@ -17,6 +17,7 @@ from tests.test_evaluation.tiny import CLASSIFIER
 from tests.tools.reference import Reference
 from utils import report as report_module
 from utils.constants import EMOTIONS, IMAGE_FOLDERS
+from utils.data.records import dominant_emotion
 from utils.data.text2emotion_files import load_text2emotion
 from utils.data.text_codec import TextCodec
 from utils.data.vad_lexicon import VADLookup
@@ -37,12 +38,12 @@ PROMPT = [END, 262, 9942, 318]  # <|endoftext|> the emotion is
 IMAGES = IMAGE_FOLDERS[0]
 
 
-def by_hand(full: str) -> tuple[str, str]:
-    """A whole text and its explanation, as the paper's script cuts it."""
-    return full, full.split("because")[-1].strip() if "because" in full else " ".join(full.split()[2:])
+def explanation_of(full: str) -> str:
+    """The explanation of a whole text, as the paper's script cuts it."""
+    return full.split("because")[-1].strip() if "because" in full else " ".join(full.split()[2:])
 
 
-# ---- a whole evaluation ----------------------------------------------------------------------------------------------
+# ---- captions --------------------------------------------------------------------------------------------------------
 
 
 def plain_captions(model: SEVLM, records: dict, codec: TextCodec, data, lexicon) -> dict[int, str]:
@@ -51,10 +52,8 @@ def plain_captions(model: SEVLM, records: dict, codec: TextCodec, data, lexicon)
     A text without an end loses its last token.
     """
     reference = Reference.of(model).eval()
-    values = {}
-    for line in lexicon.read_text(encoding="utf-8").splitlines():
-        word, *numbers = line.split("\t")
-        values[word] = [float(number) for number in numbers]
+    rows = (line.split("\t") for line in lexicon.read_text(encoding="utf-8").splitlines())
+    values = {word: list(map(float, numbers)) for word, *numbers in rows}
     known: dict[int, list[float]] = {}
 
     def vad_of(ids: np.ndarray) -> np.ndarray:
@@ -68,10 +67,10 @@ def plain_captions(model: SEVLM, records: dict, codec: TextCodec, data, lexicon)
     for image_id, record in records.items():
         image = Image.open(data / IMAGES / record["image_name"]).convert("RGB").resize((32, 32), Image.BILINEAR)
         pixels = (torch.tensor(np.array(image)).float() / 255 - torch.tensor(mean)) / torch.tensor(std)
-        stops = codec.stop_ids
+        prompt, segments = (PROMPT, [EMOTION] * 4), (EMOTION, EXPLANATION)
         (row,) = reference.generate(
-            pixels.permute(2, 0, 1)[None], PROMPT, [EMOTION] * 4, codec.because_id, (EMOTION, EXPLANATION), vad_of, 25, stops
-        )  # fmt: skip
+            pixels.permute(2, 0, 1)[None], *prompt, codec.because_id, segments, vad_of, 25, codec.stop_ids
+        )
         found[int(image_id)] = codec.decode(row[:24])
     assert any(any(numbers) for numbers in known.values()), "no word of these texts is in the lexicon"
     return found
@@ -97,22 +96,23 @@ def test_captions_of_a_whole_evaluation(workspace, codec, tmp_path, monkeypatch)
     monkeypatch.setattr(Evaluator, "__call__", compared)
     records = dict(list(json.loads((workspace.data / "artEmisX_val.json").read_text()).items())[:5])
     write_json(tmp_path / "val.json", records)
-    argv = workspace.argv(
-        tmp_path, *workspace.gpt2, "--num_train_epochs", "1", "--batch_size", "45", "--dropout", "0.5"
-    )
+    flags = ("--num_train_epochs", "1", "--batch_size", "45", "--dropout", "0.5", "--drop_last_token")
+    argv = workspace.argv(tmp_path, *workspace.gpt2, *flags, "--eval_batch_size", "3", "--vad_lexicon", str(lexicon))
     argv += ["--nle_data_val_path", str(tmp_path / "val.json"), "--image_root", str(workspace.data / IMAGES)]
-    argv += ["--drop_last_token", "--eval_batch_size", "3", "--vad_lexicon", str(lexicon)]
     assert artEmisX_train.main(argv) == 0
     assert len(set(expected.values())) > 1
-    for kind, place in (("full", 0), ("exp", 1)):
-        written = json.loads((tmp_path / "results" / f"unf_captions_{kind}_0_0_step.json").read_text())
-        assert written == [
-            {"image_id": image, "caption": by_hand(full)[place], "image_name": records[str(image)]["image_name"]}
-            for image, full in expected.items()
+    names = {image: records[str(image)]["image_name"] for image in expected}
+    for kind, texts in (("full", expected), ("exp", {image: explanation_of(full) for image, full in expected.items()})):
+        assert json.loads((tmp_path / "results" / f"unf_captions_{kind}_0_0_step.json").read_text()) == [
+            {"image_id": image, "caption": text, "image_name": names[image]} for image, text in texts.items()
         ]
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------------
+
+
+def majority(record: dict) -> str | None:
+    return dominant_emotion(record["origin_emotion_distribution"])
 
 
 def answers(records: dict) -> dict[int, str]:
@@ -120,15 +120,9 @@ def answers(records: dict) -> dict[int, str]:
     made = {}
     for number, (image, record) in enumerate(records.items()):
         named = [majority(record) or "awe", "fear", "a mood"][number % 3]
-        made[int(image)] = (
-            f"{named} because {record['explanations'][-1]}" if number % 5 != 4 else f"{named} it seems so"
-        )
+        rest = "it seems so" if number % 5 == 4 else f"because {record['explanations'][-1]}"
+        made[int(image)] = f"{named} {rest}"
     return made
-
-
-def majority(record: dict) -> str | None:
-    share = max(record["origin_emotion_distribution"])
-    return EMOTIONS[record["origin_emotion_distribution"].index(share)] if share > 0.5 else None
 
 
 @pytest.fixture(scope="module")
@@ -145,26 +139,22 @@ def split(workspace, tmp_path_factory):
     for name, part in (("train", training), ("cl_train", pairs), ("val", records)):
         write_json(folder / f"artEmisX_{name}.json", part)
     write_json(folder / "annotations.json", coco_annotations(records))
-    places = {
-        "nle_data_train_path": folder / "artEmisX_cl_train.json",
-        "nle_data_val_path": folder / "artEmisX_val.json",
-        "annFileExp": folder / "annotations.json",
-        "image_root": workspace.data / IMAGES,
-    }
-    return [text for name, place in places.items() for text in (f"--{name}", str(place))], records, folder
+    flags = ["--nle_data_train_path", folder / "artEmisX_cl_train.json", "--image_root", workspace.data / IMAGES]
+    flags += ["--nle_data_val_path", folder / "artEmisX_val.json", "--annFileExp", folder / "annotations.json"]
+    return list(map(str, flags)), records, folder
 
 
 @pytest.fixture(scope="module")
 def scored(workspace, split, tmp_path_factory):
-    """A training with one evaluation and a --eval_only of its checkpoint, whose texts are `answers`; folder and records."""
-    out = tmp_path_factory.mktemp("scored")
-    flags, records, _ = split
+    """A training with one evaluation and a --eval_only of its checkpoint, whose texts are `answers`; results and texts."""
+    out, (flags, records, _) = tmp_path_factory.mktemp("scored"), split
     texts = answers(records)
 
     def captions(model, image, codec, vad_of, *options):
         assert options == (False, 1, None, None)  # greedy, and the text names its own emotion
         assert vad_of.__func__ is VADLookup.for_generated  # words, not the pieces of training texts
-        return [by_hand(next(left)) for _ in image.cls]
+        full = [next(left) for _ in image.cls]
+        return list(zip(full, map(explanation_of, full), strict=True))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluator_module, "caption_batch", captions)
@@ -175,64 +165,55 @@ def scored(workspace, split, tmp_path_factory):
         scoring = ("--eval_only", "--load_from_epoch", "best-acc", "--text2emotion", str(CLASSIFIER))
         argv = workspace.argv(out / "again", *flags, *scoring, "--ckpt_path", str(out / "ckpts"))
         assert artEmisX_train.main(argv) == 0
-    return out, records, texts
-
-
-@pytest.mark.slow
-def test_scores_by_hand(scored, split):
-    out, records, texts = scored
-    scores = json.loads((out / "results" / "scores_exp_0_0_step.json").read_text())
-    dominant = {int(image): majority(record) for image, record in records.items() if majority(record)}
-    right = [texts[image].split("because")[0].strip() == emotion for image, emotion in dominant.items()]
-    assert 0 < sum(right) < len(right) < len(records)
-    assert scores["sub_acc"] == sum(right) / len(right)
-    explanations = {image: by_hand(text)[1] for image, text in texts.items()}
-    with CaptionScorer(split[2] / "annotations.json", ("bleu",)) as scorer:
-        bleu, _ = scorer.score(explanations)
-    assert {name: scores[name] for name in bleu} == pytest.approx(bleu) and 0 < bleu["Bleu_4"] < 1
-    assert set(scores) == {*bleu, "sub_acc", "macro_F1", "weighted_F1", "head_acc", "head_ece"}
-    distributions = read_distributions(out / "results" / "emotion_head_0_0_step.json")
-    of_head = accuracy_and_ece(distributions, records)
-    assert all(sum(row) == pytest.approx(1, abs=1e-5) and min(row) > 0 for row in distributions.values())
-    assert (scores["head_acc"], scores["head_ece"]) == (of_head["acc"], of_head["ece"])
+    return out, texts
 
 
 @pytest.mark.slow
 def test_report_has_every_score(scored, split):
-    """Those that tests of their own work out by hand; novelty against the images of one emotion as well."""
-    out, records, texts = scored[0] / "again" / "results", *scored[1:]
-    report = json.loads((out / "report.json").read_text())
-    explanations = {image: by_hand(text)[1] for image, text in texts.items()}
+    """Those that tests of their own work out by hand; novelty against the images of one emotion as well.
+
+    The evaluation during the training has some of them.
+    """
+    (out, texts), (_, records, folder) = scored, split
+    report = json.loads((out / "again" / "results" / "report.json").read_text())
+    explanations = {image: explanation_of(text) for image, text in texts.items()}
     references = [text for record in records.values() for text in record["explanations"]]
     expected = text_diversity(list(explanations.values()), references)
+    with CaptionScorer(folder / "annotations.json", ("bleu",)) as scorer:
+        expected |= scorer.score(explanations)[0]
+    dominant = {int(image): majority(record) for image, record in records.items() if majority(record)}
+    expected["sub_acc"] = np.mean([texts[image].split("because")[0].strip() == dominant[image] for image in dominant])
+    assert 0 < expected["sub_acc"] < 1 and 0 < expected["Bleu_4"] < 1 and len(dominant) < len(records)
     for source in ("head", "likelihood"):
-        distributions = read_distributions(out / f"emotion_{source}_best-acc_0_step.json")
+        distributions = read_distributions(out / "again" / "results" / f"emotion_{source}_best-acc_0_step.json")
         assert list(distributions) == list(texts)
+        assert all(sum(row) == pytest.approx(1, abs=1e-5) and min(row) > 0 for row in distributions.values())
         distances = distribution_distances(distributions, records)
         values = {name: np.mean(list(of_images.values())) for name, of_images in distances.items()}
         values |= accuracy_and_ece(distributions, records)
         expected |= {f"{source}_{name}": value for name, value in values.items()}
     classifier, vocabulary = load_text2emotion(CLASSIFIER)
-    predicted = dict(
-        zip(explanations, predict_emotions(classifier, list(explanations.values()), vocabulary), strict=True)
-    )
+    emotions = predict_emotions(classifier, list(explanations.values()), vocabulary)
+    predicted = dict(zip(explanations, emotions, strict=True))
     votes = {int(image): record["emotions"] for image, record in records.items()}
     for name, agreed in emotion_alignment(predicted, votes).items():
         expected |= {name: np.mean(list(agreed.values())), f"{name}_images": len(agreed)}
     named = {image: text.partition(" because")[0] for image, text in texts.items() if " because" in text}
     agreed = [predicted[image] == name for image, name in named.items() if name in EMOTIONS]
     expected["self_consistency"] = np.mean(agreed)
-    assert 0 < np.mean(agreed) < 1 and len(agreed) < len(texts)
+    assert 0 < np.mean(agreed) < 1 and len(agreed) < len(texts) and 0 < expected["EA_more_than_half"] < 1
     novelty = {}
     for part in ("train", "cl_train"):
-        training = json.loads((split[2] / f"artEmisX_{part}.json").read_text())
+        training = json.loads((folder / f"artEmisX_{part}.json").read_text())
         others = [text for record in training.values() for text in record["explanations"]]
         novelty[part] = np.mean(max_lcs(list(explanations.values()), others))
     expected["max_lcs"] = novelty["train"]
-    assert novelty["train"] > novelty["cl_train"] and 0 < expected["EA_more_than_half"] < 1
+    assert novelty["train"] > novelty["cl_train"]
     assert {name: report["scores"][name] for name in expected} == pytest.approx(expected)
-    with_majority = sum(majority(record) is not None for record in records.values())
-    assert (report["images"], report["images_with_majority"]) == (len(records), with_majority)
+    during = json.loads((out / "results" / "scores_exp_0_0_step.json").read_text())
+    names = {"Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "sub_acc", "macro_F1", "weighted_F1", "head_acc", "head_ece"}
+    assert during == pytest.approx({name: report["scores"][name] for name in names})
+    assert (report["images"], report["images_with_majority"]) == (len(records), len(dominant))
     assert report["references_per_image"] == round(len(references) / len(records), 2) > 1
     assert report["confusion_matrix"] == confusion_matrix(texts, records).tolist()
 
