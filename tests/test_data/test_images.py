@@ -28,26 +28,42 @@ def test_formats(tmp_path, extension):
     np.testing.assert_allclose(np.asarray(image), np.full((10, 20, 3), (250, 0, 100)), atol=5)
 
 
-def test_cmyk_and_sixteen_bits(tmp_path):
+def test_cmyk_sixteen_bits_and_floats(tmp_path):
     Image.new("CMYK", (8, 6), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg")
     red = open_image(tmp_path / "cmyk.jpg")
     assert red.mode == "RGB" and red.getpixel((0, 0))[0] > 200 > 60 > red.getpixel((0, 0))[1]
     ramp = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "deep.png"))[..., 2], ramp >> 8)
+    Image.fromarray((ramp / 65535).astype(np.float32)).save(tmp_path / "unit.tif")
+    np.testing.assert_allclose(np.asarray(open_image(tmp_path / "unit.tif"))[..., 1], ramp / 257, atol=1)
+
+
+# EXIF orientation -> how the stored pixels are turned
+ORIENTATIONS = {
+    1: np.copy,
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels.swapaxes(0, 1), 2),
+    8: np.rot90,
+}
 
 
 @pytest.mark.parametrize("extension", ["png", "tif"])
-@pytest.mark.parametrize("apply_orientation", [True, False])
-def test_orientation(tmp_path, pixels, extension, apply_orientation):
-    """Pillow turns TIFF files itself, asked or not. (All eight orientations: test_resize_wikiart.py.)"""
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_orientations(tmp_path, pixels, orientation, extension):
+    """Pillow turns TIFF files itself, asked or not."""
     stored, path, exif = pixels[:3, :5, :3], tmp_path / f"image.{extension}", Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     Image.fromarray(stored).save(path, exif=exif)
-    image = open_image(path, apply_orientation=apply_orientation)
-    turned = apply_orientation or extension == "tif"
-    np.testing.assert_array_equal(np.asarray(image), np.rot90(stored, -1) if turned else stored)
-    assert image_size(path, apply_orientation) == image.size
+    for apply_orientation in (True, False):
+        image = open_image(path, apply_orientation=apply_orientation)
+        turned = ORIENTATIONS[orientation if apply_orientation or extension == "tif" else 1]
+        np.testing.assert_array_equal(np.asarray(image), turned(stored))
+        assert image_size(path, apply_orientation) == image.size
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
@@ -66,6 +82,14 @@ def test_a_jpeg_without_its_end_marker(tmp_path, pixels, options, draft_size):
         path.write_bytes(truncated)
         with pytest.raises(InputError, match="a.jpg: unreadable image .*truncated"):
             open_image(path, draft_size)
+
+
+def test_absent_and_too_large_images_are_refused(tmp_path, monkeypatch):
+    Image.new("RGB", (100, 100)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4_999)
+    for name, message in (("large", "image has too many pixels"), ("absent", "no such image")):
+        with pytest.raises(InputError, match=f"{name}.png: {message}"):
+            open_image(tmp_path / f"{name}.png")
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
