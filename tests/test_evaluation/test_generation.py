@@ -4,18 +4,18 @@ Greedy texts: tests/test_models/test_reference.py.
 """
 
 import itertools
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from models.image_encoder import ImageFeatures
-from models.sevlm import SEVLM
-from tests.test_evaluation.tiny import IMAGES, VAD_OF, build, features, vad_table
+from tests.test_evaluation.tiny import VAD_OF, build, features, segments_of, vad_table
 from utils.constants import EMOTIONS
 from utils.data.text_codec import Prompt
 from utils.evaluation import generation
 from utils.evaluation.generation import (
+    BestOfN,
     Generated,
     beam_decode,
     caption_batch,
@@ -24,26 +24,22 @@ from utils.evaluation.generation import (
     emotions_in_text,
     generate,
     greedy_decode,
-    most_probable,
     sample_decode,
 )
 
 
-def segments_of(ids: list[int], prompt: list[int], because: int, emotion: int, explanation: int) -> list[int]:
-    new, found = [], False
-    for token in ids:
-        found |= token == because
-        new.append(explanation if found else emotion)
-    return prompt + new
-
-
 @torch.no_grad()
-def plain_log_probabilities(model, image, ids, segments, vad_of) -> torch.Tensor:
-    """Of the next token of one text of one image, with nothing kept from step to step: [V]."""
-    ids, segments = torch.tensor([ids]), torch.tensor([segments])
+def following(model, image, prompt: Prompt, text: list[int], vad_of) -> torch.Tensor:
+    """Log-probabilities of the token behind one text of one image, with nothing kept from step to step: [V]."""
+    ids, segments = torch.tensor([[*prompt.ids, *text]]), torch.tensor([segments_of(prompt, text)])
     vad = None if vad_of is None else model.vad_encoder(torch.from_numpy(vad_of(ids.numpy())))
     hidden = model.decoder(ids, segments, image, vad)
     return model.decoder.lm_head(hidden[0, -1:])[0].log_softmax(-1)
+
+
+def log_probabilities(model, image, prompt: Prompt, text: list[int], vad_of) -> list[float]:
+    """Of each token of the text."""
+    return [float(following(model, image, prompt, text[:place], vad_of)[token]) for place, token in enumerate(text)]
 
 
 def of_image(image: ImageFeatures, index: int) -> ImageFeatures:
@@ -52,107 +48,42 @@ def of_image(image: ImageFeatures, index: int) -> ImageFeatures:
 
 # ---- a vocabulary of nine --------------------------------------------------------------------------------------------
 
-SMALL, BECAUSE, STOPS, SEGMENTS, STEPS = 9, 4, (5, 6, 7, 8), (5, 6), 3
-PROMPT_IDS, PROMPT_SEGMENTS = [0, 1, 2, 1, 2, 1], [5] * 6
-PROMPT = Prompt(PROMPT_IDS, PROMPT_SEGMENTS, BECAUSE, *SEGMENTS, STOPS)
+SMALL, STOPS, STEPS = 9, (5, 6, 7, 8), 5
+PROMPT = Prompt([0, 1, 2, 1, 2, 1], [5] * 6, because_id=4, emotion_segment=5, explanation_segment=6, stop_ids=STOPS)
 
 
-def next_log_probabilities(model, image, text, vad_of) -> torch.Tensor:
-    segments = segments_of(list(text), PROMPT_SEGMENTS, BECAUSE, *SEGMENTS)
-    return plain_log_probabilities(model, image, PROMPT_IDS + list(text), segments, vad_of)
-
-
-def plain_scores(model, image, vad_of) -> dict[tuple[int, ...], float]:
-    """Every text of up to three tokens -> mean log-probability of its tokens, its stop included."""
-    following, scores = {}, {}
-
-    def after(text: tuple[int, ...]) -> torch.Tensor:
-        if text not in following:
-            following[text] = next_log_probabilities(model, image, text, vad_of)
-        return following[text]
-
-    words = [token for token in range(SMALL) if token not in STOPS]
-    for length in range(STEPS + 1):
-        for text in itertools.product(words, repeat=length):
-            total = sum(float(after(text[:place])[token]) for place, token in enumerate(text))
-            if length == STEPS:
-                scores[text] = total / STEPS
-            else:
-                scores[text] = (total + max(float(after(text)[stop]) for stop in STOPS)) / (length + 1)
-    return scores
+def plain_beam_search(model, image, vad_of, num_beams: int) -> tuple[int, ...]:
+    """The text with the highest mean log-probability of its tokens, its stop included, among those that beams reach."""
+    sums, ended = {(): 0.0}, {}
+    for step in range(1, STEPS + 1):
+        totals = {
+            (*text, token): total + float(value)
+            for text, total in sums.items()
+            for token, value in enumerate(following(model, image, PROMPT, list(text), vad_of))
+        }
+        ranked = sorted(totals, key=totals.get, reverse=True)
+        for text in ranked[:num_beams]:
+            if text[-1] in STOPS:
+                ended[text[:-1]] = max(totals[text] / step, ended.get(text[:-1], -np.inf))
+        sums = {text: totals[text] for text in [text for text in ranked if text[-1] not in STOPS][:num_beams]}
+    ended |= {text: total / STEPS for text, total in sums.items()}
+    return max(ended, key=ended.get)
 
 
 @pytest.mark.parametrize(("use_vad", "causal"), [(False, False), (True, False), (True, True)])
-def test_beam_search_finds_the_best_text(use_vad, causal):
-    lengths, improved = set(), 0
-    for seed in range(3):
+def test_beam_search(use_vad, causal):
+    vad_of, found = vad_table(SMALL) if use_vad else None, []
+    for seed, num_beams in itertools.product(range(3), (1, 3)):
         model, image = build(SMALL, seed, use_vad, causal), features(seed)
-        vad_of = vad_table(SMALL) if use_vad else None
-        wide = beam_decode(model, image, PROMPT, vad_of, 64, STEPS).tokens()
-        for index in range(IMAGES):
-            scores = plain_scores(model, of_image(image, index), vad_of)
-            assert tuple(wide[index]) == max(scores, key=scores.get)
-        lengths |= set(map(len, wide))
-        improved += wide != greedy_decode(model, image, PROMPT, vad_of, STEPS).tokens()
-    assert len(lengths) > 1 and improved, "these weights would not show a search that is greedy, or never ends"
-
-
-def test_beams_of_an_image_do_not_depend_on_the_others():
-    model, image, vad_of = build(SMALL, 3, len_prefix=2), features(images=6), vad_table(SMALL)
-    prompt = (Prompt([5, 5, *PROMPT_IDS], [5] * 8, BECAUSE, *SEGMENTS, STOPS), vad_of, 3, 12)
-    together = beam_decode(model, image, *prompt).tokens()
-    assert together == [beam_decode(model, of_image(image, index), *prompt).tokens()[0] for index in range(6)]
-    assert len(set(map(tuple, together))) > 1
-
-
-# new tokens so far -> probabilities of two words and the stop token, 2; others are as probable as EVEN says
-EVEN = (0.36, 0.34, 0.3)
-BEAMS = {
-    "the mean counts, not the sum": ({(): (0.5, 0.1, 0.4), (0,): (0.1, 0.2, 0.7)}, 2, [0]),
-    "a stop token that is not among the beams ends nothing": ({(): (0.6, 0.0, 0.4)}, 1, [0, 0, 0]),
-    "a short text waits for what may become better": ({(): (0.3, 0.3, 0.4), (1,): (0.01, 0.01, 0.98)}, 2, [1]),
-    "of equals the first": ({(): (0.4, 0.2, 0.4), (0,): (0.4, 0.2, 0.4)}, 2, []),
-    "a stop token as probable as the last beam ends a text": ({(): (0.4, 0.2, 0.4)}, 1, []),
-    "a text without an end counts as one of all its steps": ({(): (0.7, 0.0, 0.3), (0,): (0.9, 0, 0.1)}, 2, [0, 0, 0]),
-}
-
-
-@pytest.mark.parametrize(("table", "num_beams", "best"), BEAMS.values(), ids=BEAMS)
-def test_beams_by_hand(monkeypatch, table, num_beams, best):
-    class Scripted:
-        def __init__(self, model, image, prompt, vad_of, texts_per_image):
-            self.ids = torch.zeros(texts_per_image, 1, dtype=torch.long)
-
-        def next_hidden(self):
-            return torch.tensor([table.get(tuple(row[1:]), EVEN) for row in self.ids.tolist()]).log()
-
-        def append(self, next_ids):
-            self.ids = torch.cat([self.ids, next_ids[:, None]], dim=1)
-
-        def reorder(self, rows):
-            self.ids = self.ids[rows]
-
-    monkeypatch.setattr(generation, "DecodingState", Scripted)
-    model = SimpleNamespace(decoder=SimpleNamespace(lm_head=lambda hidden: hidden))
-    assert beam_decode(model, features(images=1), Prompt([0], [0], 9, 0, 0, (2,)), None, num_beams, 3).tokens() == [
-        best
-    ]
+        beams = beam_decode(model, image, PROMPT, vad_of, num_beams, STEPS).tokens()
+        for index, text in enumerate(beams):
+            assert tuple(text) == plain_beam_search(model, of_image(image, index), vad_of, num_beams)
+        found.append((beams, greedy_decode(model, image, PROMPT, vad_of, STEPS).tokens()))
+    assert any(beams != greedy for beams, greedy in found), "these weights would not show a search that is greedy"
+    assert len({len(text) for beams, _ in found for text in beams}) > 1, "nor one that never ends"
 
 
 # ---- GPT-2's vocabulary ----------------------------------------------------------------------------------------------
-
-
-def likely(model: SEVLM, monkeypatch, tokens: list[int], bonus: float = 12.0) -> None:
-    """Raise the logits of some tokens, so that random weights say them."""
-    head = model.decoder.lm_head
-    plain = type(head).forward
-
-    def forward(self, hidden):
-        logits = plain(self, hidden)
-        logits[..., tokens] += bonus
-        return logits
-
-    monkeypatch.setattr(type(head), "forward", forward)
 
 
 def test_likelihood_of_the_nine(model, codec, monkeypatch):
@@ -161,60 +92,31 @@ def test_likelihood_of_the_nine(model, codec, monkeypatch):
     image = features(images=2)
     assert [len(codec.given(emotion)) for emotion in EMOTIONS] == [2, 2, 3, 2, 2, 2, 2, 2, 3]
     ours = emotion_log_likelihoods(model, image, codec, VAD_OF)
-    ids, segments, *_ = codec.prompt()
     for row, column in itertools.product(range(2), (0, 2, 8)):  # names of two, three and three tokens
-        name, expected = codec.bpe([f" {EMOTIONS[column]} because"])[0], 0.0
-        given = segments_of(name, segments, codec.because_id, codec.emotion_id, codec.explanation_id)
-        for place, token in enumerate(name):
-            now = ids + name[:place], given[: len(ids) + place]
-            expected += float(plain_log_probabilities(model, of_image(image, row), *now, VAD_OF)[token])
+        (name,) = codec.bpe([f" {EMOTIONS[column]} because"])
+        expected = sum(log_probabilities(model, of_image(image, row), codec.prompt(), name, VAD_OF))
         assert float(ours[row, column]) == pytest.approx(expected, abs=1e-3, rel=1e-5)
     assert (ours[0] - ours[1]).abs().max() > 0.1
 
 
 def test_given_emotion(model, codec):
     """The continuation is what a plain loop writes behind "the emotion is something else because"."""
-    image, given = features(images=2), codec.given("something else")
-    generated = generate(model, image, codec, VAD_OF, emotion="something else")
-    assert codec.decode(given) == "something else because" and generated.token_ids.shape[1] == 25 - 3
-    assert all(text.startswith("something else because") for text in generated.texts(codec, given=given))
-    beams = generate(model, image, codec, VAD_OF, 3, "something else")
-    assert beams.token_ids.shape[1] == 25 - 3 and beams.tokens() != generated.tokens()
-    ids, segments, *_ = codec.prompt("something else")
-    assert segments == [codec.emotion_id] * (len(ids) - 1) + [codec.explanation_id]
+    image, emotion, prompt = features(images=2), "something else", codec.prompt("something else")
+    generated, beams = (generate(model, image, codec, VAD_OF, num_beams, emotion) for num_beams in (1, 3))
+    assert generated.token_ids.shape[1] == beams.token_ids.shape[1] == 25 - 3 and beams.tokens() != generated.tokens()
+    for text in generated.texts(codec, given=codec.given(emotion)):
+        assert text.startswith("something else because")
+    assert prompt.segments == [codec.emotion_id] * (len(prompt.ids) - 1) + [codec.explanation_id]
     for index, text in enumerate(generated.tokens()):
         for place, token in enumerate(text):
-            now = [*ids, *text[:place]], [*segments, *[codec.explanation_id] * place]
-            assert token == plain_log_probabilities(model, of_image(image, index), *now, VAD_OF).argmax()
+            assert token == following(model, of_image(image, index), prompt, text[:place], VAD_OF).argmax()
 
 
-@pytest.mark.parametrize("drop_last_token", [False, True])
-def test_whole_text_and_explanation(codec, monkeypatch, drop_last_token):
-    """First what was written, then what follows the last "because"; only a text without an end loses its last token."""
-    written = [" awe because it glows because of the sky", " fear because" + " dark" * 23, " awe", " a kind of awe"]
-    rows = [codec.bpe([text])[0] for text in written]
-    ids = torch.tensor([row + [-1] * (25 - len(row)) for row in rows])
-    generated = Generated(ids, torch.tensor([len(row) for row in rows]))
-    assert generated.lengths.tolist() == [9, 25, 1, 4]
-    monkeypatch.setattr(generation, "greedy_decode", lambda *_, **__: generated)
-    dark = " ".join(["dark"] * (22 if drop_last_token else 23))
-    expected = [("awe because it glows because of the sky", "of the sky"), (f"fear because {dark}", dark)]
-    expected += [("awe", ""), ("a kind of awe", "of awe")]
-    image = ImageFeatures(torch.zeros(4, 1), torch.zeros(4, 1, 1))
-    assert caption_batch(None, image, codec, None, drop_last_token) == expected
-
-
-def test_captions_for_chosen_emotions_are_those_of_each_image_alone(codec, model):
-    """Texts for one emotion, the first of equally probable ones, are written together, whatever their images' places."""
-    image, fear = features(), [0.1] * 6 + [0.3, 0.1, 0.0]
-    emotions = most_probable([fear, [0.0] * 8 + [1.0], [*fear[:7], 0.3, 0.0]])
-    assert emotions == ["fear", "something else", "fear"]
-    together = caption_batch(model, image, codec, VAD_OF, emotions=emotions)
-    for place, emotion in enumerate(emotions):
-        generated = generate(model, of_image(image, place), codec, VAD_OF, emotion=emotion)
-        (text,) = generated.texts(codec, given=codec.given(emotion))
-        assert together[place] == (text, text.split("because", 1)[1].strip()) and text.startswith(f"{emotion} because")
-    assert together[0] != together[2]
+def test_only_a_text_without_an_end_loses_its_last_token(codec):
+    rows = codec.bpe([" awe because it glows", " fear because" + " dark" * 23])
+    generated = Generated(torch.tensor([rows[0] + [-1] * 20, rows[1]]), torch.tensor([5, 25]))
+    assert generated.texts(codec) == ["awe because it glows", "fear because" + " dark" * 23]
+    assert generated.texts(codec, drop_last_token=True) == ["awe because it glows", "fear because" + " dark" * 22]
 
 
 def test_the_emotion_in_a_text_is_that_of_the_whole_text(codec):
@@ -245,33 +147,50 @@ def test_draw_follows_the_distribution(monkeypatch, nucleus):
     assert extremes.tolist() == [1, 2]
 
 
-def test_samples(model, codec, monkeypatch):
-    image = features()
-    likely(model, monkeypatch, [codec.eos_id, *codec.given("awe"), 262, 379, 290])
+def test_samples():
+    model, image, vad_of = build(SMALL, 5), features(), vad_table(SMALL)
 
     def sample(images=image, seeds=(5, 6, 7), **more) -> list[list[int]]:
-        more = {"max_new_tokens": 8} | more
-        return sample_decode(model, images, codec.prompt(), VAD_OF, list(seeds), 4, **more).tokens()
+        return sample_decode(model, images, PROMPT, vad_of, list(seeds), 40, max_new_tokens=8, **more).tokens()
 
     free = sample()
-    assert len(free) == 12 and free == sample() and free != sample(seeds=(8, 9, 10))
-    assert sample(of_image(image, 1), (6,)) == free[4:8]  # whatever else is asked
-    assert len(set(map(tuple, free))) > 6 and min(map(len, free)) < 5
-    long = sample(min_new_tokens=7)
-    assert min(map(len, long)) >= 7 and not {codec.eos_id, codec.pad_id} & {token for text in long for token in text}
-    likely(model, monkeypatch, [codec.eos_id], 30.0)
-    assert set(map(len, sample(min_new_tokens=3))) == {3}  # the bound itself
-    monkeypatch.undo()
-    greedy = greedy_decode(model, image, codec.prompt(), VAD_OF, 8).tokens()
-    assert sample(top_p=1e-6) == sample(temperature=1e-4) == [text for text in greedy for _ in range(4)]
+    assert len(free) == 120 and free == sample() and free != sample(seeds=(8, 9, 10))
+    assert sample(of_image(image, 1), (6,)) == free[40:80]  # whatever else is asked
+    assert len(set(map(tuple, free))) > 6 and min(map(len, free)) < 3
+    long = sample(min_new_tokens=3)
+    assert min(map(len, long)) == 3 and not set(STOPS) & {token for text in long for token in text}
+    greedy = greedy_decode(model, image, PROMPT, vad_of, 8).tokens()
+    assert sample(top_p=1e-6) == sample(temperature=1e-4) == [text for text in greedy for _ in range(40)]
 
 
-def test_samples_follow_the_model():
-    """First tokens of many samples are as frequent as the plain probabilities, sharpened by the temperature."""
-    model, image = build(SMALL, 5), features(images=1)
-    drawn = sample_decode(model, image, PROMPT, vad_table(SMALL), [0], 4000, 2.0, 1.0, max_new_tokens=1)
-    first = torch.where(drawn.token_ids[:, 0] < 0, STOPS[0], drawn.token_ids[:, 0])  # a stop is not told from another
-    shares = torch.bincount(first, minlength=SMALL) / 4000
-    expected = (next_log_probabilities(model, image, (), vad_table(SMALL)) / 2).softmax(0)
-    expected[STOPS[0]], expected[list(STOPS[1:])] = expected[list(STOPS)].sum(), 0
-    torch.testing.assert_close(shares, expected, atol=0.03, rtol=0)
+def test_log_probability_of_a_sample(monkeypatch):
+    """The mean over its tokens, the stop token included, whatever temperature and nucleus it was drawn with."""
+    model, image, vad_of, steps = build(SMALL, 5), features(images=2), vad_table(SMALL), []
+    monkeypatch.setattr(generation, "draw_tokens", lambda *given: steps.append(draw_tokens(*given)) or steps[-1])
+    drawn = sample_decode(model, image, PROMPT, vad_of, [3, 4], 6, temperature=1.4, top_p=0.9, max_new_tokens=4)
+    assert 0 < (drawn.lengths < 4).sum() < 12
+    for row, length in enumerate(drawn.lengths.tolist()):
+        tokens = [int(step[row]) for step in steps][: length + 1]
+        expected = np.mean(log_probabilities(model, of_image(image, row // 6), PROMPT, tokens, vad_of))
+        assert float(drawn.log_probabilities[row]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_the_best_sample_is_the_caption(model, codec, scored):
+    """By scores, or the likeliest. Images of one emotion are drawn together; seeds, scores and captions stay theirs."""
+    asked, best = [], []
+
+    def scores(rows, texts):
+        asked.append((rows, [len(group) for group in texts]))
+        return torch.tensor([[float(place == row) for place in range(3)] for row in rows])
+
+    image, emotions, seeds = features(), ["awe", "fear", "awe"], [11, 12, 13]
+    best_of = BestOfN(seeds, 3, 1.3, 0.1, scores if scored else None)
+    captions = caption_batch(model, image, codec, VAD_OF, emotions=emotions, best_of=best_of)
+    for row, emotion in enumerate(emotions):
+        prompt, given = codec.prompt(emotion), codec.given(emotion)
+        options = {"temperature": 1.3, "top_p": 0.1, "max_new_tokens": 25 - len(given)}
+        drawn = sample_decode(model, of_image(image, row), prompt, VAD_OF, [seeds[row]], 3, **options)
+        best.append(row if scored else int(drawn.log_probabilities.argmax()))
+        assert captions[row][0] == drawn.texts(codec, given=given)[best[row]]
+    assert any(best) and asked == ([([0, 2], [3, 3]), ([1], [3])] if scored else [])

@@ -9,6 +9,7 @@ from models.decoder import Explainer
 from models.image_encoder import ImageFeatures
 from models.sevlm import SEVLM
 from tests.conftest import REPOSITORY
+from utils.data.text_codec import Prompt
 
 IMAGES, WIDTH = 3, 16
 CLIP_SIDE, CLIP_LENGTH = 32, 24  # of the tiny CLIP model: pixels of its images, tokens of its texts
@@ -34,6 +35,13 @@ def features(seed: int = 0, images: int = IMAGES) -> ImageFeatures:
     return ImageFeatures(
         torch.randn(images, WIDTH, generator=generator), torch.randn(images, 4, WIDTH, generator=generator)
     )
+
+
+def segments_of(prompt: Prompt, text: list[int]) -> list[int]:
+    """Segment ids of a prompt and the tokens behind it."""
+    ids = [*prompt.ids, *text]
+    explained = [prompt.because_id in ids[: place + 1] for place in range(len(prompt.ids), len(ids))]
+    return prompt.segments + [prompt.explanation_segment if found else prompt.emotion_segment for found in explained]
 
 
 def vad_table(vocabulary: int):
