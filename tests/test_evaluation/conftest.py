@@ -5,10 +5,8 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -71,17 +69,6 @@ def clip(tmp_path_factory) -> Path:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.5)
     model.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def noise(tmp_path_factory) -> Path:
-    """A folder of four noisy images, wide, tall, square and of CLIP's size."""
-    folder, draw = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    (folder / "style").mkdir()
-    for image, (width, height) in enumerate([(101, 40), (33, 90), (64, 64), (CLIP_SIDE, CLIP_SIDE)], 1):
-        pixels = draw.integers(256, size=(height, width, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "style" / f"{image}.png")
     return folder
 
 

@@ -1,6 +1,5 @@
 """CLIPScore and RefCLIPScore against transformers' own CLIP: a tiny model with random weights."""
 
-import json
 import shutil
 
 import numpy as np
@@ -11,101 +10,56 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from tests.test_evaluation.tiny import CLIP_LENGTH, CLIP_SIDE
 from utils import report as report_module
-from utils.command_line import parse_args
 from utils.constants import IMAGE_FOLDERS
 from utils.errors import InputError
 from utils.evaluation.clip_score import ClipScorer, clip_pixels, load_clip_scorer
+from utils.files import read_json, write_json
 
 TEXTS = {1: "a dark  sea", 2: "Two birds, it's 1890!", 3: "the sky " * 30, 4: "a dark  sea"}
 REFERENCES = {1: ["a bright sea", "the sea"], 2: ["birds"], 3: ["the sky", "a dark  sea", "blue"], 4: ["nothing"]}
 
 
-def test_images_are_prepared_as_clip_prepares_them(noise):
-    processor = CLIPImageProcessorPil(
-        size={"shortest_edge": CLIP_SIDE}, crop_size={"height": CLIP_SIDE, "width": CLIP_SIDE}
-    )
-    for path in sorted(noise.rglob("*.png")):
-        image = Image.open(path)
-        expected = processor(image, return_tensors="pt")["pixel_values"][0]
-        assert torch.allclose(clip_pixels(image, CLIP_SIDE), expected, atol=1e-5), path
+@pytest.fixture(scope="module")
+def scorer(clip, workspace) -> ClipScorer:
+    return load_clip_scorer(str(clip), workspace.data / IMAGE_FOLDERS[0])
 
 
-def test_scores_are_those_of_the_definition(clip, noise, tmp_path):
-    """One image and one text at a time, through transformers' own forward; tokenizer.json or vocab.json and merges.txt."""
-    folder, names = shutil.copytree(clip, tmp_path / "copy"), {image: f"style/{image}.png" for image in TEXTS}
-    bpe = json.loads((folder / "tokenizer.json").read_text())["model"]
-    (folder / "vocab.json").write_text(json.dumps(bpe["vocab"]))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, bpe["merges"])) + "\n")
-    (folder / "tokenizer.json").unlink()
-    found, again = (load_clip_scorer(str(of), noise).scores(TEXTS, REFERENCES, names) for of in (clip, folder))
-    assert found == again
+@pytest.fixture(scope="module")
+def names(workspace) -> dict[int, str]:
+    """Image -> its name."""
+    records = read_json(workspace.data / "artEmisX_val.json").values()
+    return dict(enumerate((record["image_name"] for record in records), 1))
+
+
+@pytest.mark.parametrize("size", [(101, 40), (33, 90), (64, 64), (CLIP_SIDE, CLIP_SIDE)])
+def test_images_are_prepared_as_clip_prepares_them(size):
+    image, square = Image.effect_noise(size, 100).convert("RGB"), {"height": CLIP_SIDE, "width": CLIP_SIDE}
+    processor = CLIPImageProcessorPil(size={"shortest_edge": CLIP_SIDE}, crop_size=square)
+    expected = processor(image, return_tensors="pt")["pixel_values"][0]
+    assert torch.allclose(clip_pixels(image, CLIP_SIDE), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_scores_are_those_of_the_definition(clip, scorer, names):
+    """One image and one text at a time, through transformers' own forward."""
+    found = scorer.scores(TEXTS, REFERENCES, names)
     model, tokenizer = CLIPModel.from_pretrained(clip).eval(), CLIPTokenizer.from_pretrained(clip)
 
     def vector(text: str):
         tokens = tokenizer([f"A photo depicts {text}"], truncation=True, max_length=CLIP_LENGTH, return_tensors="pt")
         return model.get_text_features(**tokens).pooler_output[0]
 
-    values = set()
-    with torch.no_grad():
-        for image, text in TEXTS.items():
-            pixels = clip_pixels(Image.open(noise / names[image]), CLIP_SIDE)[None]
-            vector_of_image = model.get_image_features(pixels).pooler_output[0]
-            clip_score = 2.5 * max(torch.cosine_similarity(vector(text), vector_of_image, dim=0).item(), 0)
-            nearest = max(torch.cosine_similarity(vector(text), vector(other), dim=0) for other in REFERENCES[image])
-            nearest = max(nearest.item(), 0)
-            both = 2 * clip_score * nearest / (clip_score + nearest) if clip_score + nearest else 0
-            assert found["CLIPScore"][image] == pytest.approx(clip_score, abs=1e-5)
-            assert found["RefCLIPScore"][image] == pytest.approx(both, abs=1e-5)
-            values.add(round(clip_score, 4))
-    assert len(values) > 2
+    def similarity(one, other) -> float:
+        return max(torch.cosine_similarity(one, other, dim=0).item(), 0)
 
-
-def test_report_of_predictions(clip, workspace, tmp_path):
-    """The report names the model; an image's scores are among those of single images, and have an interval."""
-    records = json.loads((workspace.data / "artEmisX_val.json").read_text())
-    rows = [{"image_id": int(image), "caption": "awe because the sea is dark"} for image in records]
-    (tmp_path / "captions.json").write_text(json.dumps(rows))
-    argv = ["--predictions", str(tmp_path / "captions.json"), "--records", str(workspace.data / "artEmisX_val.json")]
-    argv += ["--annFileExp", str(workspace.data / "annotations" / "artEmisX_val_annot_exp.json"), "--metrics", "bleu"]
-    ours = ["--clip_score", str(clip)], ["--image_root", str(workspace.data / IMAGE_FOLDERS[0])]
-    report_module.main([*argv, *ours[0], *ours[1]])
-    report = json.loads((tmp_path / "captions_report.json").read_text())
-    of_images = json.loads((tmp_path / "captions_report_images.json").read_text())["values"]
-    assert report["clip_score"] == str(clip)
-    for name in ("CLIPScore", "RefCLIPScore"):
-        assert report["scores"][name] == pytest.approx(np.mean(of_images[name])) and name in report["intervals"]
-    for half in ours:
-        with pytest.raises(InputError, match="pass both"):
-            report_module.main([*argv, *half])
-
-
-def test_bad_input(clip, noise, tmp_path):
-    spoiled = tmp_path / "spoiled"
-
-    def config(**fields):
-        path = spoiled / "config.json"
-        return lambda: path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-
-    for words, spoil in (
-        ("no config.json in this folder", (spoiled / "config.json").unlink),
-        ("clip_vision_model", config(model_type="clip_vision_model")),
-        ("no text_config", config(text_config=None)),
-        ("hidden_size", config(text_config={"hidden_size": "wide"})),
-        ("auto_map", config(auto_map={"AutoModel": "theirs.Model"})),
-        ("tokenizer", (spoiled / "tokenizer.json").unlink),
-        ("no weights", (spoiled / "model.safetensors").unlink),
-        ("another shape", config(projection_dim=9)),
-    ):
-        shutil.rmtree(spoiled, ignore_errors=True)
-        shutil.copytree(clip, spoiled)
-        spoil()
-        with pytest.raises(InputError, match=words) as caught:
-            load_clip_scorer(str(spoiled), noise)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="no image style/7.png"):
-        load_clip_scorer(str(clip), noise).scores({7: "a"}, {7: ["b"]}, {7: "style/7.png"})
-    with pytest.raises(InputError, match="--eval_only"):
-        parse_args(["--demo", "--clip_score", str(clip)])
+    for image, text in TEXTS.items():
+        pixels = clip_pixels(scorer.open(names[image]), CLIP_SIDE)[None]
+        clip_score = 2.5 * similarity(vector(text), model.get_image_features(pixels).pooler_output[0])
+        nearest = max(similarity(vector(text), vector(other)) for other in REFERENCES[image])
+        both = 2 * clip_score * nearest / (clip_score + nearest) if clip_score + nearest else 0
+        assert found["CLIPScore"][image] == pytest.approx(clip_score, abs=1e-5)
+        assert found["RefCLIPScore"][image] == pytest.approx(both, abs=1e-5)
+    assert len({round(score, 4) for score in found["CLIPScore"].values()}) > 2
 
 
 def test_a_reference_of_the_opposite_direction_counts_as_0(monkeypatch):
@@ -115,3 +69,60 @@ def test_a_reference_of_the_opposite_direction_counts_as_0(monkeypatch):
     monkeypatch.setattr(ClipScorer, "_images", lambda self, names: [right])
     found = ClipScorer("", None, None, None).scores({1: "a"}, {1: ["b"]}, {1: "c"})
     assert found == {"CLIPScore": {1: 2.5}, "RefCLIPScore": {1: 0.0}}
+
+
+def test_similarities_that_choose_the_best_sample_are_those_of_the_score(scorer, names):
+    texts = {1: ["a dark sea", "birds", "the sky"], 2: ["birds", "nothing", "a dark sea"]}
+    found = scorer.similarities([scorer.open(names[image]) for image in texts], list(texts.values()))
+    for row, image in zip(found, texts, strict=True):
+        scores = [scorer.scores({1: text}, {1: ["x"]}, {1: names[image]})["CLIPScore"][1] for text in texts[image]]
+        assert (2.5 * row).clamp(min=0).tolist() == pytest.approx(scores, abs=1e-5)
+
+
+def test_report_of_predictions(clip, workspace, tmp_path):
+    """The report names the model; an image's scores are among those of single images, and have an interval."""
+    val = workspace.data / "artEmisX_val.json"
+    rows = [{"image_id": int(image), "caption": "awe because the sea is dark"} for image in read_json(val)]
+    write_json(tmp_path / "captions.json", rows)
+    argv = ["--predictions", str(tmp_path / "captions.json"), "--records", str(val), "--metrics", "bleu"]
+    argv += ["--annFileExp", str(workspace.data / "annotations" / "artEmisX_val_annot_exp.json")]
+    ours = ["--clip_score", str(clip)], ["--image_root", str(workspace.data / IMAGE_FOLDERS[0])]
+    report_module.main([*argv, *ours[0], *ours[1]])
+    report = read_json(tmp_path / "captions_report.json")
+    of_images = read_json(tmp_path / "captions_report_images.json")["values"]
+    assert report["clip_score"] == str(clip)
+    for name in ("CLIPScore", "RefCLIPScore"):
+        assert report["scores"][name] == pytest.approx(np.mean(of_images[name])) and name in report["intervals"]
+    for half in ours:
+        with pytest.raises(InputError, match="pass both"):
+            report_module.main([*argv, *half])
+
+
+def removed(name: str):
+    return lambda folder: (folder / name).unlink()
+
+
+def config(**fields):
+    return lambda folder: write_json(folder / "config.json", read_json(folder / "config.json") | fields)
+
+
+SPOILED = {
+    "no config.json in this folder": removed("config.json"),
+    "clip_vision_model": config(model_type="clip_vision_model"),
+    "no text_config": config(text_config=None),
+    "hidden_size": config(text_config={"hidden_size": "wide"}),
+    "tokenizer": removed("tokenizer.json"),
+}
+
+
+@pytest.mark.parametrize(("message", "spoil"), SPOILED.items())
+def test_bad_models(clip, tmp_path, message, spoil):
+    spoil(shutil.copytree(clip, tmp_path / "spoiled"))
+    with pytest.raises(InputError, match=message) as caught:
+        load_clip_scorer(str(tmp_path / "spoiled"), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_image(scorer):
+    with pytest.raises(InputError, match="no image style/7.png"):
+        scorer.open("style/7.png")
