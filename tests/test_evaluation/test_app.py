@@ -2,6 +2,8 @@
 
 import shutil
 import socket
+from importlib.metadata import PackageNotFoundError
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -16,30 +18,29 @@ from utils.explain import load
 def nothing_loaded(monkeypatch):
     monkeypatch.setattr(app, "load", None)
     monkeypatch.setattr(app, "version", lambda name: "6.31.0")
-
-
-def test_refused_before_anything_is_loaded(nothing_loaded, monkeypatch, tmp_path):
-    for found, words in ((None, "gradio, which is not installed"), ("5.49.1", "gradio 6, 5.49.1 is installed")):
-
-        def version(name, found=found):
-            if found is None:
-                raise app.PackageNotFoundError
-            return found
-
-        with monkeypatch.context() as patch, pytest.raises(InputError, match=f"needs {words}: pip install -r"):
-            patch.setattr(app, "version", version)
-            app.main(["runs/demo"])
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = str(other.getsockname()[1])
-        with pytest.raises(InputError, match=f"--port {port}: cannot be used .*; give another"):
-            app.main(["runs/demo", "--port", port])
     monkeypatch.setattr(app, "check_port", lambda host, port: None)
-    with pytest.raises(InputError, match="3 runs: the page shows one or two"):
-        app.main(["runs/demo"] * 3)
-    with pytest.raises(InputError, match="nowhere: no such folder"):
-        app.main([str(tmp_path / "nowhere")])
+
+
+@pytest.mark.parametrize(
+    ("gradio", "runs", "message"),
+    [
+        (PackageNotFoundError, 1, "needs gradio, which is not installed: pip install -r"),
+        ("5.49.1", 1, "needs gradio 6, 5.49.1 is installed: pip install -r"),
+        ("6.31.0", 3, "3 runs: the page shows one or two"),
+        ("6.31.0", 1, "nowhere: no such folder"),
+    ],
+)
+def test_refused_before_anything_is_loaded(nothing_loaded, monkeypatch, gradio, runs, message):
+    monkeypatch.setattr(app, "version", Mock(side_effect=[gradio]))
+    with pytest.raises(InputError, match=message):
+        app.main(["nowhere"] * runs)
+
+
+def test_a_port_in_use():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=f"--port {port}: cannot be used .*; give another"):
+            app.check_port("127.0.0.1", port)
 
 
 @pytest.mark.slow
@@ -51,13 +52,12 @@ def test_split_of_the_runs_or_of_a_flag(nothing_loaded, run, workspace, tmp_path
     named = app.find_split(arguments)
     assert list(named.records) == list(read_records(arguments.records)) and named.folder == workspace.data
     arguments.image_root = None
-    monkeypatch.setattr(app, "recorded_path", lambda *_: tmp_path / "moved away")
-    assert app.find_split(arguments).folder.parent == workspace.data
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(app, "recorded_path", lambda *_: tmp_path / "moved away")
+        assert app.find_split(arguments).folder.parent == workspace.data
 
     log = shutil.copytree(run, tmp_path / "other") / "results" / "log.jsonl"
     log.write_text(log.read_text().replace("artEmisX_val.json", "artEmisX_test.json"))
-    monkeypatch.setattr(app, "check_port", lambda host, port: None)
     with pytest.raises(InputError, match="different splits .*artEmisX_val.json and .*artEmisX_test.json.*--records"):
         app.main([str(run), str(tmp_path / "other")])
 
@@ -70,8 +70,7 @@ def address(run, tmp_path_factory):
     """Of the page that shows a run and its copy."""
     pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
     second = shutil.copytree(run, tmp_path_factory.mktemp("runs") / "second")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     page = app.main([str(run), str(second), "--port", str(port)], block=False)
     yield f"http://127.0.0.1:{port}"
@@ -82,16 +81,13 @@ def address(run, tmp_path_factory):
 def page(browser, address):
     """The page; what it asked for from elsewhere is an error."""
     opened = browser.new_page(viewport={"width": 1400, "height": 1000})
-    outside = []
-    opened.on(
-        "request",
-        lambda asked: asked.url.startswith("http") and not asked.url.startswith(address) and outside.append(asked.url),
-    )
+    asked = []
+    opened.on("request", lambda request: asked.append(request.url))
     opened.goto(address)
     opened.get_by_role("button", name="Explain").wait_for()
     yield opened
     opened.close()
-    assert outside == []
+    assert [url for url in asked if url.startswith("http") and not url.startswith(address)] == []
 
 
 def explain(page, path):
