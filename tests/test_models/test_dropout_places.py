@@ -24,21 +24,16 @@ class Times(nn.Module):
         return self.factor * x
 
 
-def replace_dropouts(transformer: nn.Module) -> None:
-    """Embedding 2; per block self-attention's output 3, cross-attention's 0.5, the MLP's 0.25."""
-    transformer.drop = Times(2)
-    for block in transformer.h:
-        block.attn.resid_dropout = Times(3)
-        block.crossattention.resid_dropout = Times(0.5)
-        block.mlp.dropout = Times(0.25)
-
-
 def test_decoder():
     """On the sum of the three embeddings, before VAD fusion; on the output of both attentions and of the MLP."""
     model = build(len_prefix=2)
     reference = Reference.of(model)
-    replace_dropouts(model.decoder.transformer)
-    replace_dropouts(reference.decoder.transformer)
+    for transformer in (model.decoder.transformer, reference.decoder.transformer):
+        transformer.drop = Times(2)
+        for block in transformer.h:
+            block.attn.resid_dropout = Times(3)
+            block.crossattention.resid_dropout = Times(0.5)
+            block.mlp.dropout = Times(0.25)
     batch = collate(random_items(len_prefix=2), 2)
     image = model.image_encoder(batch["pixels"])
     output = model.decoder(batch["input_ids"], batch["segment_ids"], image, model.vad_encoder(batch["vad"]))
@@ -56,30 +51,25 @@ def test_strengths_of_the_dropouts():
     for block in transformer.h:
         assert block.attn.attn_dropout.p == block.crossattention.attn_dropout.p == 0.3
         assert block.attn.resid_dropout.p == block.crossattention.resid_dropout.p == block.mlp.dropout.p == 0.4
-    model.decoder.config = config  # the VAD encoder has the embedding's
+    # the VAD encoder has the embedding's
     for layer in type(model)(model.config, model.decoder).vad_encoder.encoder["layers"]:
         assert layer.dropout.p == layer.self_attention.dropout == 0.2
 
 
-# ---- the VAD encoder -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_vad_encoder_layer(monkeypatch, training):
-    """s = LN1(s + drop(attention(s))), then LN2(s + drop(W2 relu(W1 s))); attention's weights are dropped in training only."""
+def test_vad_encoder_layer(monkeypatch):
+    """s = LN1(s + drop(attention(s))), then LN2(s + drop(W2 relu(W1 s))); attention's weights are dropped as well."""
     torch.manual_seed(0)
-    layer, x = VADEncoderLayer(1, 0.3, False).train(training), torch.randn(2, 5, 3)
+    layer, x = VADEncoderLayer(1, 0.3, False), torch.randn(2, 5, 3)
     for norm in (layer.norm1, layer.norm2):
         nn.init.normal_(norm.weight)
     attended, attend, layer.dropout = layer.self_attention.eval()(x), F.scaled_dot_product_attention, Times(3)
-    layer.self_attention.train(training)
 
     def of_rate(*args, dropout_p, **more):
         return (1 + dropout_p) * attend(*args, **more)
 
     monkeypatch.setattr(vad_encoder.F, "scaled_dot_product_attention", of_rate)
-    s = layer.norm1(x + 3 * attended * (1.3 if training else 1))
-    assert torch.allclose(layer(x), layer.norm2(s + 3 * layer.fc(s)), atol=1e-6)
+    s = layer.norm1(x + 3 * 1.3 * attended)
+    assert torch.allclose(layer.train()(x), layer.norm2(s + 3 * layer.fc(s)), atol=1e-6)
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -87,11 +77,10 @@ def test_heads_of_the_vad_encoder(causal):
     """Head h takes the h-th of the three numbers, without a scale; in every layer as the model's settings say."""
     encoder, x = build(vad_causal=causal, vad_layers=2, vad_heads=3).vad_encoder, torch.randn(2, 6, 3)
     for layer in encoder.encoder["layers"]:
-        attention, heads = layer.self_attention, []
-        for head in range(3):
-            query, key, value = (linear(x)[..., [head]] for linear in (attention.query, attention.key, attention.value))
-            scores = query @ key.transpose(1, 2)
-            if causal:
-                scores = scores.masked_fill(torch.ones(6, 6).triu(1).bool(), -torch.inf)
-            heads.append(scores.softmax(-1) @ value)
-        assert torch.allclose(attention(x), torch.cat(heads, -1), atol=1e-6)
+        attention = layer.self_attention
+        query, key, value = (linear(x) for linear in (attention.query, attention.key, attention.value))
+        scores = torch.einsum("nqh,nkh->nhqk", query, key)
+        if causal:
+            scores = scores.masked_fill(torch.ones(6, 6).triu(1).bool(), -torch.inf)
+        expected = torch.einsum("nhqk,nkh->nqh", scores.softmax(-1), value)
+        assert torch.allclose(attention(x), expected, atol=1e-6)

@@ -3,7 +3,7 @@ and its images are prepared as the folder says."""
 
 import json
 import sys
-import types
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.image_encoder import VISION_KINDS, ImageEncoder
-from tests.conftest import TINY_VIT
+from tests.conftest import GOLDEN, TINY_VIT
 from tests.tiny_encoders import KINDS, VIT, save
+from utils.constants import IMAGENET_MEAN, IMAGENET_STD
 from utils.data.image_encoder_weights import load_image_encoder, trained_state_dict
 from utils.errors import InputError
 
@@ -51,22 +52,17 @@ PREFIXES = dict.fromkeys(("siglip_vision_model", "siglip2_vision_model", "clip_v
 PREFIXES |= {name: f"{name}." for name in ("vit", "dinov2", "dinov2_with_registers")} | {"dinov3_vit": ""}
 
 
-def renamed(folder, prefix: str, left_out: str):
-    """Rewrite a folder's weights as a model with a classifier has them; leave out what has `left_out` in its name."""
-    state = load_file(folder / "model.safetensors")
-    state = {f"{prefix}{name}": tensor for name, tensor in state.items() if not left_out or left_out not in name}
-    more = {"classifier.weight": torch.zeros(2, 24), f"{prefix}embeddings.position_ids": torch.arange(9)}
-    save_file(state | more, folder / "model.safetensors")
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_features(name, tmp_path):
     """Under transformers' names of the weights and under the hub's, where a plain ViT needs no pooler."""
     vision = save(name, tmp_path)
     encoder = load_image_encoder(str(tmp_path))
     encoders, pixels = [encoder], torch.randn(2, 3, encoder.image_size, encoder.image_size)
-    if name in PREFIXES:
-        renamed(tmp_path, PREFIXES[name], "pooler" if name == "vit" else "")
+    if name in PREFIXES:  # as a model with a classifier has them
+        state = load_file(tmp_path / "model.safetensors")
+        kept = {key: tensor for key, tensor in state.items() if name != "vit" or "pooler" not in key}
+        state = {"classifier.weight": torch.zeros(2, 24)} | {PREFIXES[name] + key: kept[key] for key in kept}
+        save_file(state | {f"{PREFIXES[name]}embeddings.position_ids": torch.arange(9)}, tmp_path / "model.safetensors")
         encoders.append(load_image_encoder(str(tmp_path)))
     cls, grid = expected(name, vision, pixels)
     for encoder in encoders:
@@ -76,17 +72,6 @@ def test_features(name, tmp_path):
         torch.testing.assert_close(features.grid, grid, atol=1e-6, rtol=0)
         assert not any(parameter.requires_grad for parameter in encoder.parameters())
     assert load_image_encoder(str(tmp_path), from_scratch=True)(pixels).grid.shape == (2, 9, 24)
-
-
-@pytest.mark.parametrize(
-    ("name", "prefix", "left_out", "kind"),
-    [("vit", "", "layer.1.", "a vit"), ("clip_vision_model", "module.", "", "CLIP's vision tower")],
-)
-def test_weights_that_are_missing(name, prefix, left_out, kind, tmp_path):
-    save(name, tmp_path)
-    renamed(tmp_path, prefix, left_out)
-    with pytest.raises(InputError, match=f"^--clip_model .*: lacks weights of {kind} "):
-        load_image_encoder(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -116,19 +101,6 @@ def test_a_fixed_encoder_has_neither_gradients_nor_a_training_mode(fixed):
 
 # ---- how images are prepared -----------------------------------------------------------------------------------------
 
-CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HALF = (0.5,) * 3, (0.5,) * 3
-# kind -> side in pixels, statistics, filter, and whether preprocessor_config.json may give another side
-DEFAULTS = {
-    "clip_vision_model": (48, CLIP, Resampling.BILINEAR, False),
-    "siglip_vision_model": (48, HALF, Resampling.BICUBIC, False),
-    "siglip2_vision_model": (42, HALF, Resampling.BILINEAR, False),  # 9 patches of 14 pixels
-    "dinov2": (48, IMAGENET, Resampling.BICUBIC, True),
-    "dinov2_with_registers": (48, IMAGENET, Resampling.BICUBIC, True),
-    "dinov3_vit": (48, IMAGENET, Resampling.BILINEAR, True),
-    "vit": (48, HALF, Resampling.BILINEAR, False),
-}
 FILE = {
     "size": {"shortest_edge": 70},
     "crop_size": {"height": 56, "width": 56},
@@ -141,10 +113,10 @@ FILE = {
 @pytest.mark.parametrize("kind", VISION_KINDS)
 def test_preparation(kind, tmp_path):
     """The kind's where the folder has no preprocessor_config.json. Of that file the crop's side counts where images were
-    cropped, else the resize's; CLIP keeps the paper's bilinear filter."""
+    cropped, else the resize's, if the positions fit any; CLIP keeps the paper's bilinear filter."""
     save(kind, tmp_path)
-    usual, (mean, std), resample, own_size = DEFAULTS[kind]
-    assert load_image_encoder(str(tmp_path)).preparation == (usual, mean, std, resample)
+    row, usual = VISION_KINDS[kind], 42 if kind.startswith("siglip2") else 48  # 9 patches of 14 pixels
+    assert load_image_encoder(str(tmp_path)).preparation == (usual, row.mean, row.std, row.resample)
     resample = Resampling.BILINEAR if kind == "clip_vision_model" else Resampling.LANCZOS
     given = FILE["image_mean"], FILE["image_std"]
     for changed, side, (mean, std) in (
@@ -154,20 +126,17 @@ def test_preparation(kind, tmp_path):
     ):
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(FILE | changed))
         encoder = load_image_encoder(str(tmp_path))
-        side = side if own_size else usual
+        side = side if row.own_size else usual
         assert encoder.preparation == (side, tuple(mean), tuple(std), resample)
-        assert encoder.statistics("own") == (tuple(mean), tuple(std)) and encoder.statistics("imagenet") == IMAGENET
-        assert encoder(torch.zeros(1, 3, side, side)).grid.shape[1] == encoder.patches == (side // 14) ** 2
+        assert encoder.statistics("own") == (tuple(mean), tuple(std))
+        assert encoder.statistics("imagenet") == (IMAGENET_MEAN, IMAGENET_STD)
+        assert encoder(torch.zeros(1, 3, side, side)).grid.shape[1] == encoder.patches
 
 
-@pytest.mark.parametrize(
-    "field",
-    [
-        {"crop_size": {"height": 56, "width": 28}},
-        {"image_mean": [1, 2]},
-        {"resample": 9},
-    ],
-)
+BAD_FIELDS = [{"crop_size": {"height": 56, "width": 28}}, {"image_mean": [1, 2]}, {"resample": 9}]
+
+
+@pytest.mark.parametrize("field", BAD_FIELDS)
 def test_bad_preparation(tmp_path, field):
     save("dinov2", tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(field))
@@ -191,41 +160,29 @@ def test_what_is_no_encoder(tmp_path, config, message):
 
 # ---- CLIP in OpenAI's names ----------------------------------------------------------------------------------------------
 
-
-def openai_tower() -> tuple[transformers.CLIPVisionModel, dict[str, torch.Tensor]]:
-    vision = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**TINY_VIT | {"num_attention_heads": 1}))
-    return vision, trained_state_dict(vision)
+OPENAI = load_file(GOLDEN / "image_encoder" / "weights.safetensors")
 
 
-def same_weights(encoder, vision: transformers.CLIPVisionModel) -> bool:
-    expected, found = vision.state_dict(), encoder.vision.state_dict()
-    return expected.keys() == found.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+def check_weights(encoder: ImageEncoder) -> None:
+    found = trained_state_dict(encoder.vision)
+    torch.testing.assert_close(found, {name: OPENAI[name] for name in found}, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-def test_a_state_dict_in_openais_names(tmp_path, suffix):
-    vision, state = openai_tower()
-    state = {f"visual.{name}": tensor for name, tensor in state.items()} | {"logit_scale": torch.ones(1)}
-    (torch.save if suffix == "pt" else save_file)(state, tmp_path / f"clip.{suffix}")
-    assert same_weights(load_image_encoder(str(tmp_path / f"clip.{suffix}")), vision)
+@pytest.mark.parametrize(("suffix", "save_file"), [("pt", torch.save), ("safetensors", save_file)])
+def test_a_state_dict_in_openais_names(tmp_path, suffix, save_file):
+    path = tmp_path / f"clip.{suffix}"
+    save_file({f"visual.{name}": tensor for name, tensor in OPENAI.items()} | {"logit_scale": torch.ones(1)}, path)
+    check_weights(load_image_encoder(str(path)))
 
 
 def test_openais_name_goes_through_its_package(monkeypatch):
     """Its `load` checks the hash of what it downloads."""
-    vision, state = openai_tower()
-    asked = []
-
-    def load(name, **options):
-        asked.append((name, options))
-        if "L/14" in name:
-            raise RuntimeError("Model has been downloaded but the SHA256 checksum does not not match")
-        visual = types.SimpleNamespace(state_dict=lambda: state | {"proj": torch.ones(2, 2)})
-        return types.SimpleNamespace(visual=visual), None
-
-    monkeypatch.setitem(sys.modules, "clip", types.SimpleNamespace(load=load))
-    assert same_weights(load_image_encoder("ViT-B/16"), vision)
-    assert asked == [("ViT-B/16", {"device": "cpu", "jit": False})]
-    with pytest.raises(
-        InputError, match="--clip_model ViT-L/14: OpenAI's package cannot .*SHA256 checksum.*hf download"
-    ):
+    visual = Mock(state_dict=lambda: OPENAI)
+    clip = Mock(load=Mock(return_value=(Mock(visual=visual), None)))
+    monkeypatch.setitem(sys.modules, "clip", clip)
+    check_weights(load_image_encoder("ViT-B/16"))
+    clip.load.assert_called_once_with("ViT-B/16", device="cpu", jit=False)
+    clip.load.side_effect = RuntimeError("Model has been downloaded but the SHA256 checksum does not not match")
+    message = "--clip_model ViT-L/14: OpenAI's package cannot .*SHA256 checksum.*hf download"
+    with pytest.raises(InputError, match=message):
         load_image_encoder("ViT-L/14")

@@ -64,17 +64,15 @@ def test_every_new_tensor_beside_a_saved_gpt2(saved_gpt2):
     assert kinds == set(NEW_PARTS)
 
 
-def test_every_tensor_from_scratch_is_the_seeds(saved_gpt2):
+def test_every_tensor_from_scratch(saved_gpt2):
     folder, saved = saved_gpt2
-    model, again = build(folder, "--from_scratch"), build(folder, "--from_scratch", "True")
+    model = build(folder, "--from_scratch")
     names = dict(model.decoder.named_parameters())
     scaled = {f"transformer.h.2.{part}.c_proj.weight" for part in ("attn", "crossattention", "mlp")}
     assert (set(saved) - {"lm_head.weight"} | scaled) <= set(names)
     for name, tensor in names.items():
         check_new(name, tensor)
     assert model.decoder.lm_head.weight is model.decoder.transformer.wte.weight
-    state = again.state_dict()
-    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     assert model.emotion_head.weight.std().item() == pytest.approx(0.02, rel=0.3)
     assert not model.emotion_head.bias.any()
     assert model.vad_encoder.pos_encoder.weight.std().item() == pytest.approx(1.0, rel=0.05)
