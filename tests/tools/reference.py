@@ -7,6 +7,7 @@ for finished texts too, until all have ended. Losses are the plain formulas. Onl
 
 import math
 from collections.abc import Callable
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, GPT2Config, GPT2LMHe
 
 from models.config import SEVLMConfig
 from models.sevlm import SEVLM
-from utils.constants import EMOTION_SPAN, IGNORED_LABEL
+from utils.constants import IGNORED_LABEL
 
 
 class ReferenceVADEncoder(nn.Module):
@@ -26,16 +27,13 @@ class ReferenceVADEncoder(nn.Module):
         super().__init__()
         self.pos_encoder = nn.Embedding(5000, 3)
         self.norm = nn.LayerNorm(3)
-        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(self.layer() for _ in range(layers))})
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(nn.ModuleDict() for _ in range(layers))})
+        for layer in self.encoder["layers"]:
+            layer["self_attention"] = nn.ModuleDict({name: nn.Linear(3, 3) for name in ("query", "key", "value")})
+            layer["fc"] = nn.Sequential(nn.Linear(3, 128), nn.ReLU(), nn.Linear(128, 3))
+            layer["norm1"], layer["norm2"] = nn.LayerNorm(3), nn.LayerNorm(3)
         self.decoder = nn.Linear(3, 1)  # unused, as published
         self.dropout, self.causal = nn.Dropout(dropout), causal
-
-    def layer(self) -> nn.ModuleDict:
-        attention = nn.ModuleDict({name: nn.Linear(3, 3) for name in ("query", "key", "value")})
-        fc = nn.Sequential(nn.Linear(3, 128), nn.ReLU(), nn.Linear(128, 3))
-        return nn.ModuleDict(
-            {"self_attention": attention, "fc": fc, "norm1": nn.LayerNorm(3), "norm2": nn.LayerNorm(3)}
-        )
 
     def forward(self, vad: Tensor) -> Tensor:
         x = self.norm(vad + self.pos_encoder.weight[: vad.shape[1]])
@@ -45,32 +43,17 @@ class ReferenceVADEncoder(nn.Module):
             scores = query @ key.transpose(1, 2) / math.sqrt(3)
             if self.causal:
                 scores = scores + later_positions(vad.shape[1]).to(scores)
-            attended = self.dropout(scores.softmax(dim=-1)) @ value
-            s = layer["norm1"](x + self.dropout(attended))
-            s = layer["norm2"](s + self.dropout(layer["fc"](s)))
-            x = x + s
+            s = layer["norm1"](x + self.dropout(self.dropout(scores.softmax(dim=-1)) @ value))
+            x = x + layer["norm2"](s + self.dropout(layer["fc"](s)))
         return x
 
 
 class Reference(nn.Module):
-    """The whole model, with random weights; parameters are named as those of our SEVLM.
+    """The whole model, with random weights; parameters are named as those of our SEVLM."""
 
-    Args:
-        config: of our decoder (sizes, dropouts, len_prefix, vad_layers, vad_causal, ...).
-        vision: of CLIP's vision tower.
-        settings: parts and loss weights.
-        fixed_encoder: the image encoder takes no gradient.
-    """
-
-    def __init__(
-        self,
-        config: GPT2Config,
-        settings: SEVLMConfig,
-        vision: CLIPVisionConfig,
-        fixed_encoder: bool = True,
-    ):
+    def __init__(self, config: GPT2Config, settings: SEVLMConfig, vision: CLIPVisionConfig, fixed_encoder: bool = True):
         super().__init__()
-        width, self.prefix, self.span_end = config.n_embd, settings.len_prefix, settings.len_prefix + EMOTION_SPAN
+        width, self.prefix, self.span_end = config.n_embd, settings.len_prefix, settings.fusion_start
         self.image_encoder = nn.ModuleDict({"vision": CLIPVisionModel(vision)})
         self.image_encoder.requires_grad_(not fixed_encoder)
         self.decoder = GPT2LMHeadModel(config)
@@ -79,9 +62,8 @@ class Reference(nn.Module):
             half = width * self.prefix // 2
             project = nn.Sequential(nn.Linear(width, half), nn.Tanh(), nn.Linear(half, 2 * half))
             self.decoder.transformer.clip_project = nn.ModuleDict({"model": project})
-        layers: list[nn.Module] = [nn.Linear(3 * width, width), nn.ReLU()]
-        for _ in range(3):
-            layers += [nn.Linear(width, width), nn.ReLU()]
+        layers = [nn.Linear(3 * width, width), *(nn.Linear(width, width) for _ in range(3))]
+        layers = [part for linear in layers for part in (linear, nn.ReLU())]
         self.decoder.sim_mlp = nn.ModuleDict({"pred": nn.Sequential(*layers, nn.Linear(width, 1))})
         self.decoder.VAD_head = nn.Linear(width, 3)
         self.vad_encoder = ReferenceVADEncoder(settings.vad_layers, config.embd_pdrop, settings.vad_causal)
@@ -91,8 +73,8 @@ class Reference(nn.Module):
     @classmethod
     def of(cls, sevlm: SEVLM) -> "Reference":
         """The reference with the weights of our model."""
-        config, vision = sevlm.decoder.config, sevlm.image_encoder.vision.config
-        reference = cls(config, sevlm.config, vision, sevlm.image_encoder.fixed)
+        encoder = sevlm.image_encoder
+        reference = cls(sevlm.decoder.config, sevlm.config, encoder.vision.config, encoder.fixed)
         if not sevlm.config.use_VAD:
             del reference.vad_encoder
         state = {name: tensor for name, tensor in sevlm.state_dict().items() if not name.startswith("emotion_head.")}
@@ -122,15 +104,7 @@ class Reference(nn.Module):
             x = block(x, attention_mask=mask, encoder_hidden_states=grid)
         return transformer.ln_f(x)
 
-    def forward(
-        self,
-        pixels: Tensor,
-        input_ids: Tensor,
-        labels: Tensor,
-        segment_ids: Tensor,
-        vad: Tensor,
-        visual_negatives: Tensor | None,
-    ) -> dict[str, Tensor]:
+    def forward(self, pixels, input_ids, labels, segment_ids, vad, visual_negatives) -> dict[str, Tensor]:
         """The losses of T texts, rows 2i and 2i + 1 being a pair.
 
         Args:
@@ -154,8 +128,7 @@ class Reference(nn.Module):
         negative = self.similarity(image, emotion, explanation[partners]).exp()
         if visual_negatives is not None:
             negative = negative + self.similarity(image, emotion, explanation[visual_negatives]).exp()
-        epsilon = 1e-8
-        contrastive = -(epsilon + positive / (epsilon + positive + negative)).log().mean()
+        contrastive = -(1e-8 + positive / (1e-8 + positive + negative)).log().mean()
 
         predicted, wanted = self.decoder.VAD_head(hidden)[:, self.span_end - 1 : -1], vad[:, self.span_end :]
         known = (wanted != 0).any(dim=-1)
@@ -186,7 +159,7 @@ class Reference(nn.Module):
         cls, grid = self.encode_image(pixels)
         ids = torch.tensor([prompt_ids] * len(pixels), device=pixels.device)
         segments = torch.tensor([prompt_segments] * len(pixels), device=pixels.device)
-        ended = torch.zeros(len(pixels), dtype=torch.bool, device=pixels.device)
+        stops = torch.tensor(stop_ids, device=pixels.device)
         for _ in range(max_new_tokens):
             vad = torch.from_numpy(vad_of(ids.cpu().numpy())).to(pixels.device)
             logits = self.decoder.lm_head(self.hidden_states(ids, segments, vad, cls, grid))
@@ -195,12 +168,10 @@ class Reference(nn.Module):
             explaining = (ids[:, len(prompt_ids) :] == because_id).any(dim=1)
             next_segments = torch.where(explaining, explanation_segment, emotion_segment)
             segments = torch.cat([segments, next_segments[:, None]], dim=1)
-            ended |= torch.isin(next_ids, torch.tensor(stop_ids, device=pixels.device))
-            if ended.all():
+            if torch.isin(ids[:, len(prompt_ids) :], stops).any(dim=1).all():
                 break
         rows = ids[:, len(prompt_ids) :].tolist()
-        ends = [[i for i, token in enumerate(row) if token in stop_ids] for row in rows]
-        return [row[: end[0]] if end else row for row, end in zip(rows, ends, strict=True)]
+        return [list(takewhile(lambda token: token not in stop_ids, row)) for row in rows]
 
 
 def later_positions(length: int) -> Tensor:
@@ -210,12 +181,9 @@ def later_positions(length: int) -> Tensor:
 
 def reference_batch(items: list[dict], visual_negatives: Tensor | None) -> dict[str, Tensor]:
     """Items of TrainingPairs with pixels -> the arguments of Reference.forward, the image repeated for each text."""
-    batch = {
-        name: torch.from_numpy(np.concatenate([item[name] for item in items]))
-        for name in ("input_ids", "labels", "segment_ids", "vad")
-    }
-    pixels = torch.stack([item["pixels"] for item in items for _ in item["input_ids"]])
-    return {name: tensor if name == "vad" else tensor.long() for name, tensor in batch.items()} | {
-        "pixels": pixels,
+    batch = {name: np.concatenate([item[name] for item in items]) for name in ("input_ids", "labels", "segment_ids")}
+    return {name: torch.from_numpy(array).long() for name, array in batch.items()} | {
+        "vad": torch.from_numpy(np.concatenate([item["vad"] for item in items])),
+        "pixels": torch.stack([item["pixels"] for item in items for _ in item["input_ids"]]),
         "visual_negatives": visual_negatives,
     }
