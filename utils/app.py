@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from utils.visualize.answers import Answer
     from utils.visualize.explainer import ImageExplainer
+    from utils.visualize.heat_map import WordHeat
 
 GRADIO = 6  # the major version that the page is written for
 OWN = "the model's own"
@@ -204,6 +205,17 @@ def answer_html(model: Model, answer: "Answer", record: dict | None) -> str:
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 
+def word_caption(word: "WordHeat") -> str:
+    """The line below a word's heat map, as Markdown: its VAD, and the patch that it attends to most."""
+    row, column = divmod(int(word.heat_map.argmax()), word.heat_map.shape[1])
+    vad = "not in the VAD lexicon"
+    if word.vad is not None:
+        names = ("valence", "arousal", "dominance")
+        vad = ", ".join(f"{name} {value:+.2f}" for name, value in zip(names, word.vad, strict=True))
+    side = word.heat_map.shape[0]
+    return f"**{word.bare or word.text}**: {vad}. Strongest in row {row + 1}, column {column + 1} of {side}."
+
+
 def build_page(models: Sequence[Model], split: Split | None) -> "gradio.Blocks":
     """The page. Everything on it is computed by `ImageExplainer`; a bad image becomes one sentence on the page."""
     import gradio as gr
@@ -235,14 +247,7 @@ def build_page(models: Sequence[Model], split: Split | None) -> "gradio.Blocks":
         if word is None or not answers:
             return gr.Image(visible=False), ""
         chosen = answers[place].words[word]
-        row, column = divmod(int(chosen.heat_map.argmax()), chosen.heat_map.shape[1])
-        vad = "not in the VAD lexicon"
-        if chosen.vad is not None:
-            names = ("valence", "arousal", "dominance")
-            vad = ", ".join(f"{name} {value:+.2f}" for name, value in zip(names, chosen.vad, strict=True))
-        side = chosen.heat_map.shape[0]
-        caption = f"**{chosen.bare or chosen.text}**: {vad}. Strongest in row {row + 1}, column {column + 1} of {side}."
-        return gr.Image(value=answers[place].heat_image(chosen), visible=True), caption
+        return gr.Image(value=answers[place].heat_image(chosen), visible=True), word_caption(chosen)
 
     def choose(name: str | None):
         path = find_image(split.folder, name) if name else None

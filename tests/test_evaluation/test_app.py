@@ -5,6 +5,7 @@ import socket
 from importlib.metadata import PackageNotFoundError
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,6 +13,7 @@ from utils import app
 from utils.data.records import read_records
 from utils.errors import InputError
 from utils.explain import load
+from utils.visualize.heat_map import WordHeat
 
 
 @pytest.fixture
@@ -60,6 +62,15 @@ def test_split_of_the_runs_or_of_a_flag(nothing_loaded, run, workspace, tmp_path
     log.write_text(log.read_text().replace("artEmisX_val.json", "artEmisX_test.json"))
     with pytest.raises(InputError, match="different splits .*artEmisX_val.json and .*artEmisX_test.json.*--records"):
         app.main([str(run), str(tmp_path / "other")])
+
+
+def test_a_words_line_names_its_vad_and_the_strongest_patch():
+    heat = np.array([[0.1, 0.2, 0.1], [0.1, 0.1, 0.4]])
+    where = "Strongest in row 2, column 3 of 2."
+    assert app.word_caption(WordHeat("fear,", heat, (-0.85, 0.5, -0.25))) == (
+        f"**fear**: valence -0.85, arousal +0.50, dominance -0.25. {where}"
+    )
+    assert app.word_caption(WordHeat("...", heat)) == f"**...**: not in the VAD lexicon. {where}"
 
 
 # ---- in the browser --------------------------------------------------------------------------------------------------

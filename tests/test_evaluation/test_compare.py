@@ -12,8 +12,9 @@ from utils.files import read_json, write_json
 
 IMAGES = [5, 2, 9, 4]
 NAN = float("nan")
-A = {"ROUGE_L": [0.1, 0.2, 0.3, 0.4], "CIDEr": [0.5, 2.0, 0.0, 0.5], "sub_acc": [1, NAN, 0, 0]}
-B = {"ROUGE_L": [0.2, 0.3, 0.4, 0.9], "CIDEr": [0.5, 0.25, 1.5, 0.25], "sub_acc": [1, NAN, 1, 1], "max_lcs": [1] * 4}
+A = {"ROUGE_L": [0.1, 0.2, 0.3, 0.4], "CIDEr": [0.5, 2.0, 0.0, 0.5], "sub_acc": [1, NAN, 0, 0], "max_lcs": [4] * 4}
+B = {"ROUGE_L": [0.2, 0.3, 0.4, 0.9], "CIDEr": [0.5, 0.25, 1.5, 0.25], "sub_acc": [1, NAN, 1, 1], "max_lcs": [2.5] * 4}
+B["vad_distance"] = [0.5] * 4
 
 
 def write_run(folder: Path, values: dict[str, list[float]], references: str = "r", **facts) -> Path:
@@ -33,7 +34,7 @@ def test_b_minus_a(tmp_path, capsys):
     report = write_run(tmp_path / "b", B)
     compare.main([str(tmp_path / "a"), str(report), "--json", str(tmp_path / "c.json"), "--resamples", "200"])
     shown, found = capsys.readouterr().out, read_json(tmp_path / "c.json")
-    assert list(found["scores"]) == ["ROUGE_L", "CIDEr", "sub_acc"]  # B alone has max-LCS
+    assert list(found["scores"]) == ["ROUGE_L", "CIDEr", "sub_acc", "max_lcs"]  # B alone has a VAD distance
     accuracy, rouge = found["scores"]["sub_acc"], found["scores"]["ROUGE_L"]
     assert [accuracy[name] for name in ("a", "b", "difference")] == pytest.approx([1 / 3, 1, 2 / 3])
     assert [rouge[name] for name in ("a", "b", "difference")] == pytest.approx([0.25, 0.45, 0.2])
@@ -41,6 +42,7 @@ def test_b_minus_a(tmp_path, capsys):
     rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line}
     assert rows["ROUGE-L"][:3] == ["25.00", "45.00", "+20.00"] and rows["ACC"][:3] == ["33.33", "100.00", "+66.67"]
     assert rows["CIDEr"][2] == "-12.50"
+    assert rows["max-LCS"][:6] == ["4.00", "2.50", "-1.50", "-1.50", "..", "-1.50"]  # not a fraction
     assert f"4 images, 200 resamples, 95 % interval; A: {tmp_path / 'a'}, B: {report}" in shown
 
 
@@ -62,21 +64,31 @@ def test_the_images_that_differ_most(tmp_path, capsys):
     assert "differ most in CIDEr:\nCubism/2.jpg\n  A 200.0  a of 2\n  B  25.0  b of 2\nCubism/9.jpg" in shown
 
 
+# fact of the reports -> the scores that mean something else with another, and their line
+LEFT_OUT = {
+    "emotion_classifier": (
+        ["EA_more_than_half", "EA_at_least_half", "self_consistency"],
+        "EA > 1/2, EA >= 1/2, consistency, as the runs differ in emotion classifier",
+    ),
+    "clip_score": (["CLIPScore", "RefCLIPScore"], "CLIPScore, RefCLIPScore, as the runs differ in clip score"),
+    "lexicon_sha256": (["vad_distance"], "VAD distance, as the runs differ in lexicon"),
+    "training_texts_sha256": (["max_lcs"], "max-LCS, as the runs differ in training texts"),
+}
+
+
 def test_scores_that_rest_on_different_things_are_left_out(tmp_path, capsys):
     """Nothing is left out for a report that does not say what it rests on."""
-    names = "ROUGE_L EA_more_than_half EA_at_least_half self_consistency CLIPScore RefCLIPScore vad_distance max_lcs"
-    values = dict.fromkeys(names.split(), [0.1, 0.2, 0.3, 0.4])
-    of_a, of_b = (dict.fromkeys(("emotion_classifier", "clip_score", "lexicon_sha256"), name) for name in "ab")
-    runs = (
-        write_run(tmp_path / "a", values, training_texts_sha256="a", **of_a),
-        write_run(tmp_path / "b", values, **of_b),
-    )
-    compare.main([*map(str, runs), "--json", str(tmp_path / "c.json"), "--resamples", "100"])
-    assert list(read_json(tmp_path / "c.json")["scores"]) == ["ROUGE_L", "max_lcs"]
-    assert (
-        "left out: EA > 1/2, EA >= 1/2, consistency, CLIPScore, RefCLIPScore, VAD distance, as the runs differ in "
-        "emotion classifier, clip score, lexicon\n"
-    ) in capsys.readouterr().out
+    names = ["ROUGE_L", *(name for scores, _ in LEFT_OUT.values() for name in scores)]
+    values = dict.fromkeys(names, [0.1, 0.2, 0.3, 0.4])
+    same = dict.fromkeys(LEFT_OUT, "the same")
+    a = write_run(tmp_path / "a", values, **same)
+    cases = [({fact: "another"}, *expected) for fact, expected in LEFT_OUT.items()]
+    for other, missing, line in (*cases, (dict.fromkeys(LEFT_OUT), [], None)):
+        b = write_run(tmp_path / "b", values, **same | other)
+        compare.main([str(a), str(b), "--json", str(tmp_path / "c.json"), "--resamples", "100"])
+        assert list(read_json(tmp_path / "c.json")["scores"]) == [name for name in names if name not in missing]
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
+        assert lines == ([f"left out: {line}"] if line else [])
 
 
 def test_runs_that_cannot_be_compared(tmp_path):

@@ -15,7 +15,6 @@ from torch import nn
 from models.image_encoder import VISION_KINDS, ImageEncoder
 from tests.conftest import GOLDEN, TINY_VIT
 from tests.tiny_encoders import KINDS, VIT, save
-from utils.constants import IMAGENET_MEAN, IMAGENET_STD
 from utils.data.image_encoder_weights import load_image_encoder, trained_state_dict
 from utils.errors import InputError
 
@@ -101,6 +100,19 @@ def test_a_fixed_encoder_has_neither_gradients_nor_a_training_mode(fixed):
 
 # ---- how images are prepared -----------------------------------------------------------------------------------------
 
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5,) * 3, (0.5,) * 3
+# kind -> side in pixels, statistics, filter, and whether preprocessor_config.json may give another side
+DEFAULTS = {
+    "clip_vision_model": (48, CLIP, Resampling.BILINEAR, False),
+    "siglip_vision_model": (48, HALF, Resampling.BICUBIC, False),
+    "siglip2_vision_model": (42, HALF, Resampling.BILINEAR, False),  # 9 patches of 14 pixels
+    "dinov2": (48, IMAGENET, Resampling.BICUBIC, True),
+    "dinov2_with_registers": (48, IMAGENET, Resampling.BICUBIC, True),
+    "dinov3_vit": (48, IMAGENET, Resampling.BILINEAR, True),
+    "vit": (48, HALF, Resampling.BILINEAR, False),
+}
 FILE = {
     "size": {"shortest_edge": 70},
     "crop_size": {"height": 56, "width": 56},
@@ -115,8 +127,8 @@ def test_preparation(kind, tmp_path):
     """The kind's where the folder has no preprocessor_config.json. Of that file the crop's side counts where images were
     cropped, else the resize's, if the positions fit any; CLIP keeps the paper's bilinear filter."""
     save(kind, tmp_path)
-    row, usual = VISION_KINDS[kind], 42 if kind.startswith("siglip2") else 48  # 9 patches of 14 pixels
-    assert load_image_encoder(str(tmp_path)).preparation == (usual, row.mean, row.std, row.resample)
+    usual, (mean, std), resample, own_size = DEFAULTS[kind]
+    assert load_image_encoder(str(tmp_path)).preparation == (usual, mean, std, resample)
     resample = Resampling.BILINEAR if kind == "clip_vision_model" else Resampling.LANCZOS
     given = FILE["image_mean"], FILE["image_std"]
     for changed, side, (mean, std) in (
@@ -126,10 +138,9 @@ def test_preparation(kind, tmp_path):
     ):
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(FILE | changed))
         encoder = load_image_encoder(str(tmp_path))
-        side = side if row.own_size else usual
+        side = side if own_size else usual
         assert encoder.preparation == (side, tuple(mean), tuple(std), resample)
-        assert encoder.statistics("own") == (tuple(mean), tuple(std))
-        assert encoder.statistics("imagenet") == (IMAGENET_MEAN, IMAGENET_STD)
+        assert encoder.statistics("own") == (tuple(mean), tuple(std)) and encoder.statistics("imagenet") == IMAGENET
         assert encoder(torch.zeros(1, 3, side, side)).grid.shape[1] == encoder.patches
 
 

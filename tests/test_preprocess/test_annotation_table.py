@@ -198,9 +198,11 @@ def test_the_tables_own_splits(tmp_path, capsys):
 
 
 def test_renamed_emotions(tmp_path):
-    other = {"awe": "Won_der", "something else": "other", "fear": "FEAR"}
+    other = {"awe": "Won_der", "something else": "other", "fear": "FEAR", "anger": "disgust", "disgust": "anger"}
     write_mine(tmp_path, [(image, other.get(emotion, emotion), text) for image, emotion, text in ROWS])
-    records = build(tmp_path, "--rename_emotions", "won der=awe", "OTHER=something_else")
+    records = build(
+        tmp_path, "--rename_emotions", "won der=awe", "OTHER=something_else", "anger=disgust", "disgust=anger"
+    )
     assert by_name(records)["market/p1.png"]["emotions"] == ["awe", "awe", "contentment"]
     found = Counter(emotion for record in by_name(records).values() for emotion in record["emotions"])
     assert found == Counter(emotion for _, emotion, _ in ROWS)
@@ -287,6 +289,7 @@ LANGUAGES = [(*row, ("English", "Arabic")[i % 4 // 3]) for i, row in enumerate(R
         (ROWS, "--columns split=part", "has no column 'part' for --columns split="),
         (named("p0.jpg"), "", "p0.png and p0.jpg would be one image"),
         (named("../p0.png"), "", "row 121: image name '../p0.png' is not a file in the image folder"),
+        ([("p0.png", "joy", "a"), *named("../p0.png")], "--skip_unknown_emotions", "row 122: image name '../p0.png'"),
         (named("C:\\pics\\a.jpg"), "", "row 121: image name 'C:/pics/a.jpg' is not a file"),
         (named("\\\\disk\\a.jpg"), "", "image name '//disk/a.jpg' is not a file"),
         (named(""), "", "row 121: image name ''"),

@@ -3,8 +3,11 @@
 import shutil
 
 import numpy as np
+import pytest
+import torch
 
-from preprocess.cache_features import main
+from models.image_encoder import ImageFeatures
+from preprocess.cache_features import difference, main
 from tests.bad_input import TRAIN, VAL
 from utils.data.feature_cache import FeatureCache
 
@@ -29,3 +32,12 @@ def test_the_images_of_all_splits_are_encoded_once(box, capsys):
     main([VAL, *FLAGS.split(), "--out_dir", "estimated", "--estimate"])
     assert capsys.readouterr().out.startswith("1 images: 0.00 GB, about 0.0 minutes")
     assert not (box / "estimated").exists()
+
+
+@pytest.mark.parametrize("wrong", ["cls", "grid"])
+def test_difference_is_that_of_the_worse_of_class_token_and_grid(wrong):
+    fresh = ImageFeatures(torch.rand(1, 4), torch.rand(1, 9, 4))
+    cached = {name: features[0].half() for name, features in fresh._asdict().items()}
+    assert difference(cached, fresh) < 1e-3
+    cached[wrong] = 1.5 * cached[wrong]
+    assert difference(cached, fresh) == pytest.approx(0.5, abs=1e-3)

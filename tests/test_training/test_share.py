@@ -57,6 +57,9 @@ def test_checkpoint_and_folder_give_the_captions_of_the_training(workspace, trai
     expected = scored(workspace, trained / "ckpts", tmp_path / "a", "--load_from_epoch", "best-acc")
     assert expected[0] == json.loads((trained / "results" / "unf_captions_full_0_5_step.json").read_text())
     assert scored(workspace, exported, tmp_path / "b") == expected
+    model = explain.load(exported, vad_lexicon=workspace.data / "demo-VAD-Lexicon.txt")  # with the recorded beams
+    root = next(workspace.data.glob("wikiart_rescaled*"))
+    assert [model(root / row["image_name"]).text for row in expected[0]] == [row["caption"] for row in expected[0]]
 
 
 def test_the_folder_holds_the_checkpoints_weights_no_pickle_and_no_path(workspace, trained, exported):
