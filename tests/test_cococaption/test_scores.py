@@ -1,5 +1,7 @@
 """The scores are pycocoevalcap 1.2's on varied text, odd captions among it; SPICE's mean, and a part of the images."""
 
+import contextlib
+import io
 import math
 import os
 import random
@@ -10,6 +12,11 @@ from pathlib import Path
 import numpy as np
 import pycocoevalcap.eval
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
 from pycocotools.coco import COCO
 
 import cococaption.meteor
@@ -130,6 +137,30 @@ def test_equal_to_pycocoevalcap(tmp_path, monkeypatch):
     assert matches.any(axis=(0, 2)).all(), "a stage of METEOR that matched nothing"
     assert meteor_of_statistics(rows) == pytest.approx([row["METEOR"] for row in images.values()], abs=1e-12)
     assert meteor_of_statistics(rows.sum(axis=0)) == pytest.approx(corpus["METEOR"], abs=1e-12)
+
+
+# few words, so that n-grams repeat; a no-break space joins two words for ROUGE-L and parts them for the others
+TEXT = st.lists(st.sampled_from(["a", "b", "c", "d", "x\xa0y", "é", "\x1f"]), max_size=12).map(" ".join)
+IMAGE = st.tuples(TEXT, st.lists(TEXT, min_size=1, max_size=4))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(IMAGE, min_size=1, max_size=6))
+def test_tokenised_texts_have_the_scores_of_pycocoevalcap(images):
+    """BLEU, ROUGE-L and CIDEr, without Java."""
+    candidates, texts = [text for text, _ in images], [texts for _, texts in images]
+    assume(any(text.split() for part in texts for text in part))
+    references = References([text for part in texts for text in part], np.array([len(part) for part in texts]))
+    corpus, of_images, _ = compute_scores(references, candidates, ["bleu", "rouge", "cider"])
+    gts, res = dict(enumerate(texts)), {index: [text] for index, text in enumerate(candidates)}
+    with contextlib.redirect_stdout(io.StringIO()):
+        scores, values = Bleu(4).compute_score(gts, res)
+    for scorer in (Rouge(), Cider()):
+        score, row = scorer.compute_score(gts, res)
+        scores, values = [*scores, score], [*values, row]
+    for name, score, row in zip([*NAMES[:4], *NAMES[5:]], scores, values, strict=True):
+        assert corpus[name] == pytest.approx(score, rel=0, abs=1e-9)
+        assert of_images[name] == pytest.approx(list(row), rel=0, abs=1e-9)
 
 
 # ---- SPICE, and a part of the images ---------------------------------------------------------------------------------
