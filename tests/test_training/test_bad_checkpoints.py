@@ -8,12 +8,24 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.bad_input import RELEASE_CSV, Box, check_training_refused, content, removed, replaced, torn, unchanged
+from tests.bad_input import (
+    ARTEMIS,
+    RELEASE_CSV,
+    Box,
+    check_training_refused,
+    content,
+    removed,
+    replaced,
+    torn,
+    unchanged,
+)
+from tests.conftest import REPOSITORY
 
 MODEL, STATS = "ckpts/nle_model_best-acc", "ckpts/ckpt_stats_best-acc.tar"
 WEIGHTS, CONFIG, MANIFEST = f"{MODEL}/model.safetensors", f"{MODEL}/config.json", f"{MODEL}/manifest.json"
 TOKENIZER = "nle_gpt2_tokenizer_0/tokenizer.json"
 LOAD = "--load_from_epoch best-acc"
+CLASSIFIER = REPOSITORY / f"tests/data/{ARTEMIS}/txt_to_emotion/lstm_based/best_model.pt"
 
 
 @pytest.fixture
@@ -102,6 +114,11 @@ REQUESTS = {
         unchanged,
         f"{LOAD} --eval_only --append_to {RELEASE_CSV}",
         "release.csv: not a CSV file of test reports",
+    ),
+    "hostile vocabulary of a classifier": (
+        lambda box: box.bomb("words.pkl"),
+        f"{LOAD} --eval_only --text2emotion {CLASSIFIER} --vocabulary words.pkl",
+        "words.pkl: truncated, modified or unsafe .its pickle names (os|posix).system",
     ),
     "another run's tokenizer": (exchange_two_words, "", "nle_gpt2_tokenizer_0: is not the tokenizer of --gpt2_model"),
 }
