@@ -4,6 +4,7 @@ Greedy texts: tests/test_models/test_reference.py.
 """
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,6 +82,38 @@ def test_beam_search(use_vad, causal):
         found.append((beams, greedy_decode(model, image, PROMPT, vad_of, STEPS).tokens()))
     assert any(beams != greedy for beams, greedy in found), "these weights would not show a search that is greedy"
     assert len({len(text) for beams, _ in found for text in beams}) > 1, "nor one that never ends"
+
+
+# new tokens so far -> probabilities of two words and the stop token, 2; others are as probable as EVEN says
+EVEN = (0.36, 0.34, 0.3)
+BEAMS = {
+    "the mean counts, not the sum": ({(): (0.5, 0.1, 0.4), (0,): (0.1, 0.2, 0.7)}, 2, [0]),
+    "a stop token that is not among the beams ends nothing": ({(): (0.51, 0.0, 0.49)}, 1, [0, 0, 0]),
+    "a short text waits for what may become better": ({(): (0.3, 0.3, 0.4), (1,): (0.01, 0.01, 0.98)}, 2, [1]),
+    "a stop token as probable as the last beam ends a text": ({(): (0.4, 0.2, 0.4)}, 1, []),
+    "a text without an end counts as one of all its steps": ({(): (0.7, 0.0, 0.3), (0,): (0.9, 0, 0.1)}, 2, [0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize(("table", "num_beams", "best"), BEAMS.values(), ids=BEAMS)
+def test_beams_by_hand(monkeypatch, table, num_beams, best):
+    class Scripted:
+        def __init__(self, model, image, prompt, vad_of, texts_per_image):
+            self.ids = torch.zeros(texts_per_image, 1, dtype=torch.long)
+
+        def next_hidden(self):
+            return torch.tensor([table.get(tuple(row[1:]), EVEN) for row in self.ids.tolist()]).log()
+
+        def append(self, next_ids):
+            self.ids = torch.cat([self.ids, next_ids[:, None]], dim=1)
+
+        def reorder(self, rows):
+            self.ids = self.ids[rows]
+
+    monkeypatch.setattr(generation, "DecodingState", Scripted)
+    model = SimpleNamespace(decoder=SimpleNamespace(lm_head=lambda hidden: hidden))
+    prompt = Prompt([0], [0], because_id=9, emotion_segment=0, explanation_segment=0, stop_ids=(2,))
+    assert beam_decode(model, features(images=1), prompt, None, num_beams, 3).tokens() == [best]
 
 
 # ---- GPT-2's vocabulary ----------------------------------------------------------------------------------------------
