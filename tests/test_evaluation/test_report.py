@@ -12,7 +12,7 @@ from utils import report
 from utils.command_line import parse_args
 from utils.errors import InputError
 from utils.evaluation.report import checkpoint_facts, split_warnings
-from utils.evaluation.tables import SAME, WIDTH, aggregate, aligned_table, format_summary, write_report
+from utils.evaluation.tables import HEADINGS, WIDTH, aggregate, aligned_table, format_summary, write_report
 from utils.files import check_append_to
 
 SCORES = {"sub_acc": 0.6561, "Bleu_1": 0.5, "Bleu_4": 0.0951, "METEOR": 0.139, "ROUGE_L": 0.304, "CIDEr": 0.114}
@@ -44,6 +44,15 @@ def test_the_run_stands_beside_the_published_rows_of_its_test_set(tmp_path):
     for test_set, words in (("test_new", "published for test_new"), (None, "an unnamed test set")):
         text = write_report(tmp_path, run(test_set=test_set))
         assert words in text and "SEVLM" not in text
+
+
+def test_what_is_no_fraction_is_not_shown_in_percent(tmp_path):
+    plain = ("max_lcs", "vad_distance", "head_KL", "likelihood_JS", "head_brier")
+    scores = {name: 0.125 * place for place, name in enumerate(("sub_acc", "head_ece", *plain), start=1)}
+    rows = rows_of(write_report(tmp_path, run(test_set=None, scores=scores)))
+    shown = dict(zip(rows[""], rows["this run"], strict=True))
+    assert (shown["ACC"], shown["head ECE"]) == ("12.5", "25.0")
+    assert [shown[HEADINGS[name]] for name in plain] == [f"{scores[name]:.2f}" for name in plain]
 
 
 def test_a_wide_table_is_continued_below():
@@ -157,19 +166,25 @@ def test_reports_say_how_captions_were_decoded():
 
 
 def test_means_leave_out_what_not_all_runs_have_or_what_cannot_be_compared():
-    """Other training texts: no max-LCS. Another decoding, or the same seed: a warning."""
-    base = run(1, scores={"Bleu_1": 0.5, "max_lcs": 2.0}, training_texts_sha256="a", decoding="greedy")
+    """Other training texts: no max-LCS. Another encoder, decoder, lemmatizer, decoding, or the same seed: a warning."""
+    warned = ("image_encoder_sha256", "decoder_sha256", "lemmatizer", "decoding")
+    facts = dict.fromkeys(("training_texts_sha256", *warned), "a")
+    base = run(1, scores={"Bleu_1": 0.5, "max_lcs": 2.0}, **facts)
     (same,) = aggregate({"a": base, "b": base | {"seed": 2}})
     assert same["mean"]["max_lcs"] == 2 and same["notes"] == []
-    changes = {"seed": 2, "training_texts_sha256": "b", "decoding": "best of 8"}
-    (summary,) = aggregate({"a": base, "b": base | changes})
+    (summary,) = aggregate({"a": base, "b": base | dict.fromkeys(facts, "b") | {"seed": 2}})
     assert summary["mean"] == {"Bleu_1": 0.5} and summary["std"] == {"Bleu_1": 0}
     shown = format_summary(summary)
     assert "- **left out: max-LCS, as the runs differ in training texts**" in shown
-    assert "- **WARNING: a mean of runs that differ in decoding**" in shown and "same seed" not in shown
+    assert "- **WARNING: a mean of runs that differ in image encoder, decoder, lemmatizer, decoding**" in shown
+    assert "same seed" not in shown
     assert "- seeds: 1, 2\n" in shown and "seed" not in format_summary(aggregate({"a": run(None), "b": run(None)})[0])
     (summary,) = aggregate({"a": run(1), "b": run(1, scores={"sub_acc": 0.5})})
     assert list(summary["mean"]) == ["sub_acc"] and "the same seed more than once" in format_summary(summary)
+
+
+SAME = ("data_set", "test_set", "images", "references_per_image", "evaluated_sha256", "references_sha256")
+SAME += ("lexicon_sha256", "emotion_classifier", "clip_score", "emotion_from")
 
 
 def test_runs_that_differ_in_a_fact_are_not_averaged():

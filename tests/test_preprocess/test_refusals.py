@@ -58,6 +58,7 @@ FLAGS = {
         "--image_root gone": "gone: no such image folder",
         "--dataset v2": f"{ARTEMIS_CSV}: has no column version",
         "--require_images": "--require_images needs --image_root",
+        "--seed 1": "--seed is for --dataset table",
         "--artemis_dir gone": "gone/preprocess_data_mini/.*: no such file; make the folder with preprocess/prepare_artemis",
     },
     build_annotations: {"other/artEmisX_val.json": "two splits of the same file name.*--out_dir"},
