@@ -99,9 +99,10 @@ def test_the_estimate_is_what_files_take(finished, tmp_path, monkeypatch):
     assert len(states) == 2 and size == pytest.approx(states[0], abs=2**18)
     assert size == pytest.approx(sum(path.stat().st_size for path in named), abs=2**18)
     set_free(monkeypatch, 5 * size)
-    assert "disk: up to 2 MiB" in check_disk(model, tmp_path, False)
+    line = check_disk(model, tmp_path, False)
+    assert "disk: up to 2 MiB" in line and "in use already" not in line
     set_free(monkeypatch, 5 * size - 1)
-    check_disk(model, folder, True)
+    assert "MiB of it are in use already" in check_disk(model, folder, True)
     message = f"up to 2 MiB in {tmp_path} for 2 states, 2 checkpoints .* are free; free some space"
     with pytest.raises(InputError, match=message):
         check_disk(model, tmp_path, False)
