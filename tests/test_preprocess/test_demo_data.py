@@ -26,6 +26,7 @@ from preprocess.make_demo_data import (
     write_decoder,
 )
 from tests.conftest import REPOSITORY
+from tests.test_preprocess.helpers import RELEASE
 from utils.command_line import DEMO_DEFAULTS
 from utils.constants import EMOTION_SPAN, EMOTIONS, PROMPT_TEXT
 from utils.data.text_codec import TextCodec, load_tokenizer
@@ -60,6 +61,15 @@ def test_the_seed_decides_every_byte_and_an_earlier_demo_is_replaced(tmp_path, c
     assert [name for name, value in expected.items() if other.get(name) == value] == ["demo-VAD-Lexicon.txt"]
     make_demo_data(tmp_path / "b", 40)
     assert digest(tmp_path / "b") == expected
+
+
+def test_a_failure_leaves_no_release(tmp_path, monkeypatch):
+    """A file that says that the data are complete, also not an earlier one."""
+    main(["--out_dir", str(tmp_path), "--images", "30"])
+    monkeypatch.setattr("preprocess.make_demo_data.paint", None)
+    with pytest.raises(TypeError):
+        make_demo_data(tmp_path, 30)
+    assert not (tmp_path / RELEASE.name).exists()
 
 
 # ---- content ---------------------------------------------------------------------------------------------------------

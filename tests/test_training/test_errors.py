@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from tests.conftest import REPOSITORY
-from utils.errors import InputError, escaped, print_once, run_script
+from utils.errors import InputError, OneLineParser, escaped, print_once, run_script
 
 
 def failed(error: Exception | int, capsys) -> str:
@@ -101,3 +101,12 @@ def test_no_traceback_where_nobody_reads_stdout(end, status):
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == status and "Traceback" not in done.stderr and "ignored" not in done.stderr
     assert ("nobody reads the output" in done.stderr) == (status == 1)
+
+
+def test_help_names_the_defaults_of_flags_that_take_a_value():
+    parser = OneLineParser()
+    parser.add_argument("--all", action="store_true", help="every image")
+    parser.add_argument("--size", type=int, default=48, help="in pixels")
+    parser.add_argument("--seed", default=7, help="7 by default")
+    lines = [" ".join(line.split()) for line in parser.format_help().splitlines()]
+    assert {"--all every image", "--size SIZE in pixels (default: 48)", "--seed SEED 7 by default"} <= set(lines)
