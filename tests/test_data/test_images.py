@@ -35,6 +35,8 @@ def test_cmyk_sixteen_bits_and_floats(tmp_path):
     ramp = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "deep.png"))[..., 2], ramp >> 8)
+    Image.fromarray(np.full((2, 2), 256, np.uint16)).save(tmp_path / "dark.png")  # more than eight bits hold
+    assert open_image(tmp_path / "dark.png").getpixel((0, 0)) == (1, 1, 1)
     Image.fromarray((ramp / 65535).astype(np.float32)).save(tmp_path / "unit.tif")
     np.testing.assert_allclose(np.asarray(open_image(tmp_path / "unit.tif"))[..., 1], ramp / 257, atol=1)
 
