@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import artEmisX_train
@@ -298,3 +299,9 @@ def test_wrong_arguments_in_python(loaded, images):
     ):
         with pytest.raises(InputError, match=message):
             loaded(images[0], **arguments)
+
+
+def test_a_model_trained_in_fp16_is_asked_in_float32_without_a_gpu(capsys):
+    assert explainer._precision("fp16", torch.device("cpu")) is None and "needs a GPU" in capsys.readouterr().out
+    assert explainer._precision("fp16", torch.device("cuda")) == torch.float16
+    assert explainer._precision("bf16", torch.device("cpu")) == torch.bfloat16

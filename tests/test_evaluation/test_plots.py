@@ -119,7 +119,8 @@ def test_confusion_has_the_dominant_emotion_in_rows(drawn):
 
 def test_calibration_is_accuracy_over_confidence(drawn):
     upper, lower = drawn["calibration"].axes
-    line = upper.lines[-1]
+    diagonal, line = upper.lines
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 1]
     # 0.2 wrong; 0.7 right; 0.88 wrong and 0.9 right in one bin; the image without a majority does not count
     assert list(line.get_xdata()) == pytest.approx([0.2, 0.7, 0.89]) and list(line.get_ydata()) == [0, 1, 0.5]
     error = (0.2 + 0.3 + abs(1 - 0.88 - 0.9)) / 4
