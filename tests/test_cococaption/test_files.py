@@ -1,7 +1,9 @@
 """Annotation and result files, the cache of tokenised references, and what is refused with one line."""
 
+import errno
 import json
 import math
+from unittest.mock import Mock
 
 import pytest
 
@@ -94,9 +96,10 @@ def test_references_on_disk(tmp_path, monkeypatch, capsys):
         assert capsys.readouterr().out == f"{file}: damaged; recreating it\n"
     assert prepare_references([captions[0] + captions[1]], cache).texts == [sum(expected, [])]  # of one image
 
-    (tmp_path / "file").write_text("")
-    with pytest.warns(UserWarning, match="not cached"):
-        assert prepare_references([["a tree"]], tmp_path / "file" / "cache").texts == [["a tree"]]
+    for error in (OSError(errno.ENOSPC, "No space left on device"), InputError("file/cache: is not a folder")):
+        monkeypatch.setattr(cococaption.references, "write_json", Mock(side_effect=error))
+        with pytest.warns(UserWarning, match="not cached"):
+            assert prepare_references([["a tree"]], cache).texts == [["a tree"]]
 
 
 def test_spice_without_its_models(tmp_path, monkeypatch):

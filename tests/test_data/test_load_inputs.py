@@ -72,6 +72,7 @@ RECORDS = {
     "explanation is null": ({"explanations": ["a", None]}, "explanation 1"),
     "eight probabilities": ({"origin_emotion_distribution": SHARES[:8]}, NINE),
     "sum of 1.002": ({"origin_emotion_distribution": [0.5, 0.502] + [0] * 7}, "sums to 1.002, not"),
+    "sum of 0.998": ({"origin_emotion_distribution": [0.5, 0.498] + [0] * 7}, "sums to 0.998, not"),
     "NaN": ({"origin_emotion_distribution": [float("nan")] + SHARES[1:]}, NINE),
     "negative probability": ({"origin_emotion_distribution": [-0.5, 0.5, 1] + [0] * 6}, NINE),
     "probability as text": ({"origin_emotion_distribution": ["1"] + [0] * 8}, NINE),

@@ -12,7 +12,7 @@ import artEmisX_train
 from tests.conftest import REPOSITORY
 from utils.command_line import check_paths, parse_args
 from utils.errors import InputError
-from utils.files import run_lock
+from utils.files import remove, run_lock
 
 # holds the folder and waits for the end of stdin; its child prints its own process id
 HOLD = """
@@ -85,3 +85,11 @@ def test_links_to_folders_are_taken(workspace, tmp_path):
         (tmp_path / "elsewhere" / place).mkdir(parents=True)
         (tmp_path / place).symlink_to(tmp_path / "elsewhere" / place)
     check_paths(parse_args(workspace.argv(tmp_path)))
+
+
+def test_a_link_is_removed_and_not_what_it_points_to(tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "folder"
+    link.symlink_to(tmp_path / "disk")
+    remove(link)
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"]

@@ -41,7 +41,9 @@ def test_authors_checkpoint(workspace, tmp_path):
     tokenizer = load_tokenizer(str(published / "nle_gpt2_tokenizer_0"))
     stats = {name: checkpoint.stats[name] for name in ("epoch", "best_acc", "best_res")}
     save_named(rewritten, "best-res", model, tokenizer, {}, stats)
-    assert not (rewritten / "nle_model_best-res" / "pytorch_model.bin").exists()
+    files = list((rewritten / "nle_model_best-res").iterdir())
+    assert "pytorch_model.bin" not in {path.name for path in files}
+    assert len({path.stat().st_mode for path in files}) == 1  # whoever may read one may read all
     assert captions_of(rewritten) == captions
 
     # pickled files become one folder without any, whose card says where its settings are from

@@ -254,6 +254,8 @@ def test_test_split(here, quick, capsys):
     output = capsys.readouterr().out
     assert "Scores of artEmisX_test.json (a test split without a name); checkpoint: best-res of" in output
     assert "One seed: no standard deviation" in output and table()["full"]["sub_acc_mean"] == "0.125"
+    flags = sweep.test_flags(parse_args(["--demo", "--num_workers", "3"]), ["--num_workers", "1"], Path("out"))
+    assert parse_args(flags).num_workers == 1  # those of --test win
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------

@@ -107,6 +107,7 @@ RUN = [
     start(resumed=None),
     *(point("losses", epoch, step, 1.0) for epoch in (0, 1) for step in range(3)),
     *(point("scores", epoch, 2, score) for epoch, score in enumerate((0.1, 0.2))),
+    {"end": {"best_res_at": [1, 2]}},
 ]
 
 
@@ -134,6 +135,7 @@ def test_a_log_is_read_without_what_was_discarded(tmp_path, further, losses, sco
     assert [point["value"] for point in history.scores] == scores
     assert [point["updates"] for point in history.losses] == list(range(1, len(losses) + 1))
     assert history.flags == {"seed": 1 if losses else 2}
+    assert history.end == (None if further else {"best_res_at": [1, 2]})
 
 
 @pytest.mark.parametrize("content", ["", "[1]\n", '{"start": {}}\n{"losses": {"epoch": 0, "step": 0, "loss": 1.0}}\n'])
