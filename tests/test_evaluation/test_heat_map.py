@@ -123,6 +123,14 @@ def test_png_shows_the_patch(tmp_path):
         assert len(bright) == pytest.approx(22.5 * 45, rel=0.05)
 
 
+def test_png_of_an_image_one_pixel_wide(tmp_path):
+    thin = ImageHeat(
+        "thin.png", Image.new("RGB", (1, 600)), [], [TextHeat("a title", [WordHeat("word", one_hot(0, 0))])]
+    )
+    write_png(tmp_path / "heat.png", thin, "all blocks")
+    assert Image.open(tmp_path / "heat.png").height > 180
+
+
 def test_html_is_self_contained_and_names_stay_text(tmp_path):
     name = '</h2><script>alert(1)</script>"><img onerror=alert(1)>.png'
     words = [
