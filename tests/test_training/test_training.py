@@ -11,6 +11,9 @@ from tests.conftest import logged_losses
 from tests.test_training.conftest import NOT_DEFAULT
 from tests.tools.stop_matrix import same_end
 from utils.errors import InputError
+from utils.evaluation import evaluator
+from utils.evaluation.generation import caption_batch
+from utils.explain import load
 from utils.files import sha256
 from utils.training.checkpoints import load_named
 from utils.training.resume import state_folders
@@ -104,8 +107,16 @@ def exact_losses(workspace, tmp_path_factory) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_bf16(workspace, tmp_path, exact_losses):
-    """Computed in bfloat16, losses differ a little at every step. What is trained and saved stays float32."""
+def test_bf16(workspace, tmp_path, exact_losses, monkeypatch):
+    """Computed in bfloat16, losses differ a little at every step. What is trained and saved stays float32. Captions, those
+    of utils.explain too, are computed as in training."""
+    precisions = []
+
+    def caption(*given):
+        precisions.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32)
+        return caption_batch(*given)
+
+    monkeypatch.setattr(evaluator, "caption_batch", caption)
     AcceleratorState._reset_state(reset_partial_state=True)  # else the other run's precision is kept
     losses = logged_losses(train(workspace, tmp_path, *EXACT, "--mixed_precision", "bf16"))
     assert len(losses) == len(exact_losses) == 3
@@ -116,6 +127,7 @@ def test_bf16(workspace, tmp_path, exact_losses):
     saved = [*state["model"].values(), *weights(tmp_path).values()]
     saved += [tensor for entry in state["optimizer"]["state"].values() for tensor in entry.values()]
     assert {tensor.dtype for tensor in saved} == {torch.float32}
+    assert set(precisions) == {torch.bfloat16} and load(tmp_path).precision == torch.bfloat16
 
 
 @pytest.mark.slow
