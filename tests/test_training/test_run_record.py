@@ -1,6 +1,7 @@
 """Every flag has rules for resuming, continuing and scoring, and the rules do what they say."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +9,7 @@ from utils.command_line import parse_args
 from utils.errors import InputError
 from utils.opts import declared, get_parser
 from utils.run_record import compare_for_resume, compare_to_checkpoint, flags_of
+from utils.training.fingerprints import decoder_identity
 
 REFUSED, WARNED, SILENT = "refused", "warned", "silent"
 
@@ -92,3 +94,16 @@ def test_what_is_not_compared(tmp_path):
     assert compare_for_resume(record(), changed("metrics", metrics[::-1], "flags")) == []
     now = {"flags": record()["flags"], "fingerprints": {}}
     assert compare_to_checkpoint(changed("image_encoder_sha256", "1" * 64), now, True, tmp_path) == []
+
+
+def test_a_decoder_is_known_by_its_config_and_its_tokens():
+    """What its weights in a state do not show: another number of heads, activation or epsilon computes something else."""
+    config = {"vocab_size": 9, "n_positions": 8, "n_embd": 4, "n_layer": 2, "n_head": 2, "n_inner": 6}
+    config |= {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}
+
+    def identity(tokens: str = "abc", **changes: object) -> str:
+        model = SimpleNamespace(decoder=SimpleNamespace(config=SimpleNamespace(**config | changes)))
+        return decoder_identity(model, SimpleNamespace(pieces=lambda: list(tokens)))
+
+    others = [identity("acb"), *(identity(**{name: "another"}) for name in config)]
+    assert identity() == identity() and len({identity(), *others}) == 1 + 1 + len(config)
