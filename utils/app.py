@@ -207,13 +207,11 @@ def answer_html(model: Model, answer: "Answer", record: dict | None) -> str:
 
 def word_caption(word: "WordHeat") -> str:
     """The line below a word's heat map, as Markdown: its VAD, and the patch that it attends to most."""
-    row, column = divmod(int(word.heat_map.argmax()), word.heat_map.shape[1])
     vad = "not in the VAD lexicon"
     if word.vad is not None:
         names = ("valence", "arousal", "dominance")
         vad = ", ".join(f"{name} {value:+.2f}" for name, value in zip(names, word.vad, strict=True))
-    side = word.heat_map.shape[0]
-    return f"**{word.bare or word.text}**: {vad}. Strongest in row {row + 1}, column {column + 1} of {side}."
+    return f"**{word.bare or word.text}**: {vad}. {word.strongest.capitalize()}."
 
 
 def build_page(models: Sequence[Model], split: Split | None) -> "gradio.Blocks":

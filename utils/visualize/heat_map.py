@@ -122,6 +122,13 @@ class WordHeat:
         """The word without punctuation around it."""
         return self.text.strip(string.punctuation + "“”‘’")
 
+    @property
+    def strongest(self) -> str:
+        """The patch that the word attended to most, in words; rows and columns count from 1."""
+        rows, columns = self.heat_map.shape
+        row, column = divmod(int(self.heat_map.argmax()), columns)
+        return f"strongest in row {row + 1}, column {column + 1} of {rows}"
+
 
 @dataclass
 class TextHeat:
@@ -274,12 +281,11 @@ def write_html(path: Path, heats: list[ImageHeat], blocks: str) -> None:
 
 
 def _word(word: WordHeat) -> dict:
-    row, column = np.unravel_index(word.heat_map.argmax(), word.heat_map.shape)
     colour, strength = word_tint(word.valence)
     return {
         "text": word.text,
         "shade": data_url(shade(word.heat_map), "PNG"),
-        "label": f"{word.text}: strongest in row {row + 1}, column {column + 1} of {word.heat_map.shape[0]}",
+        "label": f"{word.text}: {word.strongest}",
         "background": f"rgb({colour[0]} {colour[1]} {colour[2]} / {strength:.2f})",
         "value": "not in the lexicon" if word.valence is None else f"valence {word.valence:+.2f}",
     }
