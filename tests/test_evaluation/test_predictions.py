@@ -37,7 +37,10 @@ class Split(NamedTuple):
 @pytest.fixture(scope="module")
 def split(tmp_path_factory) -> Split:
     folder, draw = tmp_path_factory.mktemp("predictions"), np.random.default_rng(3)
-    text = lambda: " ".join(draw.choice(WORDS, size=draw.integers(5, 12)))  # noqa: E731
+
+    def text() -> str:
+        return " ".join(draw.choice(WORDS, size=draw.integers(5, 12)))
+
     records, captions = {}, {}
     for image in range(1, 13):
         distribution, explanations = [0.0] * 9, [text() for _ in range(3)]
@@ -82,7 +85,10 @@ def test_every_form_gives_the_same_scores(split, tmp_path, capsys):
     of_text = scores.keys() - {"sub_acc", "macro_F1", "weighted_F1"}
     assert reports["alone"]["scores"] == {name: scores[name] for name in of_text}
     # the tokenizer reads a caption per line: a line break in one would shift all others
-    in_lines = lambda image, *of: {"image_id": image, "caption": " because ".join(of).replace(" ", "\u2028\n")}  # noqa: E731
+
+    def in_lines(image: int, *of: str) -> dict:
+        return {"image_id": image, "caption": " because ".join(of).replace(" ", "\u2028\n")}
+
     assert split.score(tmp_path / "lines.json", in_lines)["scores"] == scores
     intervals = reports["full"]["intervals"]
     assert all(low <= scores[name] <= high for name, (low, high) in intervals.items())

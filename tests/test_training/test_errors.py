@@ -66,7 +66,7 @@ def test_statuses(capsys):
 
 
 def test_errors_of_one_of_several_processes(capsys, monkeypatch):
-    """A lost one is one line. What a user can put right is said by one of them: the first, or, where it alone fails,
+    """A lost process is one line. What a user can put right is said by one of them: the first, or, where it alone fails,
     another. What every process finds is printed by the first."""
     waited = []
     monkeypatch.setattr("time.sleep", waited.append)

@@ -97,7 +97,7 @@ def test_what_is_not_compared(tmp_path):
 
 
 def test_a_decoder_is_known_by_its_config_and_its_tokens():
-    """What its weights in a state do not show: another number of heads, activation or epsilon computes something else."""
+    """The weights in a state do not show with which activation, epsilon or number of heads they were trained."""
     config = {"vocab_size": 9, "n_positions": 8, "n_embd": 4, "n_layer": 2, "n_head": 2, "n_inner": 6}
     config |= {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}
 

@@ -108,8 +108,8 @@ def exact_losses(workspace, tmp_path_factory) -> list[dict]:
 
 @pytest.mark.slow
 def test_bf16(workspace, tmp_path, exact_losses, monkeypatch):
-    """Computed in bfloat16, losses differ a little at every step. What is trained and saved stays float32. Captions, those
-    of utils.explain too, are computed as in training."""
+    """Computed in bfloat16, losses differ a little at every step. What is trained and saved stays float32. Captions are
+    computed in bfloat16 as well, also those of utils.explain."""
     precisions = []
 
     def caption(*given):
